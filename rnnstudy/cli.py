@@ -1,0 +1,252 @@
+"""The command line. Thin: each command imports what it needs and calls it, so that --help answers at once."""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rnnstudy.run import Run
+    from rnnstudy.sweep import Experiment
+
+SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+FOLDER = click.Path(path_type=Path)
+
+
+def which_runs(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument and options that say which runs of an experiment file are meant."""
+    for option in (
+        click.option("--only", metavar="KEY", multiple=True, help="Only the runs whose key begins so. Repeatable."),
+        click.option(
+            "--set",
+            "settings",
+            metavar="FIELD=VALUE",
+            multiple=True,
+            help="Set a field of every run, for example training.steps=500. Repeatable.",
+        ),
+        click.option(
+            "--scale",
+            type=click.Choice(["smoke", "desk", "paper"]),
+            default="desk",
+            show_default=True,
+            help="Seconds; minutes on a laptop; the published sizes.",
+        ),
+        click.argument("file", type=FOLDER),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="rnnstudy", message="%(prog)s %(version)s")
+def app() -> None:
+    """A laboratory for gradients through time.
+
+    Train recurrent networks on tasks whose answer depends on something seen long ago, watch every gradient on its way
+    back, keep each run in MLflow, and redraw the figures.
+
+    \b
+    rnnstudy sweep experiments/quickstart.py
+    rnnstudy report quickstart
+    rnnstudy ui
+    """
+
+
+@app.command("list")
+@which_runs
+def list_(file: Path, scale: str, settings: tuple[str, ...], only: tuple[str, ...]) -> None:
+    """Show what a sweep would run: key, name, state in the store, estimates of time and disk."""
+    from rnnstudy import home, launch, tracking
+    from rnnstudy.display import duration, list_table, size
+
+    experiment, runs = _runs(file, scale, settings, only)
+    place = home.find(experiment.path)
+    store = tracking.Store(place)
+    planned = launch.plan(runs, store, place.checkpoints, workers=1)
+    console = _console()
+    console.print(list_table(planned, store.states([run.key for run in runs])))
+    cost, waiting = planned.cost, sum(len(task.runs) for task in planned.tasks)
+    _say(
+        console,
+        f"{len(runs)} runs, {len(planned.served)} already in the store, {waiting} to train: together at most about "
+        f"{duration(cost.seconds)} on one CPU thread, {size(cost.bytes)} on disk",
+    )
+
+
+@app.command()
+@which_runs
+@click.option("--workers", type=int, default=None, help="Worker processes. Default: one on a GPU, else one per core.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
+@click.option("--rerun", is_flag=True, help="Forget the runs of this sweep and train them again.")
+@click.option("--offline", type=FOLDER, metavar="DIR", help="Write to files in DIR, for rnnstudy sync.")
+def sweep(
+    file: Path,
+    scale: str,
+    settings: tuple[str, ...],
+    only: tuple[str, ...],
+    workers: int | None,
+    device: str,
+    dry_run: bool,
+    rerun: bool,
+    offline: Path | None,
+) -> None:
+    """Train the runs of an experiment file that the store does not hold yet.
+
+    Ctrl-C is safe: checkpoints are saved, and the same command goes on from there.
+    """
+    from rnnstudy import home, launch, tracking
+    from rnnstudy.display import SweepDisplay, duration, summary_table
+    from rnnstudy.train import resolve_device
+
+    if workers is not None:
+        launch.require_workers(workers)
+    resolve_device(device)
+    experiment, runs = _runs(file, scale, settings, only)
+    if dry_run:
+        click.get_current_context().invoke(list_, file=file, scale=scale, settings=settings, only=only)
+        return
+    place, console = home.find(experiment.path), _console()
+    count = workers or launch.default_workers(device)
+    command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *_repeated("--set", settings)])
+    info = tracking.SweepInfo(experiment.name, experiment_file=str(file), command=command, engine="reference")
+    tracker = tracking.OfflineTracker(offline, info) if offline else tracking.open_store(place, info)
+    if mended := tracker.mend():
+        _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
+    if rerun:
+        tracker.forget([run.key for run in runs])
+    planned = launch.plan(runs, tracker, place.checkpoints, count, rerun)
+    for line in planned.warnings:
+        _say(console, line)
+    waiting = sum(len(task.runs) for task in planned.tasks)
+    side_by_side = max(1, min(count, len(planned.tasks)))
+    estimate = f", at most about {duration(planned.cost.seconds / side_by_side)}" if waiting else ""
+    _say(console, f"{len(runs)} runs: {len(planned.served)} in the store, {waiting} to train{estimate}")
+    with SweepDisplay(planned, console) as display:
+        launcher = launch.Launcher(
+            planned, tracker, place, experiment=experiment.path, device=device, workers=count, watcher=display
+        )
+        summary = launcher.run()
+    if summary.interrupted:
+        _say(console, f"interrupted: {len(summary.ended)} runs ended; the same command goes on")
+        sys.exit(INTERRUPTED)
+    if not offline:
+        console.print(summary_table([run for run in runs if run.key not in summary.failed], place))
+    if summary.failed:
+        _say(console, f"{len(summary.failed)} runs failed: {', '.join(planned.names[key] for key in summary.failed)}")
+        sys.exit(SOME_FAILED)
+
+
+@app.command()
+@click.argument("key")
+def show(key: str) -> None:
+    """Show a run: its specification, outcome, readings, and the command that repeats it. KEY may be a beginning."""
+    from rnnstudy import home
+    from rnnstudy.display import run_page
+
+    _console().print(run_page(key, home.find()))
+
+
+@app.command()
+@click.argument("keys", nargs=-1, required=True)
+def forget(keys: Sequence[str]) -> None:
+    """Drop runs from the store, so that they run again. KEYS may be beginnings."""
+    from rnnstudy import home, results, tracking
+
+    place = home.find()
+    whole = [results.find(key, home=place) for key in keys]
+    count = tracking.Store(place).forget(whole)
+    _say(_console(), f"forgotten: {count} runs ({', '.join(whole)})")
+
+
+@app.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on loopback.")
+def ui(port: int) -> None:
+    """Serve MLflow's own UI over the store, on loopback, until Ctrl-C."""
+    from rnnstudy import home
+    from rnnstudy.ui import serve
+
+    sys.exit(serve(home.find(), port))
+
+
+@app.command()
+@click.argument("names", nargs=-1)
+def report(names: Sequence[str]) -> None:
+    """Run report notebooks: .ipynb with outputs, .html, and figures as PNG, SVG, CSV and JSON. All when none is named."""
+    from rnnstudy import home
+    from rnnstudy import report as reports
+
+    place = home.find()
+    wanted = list(names) or sorted(path.stem for path in place.reports.glob("*.py"))
+    for path in reports.build(wanted, place):
+        click.echo(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+@app.command()
+@click.argument("folders", nargs=-1, required=True, type=FOLDER)
+def sync(folders: Sequence[Path]) -> None:
+    """Bring runs that were written with --offline into the store. Doing it twice changes nothing."""
+    from rnnstudy import home, tracking
+
+    done = tracking.sync(folders, home.find())
+    _say(_console(), f"{len(done.added)} runs added, {len(done.updated)} brought further, {len(done.unchanged)} unchanged")
+
+
+def main() -> None:
+    """Run the command line. Bad input gives one line and exit code 2."""
+    from rnnstudy.spec import SpecError
+
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+    except click.ClickException as error:
+        _refuse(error.format_message())
+    except SpecError as error:
+        _refuse(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+
+
+def _refuse(message: str) -> None:
+    click.echo("rnnstudy: " + " ".join(message.split()), err=True)
+    sys.exit(BAD_INPUT)
+
+
+def _runs(
+    file: Path, scale: str, settings: Sequence[str], only: Sequence[str]
+) -> "tuple[Experiment, list[Run]]":
+    """The experiment of a file and the runs that the options leave of it."""
+    from rnnstudy.spec import SpecError, nearest
+    from rnnstudy.sweep import Scale, load_experiment, override
+
+    experiment = load_experiment(file)
+    runs = override(experiment.runs(Scale(scale)), settings)
+    for beginning in only:
+        if not any(run.key.startswith(beginning) for run in runs):
+            hint = nearest(beginning, [run.key for run in runs]) or f"; rnnstudy list {file} shows them"
+            raise SpecError(f"no run of {file} at scale {scale} has a key that begins with '{beginning}'{hint}")
+    return experiment, [run for run in runs if not only or run.key.startswith(tuple(only))]
+
+
+def _repeated(option: str, values: Sequence[str]) -> list[str]:
+    return [part for value in values for part in (option, value)]
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console()
+    # A table that does not fit is better wrapped by the terminal than cut.
+    console.width = max(console.width, 120)
+    return console
+
+
+def _say(console: "Console", line: str) -> None:
+    console.print(line, highlight=False, markup=False)

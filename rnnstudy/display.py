@@ -1,0 +1,187 @@
+"""What a person sees in the terminal: the progress of a sweep, and its tables."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from rnnstudy import worker
+from rnnstudy.estimate import cost
+from rnnstudy.home import Home
+from rnnstudy.launch import Plan
+from rnnstudy.learner import Progress as TrainingProgress
+from rnnstudy.population import Population
+from rnnstudy.records import State
+from rnnstudy.run import Run, telling_fields
+
+
+class SweepDisplay:
+    """Draws a sweep while it runs: a bar for each population in training, and one for all runs with the time left.
+
+    Where the output is no terminal, it prints a line when a population starts, ends, or something is to be said.
+    """
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self._console = console
+        self._names = plan.names
+        self._costs = {id(task): cost(Population(task.runs)).seconds for task in plan.tasks}
+        self._shares: dict[int, float] = {}
+        self._began = time.monotonic()
+        self._all = Progress(
+            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+        )  # fmt: skip
+        self._each = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[state]}"),
+        )  # fmt: skip
+        count = sum(len(task.runs) for task in plan.tasks)
+        self._overall = self._all.add_task("runs", total=count, left="")
+        self._bars: dict[int, TaskID] = {}
+        self._live = Live(Group(self._each, self._all), console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "SweepDisplay":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def started(self, task: worker.Task) -> None:
+        steps = task.runs[0].training.steps
+        self._bars[id(task)] = self._each.add_task(described(task.runs), total=steps, state="")
+        if not self._console.is_terminal:
+            self._console.print(f"training {described(task.runs)}, {steps} steps at most")
+
+    def progressed(self, task: worker.Task, progress: TrainingProgress) -> None:
+        state = f"loss {progress.loss:.3g}  best error {progress.error:.3g}  {progress.active} training"
+        self._each.update(self._bars[id(task)], completed=progress.step, state=state)
+        self._shares[id(task)] = progress.step / progress.steps
+        self._all.update(self._overall, left=self._time_left())
+
+    def ended(self, task: worker.Task, message: str) -> None:
+        self._each.remove_task(self._bars.pop(id(task)))
+        self._shares[id(task)] = 1.0
+        self._all.update(self._overall, advance=0 if message else len(task.runs), left=self._time_left())
+        if not self._console.is_terminal:
+            self._console.print(f"{message or 'done'}: {described(task.runs)}  ({self._time_left() or 'all done'})")
+
+    def said(self, line: str) -> None:
+        self._console.print(line, highlight=False)
+
+    def _time_left(self) -> str:
+        total = sum(self._costs.values())
+        done = sum(self._costs.get(task, 0.0) * share for task, share in self._shares.items()) / total if total else 1.0
+        if done <= 0 or done >= 1:
+            return ""
+        return f"about {duration((time.monotonic() - self._began) * (1 / done - 1))} left"
+
+
+def described(runs: Sequence[Run]) -> str:
+    """`12 × elman T=50`, for runs that train together."""
+    return f"{len(runs)} × {runs[0].cell.label()} T={runs[0].task.length}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """`3.1 MB`."""
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+
+
+def list_table(plan: Plan, states: Mapping[str, State]) -> Table:
+    """What would run."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading, side in [
+        ("key", "left"), ("name", "left"), ("task", "left"), ("cell", "left"), ("T", "right"), ("seed", "right"),
+        ("state", "left"), ("time", "right"), ("disk", "right"),
+    ]:  # fmt: skip
+        table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
+    for run in plan.runs:
+        alone = cost(Population((run,)))
+        table.add_row(
+            run.key, plan.names[run.key], type(run.task).__name__, type(run.cell).__name__, str(run.task.length),
+            str(run.seed), states[run.key], duration(alone.seconds), size(alone.bytes),
+        )  # fmt: skip
+    return table
+
+
+def summary_table(runs: Sequence[Run], place: Home) -> Table:
+    """How a sweep came out: for each cell, length and whatever else differed but the seed, what share was solved.
+
+    The log10 ratios compare the gradient at the first step with that at the last supervised one, in decades, before and
+    after training; medians over the runs of a row.
+    """
+    from rnnstudy import results
+
+    frame = results.load([run.key for run in runs], home=place).runs
+    varied = [name for name in telling_fields(runs) if name != "data_seed" and name in frame.columns]
+    by = ["cell", "length", *varied]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in [*(name.rpartition(".")[2].replace("_", " ") for name in by), "solved", "diverged"]:
+        table.add_column(heading, justify="left" if heading == "cell" else "right")
+    for heading in ["steps to solve", "error", "log10 ratio before", "and after"]:
+        table.add_column(heading, justify="right")
+    for values, group in frame.groupby(by, dropna=False, sort=True):
+        table.add_row(
+            *(f"{value:g}" if isinstance(value, float) else str(value) for value in values),
+            f"{int(group['solved'].eq(True).sum())} of {len(group)}",
+            str(int((group["status"] == "diverged").sum()) or ""),
+            *(
+                _number(group[name].median() if name in group else None, form)
+                for name, form in [
+                    ("steps_to_solve", ".0f"), ("error", ".3g"), ("log10_ratio_initial", ".1f"), ("log10_ratio_final", ".1f"),
+                ]
+            ),
+        )  # fmt: skip
+    return table
+
+
+def _number(value: Any, form: str) -> str:
+    import pandas as pd
+
+    return "–" if value is None or pd.isna(value) else format(value, form)
+
+
+def run_page(prefix: str, place: Home) -> Group:
+    """All about one run in the store."""
+    import json
+
+    from rnnstudy import results
+
+    run = results.stored(prefix, home=place)
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column(style="bold")
+    facts.add_column()
+    facts.add_row("run", f"{run.name}  {run.key}  ({run.experiment})")
+    facts.add_row("state", run.state)
+    if run.state in ("finished", "diverged"):
+        loaded = results.load([run.key], home=place)
+        row = loaded.runs.loc[run.key]
+        facts.add_row("solved", f"{row['solved']}, steps to solve {_number(row['steps_to_solve'], '.0f')}")
+        facts.add_row("updates", f"{row['step']} in {duration(row['seconds'])}, engine {row['engine']}")
+        facts.add_row("readings", "\n".join(f"{name} ({loaded.units[name]})" for name in loaded.names))
+    described = json.loads(run.tags["rnnstudy.spec"])
+    facts.add_row("specification", "\n".join(_specification(described)))
+    facts.add_row("to repeat it", f"{run.tags.get('rnnstudy.command', 'rnnstudy sweep …')} --only {run.key} --rerun")
+    return Group(facts)
+
+
+def _specification(described: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """A canonical specification, a field to a line; fields that are not shown have their default."""
+    for name, value in described["fields"].items():
+        inner = isinstance(value, Mapping)
+        yield f"{indent}{name}: {value['class'].rpartition(':')[2] if inner else value}"
+        if inner:
+            yield from _specification(value, indent + "  ")

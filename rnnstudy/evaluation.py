@@ -1,0 +1,95 @@
+"""Judging networks on fixed sequences."""
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rnnstudy.cells.cell import Parameters
+from rnnstudy.learner import Learner
+from rnnstudy.population import Population, PopulationBatch
+from rnnstudy.probes.probe import BackwardPass, Moment
+from rnnstudy.records import Reading
+from rnnstudy.tasks.task import Task
+from rnnstudy.unroll.reference import ReferenceEngine
+from rnnstudy.unroll.trajectory import Engine
+
+MOST_NUMBERS_AT_ONCE = 2**25
+"""Bound on the pre-activations held at once while judging: memory, not results, depends on it."""
+
+
+def evaluate(
+    population: Population, engine: Engine, parameters: Parameters, batches: Iterable[PopulationBatch], task: Task
+) -> dict[str, Float[Tensor, " replica"]]:
+    """Means over all sequences of the task's measures, in float64: `error` and what else the task reports."""
+    sums: dict[str, Tensor] = {}
+    sequences = 0
+    with torch.no_grad():
+        for batch in batches:
+            outputs, _ = population.model.forward(engine, parameters, batch.inputs, steps=batch.steps, observed=False)
+            for name, values in batch.measures(task, outputs).items():
+                sums[name] = sums.get(name, 0) + values.double().sum(-1)
+            sequences += batch.inputs.shape[2]
+    return {name: total / sequences for name, total in sums.items()}
+
+
+def fixed_batches(
+    population: Population, purpose: str, sequences: int, device: torch.device, task: Task | None = None
+) -> Iterator[PopulationBatch]:
+    """`sequences` fixed sequences for each replica, in parts that fit `MOST_NUMBERS_AT_ONCE`."""
+    task = task or population.task
+    for_each = task.steps * len(population.runs) * 4 * population.runs[0].cell.width
+    return population.fixed_batches(purpose, sequences, device, task, most=max(1, MOST_NUMBERS_AT_ONCE // for_each))
+
+
+def look(learner: Learner, stage: Literal["initial", "final"]) -> None:
+    """Let every probe read the moment before the first or after the last update."""
+    population = learner.population
+
+    @functools.cache
+    def side(sequences: int) -> BackwardPass:
+        return side_batch(population, learner.parameters, sequences, learner.device)
+
+    moment = Moment(stage, learner.step, learner.parameters, {}, {}, None, side)
+    for probe in population.runs[0].probes:
+        learner.take(probe.read(moment), learner.stopped_at(), spacing=0)
+
+
+def judge(learner: Learner, engine: Engine) -> dict[str, Float[Tensor, " replica"]]:
+    """The measures on fresh test sequences; and, as the reading `generalisation/error`, the error at other lengths."""
+    population, training = learner.population, learner.population.training
+    errors = []
+    for length in training.other_lengths:
+        task = population.task.with_length(length)
+        batches = fixed_batches(
+            population, f"length {length}", training.validation_sequences, learner.device, task
+        )
+        errors.append(evaluate(population, engine, learner.parameters, batches, task)["error"])
+    if errors:
+        lengths = {"length": tuple(float(length) for length in training.other_lengths)}
+        reading = Reading("generalisation/error", torch.stack(errors, dim=1), ("length",), "", lengths)
+        learner.take([reading], learner.stopped_at(), spacing=0)
+    test = fixed_batches(population, "test", training.test_sequences, learner.device)
+    return evaluate(population, engine, learner.parameters, test, population.task)
+
+
+def side_batch(
+    population: Population, parameters: Parameters, sequences: int, device: torch.device
+) -> BackwardPass:
+    """Gradients through time on fixed sequences that no training step sees, in float64, by the reference engine.
+
+    What is differentiated is the sum over sequences of the loss of the last supervised step alone, so that a
+    trajectory's gradient is each sequence's own.
+    """
+    [batch] = population.fixed_batches("probe", sequences, device)
+    double = {name: value.detach().double() for name, value in parameters.items()}
+    for value in double.values():
+        value.requires_grad_()
+    outputs, trajectories = population.model.forward(
+        ReferenceEngine(), double, batch.inputs.double(), steps=batch.steps, observed=True
+    )
+    batch.loss_of_last_step(population.task, outputs).sum().backward()
+    return BackwardPass(trajectories, population.runs[0].cell.states, batch.last)

@@ -1,0 +1,265 @@
+"""The state of a population in training: weights, update rule, masks, decisions, readings. What a checkpoint holds."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rnnstudy import checkpoint as checkpoints
+from rnnstudy.history import History
+from rnnstudy.optimisers.clipping import Gradients, global_norms, per_replica
+from rnnstudy.population import Population
+from rnnstudy.records import Outcome, Reading, Record
+
+NEVER = -1
+SUMMARY = "summary/"
+PASSES_TO_STOP = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a population stands, for a display.
+
+    Attributes:
+        step, steps: updates made, and most updates.
+        active: replicas still training.
+        loss: median over the active replicas of the newest training loss; NaN where none is active.
+        error: smallest validation error over all replicas.
+    """
+
+    step: int
+    steps: int
+    active: int
+    loss: float
+    error: float
+
+
+class Learner:
+    """A population's weights and everything that changes while it trains.
+
+    Replicas that solved their task or diverged are masked, not removed: their weights stay as they are.
+    """
+
+    def __init__(self, population: Population, device: torch.device, parameters: Mapping[str, Tensor]) -> None:
+        replicas = len(population.runs)
+        self.population = population
+        self.device = device
+        self.step = 0
+        self.complete = False
+        self.parameters = {
+            name: value.to(device).clone().requires_grad_() for name, value in parameters.items()
+        }
+        self._buffers = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
+        self._optimiser = population.training.optimiser.at_unit_rate(list(self._buffers.values()))
+        self._rates = torch.tensor([run.training.learning_rate for run in population.runs], device=device)
+        self._thresholds = torch.tensor(
+            [run.training.clip.threshold if run.training.clip else torch.inf for run in population.runs],
+            dtype=torch.float64,
+            device=device,
+        )
+        self.active: Bool[Tensor, " replica"] = torch.ones(replicas, dtype=torch.bool, device=device)
+        self._diverged_at = torch.full((replicas,), NEVER, device=device)
+        # Decisions are taken on the host, at checks.
+        self._ended_at = torch.full((replicas,), NEVER)
+        self._passes = torch.zeros(replicas, dtype=torch.long)
+        self._solved_at = torch.full((replicas,), NEVER)
+        self._any_active = True
+        self.history = History(population.keys)
+        self.handed_on = 0
+        self.summary: dict[str, Tensor] = {}
+        self.seconds_each = 0.0
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    @staticmethod
+    def begin(population: Population, device: torch.device) -> "Learner":
+        """A population before its first update."""
+        return Learner(population, device, population.initial_parameters())
+
+    @staticmethod
+    def resume(population: Population, device: torch.device, path: Path | None) -> "Learner | None":
+        """A population as the checkpoint at `path` left it; None when there is no such file."""
+        if path is None or not path.exists():
+            return None
+        state = checkpoints.load(path, population.keys)
+        replicas = state["replicas"]
+        learner = Learner(population, device, replicas["parameters"])
+        learner.step = state["step"]
+        learner.complete = state["complete"]
+        learner.handed_on = state["handed_on"]
+        learner._seconds_before = state["seconds"]
+        learner._optimiser.load_state_dict({**learner._optimiser.state_dict(), "state": state["optimiser"]})
+        learner.active = replicas["active"].to(device)
+        learner._any_active = bool(replicas["active"].any())
+        learner._diverged_at = replicas["diverged_at"].to(device)
+        learner._ended_at, learner._passes = replicas["ended_at"], replicas["passes"]
+        learner._solved_at = replicas["solved_at"]
+        learner.summary = replicas["summary"]
+        learner.seconds_each = state["seconds_each"]
+        learner.history = History.restore(population.keys, state["history"], state["place"])
+        return learner
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, atomically."""
+        checkpoints.save(
+            path,
+            {
+                "keys": list(self.population.keys),
+                "structure": self.population.runs[0].structure,
+                "step": self.step,
+                "complete": self.complete,
+                "handed_on": self.handed_on,
+                "seconds": self.seconds,
+                "seconds_each": self.seconds_each,
+                "replicas": {
+                    "parameters": {name: value.detach().cpu() for name, value in self.parameters.items()},
+                    "active": self.active.cpu(),
+                    "diverged_at": self._diverged_at.cpu(),
+                    "ended_at": self._ended_at,
+                    "passes": self._passes,
+                    "solved_at": self._solved_at,
+                    "summary": self.summary,
+                },
+                "optimiser": self._optimiser.state_dict()["state"],
+                "history": self.history.state(),
+            },
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Wall time spent on the population, interruptions left out."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def any_active(self) -> bool:
+        """Whether any replica was still training at the last check."""
+        return self._any_active
+
+    def backward(self, loss: Float[Tensor, " replica"]) -> dict[str, Tensor]:
+        """The parameter gradients of each replica's loss; also fills what observes the gradient through time."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        # Replicas share no parameter, so the gradient of the sum holds each replica's own.
+        loss.sum().backward()
+        return {
+            name: torch.zeros_like(value) if value.grad is None else value.grad
+            for name, value in self.parameters.items()
+        }
+
+    def clip(self, gradients: Gradients) -> Gradients:
+        """The gradients after each replica's clipping rule."""
+        rule = self.population.training.clip
+        return gradients if rule is None else rule.apply(gradients, self._thresholds)
+
+    def update(self, loss: Float[Tensor, " replica"], before: Gradients, after: Gradients) -> None:
+        """One update of every active replica; a replica whose loss or gradient is not finite has diverged and stops.
+
+        Decided on the device: the host does not wait.
+        """
+        finite = loss.detach().isfinite() & global_norms(before).isfinite()
+        self._diverged_at = torch.where(self.active & ~finite, self.step, self._diverged_at)
+        self.active = self.active & finite
+        with torch.no_grad():
+            for name, buffer in self._buffers.items():
+                mask = per_replica(self.active, buffer)
+                buffer.zero_()
+                buffer.grad = torch.where(mask, after[name], 0.0)
+            self._optimiser.step()
+            for name, buffer in self._buffers.items():
+                mask = per_replica(self.active, buffer)
+                self.parameters[name] += torch.where(mask, per_replica(self._rates, buffer) * buffer, 0.0)
+        self.step += 1
+
+    def decide(self, judged: Mapping[str, Float[Tensor, " replica"]]) -> None:
+        """The host's look at a check: keep the validation readings, fetch all, and stop what has solved its task."""
+        training, criterion = self.population.training, self.population.task.criterion
+        units = {"error": criterion.error}
+        readings = [Reading(f"learning/{name}", values, (), units.get(name, "")) for name, values in judged.items()]
+        self.take(readings, self.step, spacing=training.check_every)
+        self.history.fetch(time.time())
+        active = self.active.cpu()
+        passed = torch.tensor([criterion.met(error) for error in judged["error"].tolist()])
+        self._passes = torch.where(passed, self._passes + 1, 0)
+        twice = active & (self._passes == PASSES_TO_STOP) & (self._solved_at == NEVER)
+        self._solved_at = torch.where(twice, self.step - training.check_every, self._solved_at)
+        if training.stop_when_solved:
+            self._ended_at = torch.where(twice, self.step, self._ended_at)
+            self.active = self.active & ~twice.to(self.device)
+        self._any_active = bool(self.active.any())
+
+    def stopped_at(self) -> Int[Tensor, " replica"]:
+        """Updates that each replica has made: up to where it solved or diverged, otherwise all."""
+        diverged_at = self._diverged_at.cpu()
+        ended = torch.where(self._ended_at == NEVER, self.step, self._ended_at)
+        return torch.where(diverged_at == NEVER, ended, diverged_at)
+
+    def diverged(self) -> Bool[Tensor, " replica"]:
+        return self._diverged_at.cpu() != NEVER
+
+    def take(self, readings: Sequence[Reading], step: int | Tensor, spacing: int) -> None:
+        """Keep readings made after `step` updates; those named `summary/…` go to the table of runs."""
+        for reading in readings:
+            if reading.name.startswith(SUMMARY):
+                self.summary[reading.name.removeprefix(SUMMARY)] = reading.values.detach().double().cpu()
+        self.history.add([one for one in readings if not one.name.startswith(SUMMARY)], step, spacing)
+
+    def finish(self, test: Mapping[str, Float[Tensor, " replica"]]) -> None:
+        """Close the training with the measures on the test sequences, by which `solved` is judged."""
+        diverged = self.diverged()
+        for name, values in test.items():
+            # The weights of a diverged run are those before its last update: nothing to be judged.
+            self.summary[name] = torch.where(diverged, torch.nan, values.double().cpu())
+        self.seconds_each = self.seconds / len(self.population.runs)
+        self.history.fetch(time.time())
+        self.complete = True
+
+    def progress(self) -> Progress:
+        """For a display, after a check."""
+        active = self.active.cpu()
+        loss, error = self.history.last("learning/loss"), self.history.last("learning/error")
+        assert loss is not None and error is not None
+        return Progress(
+            step=self.step,
+            steps=self.population.training.steps,
+            active=int(active.sum()),
+            loss=float(loss[active].nanmedian()) if active.any() else float("nan"),
+            error=float(error.nan_to_num(nan=torch.inf).min()),
+        )
+
+    def new_records(self) -> Iterator[Record]:
+        """The blocks of readings not handed on yet."""
+        stopped = self.stopped_at().tolist()
+        for block in range(self.handed_on, self.history.blocks):
+            for replica, key in enumerate(self.population.keys):
+                series = self.history.series(replica, stopped[replica], block, block + 1)
+                if series:
+                    step = max(int(one.steps[-1]) for one in series.values())
+                    yield Record(key, step, self.history.times[block], series)
+        self.handed_on = self.history.blocks
+
+    def last_records(self, engine: str) -> Iterator[Record]:
+        """For each replica the record that ends it: its outcome, all its readings and its weights."""
+        stopped, diverged = self.stopped_at().tolist(), self.diverged().tolist()
+        criterion = self.population.task.criterion
+        for replica, key in enumerate(self.population.keys):
+            summary = {
+                name: float(values[replica]) for name, values in self.summary.items() if bool(values[replica].isfinite())
+            }
+            solved_at = int(self._solved_at[replica])
+            outcome = Outcome(
+                status="diverged" if diverged[replica] else "finished",
+                step=stopped[replica],
+                solved=None if diverged[replica] else criterion.met(float(self.summary["error"][replica])),
+                steps_to_solve=None if solved_at == NEVER else solved_at,
+                seconds=self.seconds_each,
+                engine=engine,
+                reason=f"loss or gradient not finite at step {stopped[replica]}" if diverged[replica] else "",
+                summary=summary,
+            )
+            weights = {name: value[replica].detach().cpu().numpy() for name, value in self.parameters.items()}
+            series = self.history.series(replica, stopped[replica])
+            yield Record(key, stopped[replica], self.history.times[-1], series, outcome, weights)

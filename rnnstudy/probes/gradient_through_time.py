@@ -1,0 +1,104 @@
+"""The gradient through time: how much the loss would change if a state had been a little different, long ago."""
+
+import math
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rnnstudy.probes.probe import BackwardPass, Moment, Probe, Stage, batch_quantiles
+from rnnstudy.records import MEDIAN, Reading
+from rnnstudy.spec import at_least
+
+MOST_LAGS_FOR_SLOPE = 400
+"""The Theil–Sen slope looks at all pairs of lags: beyond this many lags, evenly spaced ones are taken."""
+
+
+class GradientThroughTime(Probe):
+    """log10 ‖dℓ_b/ds_t‖ for every state s of every layer, where d/ds_t is the *total* derivative.
+
+    The derivative is taken at the place in step t where s_t is computed, before anything of the same step reads it, so
+    that dℓ/dc_t includes the path through h_t. Norms are per sequence; then quantiles over the batch (axis `quantile`).
+
+    During training, by time t = 1..T, for the sequence's mean loss ℓ_b on the training batch: `through_time/<state>`.
+    Before and after training, by lag τ_b − t on `sequences` fixed sequences, for the loss of the last supervised step
+    τ_b alone: `profile/<state>_initial` and `_final`; and normalised, log10 ‖g_t‖ − log10 ‖g_τ‖ per sequence before the
+    quantiles: `profile/<state>_initial_normalised`. Exact zeros and non-finite values are absent, and their shares are
+    kept as `…_zeros` and `…_nonfinite`.
+
+    Summaries: `log10_ratio_<stage>`, the median normalised value at t = 1 (decades); `rate_<stage>`, the Theil–Sen
+    slope of the median normalised profile over lags (decades per step); `half_life_<stage>` = log10 2 / (−rate) (steps),
+    absent where the rate is not negative. States other than the output state add their name: `log10_ratio_initial_c`.
+
+    Source: Hochreiter 1991; Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013, equations 3 to 5.
+    """
+
+    source: ClassVar[str] = "Hochreiter 1991; Bengio et al. 1994; Pascanu et al. 2013, eq. 3-5"
+    observes: ClassVar[bool] = True
+
+    every: Annotated[int, at_least(1)] = 10
+    sequences: Annotated[int, at_least(1)] = 32
+
+    def read(self, moment: Moment) -> list[Reading]:
+        if moment.stage == "training":
+            return self._by_time(moment.through_time) if moment.through_time is not None else []
+        return self._by_lag(moment.side_batch(self.sequences), moment.stage)
+
+    def _by_time(self, gradients: BackwardPass) -> list[Reading]:
+        readings = []
+        for label, log_norms in gradients.labelled():
+            time = torch.arange(log_norms.shape[0], device=log_norms.device)[:, None, None]
+            readings += _described(f"through_time/{label}", log_norms, time <= gradients.last, "time")
+        return readings
+
+    def _by_lag(self, gradients: BackwardPass, stage: Stage) -> list[Reading]:
+        readings = []
+        for label, log_norms in gradients.labelled():
+            by_lag, measured = aligned_by_lag(log_norms, gradients.last)
+            normalised = by_lag - by_lag[0]
+            readings += _described(f"profile/{label}_{stage}", by_lag, measured, "lag")
+            profile = batch_quantiles(normalised, measured)
+            readings.append(Reading(f"profile/{label}_{stage}_normalised", profile, ("quantile", "lag"), "log10"))
+            suffix = stage if label == gradients.states[-1] else f"{stage}_{label}"
+            ratio = batch_quantiles((log_norms[0] - by_lag[0])[None], torch.ones_like(measured[:1]))
+            readings.append(Reading(f"summary/log10_ratio_{suffix}", ratio[:, MEDIAN, 0], (), "log10"))
+            rates = torch.tensor([theil_sen(curve) for curve in profile[:, MEDIAN].cpu().numpy()], dtype=torch.float64)
+            readings.append(Reading(f"summary/rate_{suffix}", rates, (), "log10 per step"))
+            half_lives = torch.where(rates < 0, math.log10(2) / -rates, torch.nan)
+            readings.append(Reading(f"summary/half_life_{suffix}", half_lives, (), "steps"))
+        return readings
+
+
+def aligned_by_lag(
+    log_norms: Float[Tensor, "time replica batch"], last: Int[Tensor, "replica batch"]
+) -> tuple[Tensor, Tensor]:
+    """Values (lag, replica, batch) at step τ_b − lag, and where there is such a step."""
+    lags = torch.arange(log_norms.shape[0], device=log_norms.device)[:, None, None]
+    place = last - lags
+    return log_norms.gather(0, place.clamp(min=0)), place >= 0
+
+
+def theil_sen(curve: np.ndarray) -> float:
+    """The median of the slopes between all pairs of finite points of `curve` (position); NaN for fewer than two."""
+    from scipy.stats import theilslopes
+
+    positions = np.flatnonzero(np.isfinite(curve))
+    if len(positions) < 2:
+        return math.nan
+    if len(positions) > MOST_LAGS_FOR_SLOPE:
+        positions = positions[np.linspace(0, len(positions) - 1, MOST_LAGS_FOR_SLOPE).round().astype(int)]
+    return float(theilslopes(curve[positions], positions).slope)
+
+
+def _described(name: str, log_norms: Tensor, measured: Tensor, axis: str) -> list[Reading]:
+    """Quantiles over the batch, and the shares of exact zeros and of non-finite values among what was measured."""
+    count = measured.sum(-1).clamp(min=1)
+    zeros = ((log_norms == -torch.inf) & measured).sum(-1) / count
+    non_finite = ((log_norms.isnan() | (log_norms == torch.inf)) & measured).sum(-1) / count
+    return [
+        Reading(name, batch_quantiles(log_norms, measured), ("quantile", axis), "log10"),
+        Reading(f"{name}_zeros", zeros.T, (axis,), "share"),
+        Reading(f"{name}_nonfinite", non_finite.T, (axis,), "share"),
+    ]

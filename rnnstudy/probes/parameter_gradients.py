@@ -1,0 +1,26 @@
+"""Gradient norms of the parameters, before and after clipping."""
+
+from typing import ClassVar
+
+from rnnstudy.optimisers.clipping import global_norms, norms_of
+from rnnstudy.probes.probe import Moment, Probe
+from rnnstudy.records import Reading
+
+
+class ParameterGradients(Probe):
+    """log10 ‖dL/dW‖ of every parameter before clipping, and of all together before and after.
+
+    The norm is Euclidean over a parameter's entries; the global norm is the root of the sum of squares over a replica's
+    parameters. L is the optimised objective. Names: `gradient/W_hh_before`, `gradient/global_before`,
+    `gradient/global_after`. Unit: log10; −inf (an exact zero) and non-finite values are absent.
+    """
+
+    source: ClassVar[str] = "Pascanu, Mikolov & Bengio 2013, section 3"
+
+    def read(self, moment: Moment) -> list[Reading]:
+        if moment.stage != "training":
+            return []
+        norms = {f"{name}_before": norms_of(gradient) for name, gradient in moment.before.items()}
+        norms["global_before"] = global_norms(moment.before)
+        norms["global_after"] = global_norms(moment.after)
+        return [Reading(f"gradient/{name}", values.log10(), (), "log10") for name, values in norms.items()]

@@ -1,0 +1,141 @@
+"""The specification of one training run: what is trained on what, how, and what is measured. Its hash is its key."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Annotated, Any
+
+from rnnstudy.cells.cell import Cell
+from rnnstudy.cells.initialisation import Initialisation, PyTorchDefault
+from rnnstudy.optimisers.adam import Adam
+from rnnstudy.optimisers.clipping import Clip, ClipNorm
+from rnnstudy.optimisers.optimiser import Optimiser
+from rnnstudy.probes.gradient_through_time import GradientThroughTime
+from rnnstudy.probes.parameter_gradients import ParameterGradients
+from rnnstudy.probes.probe import Probe
+from rnnstudy.spec import NOT_IDENTITY, PER_REPLICA, Spec, SpecError, above, at_least, canonical, digest, flatten
+from rnnstudy.tasks.task import Task
+
+
+class Training(Spec):
+    """How a run is trained and judged.
+
+    Fields:
+        steps: most updates made.
+        batch: sequences in each update.
+        learning_rate: size of a step.
+        optimiser: the update rule.
+        clip: gradient clipping, or None.
+        check_every: updates between two looks at the validation error.
+        stop_when_solved: end after two validation checks in a row that meet the task's criterion.
+        validation_sequences: fixed sequences on which the error is watched.
+        test_sequences: fresh sequences on which `solved` is judged, once, at the end.
+        other_lengths: further lengths T at which the trained network is judged (length generalisation).
+    """
+
+    steps: Annotated[int, at_least(1)] = 1000
+    batch: Annotated[int, at_least(1)] = 20
+    learning_rate: Annotated[float, above(0), PER_REPLICA] = 1e-3
+    optimiser: Optimiser = Adam()
+    clip: Clip | None = ClipNorm()
+    check_every: Annotated[int, at_least(1)] = 100
+    stop_when_solved: bool = True
+    validation_sequences: Annotated[int, at_least(1)] = 1000
+    test_sequences: Annotated[int, at_least(1)] = 10_000
+    other_lengths: tuple[Annotated[int, at_least(1)], ...] = ()
+
+
+class Run(Spec):
+    """One training run.
+
+    Fields:
+        task: what is to be learned.
+        cell: the recurrence.
+        layers: how many of them on top of each other.
+        initialisation: how the weights begin.
+        training: how it is trained and judged.
+        probes: what is measured; not part of the key, since measuring changes nothing.
+        seed: decides the initial weights.
+        data_seed: decides the sequences; the same as `seed` when None. Runs with equal data seeds see the same
+            sequences whatever their cell, so that comparisons are paired.
+
+    `key` identifies what the run means: twelve hexadecimal digits, a hash of everything above but the probes. Device,
+    engine and number of workers are no part of it.
+    """
+
+    task: Task
+    cell: Cell
+    layers: Annotated[int, at_least(1)] = 1
+    initialisation: Initialisation = PyTorchDefault()
+    training: Training = Training()
+    probes: Annotated[tuple[Probe, ...], NOT_IDENTITY] = (ParameterGradients(), GradientThroughTime())
+    seed: Annotated[int, at_least(0)] = 0
+    data_seed: Annotated[int, at_least(0)] | None = None
+
+    def check(self) -> None:
+        self.initialisation.suits(self.cell)
+        if self.cell.owns_readout and self.layers > 1:
+            raise SpecError(f"{type(self.cell).__name__} owns its readout and stands alone; layers must be 1")
+        for length in self.training.other_lengths:
+            self.task.with_length(length)
+
+    @cached_property
+    def key(self) -> str:
+        return digest(canonical(self))
+
+    @property
+    def effective_data_seed(self) -> int:
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
+    def name(self) -> str:
+        """`lstm-T0100-s0`: for people; never parsed. `names` adds what tells runs of a sweep apart."""
+        return f"{self.cell.label()}-T{self.task.length:04d}-s{self.seed}"
+
+    @property
+    def short_parameters(self) -> dict[str, Any]:
+        """The fields that tables and charts are grouped by, under short names."""
+        return {
+            "task": type(self.task).__name__,
+            "cell": type(self.cell).__name__,
+            "length": self.task.length,
+            "width": self.cell.width,
+            "layers": self.layers,
+            "seed": self.seed,
+            "learning_rate": self.training.learning_rate,
+        }
+
+    @property
+    def structure(self) -> str:
+        """Runs with equal structure train together: hash of all but seeds, initialisation and per-replica fields."""
+        alike = self.replace(initialisation=PyTorchDefault(), seed=0, data_seed=None)
+        return digest([canonical(alike, frozenset({PER_REPLICA, NOT_IDENTITY})), canonical(self.probes)])
+
+
+def names(runs: Sequence[Run]) -> dict[str, str]:
+    """Key to name, with the fields appended that differ between runs of the same cell, length and seed."""
+    fields = telling_fields(runs)
+    return {
+        run.key: "-".join([run.name, *(_worded(field, run) for field in fields if field in flatten(run))]) for run in runs
+    }
+
+
+def telling_fields(runs: Sequence[Run]) -> list[str]:
+    """Dotted names of the fields that tell runs of the same cell, length and seed apart."""
+    alike: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        alike[run.name].append(run)
+    return list(dict.fromkeys(field for group in alike.values() for field in differing_fields(group)))
+
+
+def differing_fields(runs: Sequence[Run]) -> list[str]:
+    """Dotted names of the fields, probes left out, that are not the same in all `runs`, in the order of declaration."""
+    flats = [flatten(run) for run in runs]
+    fields = dict.fromkeys(field for flat in flats for field in flat if not field.startswith("probes"))
+    return [field for field in fields if len({repr(flat.get(field)) for flat in flats}) > 1]
+
+
+def _worded(field: str, run: Run) -> str:
+    value = flatten(run)[field]
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{field.rpartition('.')[2]}={shown}"

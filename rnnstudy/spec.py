@@ -1,0 +1,331 @@
+"""The base of every specification: frozen, keyword-only, checked when it is built, identified by what it means.
+
+A subclass of `Spec` is written like a dataclass. Its annotations carry the allowed range, so that an impossible value
+fails where it is written, with one line that says what would be right:
+
+>>> from typing import Annotated
+>>> class Ramp(Spec):
+...     steps: Annotated[int, at_least(1)] = 10
+...     rate: Annotated[float, above(0)] = 0.1
+>>> Ramp(steps=0)
+Traceback (most recent call last):
+rnnstudy.spec.SpecError: Ramp.steps is 0; it must be at least 1
+>>> Ramp(step=3)
+Traceback (most recent call last):
+rnnstudy.spec.SpecError: Ramp has no field 'step'; did you mean 'steps'? Its fields: steps, rate
+>>> Ramp(steps=3)
+Ramp(steps=3)
+"""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import importlib
+import inspect
+import json
+import math
+import types
+import typing
+from abc import ABC
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
+
+
+class SpecError(ValueError):
+    """A specification that cannot be. Its message is one line: what is wrong, and what would be right.
+
+    `out_of_bounds`: the value is of the right kind and outside its range, so a union need not look for another kind.
+    """
+
+    def __init__(self, message: str, out_of_bounds: bool = False) -> None:
+        super().__init__(message)
+        self.out_of_bounds = out_of_bounds
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A range that a field's value must lie in, kept in the field's `Annotated` type."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def at_least(low: float) -> Bound:
+    return Bound(lambda value: value >= low, f"at least {low}")
+
+
+def above(low: float) -> Bound:
+    return Bound(lambda value: value > low, f"greater than {low}")
+
+
+def between(low: float, high: float) -> Bound:
+    return Bound(lambda value: low <= value <= high, f"between {low} and {high}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A property of a field, kept in its `Annotated` type."""
+
+    name: str
+
+
+PER_REPLICA = Mark("per replica")
+"""Runs that differ in this field alone still train together as one population."""
+
+NOT_IDENTITY = Mark("not identity")
+"""The field does not change what a run means, so it is left out of the key."""
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest of `words`, or an empty string when none is close."""
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Spec(ABC):
+    """A frozen, keyword-only specification.
+
+    Subclasses declare fields as a dataclass does; `check` adds conditions that involve several fields. Raises
+    `SpecError` for an unknown or missing field, a value of the wrong type, or one outside its range. An `int` given
+    where a `float` is expected becomes a `float`, so that 1 and 1.0 mean the same run.
+
+    `version` is raised when the *meaning* of a class changes: it then enters the key, and old results stop matching.
+    """
+
+    version: ClassVar[int] = 1
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        dataclasses.dataclass(frozen=True, kw_only=True, repr=False)(cls)
+        generated = cls.__init__
+
+        @functools.wraps(generated)
+        def initialise(self: Spec, *positional: Any, **values: Any) -> None:
+            _refuse_unknown_or_missing(cls, positional, values)
+            generated(self, **values)
+
+        cls.__init__ = initialise
+
+    def __post_init__(self) -> None:
+        for field, hint in _hints(type(self)).items():
+            value = _coerce(getattr(self, field), hint, f"{type(self).__name__}.{field}")
+            object.__setattr__(self, field, value)
+        self.check()
+
+    def check(self) -> None:
+        """Conditions between fields; raises `SpecError`. The base class has none."""
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name}={value!r}" for name, value in _stated(self).items())
+        return f"{type(self).__name__}({inside})"
+
+    def replace(self, **changes: Any) -> Self:
+        """The same specification with some fields changed; all checks run again."""
+        return type(self)(**{**values(self), **changes})
+
+
+def values(spec: Spec) -> dict[str, Any]:
+    """Field names and values of `spec`, in the order of declaration."""
+    return {field.name: getattr(spec, field.name) for field in dataclasses.fields(typing.cast(Any, spec))}
+
+
+def marks(spec: type[Spec], field: str) -> set[Mark]:
+    """The marks that `field` of the class `spec` carries."""
+    hint = _hints(spec)[field]
+    return {mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Mark)}
+
+
+def qualified_name(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def canonical(value: Any, leave_out: frozenset[Mark] = frozenset({NOT_IDENTITY})) -> Any:
+    """The meaning of a specification as plain JSON values.
+
+    A class is its qualified name, with its version when that is not 1. Fields equal to their default are left out, so
+    that a new field with a default keeps every key; so are fields that carry a mark in `leave_out`.
+    """
+    if isinstance(value, Spec):
+        fields = {
+            name: canonical(item, leave_out)
+            for name, item in _stated(value).items()
+            if not marks(type(value), name) & leave_out and _matters(value, name, leave_out)
+        }
+        version = {} if type(value).version == 1 else {"version": type(value).version}
+        return {"class": qualified_name(type(value)), **version, "fields": fields}
+    if isinstance(value, tuple):
+        return [canonical(item, leave_out) for item in value]
+    return value
+
+
+def digest(value: Any) -> str:
+    """Twelve hexadecimal digits (48 bits) of the SHA-256 of the canonical JSON of `value`."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def build(described: Any) -> Any:
+    """The inverse of `canonical`: imports the classes it names and builds the specification again.
+
+    Raises `SpecError` when a class cannot be imported any more, or has changed its version since.
+    """
+    if isinstance(described, Mapping):
+        module, _, name = described["class"].partition(":")
+        try:
+            cls = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        except (ImportError, AttributeError) as error:
+            raise SpecError(f"{described['class']} cannot be imported ({error}); load the file that defines it") from None
+        if described.get("version", 1) != cls.version:
+            raise SpecError(
+                f"{name} was stored as version {described.get('version', 1)} and is now version {cls.version}; "
+                "check out the commit named in the run's tags to build it again"
+            )
+        return cls(**{field: build(item) for field, item in described["fields"].items()})
+    if isinstance(described, list):
+        return tuple(build(item) for item in described)
+    return described
+
+
+def flatten(spec: Spec, prefix: str = "") -> dict[str, Any]:
+    """Every field as a dotted path with a plain value; a nested specification also gives its class under its path."""
+    flat: dict[str, Any] = {}
+    for name, value in values(spec).items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Spec):
+            flat[path] = type(value).__name__
+            flat.update(flatten(value, f"{path}."))
+        elif isinstance(value, tuple) and any(isinstance(item, Spec) for item in value):
+            flat[path] = ", ".join(map(repr, value))
+        else:
+            flat[path] = value
+    return flat
+
+
+SomeSpec = TypeVar("SomeSpec", bound=Spec)
+
+
+def assign(spec: SomeSpec, path: str, value: Any) -> SomeSpec:
+    """`spec` with the field at the dotted `path` set to `value`. Raises `SpecError` when there is no such field."""
+    name, _, rest = path.partition(".")
+    known = values(spec)
+    if name not in known:
+        hint = nearest(name, known) or ";"
+        raise SpecError(f"{type(spec).__name__} has no field '{name}'{hint} Its fields: {', '.join(known)}")
+    if not rest:
+        return spec.replace(**{name: value})
+    inner = known[name]
+    if not isinstance(inner, Spec):
+        raise SpecError(f"{type(spec).__name__}.{name} is {inner!r} and has no field '{rest}'")
+    return spec.replace(**{name: assign(inner, rest, value)})
+
+
+def source_hash(*classes: type) -> str:
+    """Hash of the source text of `classes`, by which a reuse of results across changed code is noticed."""
+    return hashlib.sha256("\n".join(inspect.getsource(cls) for cls in classes).encode()).hexdigest()[:12]
+
+
+def _stated(spec: Spec) -> dict[str, Any]:
+    """The fields whose value is not the default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(typing.cast(Any, spec))}
+    return {name: value for name, value in values(spec).items() if not _same(value, defaults[name])}
+
+
+def _matters(spec: Spec, field: str, leave_out: frozenset[Mark]) -> bool:
+    """False for a nested specification that differs from the default only in what is left out."""
+    value, default = getattr(spec, field), getattr(type(spec), field, None)
+    return not isinstance(value, Spec) or canonical(value, leave_out) != canonical(default, leave_out)
+
+
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and value == default or (
+        isinstance(value, float) and isinstance(default, int) and value == default
+    )
+
+
+def _refuse_unknown_or_missing(cls: type, positional: tuple[Any, ...], given: dict[str, Any]) -> None:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if positional:
+        raise SpecError(f"{cls.__name__} takes its fields by keyword only, for example {next(iter(fields), 'field')}=…")
+    for name in given:
+        if name not in fields:
+            hint = nearest(name, fields)
+            raise SpecError(
+                f"{cls.__name__} has no field '{name}'{hint or ';'} Its fields: {', '.join(fields) or 'none'}"
+            )
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in given and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise SpecError(f"{cls.__name__} needs {', '.join(missing)}")
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the type `hint` asks for; raises `SpecError` when it is not of that type or out of its bounds."""
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
+        plain, *extras = typing.get_args(hint)
+        value = _coerce(value, plain, where)
+        for bound in extras:
+            if isinstance(bound, Bound) and value is not None and not bound.holds(value):
+                raise SpecError(f"{where} is {value!r}; it must be {bound.words}", out_of_bounds=True)
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for option in typing.get_args(hint):
+            try:
+                return _coerce(value, option, where)
+            except SpecError as error:
+                if error.out_of_bounds:
+                    raise
+        raise SpecError(f"{where} is {value!r}; it takes {_words(hint)}")
+    if origin is typing.Literal:
+        options = typing.get_args(hint)
+        if value not in options:
+            hint = nearest(str(value), map(str, options)) or ";"
+            raise SpecError(f"{where} is {value!r}{hint} It takes {', '.join(map(repr, options))}")
+        return value
+    if origin is tuple:
+        return _coerce_tuple(value, hint, where)
+    if hint is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise SpecError(f"{where} is {value!r}; it takes a finite number")
+        return float(value)
+    if hint is int and isinstance(value, bool) or isinstance(hint, type) and not isinstance(value, hint):
+        raise SpecError(f"{where} is {value!r}; it takes {_words(hint)}")
+    return value
+
+
+def _coerce_tuple(value: Any, hint: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise SpecError(f"{where} is {value!r}; it takes {_words(hint)}")
+    items = typing.get_args(hint)
+    if len(items) == 2 and items[1] is Ellipsis:
+        items = (items[0],) * len(value)
+    if len(items) != len(value):
+        raise SpecError(f"{where} has {len(value)} values; it takes {len(items)}")
+    return tuple(_coerce(item, kind, f"{where}[{index}]") for index, (item, kind) in enumerate(zip(value, items)))
+
+
+_PLAIN = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a text", types.NoneType: "None"}
+
+
+def _words(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
+        return _words(typing.get_args(hint)[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_words(option) for option in typing.get_args(hint))
+    if origin is tuple:
+        return f"a tuple of {_words(typing.get_args(hint)[0])}"
+    if hint in _PLAIN:
+        return _PLAIN[hint]
+    return f"a {hint.__name__}" if isinstance(hint, type) else str(hint)

@@ -1,0 +1,173 @@
+"""Sweeps: the runs of an experiment file, and grids of them."""
+
+import ast
+import difflib
+import importlib.util
+import inspect
+import itertools
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from rnnstudy.run import Run
+from rnnstudy.spec import SpecError, assign, nearest
+
+Value = TypeVar("Value")
+
+
+class Scale(Enum):
+    """How much of an experiment is run: seconds (in tests), minutes on a laptop's CPU, or the published sizes."""
+
+    SMOKE = "smoke"
+    DESK = "desk"
+    PAPER = "paper"
+
+    def pick(self, *, smoke: Value, desk: Value, paper: Value) -> Value:
+        """The value for this scale."""
+        return {Scale.SMOKE: smoke, Scale.DESK: desk, Scale.PAPER: paper}[self]
+
+
+def grid(
+    base: Run, vary: Mapping[str | tuple[str, ...], Sequence[Any]], seeds: Iterable[int] | None = None
+) -> list[Run]:
+    """Every combination of the values in `vary`, for every seed.
+
+    A key is a dotted field of `Run`; a tuple of fields varies together, each value then being a tuple as well. The first
+    key varies slowest, seeds fastest. Raises `SpecError` for a field that is not there or an impossible value.
+
+    >>> from rnnstudy.cells import LSTM, Elman
+    >>> from rnnstudy.tasks import TemporalOrder
+    >>> base = Run(task=TemporalOrder(length=50), cell=LSTM())
+    >>> runs = grid(base, {"cell": [Elman(), LSTM()], "task.length": [50, 100]}, seeds=range(2))
+    >>> [run.name for run in runs]
+    ['elman-T0050-s0', 'elman-T0050-s1', 'elman-T0100-s0', 'elman-T0100-s1',
+     'lstm-T0050-s0', 'lstm-T0050-s1', 'lstm-T0100-s0', 'lstm-T0100-s1']
+    """
+    axes: dict[str | tuple[str, ...], Sequence[Any]] = dict(vary)
+    if seeds is not None:
+        axes["seed"] = list(seeds)
+    runs = []
+    for combination in itertools.product(*axes.values()):
+        run = base
+        for fields, value in zip(axes, combination, strict=True):
+            if isinstance(fields, str):
+                run = assign(run, fields, value)
+                continue
+            if len(value) != len(fields):
+                raise SpecError(f"grid: {fields} vary together and need {len(fields)} values, not {value!r}")
+            # Together: the first alone may be impossible next to the old value of the second.
+            roots = {field: part for field, part in zip(fields, value, strict=True) if "." not in field}
+            run = run.replace(**roots)
+            for field, part in zip(fields, value, strict=True):
+                run = run if field in roots else assign(run, field, part)
+        runs.append(run)
+    return runs
+
+
+def override(runs: Sequence[Run], settings: Sequence[str]) -> list[Run]:
+    """`runs` with fields set from texts such as `training.steps=500`; runs that become equal are kept once.
+
+    Values are Python literals; anything else is a text. Raises `SpecError` for a field that is not there, a
+    specification as a whole, or an impossible value.
+    """
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        if not equals or not field:
+            raise SpecError(f"--set takes FIELD=VALUE, for example training.steps=500; not '{setting}'")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        runs = [assign(run, field.strip(), value) for run in runs]
+    return list({run.key: run for run in runs}.values())
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment file: its docstring is the hypothesis, `runs(scale)` says what to train."""
+
+    path: Path
+    module: ModuleType
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def hypothesis(self) -> str:
+        return inspect.getdoc(self.module) or ""
+
+    def runs(self, scale: Scale) -> list[Run]:
+        """The runs at this scale. Raises `SpecError` when the file gives something else, or a run twice."""
+        try:
+            runs = list(self.module.runs(scale))
+        except Exception as error:
+            raise SpecError(_one_line(self.path, error)) from None
+        if not runs:
+            raise SpecError(f"{self.path}: runs({scale.value}) gives no runs")
+        by_key: dict[str, Run] = {}
+        for run in runs:
+            if not isinstance(run, Run):
+                raise SpecError(f"{self.path}: runs(scale) must give Run objects, not {type(run).__name__}")
+            if run.key in by_key:
+                raise SpecError(f"{self.path}: two runs mean the same: {run!r}")
+            by_key[run.key] = run
+        return runs
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Import an experiment file. What it defines lives in the module `experiments.<name>`, wherever the file lies.
+
+    Files beside it can be imported from it. Raises `SpecError`, with the line, for a file that is missing or fails.
+    """
+    if not path.is_file():
+        siblings = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, siblings, n=1)
+        hint = f"; did you mean '{path.parent / close[0]}'?" if close else ""
+        raise SpecError(f"there is no experiment file '{path}'{hint}")
+    name = f"experiments.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise SpecError(f"'{path}' is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise SpecError(_one_line(path, error)) from None
+    if not callable(vars(module).get("runs")):
+        del sys.modules[name]
+        raise SpecError(f"{path} defines no runs(scale); see experiments/quickstart.py for the form")
+    return Experiment(path.resolve(), module)
+
+
+def _one_line(path: Path, error: Exception) -> str:
+    """File, line and message of an error raised by an experiment file; the nearest name for a failed import."""
+    if isinstance(error, SyntaxError):
+        return f"{path}:{error.lineno}: {error.msg}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.resolve())]
+    where = f"{path}:{lines[-1]}" if lines else str(path)
+    if isinstance(error, SpecError):
+        return f"{where}: {error}"
+    return f"{where}: {type(error).__name__}: {_without_location(error)}{_import_hint(error)}"
+
+
+def _without_location(error: Exception) -> str:
+    return re.sub(r" \((unknown location|/[^)]*)\)$", "", " ".join(str(error).split()))
+
+
+def _import_hint(error: Exception) -> str:
+    """For `cannot import name`, the nearest name that the module does have."""
+    wanted = re.match(r"cannot import name '(\w+)'", str(error))
+    module = sys.modules.get(error.name or "") if isinstance(error, ImportError) else None
+    return nearest(wanted[1], vars(module)) if wanted and module else ""

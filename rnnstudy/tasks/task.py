@@ -1,0 +1,193 @@
+"""What a task is: a generator of sequences that owns its loss, its metric, its criterion and its chance level."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, ClassVar, Self
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from rnnstudy.spec import Spec, SpecError, at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Sequences of one data seed, padded at their end to `task.steps` time steps.
+
+    Attributes:
+        inputs: what the network reads, zero after a sequence's end.
+        targets: what it should say: class numbers, or one number for each output.
+        mask: the supervised steps, on which the loss is taken; each sequence has at least one.
+        lengths: time steps of each sequence.
+        informative: the steps whose input the answer depends on.
+    """
+
+    inputs: Float[Tensor, "time batch features"]
+    targets: Shaped[Tensor, "time batch *outputs"]
+    mask: Bool[Tensor, "time batch"]
+    lengths: Int[Tensor, " batch"]
+    informative: Bool[Tensor, "time batch"]
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """The sequences `start` to `stop` (exclusive)."""
+        return Batch(
+            inputs=self.inputs[:, start:stop],
+            targets=self.targets[:, start:stop],
+            mask=self.mask[:, start:stop],
+            lengths=self.lengths[start:stop],
+            informative=self.informative[:, start:stop],
+        )
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What the best predictor that looks at no input attains: its mean loss and its mean error.
+
+    `loss` in nats (cross-entropy) or squared units (squared error); `error` in the unit of the task's error.
+    """
+
+    loss: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A task is solved when the mean error lies below `threshold`.
+
+    `words` says so as the source does; `error` names what the error is, for the axis of a figure.
+    """
+
+    threshold: float
+    words: str
+    error: str
+
+    def met(self, error: float) -> bool:
+        return error < self.threshold
+
+
+class Task(Spec):
+    """A synthetic task.
+
+    `length` is the published T; `steps`, the longest sequence, may differ from it (copy memory: T + 20). Sampling is
+    vectorised over the batch. The trainer knows nothing of a task but what is declared here.
+    """
+
+    length: Annotated[int, at_least(1)]
+
+    source: ClassVar[str]
+    """Where the task comes from, in one line."""
+
+    loss_unit: ClassVar[str]
+    """Unit of the loss: `nats`, or `squared error`."""
+
+    @property
+    def steps(self) -> int:
+        """Time steps of the longest sequence."""
+        return self.length
+
+    @property
+    @abstractmethod
+    def features(self) -> int:
+        """Numbers that the network reads at each step."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Numbers that the network says at each step."""
+
+    @abstractmethod
+    def sample(self, batch: int, generator: torch.Generator) -> Batch:
+        """Draw `batch` sequences. The generator alone decides which."""
+
+    @abstractmethod
+    def loss(
+        self, outputs: Float[Tensor, "time replica batch outputs"], targets: Shaped[Tensor, "time replica batch *values"]
+    ) -> Float[Tensor, "time replica batch"]:
+        """The loss at each step and sequence, before the mean over the supervised steps."""
+
+    @abstractmethod
+    def measures(
+        self,
+        outputs: Float[Tensor, "time replica batch outputs"],
+        targets: Shaped[Tensor, "time replica batch *values"],
+        mask: Bool[Tensor, "time replica batch"],
+    ) -> Mapping[str, Float[Tensor, "replica batch"]]:
+        """One number for each sequence and measure. `error`, less is better, decides success; others are reported."""
+
+    @property
+    @abstractmethod
+    def criterion(self) -> Criterion:
+        """When the task counts as solved, as published."""
+
+    @property
+    @abstractmethod
+    def chance(self) -> Chance:
+        """What the best predictor that looks at no input attains, in closed form."""
+
+    def with_length(self, length: int) -> Self:
+        """The same task at another published length T."""
+        return self.replace(length=length)
+
+    def require_length(self, shortest: int, why: str) -> None:
+        """Raises `SpecError` when the length is below `shortest`."""
+        if self.length < shortest:
+            raise SpecError(f"{type(self).__name__}.length is {self.length}; it must be at least {shortest}, {why}")
+
+
+def mean_over_supervised(
+    values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time *any"]
+) -> Float[Tensor, "*any"]:
+    """The mean over the supervised steps of each sequence: ℓ_b = Σ_t m_{t,b} v_{t,b} / Σ_t m_{t,b}."""
+    return (values * mask).sum(0) / mask.sum(0)
+
+
+def last_supervised(mask: Bool[Tensor, "time batch"]) -> Int[Tensor, " batch"]:
+    """τ_b − 1: the index, counted from 0, of the last supervised step of each sequence."""
+    steps = torch.arange(mask.shape[0], device=mask.device)
+    return (steps[:, None] * mask).amax(0)
+
+
+def cross_entropy(
+    outputs: Float[Tensor, "time *any classes"], targets: Int[Tensor, "time *any"]
+) -> Float[Tensor, "time *any"]:
+    """−log softmax(outputs)[target], in nats."""
+    chosen = outputs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return outputs.logsumexp(-1) - chosen
+
+
+def squared_error(
+    outputs: Float[Tensor, "time *any values"], targets: Float[Tensor, "time *any values"]
+) -> Float[Tensor, "time *any"]:
+    """(output − target)², summed over the outputs."""
+    return (outputs - targets).square().sum(-1)
+
+
+def misclassified(
+    outputs: Float[Tensor, "time *any classes"], targets: Int[Tensor, "time *any"]
+) -> Float[Tensor, "time *any"]:
+    """1 where the largest output is not the target's, otherwise 0."""
+    return (outputs.argmax(-1) != targets).to(outputs.dtype)
+
+
+def one_hot(symbols: Int[Tensor, "time batch"], size: int) -> Float[Tensor, "time batch size"]:
+    return torch.nn.functional.one_hot(symbols, size).to(torch.get_default_dtype())
+
+
+def uniform_whole(
+    low: Int[Tensor, " batch"] | int, high: Int[Tensor, " batch"] | int, batch: int, generator: torch.Generator
+) -> Int[Tensor, " batch"]:
+    """A whole number for each sequence, uniform on low, …, high − 1; the bounds may differ between sequences."""
+    low, high = torch.as_tensor(low), torch.as_tensor(high)
+    drawn = torch.rand(batch, generator=generator, dtype=torch.float64)
+    return low + (drawn * (high - low)).long().clamp(max=(high - low) - 1)
+
+
+def at_steps(steps: int, *positions: Int[Tensor, " batch"]) -> Bool[Tensor, "time batch"]:
+    """True where the time index equals one of the `positions` of the sequence."""
+    time = torch.arange(steps)[:, None]
+    return torch.stack([time == position for position in positions]).any(0)

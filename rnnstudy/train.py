@@ -1,0 +1,146 @@
+"""Training: one loop, for a population of runs in lockstep. It knows no task, no tracker, no file but a checkpoint."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from rnnstudy.evaluation import evaluate, fixed_batches, judge, look
+from rnnstudy.learner import Learner, Progress
+from rnnstudy.population import Population, populations
+from rnnstudy.probes.probe import BackwardPass, Moment
+from rnnstudy.records import Reading, Record
+from rnnstudy.run import Run
+from rnnstudy.spec import SpecError
+from rnnstudy.unroll.reference import ReferenceEngine
+from rnnstudy.unroll.trajectory import Engine
+
+
+def train(
+    runs: Population | Run | Sequence[Run],
+    *,
+    device: str = "auto",
+    engine: Engine | None = None,
+    checkpoint: Path | None = None,
+    resume: Path | None = None,
+    checkpoint_seconds: float = 10.0,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Iterator[Record]:
+    """Train runs together and yield their records; the last record of each run carries its outcome.
+
+    Runs that cannot train in lockstep are trained one population after another.
+
+    Args:
+        runs: a population, a run, or runs.
+        device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:1`.
+        engine: how cells run over time; the reference engine when None.
+        checkpoint: file to resume from, where it exists, and to save to, for one population. A record is yielded only
+            after the checkpoint that contains it is on disk; without a file, at once.
+        resume: another file to resume from, which may hold more runs than these.
+        checkpoint_seconds: least time between two checkpoints.
+        stop: asked before each update; when true, a checkpoint is saved and the records end without an outcome.
+        progress: told where the population stands, after each check.
+
+    Raises:
+        SpecError: for a checkpoint with runs that are not one population, a damaged checkpoint, or a device that is
+            not there.
+    """
+    groups = [runs] if isinstance(runs, Population) else populations([runs] if isinstance(runs, Run) else runs)
+    if checkpoint is not None and len(groups) > 1:
+        raise SpecError("a checkpoint belongs to one population; these runs cannot train together")
+    engine = engine or ReferenceEngine()
+    for population in groups:
+        where = resolve_device(device)
+        learner = (
+            Learner.resume(population, where, checkpoint)
+            or Learner.resume(population, where, resume)
+            or Learner.begin(population, where)
+        )
+        yield from _train(learner, engine, Saving(checkpoint, checkpoint_seconds), stop, progress)
+
+
+def _train(
+    learner: Learner,
+    engine: Engine,
+    saving: "Saving",
+    stop: Callable[[], bool],
+    progress: Callable[[Progress], None],
+) -> Iterator[Record]:
+    torch.set_flush_denormal(True)
+    population, device = learner.population, learner.device
+    task, training, model = population.task, population.training, population.model
+    probes = population.runs[0].probes
+    validation = list(fixed_batches(population, "validation", training.validation_sequences, device))
+    batches = population.training_batches(learner.step, device)
+    if learner.history.blocks == 0:
+        look(learner, "initial")
+
+    while not learner.complete and learner.any_active and learner.step < training.steps:
+        if stop():
+            learner.history.fetch(time.time())
+            yield from saving.now(learner)
+            return
+        batch = next(batches)
+        observed = any(probe.observes and probe.due(learner.step) for probe in probes)
+        outputs, trajectories = model.forward(
+            engine, learner.parameters, batch.inputs, steps=batch.steps, observed=observed
+        )
+        loss = batch.loss(task, outputs).mean(-1)
+        before = learner.backward(loss)
+        after = learner.clip(before)
+        learner.take([Reading("learning/loss", loss, (), task.loss_unit)], learner.step, spacing=1)
+        through_time = BackwardPass(trajectories, model.cell.states, batch.last, training.batch) if observed else None
+        moment = Moment("training", learner.step, learner.parameters, before, after, through_time)
+        for probe in probes:
+            if probe.due(learner.step):
+                learner.take(probe.read(moment), learner.step, spacing=probe.every)
+        learner.update(loss, before, after)
+        if learner.step % training.check_every == 0 or learner.step == training.steps:
+            learner.decide(evaluate(population, engine, learner.parameters, validation, task))
+            progress(learner.progress())
+            yield from saving.when_due(learner)
+
+    if not learner.complete:
+        look(learner, "final")
+        learner.finish(judge(learner, engine))
+    yield from saving.now(learner)
+    yield from learner.last_records(engine.name)
+
+
+class Saving:
+    """When checkpoints are written, and the rule that a record is handed on only after the checkpoint that holds it."""
+
+    def __init__(self, path: Path | None, seconds: float) -> None:
+        self.path = path
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def when_due(self, learner: Learner) -> Iterator[Record]:
+        """The new records, if a checkpoint is due or none is kept; otherwise nothing yet."""
+        if self.path is None or time.monotonic() - self._last >= self._seconds:
+            yield from self.now(learner)
+
+    def now(self, learner: Learner) -> Iterator[Record]:
+        """Save, then give the new records."""
+        if self.path is not None:
+            learner.save(self.path)
+            self._last = time.monotonic()
+        yield from learner.new_records()
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is CUDA where there is one. Raises `SpecError` when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SpecError(f"device '{name}' is unknown; it takes auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise SpecError(f"device '{name}' is not supported; it takes auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise SpecError(f"device '{name}' is not there: {count} CUDA devices found; use --device cpu or auto")
+    return device

@@ -1,0 +1,46 @@
+"""MLflow's own UI over the store."""
+
+import os
+import socket
+import subprocess
+import sys
+
+from rnnstudy.home import Home
+from rnnstudy.spec import SpecError
+from rnnstudy.tracking import Store
+
+HOST = "127.0.0.1"
+
+
+def serve(place: Home, port: int) -> int:
+    """Serve MLflow's UI on loopback until Ctrl-C; gives the exit code.
+
+    Raises `SpecError` when there is no store to look at, the store is a server that has a UI of its own, or the port is
+    taken.
+    """
+    store = Store(place)
+    if store.uri.startswith("http"):
+        raise SpecError(f"MLFLOW_TRACKING_URI names a server, which shows its own UI: open {store.uri}")
+    if not store.exists:
+        raise SpecError(f"there is no store at {store.database}; rnnstudy sweep experiments/quickstart.py makes one")
+    # Asked through the client once, so that a damaged database is told in one line and not by the server.
+    _ = store.client
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise SpecError(f"port {port} is taken; name another one, for example --port {port + 1}") from None
+    print(f"MLflow's UI: http://{HOST}:{port}/#/experiments  (Ctrl-C ends it)", flush=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    if store.artifacts is not None:
+        command += ["--default-artifact-root", store.artifacts.as_uri()]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    process = subprocess.Popen(command, env=environment)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        return 0

@@ -1,0 +1,108 @@
+"""A worker process: trains the populations it is given and hands their records up through a pipe."""
+
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from rnnstudy.learner import Progress
+from rnnstudy.records import Record
+from rnnstudy.run import Run
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is given: runs that train together, and the files of their checkpoints."""
+
+    runs: tuple[Run, ...]
+    checkpoint: Path
+    resume: Path | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The population is complete: every run's last record has been sent."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The worker was told to stop, or got SIGTERM; a checkpoint holds the population as it is."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An error ended the population: one line, and the traceback for the log."""
+
+    reason: str
+    details: str
+
+
+Message = Record | Progress | Finished | Stopped | Failed
+
+
+def main(connection: Connection, stop: Any, experiment: Path | None, device: str, log: Path) -> None:
+    """Loop of a worker process: take a `Task`, send `Message`s, until the pipe brings None or closes.
+
+    One torch thread each, so that workers do not fight over cores and a population's bits do not depend on how many
+    there are. A worker whose parent has died stops by itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    terminated: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", buffering=1) as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        import torch
+
+        from rnnstudy.sweep import load_experiment
+
+        torch.set_num_threads(1)
+        if experiment is not None:
+            # Tasks and cells defined in the experiment's file must exist here before they can be unpickled.
+            load_experiment(experiment)
+        parent = parent_process()
+
+        def told_to_stop() -> bool:
+            return bool(stop.value or terminated) or (parent is not None and not parent.is_alive())
+
+        try:
+            while (task := connection.recv()) is not None:
+                for message in _messages(task, device, told_to_stop, connection):
+                    connection.send(message)
+                if terminated:
+                    return
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return
+
+
+def _messages(
+    task: Task, device: str, told_to_stop: Callable[[], bool], connection: Connection
+) -> Iterator[Message]:
+    from rnnstudy.population import Population
+    from rnnstudy.train import train
+
+    try:
+        ended = 0
+        for record in train(
+            Population(task.runs),
+            device=device,
+            checkpoint=task.checkpoint,
+            resume=task.resume,
+            stop=told_to_stop,
+            progress=connection.send,
+        ):
+            ended += record.outcome is not None
+            yield record
+        yield Finished() if ended == len(task.runs) else Stopped()
+    except (BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:
+        details = traceback.format_exc()
+        print(details)
+        yield Failed(f"{type(error).__name__}: {error}", details)

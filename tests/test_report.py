@@ -1,0 +1,201 @@
+"""Reports run by this Python, written whole or not at all, the same bytes every time."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from rnnstudy import report, results
+from rnnstudy.home import Home
+from rnnstudy.run import Run, names
+from rnnstudy.spec import SpecError
+from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.tracking import SweepInfo, open_store
+from rnnstudy.train import train
+
+PROJECT = Path(__file__).parents[1]
+
+PLAIN = """# %% [markdown]
+# # A plain report
+
+# %%
+import os
+import sys
+from pathlib import Path
+
+print("in", Path.cwd().name, "of", os.environ["RNNSTUDY_HOME"])
+(Path(os.environ["RNNSTUDY_FIGURES"]) / "curve.csv").write_text("a,b\\n1,2\\n")
+
+# %%
+assert sys.executable == {python!r}, sys.executable
+6 * 7
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A project with one report that needs no runs."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "mlruns").mkdir()
+    write(tmp_path / "reports" / "plain.py", PLAIN.format(python=sys.executable))
+    return Home(tmp_path)
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A project with the quickstart's experiment, run at the smallest scale, and its report."""
+    home = Home(tmp_path_factory.mktemp("project"))
+    for name in ("experiments/quickstart.py", "reports/quickstart.py"):
+        write(home.root / name, (PROJECT / name).read_text(encoding="utf-8"))
+    home.mlruns.mkdir()
+    runs = smoke_runs(home)
+    tracker = open_store(home, SweepInfo("quickstart", "experiments/quickstart.py", "rnnstudy sweep"))
+    named = names(runs)
+    for run in runs:
+        tracker.begin(run, named[run.key])
+    for record in train(runs, device="cpu"):
+        tracker.write(record)
+    tracker.close()
+    return home
+
+
+def smoke_runs(home: Home) -> list[Run]:
+    return load_experiment(home.root / "experiments" / "quickstart.py").runs(Scale.SMOKE)
+
+
+def test_quickstart_is_built_from_a_store(quickstart: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    written = report.build(["quickstart"], quickstart)
+    figures = quickstart.reports / "figures" / "quickstart"
+    pictures = [
+        "gradient_by_lag_initial", "gradient_by_lag_final_normalised", "gradient_heat_map", "learning_curves",
+        "success_by_length",
+    ]  # fmt: skip
+    expected = {figures / f"{name}.{ending}" for name in pictures for ending in ("png", "svg", "csv", "json")}
+    expected |= {quickstart.reports / "quickstart.ipynb", quickstart.reports / "quickstart.html"}
+    assert set(written) == expected
+    assert all(path.stat().st_size > 100 for path in written)
+    page = (quickstart.reports / "quickstart.html").read_text(encoding="utf-8")
+    assert len(re.findall(r'src="data:image/png;base64,', page)) == len(pictures)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    runs = smoke_runs(quickstart)
+    assert f"{len(runs)} of the {len(runs)} runs of scale <code>smoke</code>: {len(runs)} finished" in page
+    described = json.loads((figures / "success_by_length.json").read_text(encoding="utf-8"))
+    assert set(described["runs"]) < {run.key for run in runs}
+    assert described["experiment"] == "experiments/quickstart.py"
+    notebook = json.loads((quickstart.reports / "quickstart.ipynb").read_text(encoding="utf-8"))
+    streams = [output for cell in notebook["cells"] for output in cell.get("outputs", ()) if "name" in output]
+    assert streams == []
+
+
+def test_a_study_knows_the_runs_of_its_scale(quickstart: Home) -> None:
+    study = report.study("quickstart", quickstart)
+    assert study.scale is Scale.SMOKE
+    assert sorted(study.results.runs.index) == sorted(run.key for run in smoke_runs(quickstart))
+    assert study.command == "rnnstudy sweep experiments/quickstart.py --scale smoke"
+
+
+def test_a_study_prefers_the_largest_complete_scale(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = home.root / "experiments" / "quickstart.py"
+    write(path, (PROJECT / "experiments" / "quickstart.py").read_text(encoding="utf-8"))
+    experiment = load_experiment(path)
+    keys = {scale: [run.key for run in experiment.runs(scale)] for scale in Scale}
+    stored: list[str] = []
+
+    def load(wanted: list[str] | None = None, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(runs=pd.DataFrame(index=stored if wanted is None else wanted))
+
+    monkeypatch.setattr(results, "load", load)
+    for present, scale, count in (
+        ([*keys[Scale.SMOKE], *keys[Scale.DESK]], Scale.DESK, len(keys[Scale.DESK])),
+        ([*keys[Scale.SMOKE], *keys[Scale.DESK][1:]], Scale.SMOKE, len(keys[Scale.SMOKE])),
+        ([*keys[Scale.SMOKE][3:], *keys[Scale.DESK][1:]], Scale.DESK, len(keys[Scale.DESK]) - 1),
+        (["set by hand"], None, 1),
+    ):
+        stored[:] = present
+        study = report.study("quickstart", home)
+        assert (study.scale, len(study.results.runs)) == (scale, count)
+
+
+def test_a_report_has_the_same_bytes_each_time_and_drops_stale_figures(home: Home) -> None:
+    stale = home.reports / "figures" / "plain" / "stale.csv"
+    write(stale, "old")
+    written = report.build(["plain"], home)
+    assert [str(path.relative_to(home.reports)) for path in written] == [
+        "plain.ipynb", "plain.html", "figures/plain/curve.csv",
+    ]  # fmt: skip
+    assert not stale.exists()
+    first = contents(home.reports)
+    notebook = json.loads(first["plain.ipynb"])
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    assert outputs[0]["text"] == ["in reports of .\n"]
+    assert outputs[-1]["data"]["text/plain"] == ["42"]
+    assert "A plain report</h1>" in first["plain.html"].decode()
+    report.build(["plain"], home)
+    assert contents(home.reports) == first
+
+
+def test_a_notebook_runs_in_this_python_whatever_kernel_is_installed(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoy = {"argv": ["/bin/false", "{connection_file}"], "display_name": "decoy", "language": "python"}
+    write(tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json", json.dumps(decoy))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    assert len(report.build(["plain"], home)) == 3
+
+
+def test_an_error_names_the_cell_and_leaves_what_was_built(home: Home) -> None:
+    write(home.reports / "plain.ipynb", "built before")
+    write(home.reports / "figures" / "plain" / "curve.csv", "drawn before")
+    broken = PLAIN.format(python=sys.executable) + "\n# %%\nvalue = 0\n1 / value\n"
+    write(home.reports / "plain.py", broken)
+    before = contents(home.reports)
+    with pytest.raises(SpecError) as raised:
+        report.build(["plain"], home)
+    assert str(raised.value) == (
+        "report 'plain' stopped in cell 4 (value = 0): ZeroDivisionError: division by zero; "
+        "what was built before is unchanged"
+    )
+    assert contents(home.reports) == before
+
+
+def test_a_dead_kernel_is_told_in_one_line(home: Home) -> None:
+    write(home.reports / "plain.py", "# %%\nimport os\nos._exit(3)\n")
+    with pytest.raises(SpecError, match=r"^the Python that ran report 'plain' died.*unchanged$"):
+        report.build(["plain"], home)
+
+
+def test_an_unknown_report_gets_the_nearest_name(home: Home) -> None:
+    with pytest.raises(SpecError, match=r"^there is no report 'plian'; did you mean 'plain'\? Reports here: plain$"):
+        report.build(["plian"], home)
+    shutil.rmtree(home.reports)
+    with pytest.raises(SpecError, match=r"^there is no report 'plain'; There are no reports in"):
+        report.build(["plain"], home)
+
+
+def test_without_runs_the_sweep_to_launch_is_named(home: Home) -> None:
+    for name in ("experiments/quickstart.py", "reports/quickstart.py"):
+        write(home.root / name, (PROJECT / name).read_text(encoding="utf-8"))
+    before = contents(home.root)
+    with pytest.raises(SpecError, match=re.escape("`rnnstudy sweep experiments/quickstart.py`")):
+        report.build(["plain", "quickstart"], home)
+    assert contents(home.root) == before
+
+
+def test_the_commit_is_absent_outside_a_repository(tmp_path: Path) -> None:
+    assert report.commit(tmp_path) is None

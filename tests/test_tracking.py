@@ -1,0 +1,654 @@
+"""The store: what was written is what is there, once, whatever was killed in between."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rnnstudy import tracking
+from rnnstudy.arrays import READINGS, WEIGHTS, read_manifest, read_series, read_weights
+from rnnstudy.cells import LSTM, Elman
+from rnnstudy.decimation import points_of, scheduled, summary_points, thinned
+from rnnstudy.home import Home
+from rnnstudy.probes import GradientThroughTime, ParameterGradients
+from rnnstudy.records import MEDIAN, Outcome, Record, Series, Tracker
+from rnnstudy.run import Run, Training
+from rnnstudy.spec import SpecError
+from rnnstudy.tasks import TemporalOrder
+from rnnstudy.tracking import MlflowTracker, OfflineTracker, Store, SweepInfo, open_store, sync
+
+STEPS = 400
+INFO = SweepInfo("toy", "experiments/toy.py", "rnnstudy sweep experiments/toy.py", "reference", "sweep-1")
+
+
+def a_run(seed: int = 0, **changes: object) -> Run:
+    base = Run(task=TemporalOrder(length=20), cell=Elman(width=4), training=Training(steps=STEPS), seed=seed)
+    return base.replace(**changes)
+
+
+def history(until: int = STEPS, after: int = -1) -> dict[str, Series]:
+    """Every kind of series, at the steps after+1..until; the values depend on the step alone."""
+    every, tenth = np.arange(max(after + 1, 0), until + 1), np.arange(0, until + 1, 10)
+    tenth = tenth[tenth > after]
+    time = np.arange(1, 7)
+    through = -(tenth[:, None, None] / 100 + time[None, None, :] + np.arange(5)[None, :, None] / 10)
+    through[:, :, 0] = np.nan
+    through[tenth == 50] = np.nan
+    loss = 1 / (1 + every)
+    loss[every == 0] = np.inf
+    series = {
+        "learning/loss": Series(every, loss, (), "nats", 1),
+        "through_time/h": Series(tenth, through, ("quantile", "time"), "log10", 10),
+        "through_time/h_zeros": Series(tenth, np.zeros((len(tenth), 6)), ("time",), "share", 10),
+    }
+    if after < 0:
+        lags = -np.arange(500.0)[None, None, :] * np.ones((1, 5, 1))
+        series["profile/h_initial"] = Series(np.array([0]), lags, ("quantile", "lag"), "log10")
+        series["summary/rate_initial"] = Series(np.array([0]), np.array([-1.0]), (), "log10 per step")
+    if until == STEPS:
+        lengths = {"length": (20.0, 40.0)}
+        error = np.array([[0.0, 0.25]])
+        series["generalisation/error"] = Series(np.array([until]), error, ("length",), "share", coordinates=lengths)
+    return {name: one for name, one in series.items() if len(one.steps)}
+
+
+OUTCOME = Outcome("finished", STEPS, True, 300, 1.5, "reference", summary={"error": 0.125, "absent": float("nan")})
+WEIGHTS_OF_RUN = {"W_hh": np.arange(16.0).reshape(4, 4), "b_h": np.zeros(4, np.float32)}
+
+
+def pieces(key: str, *ends: int) -> list[Record]:
+    """Records that end at these steps; each has its own time."""
+    return [
+        Record(key, end, 1000.0 + end / 7, history(end, before)) for before, end in itertools.pairwise((-1, *ends))
+    ]
+
+
+def last(key: str, outcome: Outcome = OUTCOME) -> Record:
+    return Record(key, STEPS, 2000.25, history(), outcome, WEIGHTS_OF_RUN)
+
+
+def rows(home: Home, query: str) -> list[tuple]:
+    with contextlib.closing(sqlite3.connect(home.database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def metric_rows(home: Home) -> set[tuple]:
+    found = rows(home, "SELECT run_uuid, key, step, timestamp, value, is_nan FROM metrics")
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+def snapshot(home: Home) -> dict[str, list[tuple]]:
+    return {
+        table: sorted(rows(home, f"SELECT * FROM {table}"), key=repr)
+        for table in ("runs", "metrics", "params", "tags", "latest_metrics", "experiments", "experiment_tags")
+    }
+
+
+def as_files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as first contact makes it; copied, since making one takes seconds."""
+    home = Home(tmp_path_factory.mktemp("first"))
+    assert Store(home).client.search_experiments()[0].name == "Default"
+    return home.database
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = Home(tmp_path / "a project")
+    home.mlruns.mkdir(parents=True)
+    shutil.copy(empty_database, home.database)
+    return home
+
+
+def finish(tracker: Tracker, run: Run, name: str = "elman-T0020-s0") -> None:
+    tracker.begin(run, name)
+    for record in [*pieces(run.key, 130, 260), last(run.key)]:
+        tracker.write(record)
+
+
+# What is sent
+
+
+def test_schedule_sends_at_most_200_points_and_knows_only_the_step():
+    for most, spacing in [(10, 1), (199, 1), (200, 1), (1000, 1), (12345, 7), (5000, 100), (1500, 10), (3, 5)]:
+        steps = np.arange(0, most + 1, spacing)
+        shown = scheduled(steps, spacing, most)
+        naive = [s < spacing or 200 * s // (most + 1) != 200 * (s - spacing) // (most + 1) for s in steps.tolist()]
+        assert shown.tolist() == naive
+        assert shown[0]
+        assert shown.sum() <= 200
+        assert shown.sum() == len(steps) if len(steps) <= 200 and most < 200 else shown.sum() > 10
+        apart = np.concatenate([scheduled(part, spacing, most) for part in np.array_split(steps, 3)])
+        assert (apart == shown).all()
+
+
+def test_axes_become_metrics():
+    points = list(points_of(history(), STEPS, 12.3456, complete=True))
+    by_metric: dict[str, dict[int, float]] = {}
+    for point in points:
+        assert point.time == 12346
+        assert np.isfinite(point.value)
+        assert point.step not in by_metric.setdefault(point.metric, {})
+        by_metric[point.metric][point.step] = point.value
+    assert set(by_metric) == {
+        "learning/loss", "through_time/h_first", "through_time/h_last", "profile/h_initial", "generalisation/error"
+    }  # fmt: skip
+    assert by_metric["generalisation/error"] == {20: 0.0, 40: 0.25}
+    # Median: 0.2 below the lowest quantile; time step 1 was never measured, nor was anything at step 50.
+    expected = [step for step in range(0, STEPS + 1, 10) if step != 50]
+    assert by_metric["through_time/h_first"] == {step: pytest.approx(-(step / 100 + 2 + 0.2)) for step in expected}
+    assert by_metric["through_time/h_last"] == {step: pytest.approx(-(step / 100 + 6 + 0.2)) for step in expected}
+    # The infinite loss at step 0 is absent.
+    assert 0 not in by_metric["learning/loss"]
+    assert 190 < len(by_metric["learning/loss"]) <= 200
+    profile = by_metric["profile/h_initial"]
+    assert len(profile) == 200
+    assert {0, 499} <= set(profile)
+    assert all(value == -lag for lag, value in profile.items())
+
+
+def test_profiles_wait_for_the_whole_history():
+    assert "profile/h_initial" not in {point.metric for point in points_of(history(130), STEPS, 1.0, complete=False)}
+
+
+def test_the_last_moment_of_a_profile_is_sent():
+    values = np.stack([np.full((5, 3), 1.0), np.arange(15.0).reshape(5, 3)])
+    series = {"profile/c": Series(np.array([0, 100]), values, ("quantile", "lag"), "log10", 100)}
+    points = list(points_of(series, STEPS, 1.0, complete=True))
+    assert [(p.step, p.value) for p in points] == [(lag, values[1, MEDIAN, lag]) for lag in range(3)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 199, 200, 201, 5000])
+def test_thinning_keeps_both_ends(count: int):
+    kept = thinned(count)
+    assert len(kept) == min(count, 200)
+    assert kept[0] == 0
+    assert kept[-1] == count - 1
+    assert np.ptp(np.diff(kept)) <= 1 if count > 1 else True
+
+
+def test_summary_has_scalars_once():
+    points = {p.metric: (p.step, p.value) for p in summary_points(history(), OUTCOME, 1.0)}
+    assert points == {
+        "summary/rate_initial": (STEPS, -1.0),
+        "summary/error": (STEPS, 0.125),
+        "summary/solved": (STEPS, 1.0),
+        "summary/steps_to_solve": (STEPS, 300.0),
+    }
+
+
+# Into MLflow
+
+
+def test_what_was_written_is_in_the_store(home: Home):
+    run = a_run()
+    tracker = open_store(home, INFO)
+    finish(tracker, run)
+    (stored,) = tracker.store.runs()
+    assert (stored.key, stored.name, stored.experiment, stored.state) == (run.key, "elman-T0020-s0", "toy", "finished")
+    told = {name.removeprefix("rnnstudy."): value for name, value in stored.tags.items()}
+    assert (told["sweep"], told["outcome"], told["solved"]) == ("sweep-1", "finished", "true")
+    assert told["engine"] == "reference"
+    assert told["command"] == INFO.command
+    assert told["host"] == socket.gethostname()
+    assert told["pid"] == str(os.getpid())
+    kept = tracker.store.client.get_run(stored.identity)
+    assert kept.info.status == "FINISHED"
+    assert kept.info.end_time == 2000250
+    assert "mlflow.parentRunId" not in kept.data.tags
+    parameters = kept.data.params
+    assert (parameters["cell"], parameters["length"], parameters["training.batch"]) == ("Elman", "20", "20")
+    assert not any(name.startswith("probes") for name in parameters)
+    points = [*points_of(history(), STEPS, 0, True), *summary_points(history(), OUTCOME, 0)]
+    expected = {(point.metric, point.step, point.value) for point in points}
+    assert {(key, step, value) for _, key, step, _, value, _ in metric_rows(home)} == expected
+    experiment = tracker.store.client.get_experiment_by_name("toy")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert experiment.artifact_location == home.artifacts.as_uri()
+
+
+def test_points_carry_the_time_of_their_record(home: Home):
+    run = a_run()
+    finish(open_store(home, INFO), run)
+    stamps = {step: stamp for _, key, step, stamp, _, _ in metric_rows(home) if key == "learning/loss"}
+    ends = {130: 1000.0 + 130 / 7, 260: 1000.0 + 260 / 7, 400: 2000.25}
+    for step, stamp in stamps.items():
+        assert stamp == round(1000 * next(time for end, time in ends.items() if step <= end))
+
+
+def test_arrays_hold_everything_at_full_resolution(home: Home):
+    run = a_run()
+    tracker = open_store(home, INFO)
+    finish(tracker, run)
+    (stored,) = tracker.store.runs()
+    path = tracker.store.artifact(stored, READINGS)
+    assert path.is_relative_to(home.artifacts)
+    manifest = read_manifest(path)
+    assert set(manifest["series"]) == set(history())
+    for name, series in history().items():
+        read = read_series(path, name, manifest)
+        assert read.values.dtype == np.float32
+        np.testing.assert_array_equal(read.values, series.values.astype(np.float32))
+        np.testing.assert_array_equal(read.steps, series.steps)
+        same = ("axes", "unit", "spacing", "coordinates")
+        assert [getattr(read, field) for field in same] == [getattr(series, field) for field in same]
+    assert manifest["run"]["outcome"]["steps_to_solve"] == 300
+    weights = read_weights(tracker.store.artifact(stored, WEIGHTS))
+    assert {name: value.dtype for name, value in weights.items()} == {"W_hh": np.float64, "b_h": np.float32}
+    np.testing.assert_array_equal(weights["W_hh"], WEIGHTS_OF_RUN["W_hh"])
+
+
+@pytest.mark.parametrize("status", ["diverged", "failed"])
+def test_other_outcomes(home: Home, status: str):
+    run = a_run()
+    tracker = open_store(home, INFO)
+    tracker.begin(run, "a")
+    tracker.write(last(run.key, Outcome(status, 77, reason="loss is not finite", engine="fast")))
+    (stored,) = tracker.store.runs()
+    assert stored.state == status
+    assert stored.tags["rnnstudy.reason"] == "loss is not finite"
+    assert stored.tags["rnnstudy.engine"] == "fast"
+    assert "rnnstudy.solved" not in stored.tags
+    mlflow_status = tracker.store.client.get_run(stored.identity).info.status
+    assert mlflow_status == {"diverged": "FINISHED", "failed": "FAILED"}[status]
+    assert (run.key in tracker.finished()) == (status == "diverged")
+
+
+def test_a_failed_run_is_taken_up_again(home: Home):
+    run = a_run()
+    tracker = open_store(home, INFO)
+    tracker.begin(run, "a")
+    tracker.write(last(run.key, Outcome("failed", 77, reason="out of memory")))
+    finish(tracker, run)
+    (stored,) = tracker.store.runs()
+    assert stored.state == "finished"
+    assert stored.tags["rnnstudy.solved"] == "true"
+    assert "rnnstudy.reason" not in stored.tags
+
+
+def test_a_run_is_not_finished_before_its_arrays_are_there(home: Home, monkeypatch: pytest.MonkeyPatch):
+    run = a_run()
+    tracker = open_store(home, INFO)
+    tracker.begin(run, "a")
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(tracker.store.client, "log_artifact", full)
+    with pytest.raises(SpecError, match="no space left"):
+        tracker.write(last(run.key))
+    assert tracker.states([run.key]) == {run.key: "running"}
+    assert tracker.finished() == {}
+
+
+def test_killed_and_resumed_gives_identical_rows(tmp_path: Path, empty_database: Path):
+    run = a_run()
+    tables = []
+    for name in ("whole", "interrupted", "killed"):
+        home = Home(tmp_path / name)
+        home.mlruns.mkdir(parents=True)
+        shutil.copy(empty_database, home.database)
+        tracker = open_store(home, INFO)
+        if name == "whole":
+            finish(tracker, run)
+        else:
+            tracker.begin(run, "a")
+            first, second = pieces(run.key, 130, 260)
+            tracker.write(first)
+            if name == "interrupted":
+                tracker.interrupt(run.key)
+                assert tracker.states([run.key, "other"]) == {run.key: "interrupted", "other": "absent"}
+                assert tracker.store.client.get_run(tracker.store.runs()[0].identity).info.status == "KILLED"
+            else:
+                tracker.close()
+                tracker.write(second)  # Buffered, and lost with its process.
+            again = open_store(home, INFO)
+            again.begin(run, "a")
+            for record in [first, second, last(run.key)]:
+                again.write(record)
+        tables.append({row[1:] for row in metric_rows(home)})
+        assert len(rows(home, "SELECT run_uuid FROM runs")) == 1
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_many_points_are_written_before_the_end(home: Home):
+    run = a_run()
+    tracker = open_store(home, INFO)
+    tracker.begin(run, "a")
+    steps = np.arange(0, STEPS + 1, 2)
+    tracker.write(Record(run.key, STEPS, 1.0, {f"gradient/{i}": Series(steps, steps / 2, (), "", 2) for i in range(3)}))
+    assert not metric_rows(home)
+    tracker.write(Record(run.key, STEPS, 1.0, {f"gradient/{i}": Series(steps, steps / 2, (), "", 2) for i in range(9)}))
+    assert len(metric_rows(home)) == 9 * 200
+
+
+def test_reuse_depends_on_probes_and_source(home: Home):
+    run = a_run(probes=(ParameterGradients(every=5),))
+    tracker = open_store(home, INFO)
+    assert tracker.finished() == {}
+    finish(tracker, run)
+    kept = tracker.finished()[run.key]
+    assert kept.serves(run)
+    assert kept.serves(run.replace(probes=()))
+    assert kept.warning(run) == ""
+    wider = run.replace(probes=(ParameterGradients(every=5), GradientThroughTime()))
+    assert wider.key == run.key
+    assert not kept.serves(wider)
+    assert not kept.serves(run.replace(probes=(ParameterGradients(every=4),)))
+    source = {**kept.sources, "rnnstudy.cells.elman:Elman": "0" * 12}
+    changed = dataclasses.replace(kept, tags={**kept.tags, "rnnstudy.source": json.dumps(source)})
+    assert "rnnstudy.cells.elman:Elman" in changed.warning(run)
+    assert "TemporalOrder" not in changed.warning(run)
+    # Resuming with other probes is possible although MLflow's parameters are for ever.
+    other = a_run(1)
+    tracker.begin(other, "b")
+    tracker.interrupt(other.key)
+    tracker.begin(other.replace(probes=()), "b")
+
+
+def test_forgotten_and_deleted_runs_are_absent(home: Home):
+    first, second, third = (a_run(seed) for seed in range(3))
+    tracker = open_store(home, INFO)
+    for run in (first, second, third):
+        finish(tracker, run)
+    assert tracker.forget([first.key, "unknown"]) == 1
+    tracker.store.client.delete_run(tracker.finished()[second.key].identity)
+    assert set(tracker.finished()) == {third.key}
+    assert tracker.states([first.key, third.key]) == {first.key: "absent", third.key: "finished"}
+    tracker.store.client.delete_experiment(tracker.store.client.get_experiment_by_name("toy").experiment_id)
+    again = open_store(home, INFO)
+    assert again.finished() == {}
+    finish(again, first)
+    assert set(again.finished()) == {first.key}
+
+
+def test_mend_marks_runs_of_dead_processes_only(home: Home):
+    tracker = open_store(home, INFO)
+    dead, alive, elsewhere, reused = (a_run(seed) for seed in range(4))
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
+        process.wait()
+    for run in (dead, alive, elsewhere, reused):
+        tracker.begin(run, run.name)
+    identity = {run.key: run.identity for run in tracker.store.runs()}
+    tracker.store.client.set_tag(identity[dead.key], "rnnstudy.pid", str(process.pid))
+    tracker.store.client.set_tag(identity[elsewhere.key], "rnnstudy.pid", str(process.pid))
+    tracker.store.client.set_tag(identity[elsewhere.key], "rnnstudy.host", "another.host")
+    tracker.store.client.set_tag(identity[reused.key], "rnnstudy.pid_started", "12.5")
+    assert tracker.mend() == 2
+    assert tracker.states([dead.key, alive.key, elsewhere.key, reused.key]) == {
+        dead.key: "interrupted", alive.key: "running", elsewhere.key: "running", reused.key: "interrupted"
+    }  # fmt: skip
+    assert tracker.store.client.get_run(identity[dead.key]).info.status == "KILLED"
+    assert tracker.mend() == 0
+
+
+def test_a_run_killed_after_its_tags_is_finished(home: Home):
+    run = a_run()
+    tracker = open_store(home, INFO)
+    finish(tracker, run)
+    identity = tracker.finished()[run.key].identity
+    tracker.store.client.update_run(identity, status="RUNNING")
+    tracker.store.client.set_tag(identity, "rnnstudy.pid_started", "12.5")
+    assert tracker.mend() == 1
+    assert tracker.store.client.get_run(identity).info.status == "FINISHED"
+    assert tracker.states([run.key]) == {run.key: "finished"}
+
+
+def test_a_moved_project_takes_its_store_along(home: Home, tmp_path: Path):
+    run, other = a_run(), a_run(1)
+    finish(open_store(home, INFO), run)
+    moved = Home(home.root.rename(tmp_path / "moved"))
+    store = Store(moved)
+    assert store.artifact(store.finished()[run.key], READINGS).is_relative_to(moved.root)
+    tracker = open_store(moved, INFO)
+    finish(tracker, other)
+    for kept in tracker.finished().values():
+        assert kept.artifacts.startswith(moved.artifacts.as_uri())
+        assert tracker.store.artifact(kept, WEIGHTS).is_relative_to(moved.root)
+    assert not home.root.exists()
+
+
+def first_contact(root: str, seed: int) -> None:
+    run = a_run(seed)
+    tracker = open_store(Home(Path(root)), INFO)
+    tracker.begin(run, run.name)
+    tracker.write(last(run.key))
+
+
+def test_four_processes_make_first_contact_at_once_and_in_silence(tmp_path: Path):
+    script = "import sys; sys.path.insert(0, {!r}); from test_tracking import first_contact; first_contact({!r}, {})"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script.format(str(Path(__file__).parent), str(tmp_path), seed)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=tmp_path,
+            text=True,
+        )
+        for seed in range(4)
+    ]
+    said = [worker.communicate(timeout=120)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0, 0], said
+    assert said == ["", "", "", ""]
+    assert set(Store(Home(tmp_path)).finished()) == {a_run(seed).key for seed in range(4)}
+    assert len(rows(Home(tmp_path), "SELECT name FROM experiments WHERE name = 'toy'")) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mlruns"]
+    assert {path.name for path in (tmp_path / "mlruns").iterdir()} == {"mlflow.db", "mlflow.lock", "artifacts"}
+
+
+def test_importing_is_cheap_and_offline_needs_neither_mlflow_nor_pandas(tmp_path: Path):
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from rnnstudy.tracking import OfflineTracker, SweepInfo
+blocked = [name for name in ("mlflow", "pandas", "sqlalchemy", "alembic") if name in sys.modules]
+assert not blocked, blocked
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("mlflow", "pandas"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+from test_tracking import a_run, finish, INFO
+tracker = OfflineTracker(Path({str(tmp_path)!r}) / "offline", INFO)
+finish(tracker, a_run())
+assert set(tracker.finished()) == {{a_run().key}}
+"""
+    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, asked.stderr
+
+
+# Offline
+
+
+def test_offline_and_synced_is_as_tracked(home: Home, tmp_path: Path, empty_database: Path):
+    run, part = a_run(), a_run(1)
+    online = Home(tmp_path / "online")
+    online.mlruns.mkdir(parents=True)
+    shutil.copy(empty_database, online.database)
+    offline = OfflineTracker(tmp_path / "offline", INFO)
+    for tracker in (offline, open_store(online, INFO)):
+        finish(tracker, run)
+        tracker.begin(part, "part")
+        for record in pieces(part.key, 130, 260):
+            tracker.write(record)
+        tracker.interrupt(part.key)
+    assert offline.states([run.key, part.key, "x"]) == {run.key: "finished", part.key: "interrupted", "x": "absent"}
+    assert set(offline.finished()) == {run.key}
+    assert offline.finished()[run.key].serves(run)
+    report = sync([tmp_path / "offline"], home)
+    assert (set(report.added), report.updated, report.unchanged) == ({run.key, part.key}, (), ())
+    kept = {}
+    for where in (home, online):
+        store = Store(where)
+        stored = {one.key: one for one in store.runs()}
+        names = {one.identity: one.key for one in stored.values()}
+        files = {name: store.artifact(stored[run.key], name).read_bytes() for name in (READINGS, WEIGHTS)}
+        statuses = {key: store.client.get_run(one.identity).info.status for key, one in stored.items()}
+        metrics = {(names[row[0]], *row[1:]) for row in metric_rows(where)}
+        kept[where] = (metrics, files, statuses, {key: (dict(one.tags), one.name) for key, one in stored.items()})
+    assert kept[home] == kept[online]
+    before, files = snapshot(home), as_files(home.artifacts)
+    report = sync([tmp_path / "offline"], home)
+    assert (report.added, report.updated, set(report.unchanged)) == ((), (), {run.key, part.key})
+    assert snapshot(home) == before
+    assert as_files(home.artifacts) == files
+
+
+def test_offline_goes_on_after_a_kill_and_syncs_further(home: Home, tmp_path: Path):
+    run = a_run()
+    folder = tmp_path / "offline"
+    first, second = pieces(run.key, 130, 260)
+    tracker = OfflineTracker(folder, INFO)
+    tracker.begin(run, "a")
+    tracker.write(first)
+    assert sync([folder], home).added == (run.key,)
+    assert Store(home).states([run.key]) == {run.key: "interrupted"}
+    with (folder / run.key / "points.jsonl").open("a") as file:
+        file.write('[["learning/loss", 13')  # What a kill in the middle of a line leaves.
+    again = OfflineTracker(folder, INFO)
+    again.begin(run, "a")
+    for record in (first, second, last(run.key)):
+        again.write(record)
+    assert sync([folder], home).updated == (run.key,)
+    (stored,) = Store(home).runs()
+    assert stored.state == "finished"
+    sent = {row[1:] for row in metric_rows(home)}
+    finish(open_store(home, dataclasses.replace(INFO, experiment="directly")), run)
+    directly = {row[1:] for row in metric_rows(home) if row[0] != stored.identity}
+    assert sent == directly
+    assert again.forget([run.key]) == 1
+    assert again.finished() == {}
+
+
+def test_sync_of_a_folder_without_runs(home: Home, tmp_path: Path):
+    before = snapshot(home)
+    with pytest.raises(SpecError, match="holds no runs"):
+        sync([tmp_path], home)
+    assert snapshot(home) == before
+
+
+# Faults: one line, and nothing half-written
+
+
+def refused(home: Home, *words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        open_store(home, INFO)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert [word for word in words if word not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"this is no database, just a text" * 100, ("mlflow.db", "not a sound sqlite database", "mv ")),
+        (b"SQLite format 3\x00" + b"\xff" * 5000, ("mlflow.db", "mv ")),
+    ],
+)
+def test_corrupt_database(tmp_path: Path, content: bytes, words: tuple[str, ...]):
+    home = Home(tmp_path)
+    home.mlruns.mkdir()
+    home.database.write_bytes(content)
+    refused(home, *words)
+    assert home.database.read_bytes() == content
+    assert not home.artifacts.exists()
+
+
+def test_foreign_database(tmp_path: Path):
+    home = Home(tmp_path)
+    home.mlruns.mkdir()
+    with contextlib.closing(sqlite3.connect(home.database)) as connection, connection:
+        connection.execute("CREATE TABLE birds (name TEXT)")
+    before = home.database.read_bytes()
+    refused(home, "mlflow.db", "not MLflow's", "mv ")
+    assert home.database.read_bytes() == before
+
+
+def test_other_schemas(home: Home):
+    tracking._schema_revisions.cache_clear()
+    for revision, words in (("ffffffffffff", ("newer MLflow", "mv ")), ("451aebb31d03", ("older", "db upgrade"))):
+        with contextlib.closing(sqlite3.connect(home.database)) as connection, connection:
+            connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+        before = home.database.read_bytes()
+        refused(home, "mlflow.db", *words)
+        assert home.database.read_bytes() == before
+
+
+def test_a_file_in_place_of_mlruns(tmp_path: Path):
+    (tmp_path / "mlruns").write_text("not a folder")
+    refused(Home(tmp_path), str(tmp_path / "mlruns"), "RNNSTUDY_HOME")
+    assert as_files(tmp_path) == {"mlruns": b"not a folder"}
+    with pytest.raises(SpecError, match="cannot hold"):
+        OfflineTracker(tmp_path / "mlruns", INFO)
+
+
+def test_unwritable(home: Home, monkeypatch: pytest.MonkeyPatch):
+    before = as_files(home.root)
+    for forbidden in (home.mlruns, home.database):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "access", lambda path, mode, forbidden=forbidden: Path(path) != forbidden)
+            refused(home, str(forbidden), "writ")
+    assert as_files(home.root) == before
+
+
+def test_stores_named_by_the_environment(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch):
+    home, elsewhere = Home(tmp_path / "project"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(empty_database, elsewhere / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere / 'other.db'}")
+    tracker = open_store(home, INFO)
+    finish(tracker, a_run())
+    assert tracker.store.artifact(tracker.finished()[a_run().key], READINGS).is_relative_to(elsewhere / "artifacts")
+    for uri in (f"file:{tmp_path}/runs", str(tmp_path / "runs")):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        refused(home, "MLFLOW_TRACKING_URI", "plain folders", "sqlite:")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite://")
+    refused(home, "names no file")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://runs")
+    refused(home, "gopher://runs")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    refused(home, uri, "cannot be reached", "start it")
+    assert not home.root.exists()
+
+
+def test_reading_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = Store(Home(tmp_path))
+    assert store.finished() == {}
+    assert store.states(["a"]) == {"a": "absent"}
+    assert store.mend() == 0
+    assert store.forget(["a"]) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_protocol():
+    """Both trackers have every method of the contract."""
+    contract = {name for name in vars(Tracker) if not name.startswith("_")}
+    assert contract >= {"begin", "write", "interrupt", "finished", "close"}
+    for tracker in (MlflowTracker, OfflineTracker):
+        assert contract <= set(vars(tracker))
+
+
+def test_cells_differ_in_key():
+    assert a_run().key != a_run(cell=LSTM(width=4)).key
