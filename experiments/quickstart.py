@@ -22,7 +22,7 @@ def runs(scale: Scale) -> list[Run]:
     width = scale.pick(smoke=6, desk=50, paper=50)
     training = Training(
         steps=scale.pick(smoke=20, desk=800, paper=10_000),
-        batch=32,
+        batch=20,
         check_every=scale.pick(smoke=10, desk=100, paper=100),
         validation_sequences=scale.pick(smoke=50, desk=500, paper=1000),
         test_sequences=scale.pick(smoke=100, desk=2000, paper=10_000),

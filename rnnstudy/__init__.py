@@ -31,6 +31,7 @@ _HOMES = {
     "grid": "sweep",
     "load": "trained",
     "populations": "population",
+    "train": "train",
 }
 
 __all__ = [

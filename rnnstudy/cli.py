@@ -249,4 +249,4 @@ def _console() -> "Console":
 
 
 def _say(console: "Console", line: str) -> None:
-    console.print(line, highlight=False, markup=False)
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -73,7 +73,7 @@ class SweepDisplay:
             self._console.print(f"{message or 'done'}: {described(task.runs)}  ({self._time_left() or 'all done'})")
 
     def said(self, line: str) -> None:
-        self._console.print(line, highlight=False)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _time_left(self) -> str:
         total = sum(self._costs.values())

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -27,6 +28,15 @@ ATTEMPTS = 3
 
 SECONDS_TO_STOP = 60.0
 """How long workers may take to save their checkpoints before they are ended."""
+
+
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+"""Read by glibc when a worker starts: keep freed memory. Otherwise each time step's tensors are mapped and unmapped
+afresh, which was measured to double the time of an LSTM's training step (population of 10, batch 32, width 50)."""
 
 
 class Shelf(Protocol):
@@ -180,6 +190,8 @@ class Launcher:
         """Train everything, or stop cleanly at SIGINT and SIGTERM: the same command then goes on."""
         with self._signals():
             try:
+                for name, value in ALLOCATOR.items():
+                    os.environ.setdefault(name, value)
                 self._workers = [self._new_worker() for _ in range(self._count)]
                 for one in self._workers:
                     self._give_next(one)
@@ -321,8 +333,6 @@ class Launcher:
 
 def default_workers(device: str) -> int:
     """One for each visible GPU, otherwise one for each core."""
-    import os
-
     import torch
 
     if device != "cpu" and torch.cuda.is_available():

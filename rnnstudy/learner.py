@@ -185,7 +185,9 @@ class Learner:
         passed = torch.tensor([criterion.met(error) for error in judged["error"].tolist()])
         self._passes = torch.where(passed, self._passes + 1, 0)
         twice = active & (self._passes == PASSES_TO_STOP) & (self._solved_at == NEVER)
-        self._solved_at = torch.where(twice, self.step - training.check_every, self._solved_at)
+        # The last check may follow sooner than `check_every` after the one before it.
+        check_before = (self.step - 1) // training.check_every * training.check_every
+        self._solved_at = torch.where(twice, check_before, self._solved_at)
         if training.stop_when_solved:
             self._ended_at = torch.where(twice, self.step, self._ended_at)
             self.active = self.active & ~twice.to(self.device)
@@ -208,7 +210,15 @@ class Learner:
         self.history.add([one for one in readings if not one.name.startswith(SUMMARY)], step, spacing)
 
     def finish(self, test: Mapping[str, Float[Tensor, " replica"]]) -> None:
-        """Close the training with the measures on the test sequences, by which `solved` is judged."""
+        """Close the training with the measures on the test sequences, by which `solved` is judged.
+
+        A replica that the last update threw out of the finite numbers has diverged too.
+        """
+        finite = test["error"].isfinite()
+        for value in self.parameters.values():
+            finite = finite & value.detach().isfinite().flatten(1).all(1)
+        stopped = self.stopped_at().to(self.device)
+        self._diverged_at = torch.where((self._diverged_at == NEVER) & ~finite, stopped, self._diverged_at)
         diverged = self.diverged()
         for name, values in test.items():
             # The weights of a diverged run are those before its last update: nothing to be judged.

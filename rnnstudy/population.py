@@ -142,7 +142,7 @@ class Population:
         self, purpose: str, sequences: int, device: torch.device, task: Task | None = None, most: int | None = None
     ) -> Iterator[PopulationBatch]:
         """`sequences` fixed sequences for each data seed, in parts of at most `most`; the purpose decides which."""
-        task = task or self.task
+        task = (task or self.task).split(purpose)
         most = most or sequences
         for index, first in enumerate(range(0, sequences, EVALUATION_CHUNK)):
             count = min(EVALUATION_CHUNK, sequences - first)

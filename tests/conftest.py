@@ -27,7 +27,7 @@ install_import_hook(PACKAGES, f"{__name__}.checked")
 
 
 def pytest_configure() -> None:
-    """Specifications check their own fields, and the tests look at what they say: their constructors stay as they are."""
+    """Specifications check their own fields, and tests look at what they say: their constructors stay as they are."""
     for package in PACKAGES:
         importlib.import_module(package)
     from rnnstudy.discovery import concrete

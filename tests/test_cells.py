@@ -214,9 +214,7 @@ def test_forward_and_every_gradient_equal_torch_nn(cell, layers):
         torch.testing.assert_close(said[:, replica], outputs, **close)
         torch.testing.assert_close(inputs.grad[:, replica], theirs_in.grad, **close)
         for theirs, name in names.items():
-            torch.testing.assert_close(
-                to_torch(cell, ours[name].grad[replica]), getattr(network, theirs).grad, **close
-            )
+            torch.testing.assert_close(to_torch(cell, ours[name].grad[replica]), getattr(network, theirs).grad, **close)
         torch.testing.assert_close(ours["W_ho"].grad[replica].mT, readout.weight.grad, **close)
         torch.testing.assert_close(ours["b_o"].grad[replica], readout.bias.grad, **close)
 

@@ -42,7 +42,9 @@ GOLDEN = {
         task=Adding(length=100, variant="hochreiter"),
         cell=LSTM(width=4),
         initialisation=PyTorchDefault(gate_bias=ForgetBias(value=3)),
-        training=Training(stop_when_solved=False, check_every=7, batch=50, validation_sequences=64, test_sequences=2560),
+        training=Training(
+            stop_when_solved=False, check_every=7, batch=50, validation_sequences=64, test_sequences=2560
+        ),
     ),
 }
 """Keys as they were when the first results were stored. A change here throws away everybody's results."""
@@ -57,7 +59,11 @@ def test_golden_keys(key, run):
 
 def test_a_key_is_the_same_in_another_process():
     program = "from test_run import BASE; print(BASE.key)"
-    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "1",
+        "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
+    }
     printed = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     ).stdout

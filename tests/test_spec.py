@@ -61,7 +61,9 @@ REFUSED = [
     (lambda: Run(task=TemporalOrder(length=10)), "Run needs cell"),
     (lambda: Run(task=TemporalOrder(length=10), cell=LSTM(), seed=-1), "Run.seed is -1; it must be at least 0"),
     (
-        lambda: Run(task=TemporalOrder(length=10), cell=Elman(), initialisation=Orthogonal(gate_bias=Chrono(longest=9))),
+        lambda: Run(
+            task=TemporalOrder(length=10), cell=Elman(), initialisation=Orthogonal(gate_bias=Chrono(longest=9))
+        ),
         "Elman has no forget and input gate for Chrono(longest=9); leave gate_bias out",
     ),
     (
@@ -92,7 +94,7 @@ def test_an_unknown_class_of_a_package_names_the_nearest():
     import rnnstudy.cells
     import rnnstudy.tasks
 
-    with pytest.raises(AttributeError, match="rnnstudy.cells has no 'LSTMM'; did you mean 'LSTM'?"):
+    with pytest.raises(AttributeError, match=r"rnnstudy\.cells has no 'LSTMM'; did you mean 'LSTM'"):
         _ = rnnstudy.cells.LSTMM
     with pytest.raises(ImportError):
         exec("from rnnstudy.tasks import TemporalOrdr")

@@ -1,7 +1,12 @@
 """Every task keeps the contract; and each one is what its source published, read back by a decoder of its own."""
 
+import functools
+import itertools
+import re
+import tempfile
 import typing
 from math import log, sqrt
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +19,36 @@ from rnnstudy.tasks.task import Task, last_supervised, mean_over_supervised, uni
 
 LENGTH = 30
 
+FOLDER = Path(tempfile.mkdtemp(prefix="rnnstudy-tasks-"))
 
-def variants(task: type[Task]) -> list[Task]:
-    """One task for each option of a `variant`."""
-    hint = typing.get_type_hints(task).get("variant")
-    return [task(length=LENGTH)] if hint is None else [task(length=LENGTH, variant=v) for v in typing.get_args(hint)]
+
+def further_fields(cls: type[Task]) -> dict[str, typing.Any]:
+    """What a task cannot be built without, beside its length."""
+    return {}
+
+
+def variants(cls: type[Task]) -> list[Task]:
+    """One task for each combination of the options that its fields name; about `LENGTH` long."""
+    options = {
+        name: typing.get_args(hint)
+        for name, hint in typing.get_type_hints(cls).items()
+        if typing.get_origin(hint) is typing.Literal
+    }
+    further = further_fields(cls)
+    return [
+        long_enough(cls, LENGTH, **further, **dict(zip(options, chosen, strict=True)))
+        for chosen in itertools.product(*options.values())
+    ]
+
+
+def long_enough(cls: type[Task], length: int, **fields: typing.Any) -> Task:
+    """A task of that length, or of the shortest that the task says it needs."""
+    try:
+        return cls(length=length, **fields)
+    except SpecError as error:
+        needed = re.search(r"length is \d+; it must be at least (\d+)", str(error))
+        assert needed, error
+        return cls(length=int(needed[1]), **fields)
 
 
 TASKS = [one for cls in concrete(Task) if cls.__module__.startswith("rnnstudy.") for one in variants(cls)]
@@ -30,9 +60,37 @@ def draw(task, batch, seed=0):
 
 def perfect(task, batch):
     """Outputs (time, 1, batch, outputs) that say the targets."""
-    if batch.targets.is_floating_point():
-        return batch.targets.unsqueeze(1)
-    return 50.0 * torch.nn.functional.one_hot(batch.targets, task.outputs).float().unsqueeze(1)
+    return task.perfect_outputs(batch.targets).unsqueeze(1)
+
+
+@functools.lru_cache(maxsize=2)
+def many(task):
+    """Targets, mask and lengths of 20,000 sequences, drawn a thousand at a time."""
+    generator = torch.Generator().manual_seed(2)
+    parts = [task.sample(1000, generator) for _ in range(20)]
+    return tuple(
+        torch.cat([getattr(part, name) for part in parts], dim=-1 if name == "lengths" else 1)
+        for name in ("targets", "mask", "lengths")
+    )
+
+
+def blind(task):
+    """What a predictor says at each step that has counted 20,000 sequences and sees no input: (time, outputs).
+
+    And what its loss exceeds the best one by, since it has counted and does not know: in each sequence, a step whose
+    k classes were counted n times costs (k − 1)/(2n) nats more in expectation. A step's weight is its share in ℓ_b.
+    """
+    targets, mask, _ = many(task)
+    weight = mask / mask.sum(0)
+    if targets.is_floating_point():
+        sums = (targets[..., : task.outputs] * weight.unsqueeze(-1)).sum(1)
+        return sums / weight.sum(1, keepdim=True).clamp(min=1e-12), 0.0
+    if targets.dim() == 3:  # the class, then what else is allowed
+        targets = targets[..., 0]
+    counts = torch.zeros(task.steps, task.outputs).scatter_add_(1, targets, weight)
+    classes, counted = (counts > 0).sum(1), mask.sum(1)
+    excess = (weight.mean(1) * (classes - 1).clamp(min=0) / (2 * counted.clamp(min=1))).sum().item()
+    return (counts / counts.sum(1, keepdim=True).clamp(min=1e-12)).clamp(min=1e-12).log(), excess
 
 
 def judged(task, batch, outputs):
@@ -59,7 +117,10 @@ class TestContract:
         assert not batch.mask[behind].any()
         assert not batch.informative[behind].any()
         assert not batch.inputs[behind].any()
-        assert batch.lengths.max() == task.steps, "the longest sequence is as long as announced"
+
+    def test_the_longest_sequence_is_as_long_as_announced(self, task):
+        _, _, lengths = many(task)
+        assert lengths.max() == task.steps
 
     def test_the_informative_steps_come_before_the_last_supervised_one(self, task):
         batch = draw(task, 300)
@@ -80,7 +141,10 @@ class TestContract:
     def test_perfect_outputs_have_no_error_and_meet_the_criterion(self, task):
         batch = draw(task, 50)
         loss, measures = judged(task, batch, perfect(task, batch))
-        assert loss.max() < 1e-6
+        if task.least_loss == 0:
+            assert loss.max() < 1e-6
+        assert abs(loss.mean() - task.least_loss) <= 5 * loss.std() / sqrt(50) + 1e-6 * task.least_loss
+        assert task.least_loss < task.chance.loss
         assert not measures["error"].any()
         assert task.criterion.met(0.0)
         assert not task.criterion.met(task.criterion.threshold), "the published criterion says below"
@@ -88,16 +152,12 @@ class TestContract:
 
     def test_chance_is_what_a_predictor_blind_to_the_input_attains(self, task):
         """Class frequencies (or mean targets) of 20,000 sequences, tried on 1,000 others: within 5 standard errors."""
-        known, fresh = draw(task, 20_000, seed=2), draw(task, 1000, seed=3)
-        if known.targets.is_floating_point():
-            said = known.targets[known.mask].mean(0).expand(task.steps, 1, 1000, task.outputs)
-        else:
-            counts = torch.nn.functional.one_hot(known.targets, task.outputs) * known.mask.unsqueeze(-1)
-            shares = counts.sum(1) / known.mask.sum(1, keepdim=True).clamp(min=1)
-            said = shares.clamp(min=1e-12).log()[:, None, None, :].expand(-1, 1, 1000, -1)
-        loss, measures = judged(task, fresh, said)
-        for values, chance in ((loss, task.chance.loss), (measures["error"], task.chance.error)):
-            assert abs(values.mean() - chance) <= 5 * values.std() / sqrt(1000)
+        said, excess = blind(task)
+        outputs = said[:, None, None, :].expand(-1, 1, 1000, -1)
+        loss, measures = judged(task, draw(task, 1000, seed=3), outputs)
+        for values, chance in ((loss - excess, task.chance.loss), (measures["error"], task.chance.error)):
+            rounding = 1e-6 * max(1, chance)
+            assert abs(values.double().mean() - chance) <= 5 * values.std() / sqrt(1000) + rounding
 
     def test_measures_and_loss_are_one_number_for_each_replica_and_sequence(self, task):
         batch = draw(task, 7)
@@ -121,12 +181,19 @@ class TestContract:
         assert torch.equal(part.lengths, whole.lengths[3:7])
 
     def test_another_length_is_another_task_of_the_same_kind(self, task):
-        longer = task.with_length(2 * LENGTH)
-        assert (type(longer), longer.length) == (type(task), 2 * LENGTH)
+        longer = task.with_length(2 * task.length)
+        assert (type(longer), longer.length) == (type(task), 2 * task.length)
         assert longer.steps > task.steps
         assert (longer.features, longer.outputs) == (task.features, task.outputs)
         with pytest.raises(SpecError, match="length is 0; it must be at least 1"):
             task.with_length(0)
+
+    def test_what_serves_a_purpose_is_the_same_task_to_the_network(self, task):
+        for purpose in ("training", "validation", "test", "probe", f"length {task.length}"):
+            part = task.split(purpose)
+            assert (part.steps, part.features, part.outputs) == (task.steps, task.features, task.outputs)
+            assert part.criterion.error == task.criterion.error
+            assert part.split(purpose) == part
 
     def test_the_docstring_draws_an_example_and_names_the_source(self, task):
         assert ">>> " in (type(task).__doc__ or "")
@@ -193,7 +260,9 @@ def test_adding_pascanu_is_decoded_as_published():
 
 def test_adding_hochreiter_is_decoded_as_published():
     length, lengths, firsts, seconds, at_start = 40, set(), set(), set(), 0
-    for b, (inputs, targets, steps) in enumerate(columns(batch := draw(Adding(length=length, variant="hochreiter"), 8000))):
+    for b, (inputs, targets, steps) in enumerate(
+        columns(batch := draw(Adding(length=length, variant="hochreiter"), 8000))
+    ):
         lengths.add(steps)
         assert inputs[0][1] == inputs[steps - 1][1] == -1
         assert all(mark in (0, 1) for _, mark in inputs[1 : steps - 1])

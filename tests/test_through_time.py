@@ -87,9 +87,7 @@ def test_dl_dh_is_a_product_of_jacobians(activation, steps):
             for t in range(TIME):
                 states.append(step(states[-1], t))
             expected = carried_back(step, states, judge[:, r, b] @ weights["W_ho"].T)
-            torch.testing.assert_close(
-                trajectory.gradient("h")[:, r, b], torch.stack(expected), rtol=1e-10, atol=1e-14
-            )
+            torch.testing.assert_close(trajectory.gradient("h")[:, r, b], torch.stack(expected), rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("steps", LOSSES, ids=str)
@@ -139,7 +137,9 @@ def test_log_norms_are_the_logarithms_of_the_norms(cell):
     for trajectory in trajectories:
         for state in cell.states:
             norms = trajectory.gradient(state).square().sum(-1).sqrt()
-            assert (trajectory.log_norms(state)[-1] == -torch.inf).all(), "nothing is judged after the last but one step"
+            assert (trajectory.log_norms(state)[-1] == -torch.inf).all(), (
+                "nothing is judged after the last but one step"
+            )
             torch.testing.assert_close(trajectory.log_norms(state)[:-1], norms[:-1].log10(), rtol=0, atol=1e-12)
 
 

@@ -320,7 +320,8 @@ def test_killed_and_resumed_gives_identical_rows(tmp_path: Path, empty_database:
                 tracker.write(second)  # Buffered, and lost with its process.
             again = open_store(home, INFO)
             again.begin(run, "a")
-            for record in [first, second, last(run.key)]:
+            # A checkpoint newer than the first record does not bring it again; the last record holds everything.
+            for record in [second, last(run.key)] if name == "interrupted" else [first, second, last(run.key)]:
                 again.write(record)
         tables.append({row[1:] for row in metric_rows(home)})
         assert len(rows(home, "SELECT run_uuid FROM runs")) == 1

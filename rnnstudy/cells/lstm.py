@@ -38,8 +38,8 @@ class LSTM(Cell):
 
     def step(self, parameters: Parameters, projected: Tensor, state: State, observe: Observe) -> dict[str, Tensor]:
         pre_activation = torch.baddbmm(projected, state["h"], parameters["W_hh"])
-        forget, store, show = pre_activation[..., : 3 * self.width].sigmoid().chunk(3, dim=-1)
-        candidate = pre_activation[..., 3 * self.width :].tanh()
-        c = observe("c", forget * state["c"] + store * candidate)
+        gates, candidate = pre_activation.split([3 * self.width, self.width], dim=-1)
+        forget, store, show = gates.sigmoid().chunk(3, dim=-1)
+        c = observe("c", torch.addcmul(forget * state["c"], store, candidate.tanh()))
         h = observe("h", show * c.tanh())
         return {"c": c, "h": h}

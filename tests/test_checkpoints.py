@@ -1,0 +1,308 @@
+"""An interrupted run ends as one that never was; and nothing is told before it is safe."""
+
+import dataclasses
+import functools
+import itertools
+import os
+import pickle
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from rnnstudy import checkpoint as checkpoints
+from rnnstudy.cells import LSTM, Elman
+from rnnstudy.cells.initialisation import Gaussian, Orthogonal
+from rnnstudy.learner import Learner
+from rnnstudy.optimisers import SGD, Adam, ClipNorm, RMSprop
+from rnnstudy.population import Population
+from rnnstudy.probes import GradientThroughTime, ParameterGradients
+from rnnstudy.run import Run, Training
+from rnnstudy.spec import SpecError
+from rnnstudy.tasks import TemporalOrder
+from rnnstudy.train import train
+
+CPU = torch.device("cpu")
+PROBES = (ParameterGradients(), GradientThroughTime(every=4, sequences=5))
+
+
+def population(cell, optimiser, steps=72, rates=(1e-3, 1e-2, 0.05)):
+    """Runs that go through the boundary of a block of data (64) with checks every ten steps."""
+    training = Training(
+        steps=steps, batch=2, check_every=10, optimiser=optimiser, validation_sequences=10, test_sequences=10,
+        other_lengths=(11,),
+    )  # fmt: skip
+    return Population(
+        tuple(
+            Run(
+                task=TemporalOrder(length=10), cell=cell, seed=seed, data_seed=seed // 2, probes=PROBES,
+                training=training.replace(learning_rate=rate, clip=ClipNorm(threshold=1 + seed)),
+            )
+            for seed, rate in enumerate(rates)
+        )
+    )  # fmt: skip
+
+
+@functools.cache
+def with_other_fates():
+    """One run trains on, one guesses its single validation sequence twice and stops, one explodes."""
+    training = Training(
+        steps=40, batch=3, check_every=5, optimiser=SGD(), clip=None, validation_sequences=1, test_sequences=10
+    )
+    base = Run(task=TemporalOrder(length=12), cell=Elman(width=4, activation="relu"), training=training, probes=PROBES)
+    calm = Population(tuple(base.replace(seed=s, training=training.replace(learning_rate=1e-9)) for s in range(8)))
+    ended = last_of(train(calm, device="cpu"))
+    solved = [run for run in calm.runs if ended[run.key].outcome.steps_to_solve == 5]
+    trains_on = [run for run in calm.runs if run not in solved]
+    explodes = base.replace(initialisation=Orthogonal(), seed=1, training=training.replace(learning_rate=1e9))
+    return Population((trains_on[0], solved[0], explodes))
+
+
+def last_of(records):
+    return {record.key: record for record in records if record.outcome is not None}
+
+
+@functools.cache
+def uninterrupted(runs):
+    return last_of(train(runs, device="cpu"))
+
+
+def stop_after(updates):
+    """Lets that many updates happen."""
+    asked = itertools.count()
+    return lambda: next(asked) >= updates
+
+
+def interrupted(runs, path, pieces):
+    """Train in pieces of so many updates, each in what might be a new process; all records in order."""
+    records = []
+    for updates in [*pieces, 10**9]:
+        records += train(runs, device="cpu", checkpoint=path, checkpoint_seconds=0.0, stop=stop_after(updates))
+    return records
+
+
+def assert_same(one, other):
+    """Equal in everything but wall time."""
+    assert one.keys() == other.keys()
+    for key, record in one.items():
+        twin = other[key]
+        assert dataclasses.replace(record.outcome, seconds=0) == dataclasses.replace(twin.outcome, seconds=0)
+        assert record.weights.keys() == twin.weights.keys()
+        for name, value in record.weights.items():
+            assert np.array_equal(value, twin.weights[name], equal_nan=True), name
+        assert_same_series(record.series, twin.series)
+
+
+def assert_same_series(one, other):
+    assert one.keys() == other.keys()
+    for name, series in one.items():
+        twin = other[name]
+        assert np.array_equal(series.steps, twin.steps), name
+        assert np.array_equal(series.values, twin.values, equal_nan=True), name
+        assert (series.axes, series.unit, series.spacing) == (twin.axes, twin.unit, twin.spacing)
+        assert series.coordinates == twin.coordinates
+
+
+@pytest.mark.parametrize("pieces", [[0, 10, 57], [13, 13, 13, 30]], ids=str)
+@pytest.mark.parametrize(
+    ("cell", "optimiser"),
+    [(Elman(width=4), Adam()), (LSTM(width=4), RMSprop()), (Elman(width=4, activation="relu"), SGD(momentum=0.9))],
+    ids=repr,
+)
+def test_an_interrupted_run_equals_one_never_interrupted(cell, optimiser, pieces, tmp_path):
+    runs = population(cell, optimiser)
+    assert_same(last_of(interrupted(runs, tmp_path / "checkpoint", pieces)), uninterrupted(runs))
+
+
+@pytest.mark.parametrize("pieces", [[3], [12], [4, 4, 4, 4, 4]], ids=str)
+def test_whatever_has_become_of_each_run(pieces, tmp_path):
+    runs = with_other_fates()
+    whole = uninterrupted(runs)
+    outcomes = [whole[key].outcome for key in runs.keys]
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished", "diverged"]
+    assert [outcome.step for outcome in outcomes[:2]] == [40, 10]
+    assert 1 <= outcomes[2].step < 40
+    assert_same(last_of(interrupted(runs, tmp_path / "checkpoint", pieces)), whole)
+
+
+def test_the_records_of_an_interrupted_run_add_up_without_gap(tmp_path):
+    """Records are known by key, step and time: what was sent with the last checkpoint may come a second time."""
+    runs = population(Elman(width=4), Adam())
+    records = interrupted(runs, tmp_path / "checkpoint", [25, 30])
+    once = {(record.key, record.step, record.time): record for record in records if record.outcome is None}
+    for key, last in last_of(records).items():
+        between = [record for record in once.values() if record.key == key]
+        for name, series in last.series.items():
+            parts = [record.series[name] for record in between if name in record.series]
+            assert np.array_equal(np.concatenate([part.steps for part in parts]), series.steps), name
+            assert np.array_equal(np.concatenate([part.values for part in parts]), series.values, equal_nan=True), name
+
+
+def test_a_finished_checkpoint_gives_the_last_records_again(tmp_path):
+    runs, path = population(Elman(width=4), Adam(), steps=20), tmp_path / "checkpoint"
+    first = list(train(runs, device="cpu", checkpoint=path))
+    again = list(train(runs, device="cpu", checkpoint=path))
+    assert_same(last_of(first), last_of(again))
+    assert {r.key: r.outcome.seconds for r in first if r.outcome} == {
+        r.key: r.outcome.seconds for r in again if r.outcome
+    }
+    assert {r.key: r.time for r in first if r.outcome} == {r.key: r.time for r in again if r.outcome}
+
+
+@pytest.mark.parametrize("handled", [0, 1, 2, 4])
+def test_records_that_died_on_their_way_are_sent_again_as_they_were(handled, tmp_path):
+    """The process dies after a checkpoint and before all of its records were handled: key, step, time, values equal."""
+    runs, path = population(LSTM(width=4), Adam(), steps=30), tmp_path / "checkpoint"
+    sending = train(runs, device="cpu", checkpoint=path, checkpoint_seconds=0.0)
+    for _ in range(handled):
+        next(sending)
+    lost = next(sending)  # its checkpoint is on disk, nobody took it
+    sending.close()
+    time.sleep(0.01)
+    again = [
+        record
+        for record in train(runs, device="cpu", checkpoint=path, checkpoint_seconds=0.0)
+        if (record.key, record.step) == (lost.key, lost.step) and record.outcome is None
+    ]
+    [twin] = again if lost.step < 30 else again[:1]
+    assert twin.time == lost.time
+    assert_same_series(twin.series, lost.series)
+
+
+def test_a_record_comes_only_after_the_checkpoint_that_contains_it(tmp_path):
+    runs, path = population(Elman(width=4), Adam(), steps=30), tmp_path / "checkpoint"
+    count = 0
+    for record in train(runs, device="cpu", checkpoint=path, checkpoint_seconds=0.0):
+        held = Learner.resume(runs, CPU, path)
+        stored = held.history.series(runs.keys.index(record.key), None)
+        for name, series in record.series.items():
+            assert set(series.steps.tolist()) <= set(stored[name].steps.tolist())
+        assert held.step >= record.step
+        assert record.time in held.history.times
+        count += 1
+    assert count == 3 * 3 + 3 + 3, "three checks, the final readings, and the last records, for each of three runs"
+
+
+def test_checkpoints_keep_their_distance_in_time(tmp_path):
+    runs, path = population(Elman(width=4), Adam(), steps=30), tmp_path / "checkpoint"
+    records = list(train(runs, device="cpu", checkpoint=path, checkpoint_seconds=3600))
+    assert [record.outcome is None for record in records] == [True] * 12 + [False] * 3
+    first = next(train(population(Elman(width=4), Adam(), steps=31), device="cpu", checkpoint=tmp_path / "b"))
+    assert Learner.resume(population(Elman(width=4), Adam(), steps=31), CPU, tmp_path / "b").complete, first
+
+
+@pytest.mark.parametrize("optimiser", [Adam(), SGD(momentum=0.9)], ids=repr)
+def test_a_checkpoint_can_be_cut_to_some_of_its_runs(optimiser, tmp_path):
+    """The cut holds exactly these runs' part, in the order asked for, and goes on as they do in the whole."""
+    runs, path = population(LSTM(width=4), optimiser, steps=40), tmp_path / "checkpoint"
+    list(train(runs, device="cpu", checkpoint=path, stop=stop_after(33)))
+    part = Population((runs.runs[2], runs.runs[0]))
+    whole, cut = Learner.resume(runs, CPU, path), Learner.resume(part, CPU, path)
+    assert cut.step == 33
+    for place, source in enumerate((2, 0)):
+        for name, value in whole.parameters.items():
+            assert torch.equal(cut.parameters[name][place], value[source])
+        assert_same_series(cut.history.series(place, None), whole.history.series(source, None))
+        for name, values in whole.summary.items():
+            assert torch.equal(cut.summary[name][place : place + 1], values[source : source + 1])
+    before = path.read_bytes()
+    ended = last_of(train(part, device="cpu", resume=path))
+    assert path.read_bytes() == before, "what is resumed from elsewhere is left as it is"
+    uncut = last_of(train(runs, device="cpu"))
+    assert set(ended) == set(part.keys)
+    for key, record in ended.items():
+        assert record.outcome.step == 40
+        for name, value in record.weights.items():
+            np.testing.assert_allclose(value, uncut[key].weights[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_runs_in_another_order_are_cut_rightly(tmp_path):
+    runs, path = population(Elman(width=4), Adam(), steps=30), tmp_path / "checkpoint"
+    list(train(runs, device="cpu", checkpoint=path, stop=stop_after(12)))
+    turned = Population(runs.runs[::-1])
+    ended, whole = last_of(train(turned, device="cpu", checkpoint=path)), last_of(train(runs, device="cpu"))
+    for key, record in ended.items():
+        for name, value in record.weights.items():
+            np.testing.assert_allclose(value, whole[key].weights[name], rtol=1e-4, atol=1e-5)
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, (os.environ["TRAP"],)
+
+
+def test_a_file_is_read_without_running_code_from_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
+    path = tmp_path / "checkpoint"
+    torch.save({"format": checkpoints.FORMAT, "keys": Trap()}, path)
+    with pytest.raises(SpecError, match="is not a readable checkpoint"):
+        checkpoints.load(path, ["a"])
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is not a readable checkpoint"),
+        (b"not a checkpoint", "is not a readable checkpoint"),
+        (pickle.dumps({"keys": ["a"]}), "is not a readable checkpoint"),
+        ({"keys": ["a"]}, "is not a readable checkpoint"),
+        ({"format": 99, "keys": ["a"]}, "has checkpoint format 99, this version reads 1"),
+        ({"format": 1, "keys": ["b"], "replicas": {}, "optimiser": {}}, "holds no run a"),
+    ],
+    ids=["empty", "text", "pickle", "no format", "another format", "other runs"],
+)
+def test_a_damaged_or_foreign_file_is_told_in_one_line(content, words, tmp_path):
+    path = tmp_path / "checkpoint"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(SpecError, match=words) as caught:
+        checkpoints.load(path, ["a"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_file_is_told(tmp_path):
+    runs, path = population(Elman(width=4), Adam(), steps=10), tmp_path / "checkpoint"
+    list(train(runs, device="cpu", checkpoint=path))
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(SpecError, match="is not a readable checkpoint"):
+        next(train(runs, device="cpu", checkpoint=path))
+    assert checkpoints.keys_in(path) == ()
+
+
+def test_a_checkpoint_of_other_runs_is_refused(tmp_path):
+    runs, path = population(Elman(width=4), Adam(), steps=10), tmp_path / "checkpoint"
+    list(train(runs, device="cpu", checkpoint=path))
+    stranger = runs.runs[0].replace(seed=99, initialisation=Gaussian(std=1))
+    with pytest.raises(SpecError, match=f"holds no run {stranger.key}"):
+        next(train(stranger, device="cpu", checkpoint=path))
+    assert checkpoints.keys_in(path) == runs.keys
+
+
+def test_a_checkpoint_continues_only_the_same_readings(tmp_path):
+    runs, path = population(Elman(width=4), Adam(), steps=10), tmp_path / "checkpoint"
+    list(train(runs, device="cpu", checkpoint=path))
+    assert checkpoints.continues(path, runs.runs[1])
+    assert not checkpoints.continues(path, runs.runs[1].replace(probes=()))
+    assert not checkpoints.continues(tmp_path / "nothing", runs.runs[1])
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "checkpoint"
+    checkpoints.save(path, {"keys": ["a"], "replicas": {}, "optimiser": {}})
+    old = path.read_bytes()
+
+    def half_written(_, file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half_written)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoints.save(path, {"keys": ["b"]})
+    assert path.read_bytes() == old
+    assert os.listdir(path.parent) == ["checkpoint"]

@@ -1,0 +1,405 @@
+"""The command line as a person meets it: what it prints, its exit codes, and what it leaves in the store."""
+
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from rnnstudy import cli, launch, results, trained
+from rnnstudy.home import Home
+from rnnstudy.train import train
+from rnnstudy.population import Population
+from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.tracking import Store
+
+EXPERIMENT = '''
+"""A small sweep."""
+from rnnstudy.cells import LSTM, Elman
+from rnnstudy.probes import GradientThroughTime, ParameterGradients
+from rnnstudy.run import Run, Training
+from rnnstudy.sweep import grid
+from rnnstudy.tasks import TemporalOrder
+
+
+def runs(scale):
+    base = Run(
+        task=TemporalOrder(length=10),
+        cell=Elman(width=4),
+        training=Training(steps=scale.pick(smoke=20, desk=2500, paper=10), batch=4, check_every=10,
+                          validation_sequences=20, test_sequences=40),
+        probes=(ParameterGradients(), GradientThroughTime(every=10, sequences=4)),
+    )
+    return grid(base, {"cell": [Elman(width=4), LSTM(width=4)]}, seeds=range(2))
+'''
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as MLflow makes it, made once: making it takes seconds."""
+    store = Store(Home(tmp_path_factory.mktemp("template")))
+    store.require_writable()
+    assert store.client is not None
+    assert store.database is not None
+    return store.database
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder of its own, with one experiment and no store."""
+    for name in ("RNNSTUDY_HOME", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "small.py").write_text(EXPERIMENT)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def project_with_store(project: Path, empty_database: Path) -> Path:
+    """A project whose store has been made and is empty."""
+    shutil.copy(empty_database, project / "mlruns" / "mlflow.db")
+    return project
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command gave."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def rnnstudy(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run the command line in this process; workers are processes of their own."""
+
+    def run(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["rnnstudy", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        printed, told = capfd.readouterr()
+        return Answer(code, printed, told)
+
+    return run
+
+
+Run = Callable[..., Answer]
+
+
+def start(project: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    log = (project / "log.txt").open("w")
+    with log:
+        return subprocess.Popen(_command(*arguments), cwd=project, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from rnnstudy.cli import main; main()", *arguments]
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        time.sleep(0.05)
+
+
+def states(project: Path, scale: Scale) -> dict[str, str]:
+    keys = [run.key for run in load_experiment(project / "experiments" / "small.py").runs(scale)]
+    return Store(Home(project)).states(keys)
+
+
+def running(project: Path) -> list[str]:
+    """Runs that MLflow shows as running; none while the database is being made or written."""
+    try:
+        return [status for status in statuses_in_mlflow(project) if status == "RUNNING"]
+    except sqlite3.OperationalError:
+        return []
+
+
+def statuses_in_mlflow(project: Path) -> list[str]:
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
+        rows = database.execute("select status from runs where lifecycle_stage = 'active'").fetchall()
+    return sorted(status for (status,) in rows)
+
+
+def expected_weights(project: Path) -> dict[str, dict[str, np.ndarray]]:
+    """What the loop gives in this process, without workers and tracker, for the populations of the smoke sweep."""
+    runs = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)
+    nowhere = Home(project / "nowhere")
+    planned = launch.plan(runs, Store(nowhere), nowhere.checkpoints, workers=2)
+    return {
+        record.key: dict(record.weights or {})
+        for task in planned.tasks
+        for record in train(Population(task.runs), device="cpu")
+        if record.outcome is not None
+    }
+
+
+def stored_weights(project: Path, keys: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
+    loaded = {key: trained.load(key, home=Home(project)) for key in keys}
+    return {key: {name: value.numpy() for name, value in one.parameters.items()} for key, one in loaded.items()}
+
+
+def assert_equal_weights(
+    weights: dict[str, dict[str, np.ndarray]], expected: dict[str, dict[str, np.ndarray]]
+) -> None:
+    assert weights.keys() == expected.keys()
+    for key, parameters in expected.items():
+        assert weights[key].keys() == parameters.keys()
+        for name, value in parameters.items():
+            np.testing.assert_array_equal(weights[key][name], value, err_msg=f"{key} {name}")
+
+
+def test_a_sweep_its_second_start_and_what_can_be_asked_of_it(project_with_store: Path, rnnstudy: Run) -> None:
+    project = project_with_store
+    first = rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "2")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "4 runs: 0 in the store, 4 to train" in first.stdout
+    assert re.search(r"^Elman +10 +\d of 2", first.stdout, re.MULTILINE)
+    assert set(states(project, Scale.SMOKE).values()) == {"finished"}
+    assert statuses_in_mlflow(project) == ["FINISHED"] * 4
+    assert not list((project / "mlruns" / "checkpoints").glob("*")), "a finished population keeps no checkpoint"
+    expected = expected_weights(project)
+    assert_equal_weights(stored_weights(project, expected), expected)
+
+    again = rnnstudy("sweep", "experiments/small.py", "--scale", "smoke")
+    assert again.returncode == 0
+    assert "4 in the store, 0 to train" in again.stdout
+    assert len(statuses_in_mlflow(project)) == 4
+
+    [first_run, *_] = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)
+    shown = rnnstudy("show", first_run.key[:8])
+    assert shown.returncode == 0
+    assert "elman-T0010-s0" in shown.stdout
+    command = re.search(r"rnnstudy (sweep .*--rerun)", shown.stdout)
+    assert command is not None
+    assert "through_time/h (log10)" in shown.stdout
+
+    repeated = rnnstudy(*command[1].split())
+    assert repeated.returncode == 0, repeated.stdout + repeated.stderr
+    assert "1 runs: 0 in the store, 1 to train" in repeated.stdout
+    assert statuses_in_mlflow(project) == ["FINISHED"] * 4
+
+    forgotten = rnnstudy("forget", first_run.key)
+    assert forgotten.returncode == 0
+    assert states(project, Scale.SMOKE)[first_run.key] == "absent"
+
+
+def test_the_trained_network_that_load_gives_back_makes_the_recorded_error(project_with_store: Path, rnnstudy: Run) -> None:
+    project = project_with_store
+    assert rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1").returncode == 0
+    place = Home(project)
+    for run in load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE):
+        network = trained.load(run.key, home=place)
+        assert network.run == run
+        [batch] = Population((run,)).fixed_batches("test", 40, torch.device("cpu"))
+        outputs = network(batch.inputs[:, 0])[list(batch.steps)]
+        error = (outputs.argmax(-1) != batch.targets[:, 0]).float().mean().item()
+        recorded = results.load([run.key], home=place).runs.loc[run.key, "error"]
+        assert error == pytest.approx(recorded, abs=1e-6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_goes_on_to_the_same_bits(
+    project_with_store: Path, rnnstudy: Run, number: signal.Signals
+) -> None:
+    project = project_with_store
+    sweep = ("sweep", "experiments/small.py", "--scale", "desk", "--set", "training.steps=500", "--workers", "2")
+    process = start(project, *sweep)
+    wait_for(lambda: len(running(project)) >= 2)
+    process.send_signal(number)
+    code = process.wait(timeout=120)
+    printed = (project / "log.txt").read_text()
+    assert code == 130, printed
+    assert "the same command goes on" in printed
+    assert set(statuses_in_mlflow(project)) == {"KILLED"}
+    assert list((project / "mlruns" / "checkpoints").glob("*.pt"))
+
+    resumed = rnnstudy(*sweep)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert statuses_in_mlflow(project) == ["FINISHED"] * 4
+    keys = sorted(run.key for run in Store(Home(project)).runs())
+    assert len(keys) == 4
+    disturbed = stored_weights(project, keys)
+    assert rnnstudy(*sweep, "--rerun").returncode == 0
+    assert_equal_weights(stored_weights(project, keys), disturbed)
+
+
+def test_a_killed_worker_and_a_killed_parent_lose_nothing(project_with_store: Path, rnnstudy: Run) -> None:
+    project = project_with_store
+    sweep = ("sweep", "experiments/small.py", "--scale", "desk", "--set", "training.steps=600", "--workers", "2")
+    process = start(project, *sweep)
+    wait_for(lambda: len(running(project)) >= 2)
+    parent = psutil.Process(process.pid)
+    workers = [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    workers[0].kill()
+    wait_for(lambda: len(_spawned(parent) - {child.pid for child in workers}) == 1)
+    workers = [psutil.Process(pid) for pid in _spawned(parent)]
+    process.kill()
+    process.wait()
+    psutil.wait_procs(workers, timeout=30)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in workers)
+    assert "RUNNING" in statuses_in_mlflow(project)
+
+    finished = rnnstudy(*sweep)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "had left as running" in finished.stdout
+    assert statuses_in_mlflow(project) == ["FINISHED"] * 4
+
+
+def _spawned(parent: psutil.Process) -> set[int]:
+    return {child.pid for child in parent.children() if "spawn_main" in " ".join(child.cmdline())}
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(project_with_store: Path, rnnstudy: Run) -> None:
+    project = project_with_store
+    (project / "experiments" / "faulty.py").write_text(
+        EXPERIMENT
+        + '''
+
+class Faulty(TemporalOrder):
+    """Its second block cannot be drawn."""
+
+    def sample(self, batch, generator):
+        raise RuntimeError("no data today")
+
+
+good = runs
+
+
+def runs(scale):
+    return [good(scale)[0], good(scale)[0].replace(task=Faulty(length=10))]
+'''
+    )
+    done = rnnstudy("sweep", "experiments/faulty.py", "--scale", "smoke", "--workers", "1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "RuntimeError: no data today" in done.stdout
+    log = re.search(r"details in (\S+\.log)", done.stdout.replace("\n", " "))
+    assert log is not None
+    assert "no data today" in Path(log[1]).read_text()
+    assert statuses_in_mlflow(project) == ["FAILED", "FINISHED"]
+
+
+def test_offline_runs_come_in_by_sync(project: Path, rnnstudy: Run) -> None:
+    offline = rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--offline", "elsewhere", "--workers", "1")
+    assert offline.returncode == 0, offline.stdout + offline.stderr
+    assert not (project / "mlruns" / "mlflow.db").exists()
+    assert "4 runs added" in rnnstudy("sync", "elsewhere").stdout
+    assert "0 runs added, 0 brought further, 4 unchanged" in rnnstudy("sync", "elsewhere").stdout
+    assert set(states(project, Scale.SMOKE).values()) == {"finished"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("sweep", "experiments/smal.py"), "did you mean 'experiments/small.py'?"),
+        (("sweep", "experiments/small.py", "--workers", "0"), "--workers is 0; it must be at least 1"),
+        (("sweep", "experiments/small.py", "--workers", "many"), "'many' is not a valid integer"),
+        (("sweep", "experiments/small.py", "--scale", "big"), "'smoke', 'desk', 'paper'"),
+        (("sweep", "experiments/small.py", "--set", "training.step=5"), "no field 'step'; did you mean 'steps'?"),
+        (("sweep", "experiments/small.py", "--set", "trainin.steps=5"), "did you mean 'training'?"),
+        (("sweep", "experiments/small.py", "--set", "training.steps"), "--set takes FIELD=VALUE"),
+        (("sweep", "experiments/small.py", "--set", "training.steps=many"), "it takes a whole number"),
+        (("sweep", "experiments/small.py", "--set", "task.length=5"), "must be at least 10"),
+        (("sweep", "experiments/small.py", "--set", "cell=LSTM"), "it takes a Cell"),
+        (("sweep", "experiments/small.py", "--only", "zzz"), "no run of"),
+        (("sweep", "experiments/small.py", "--device", "gpu"), "it takes auto, cpu, cuda or cuda:N"),
+        (("sweep", "experiments/misspelt.py"), "cannot import name 'LSTMS' from 'rnnstudy.cells'; did you mean 'LSTM'?"),
+        (("sweep", "experiments/unknown_field.py"), "Training has no field 'step'; did you mean 'steps'?"),
+        (("sweep", "experiments/broken.py"), "experiments/broken.py:1:"),
+        (("sweep", "experiments/empty.py"), "defines no runs(scale)"),
+        (("sweep", "experiments/nothing.py"), "gives no runs"),
+        (("sweep", "experiments/twice.py"), "two runs mean the same"),
+        (("list", "nowhere/x.py"), "there is no experiment file"),
+        (("show", "0000"), "no run in the store"),
+        (("forget", "0000"), "no run in the store"),
+        (("sync", "nowhere"), "holds no runs"),
+        (("report", "quickstat"), "there is no report 'quickstat'"),
+        (("swep",), "No such command 'swep'"),
+        (("sweep",), "Missing argument 'FILE'"),
+        (("ui",), "there is no store"),
+    ],
+)
+def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(
+    project: Path, rnnstudy: Run, arguments: tuple[str, ...], said: str
+) -> None:
+    (project / "experiments" / "misspelt.py").write_text("from rnnstudy.cells import LSTMS\n")
+    (project / "experiments" / "unknown_field.py").write_text("from rnnstudy.run import Training\nTraining(step=3)\n")
+    (project / "experiments" / "broken.py").write_text("def runs(scale)\n")
+    (project / "experiments" / "empty.py").write_text("x = 1\n")
+    (project / "experiments" / "nothing.py").write_text("def runs(scale):\n    return []\n")
+    (project / "experiments" / "twice.py").write_text(EXPERIMENT + "\nonce = runs\n\n\ndef runs(s):\n    return 2 * once(s)\n")
+    before = sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts)
+    answer = rnnstudy(*arguments)
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert answer.stderr.count("\n") == 1
+    assert said in answer.stderr
+    assert sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_where_there_is_none_is_refused_before_anything_is_written(
+    project: Path, rnnstudy: Run
+) -> None:
+    answer = rnnstudy("sweep", "experiments/small.py", "--device", "cuda")
+    assert answer.returncode == 2
+    assert "use --device cpu or auto" in answer.stderr
+    assert not (project / "mlruns" / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda mlruns: (mlruns / "mlflow.db").write_bytes(b"not a database" * 100), "mlflow.db"),
+        (lambda mlruns: (mlruns.rmdir(), mlruns.write_text("a file in its place")), "mlruns"),
+    ],
+    ids=["corrupt database", "mlruns is a file"],
+)
+def test_a_store_that_cannot_be_used_is_refused_in_one_line(
+    project: Path, rnnstudy: Run, make: Callable[[Path], object], said: str
+) -> None:
+    (project / "pyproject.toml").write_text("")
+    make(project / "mlruns")
+    answer = rnnstudy("sweep", "experiments/small.py", "--scale", "smoke")
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    assert said in answer.stderr
+
+
+def test_list_and_dry_run_train_nothing(project: Path, rnnstudy: Run) -> None:
+    listed = rnnstudy("list", "experiments/small.py", "--scale", "smoke")
+    dry = rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--dry-run")
+    assert listed.stdout == dry.stdout
+    assert "elman-T0010-s0" in listed.stdout
+    assert listed.stdout.count("absent") == 4
+    assert not (project / "mlruns" / "mlflow.db").exists()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from rnnstudy import cli; cli.app(['--help'], standalone_mode=False); "
+        "print(sorted({'torch', 'mlflow', 'pandas', 'optuna', 'seaborn', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "sweep" in done.stdout
