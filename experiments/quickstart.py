@@ -1,8 +1,8 @@
 """An LSTM solves temporal order at lengths where a vanilla RNN, given the same chances, does not.
 
-Hypothesis: at equal width, with the same small grid of learning rates for both, the gradient of a tanh RNN fades with the
-lag so that the two marks are found at T = 50 and no longer at T = 200, while an LSTM whose biases spread its forgetting
-times over the sequence (chrono initialisation) solves all lengths.
+Hypothesis: at equal width, with the same small grid of learning rates for both, the gradient of a tanh RNN fades with
+the lag so that the two marks are found at T = 50 and no longer at T = 200, while an LSTM whose biases spread its
+forgetting times over the sequence (chrono initialisation) solves all lengths.
 
 Both cells have orthogonal recurrent matrices, Adam, and gradient clipping at norm 1.
 """
@@ -36,7 +36,9 @@ def runs(scale: Scale) -> list[Run]:
             base,
             {
                 ("cell", "initialisation"): [(Elman(width=width), Orthogonal()), (LSTM(width=width), chrono)],
-                "training.learning_rate": scale.pick(smoke=(1e-3, 1e-2), desk=(1e-3, 1e-2), paper=(3e-4, 1e-3, 3e-3, 1e-2)),
+                "training.learning_rate": scale.pick(
+                    smoke=(1e-3, 1e-2), desk=(1e-3, 1e-2), paper=(3e-4, 1e-3, 3e-3, 1e-2)
+                ),
             },
             seeds=range(scale.pick(smoke=2, desk=5, paper=10)),
         )

@@ -15,11 +15,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rnnstudy.loop import train
     from rnnstudy.population import Population, populations
     from rnnstudy.run import Run, Training
     from rnnstudy.spec import SpecError
     from rnnstudy.sweep import Scale, grid
-    from rnnstudy.train import train
     from rnnstudy.trained import load
 
 _HOMES = {
@@ -31,7 +31,7 @@ _HOMES = {
     "grid": "sweep",
     "load": "trained",
     "populations": "population",
-    "train": "train",
+    "train": "loop",
 }
 
 __all__ = [

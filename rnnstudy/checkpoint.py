@@ -41,7 +41,9 @@ def load(path: Path, keys: Sequence[str]) -> dict[str, Any]:
         stored = state["keys"]
         known = state["format"] == FORMAT
     except Exception as error:
-        raise SpecError(f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to train again") from None
+        raise SpecError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to train again"
+        ) from None
     if not known:
         raise SpecError(f"{path} has checkpoint format {state['format']}, this version reads {FORMAT}; delete it")
     missing = [key for key in keys if key not in stored]

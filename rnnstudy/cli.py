@@ -103,7 +103,7 @@ def sweep(
     """
     from rnnstudy import home, launch, tracking
     from rnnstudy.display import SweepDisplay, duration, summary_table
-    from rnnstudy.train import resolve_device
+    from rnnstudy.loop import resolve_device
 
     if workers is not None:
         launch.require_workers(workers)
@@ -178,7 +178,7 @@ def ui(port: int) -> None:
 @app.command()
 @click.argument("names", nargs=-1)
 def report(names: Sequence[str]) -> None:
-    """Run report notebooks: .ipynb with outputs, .html, and figures as PNG, SVG, CSV and JSON. All when none is named."""
+    """Run report notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON. Without a name, all."""
     from rnnstudy import home
     from rnnstudy import report as reports
 
@@ -195,7 +195,10 @@ def sync(folders: Sequence[Path]) -> None:
     from rnnstudy import home, tracking
 
     done = tracking.sync(folders, home.find())
-    _say(_console(), f"{len(done.added)} runs added, {len(done.updated)} brought further, {len(done.unchanged)} unchanged")
+    _say(
+        _console(),
+        f"{len(done.added)} runs added, {len(done.updated)} brought further, {len(done.unchanged)} unchanged",
+    )
 
 
 def main() -> None:
@@ -219,9 +222,7 @@ def _refuse(message: str) -> None:
     sys.exit(BAD_INPUT)
 
 
-def _runs(
-    file: Path, scale: str, settings: Sequence[str], only: Sequence[str]
-) -> "tuple[Experiment, list[Run]]":
+def _runs(file: Path, scale: str, settings: Sequence[str], only: Sequence[str]) -> "tuple[Experiment, list[Run]]":
     """The experiment of a file and the runs that the options leave of it."""
     from rnnstudy.spec import SpecError, nearest
     from rnnstudy.sweep import Scale, load_experiment, override

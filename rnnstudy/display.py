@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -32,13 +32,18 @@ class SweepDisplay:
         self._shares: dict[int, float] = {}
         self._began = time.monotonic()
         self._all = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
-        )  # fmt: skip
+        )
         self._each = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[state]}"),
-        )  # fmt: skip
+        )
         count = sum(len(task.runs) for task in plan.tasks)
         self._overall = self._all.add_task("runs", total=count, left="")
         self._bars: dict[int, TaskID] = {}
@@ -133,18 +138,20 @@ def summary_table(runs: Sequence[Run], place: Home) -> Table:
         table.add_column(heading, justify="left" if heading == "cell" else "right")
     for heading in ["steps to solve", "error", "log10 ratio before", "and after"]:
         table.add_column(heading, justify="right")
-    for values, group in frame.groupby(by, dropna=False, sort=True):
+    for row, group in frame.groupby(by, dropna=False, sort=True):
+        outcomes = [
+            ("steps_to_solve", ".0f"),
+            ("error", ".3g"),
+            ("log10_ratio_initial", ".1f"),
+            ("log10_ratio_final", ".1f"),
+        ]
+        medians = [_number(group[name].median() if name in group else None, form) for name, form in outcomes]
         table.add_row(
-            *(f"{value:g}" if isinstance(value, float) else str(value) for value in values),
-            f"{int(group['solved'].eq(True).sum())} of {len(group)}",
-            str(int((group["status"] == "diverged").sum()) or ""),
-            *(
-                _number(group[name].median() if name in group else None, form)
-                for name, form in [
-                    ("steps_to_solve", ".0f"), ("error", ".3g"), ("log10_ratio_initial", ".1f"), ("log10_ratio_final", ".1f"),
-                ]
-            ),
-        )  # fmt: skip
+            *(f"{value:g}" if isinstance(value, float) else str(value) for value in cast(tuple[Any, ...], row)),
+            f"{sum(group['solved'].eq(True))} of {len(group)}",
+            str(sum(group["status"].eq("diverged")) or ""),
+            *medians,
+        )
     return table
 
 

@@ -64,9 +64,7 @@ def judge(learner: Learner, engine: Engine) -> dict[str, Float[Tensor, " replica
     errors = []
     for length in training.other_lengths:
         task = population.task.with_length(length)
-        batches = fixed_batches(
-            population, f"length {length}", training.validation_sequences, learner.device, task
-        )
+        batches = fixed_batches(population, f"length {length}", training.validation_sequences, learner.device, task)
         errors.append(evaluate(population, engine, learner.parameters, batches, task)["error"])
     if errors:
         lengths = {"length": tuple(float(length) for length in training.other_lengths)}
@@ -76,9 +74,7 @@ def judge(learner: Learner, engine: Engine) -> dict[str, Float[Tensor, " replica
     return evaluate(population, engine, learner.parameters, test, population.task)
 
 
-def side_batch(
-    population: Population, parameters: Parameters, sequences: int, device: torch.device
-) -> BackwardPass:
+def side_batch(population: Population, parameters: Parameters, sequences: int, device: torch.device) -> BackwardPass:
     """Gradients through time on fixed sequences that no training step sees, in float64, by the reference engine.
 
     What is differentiated is the sum over sequences of the loss of the last supervised step alone, so that a

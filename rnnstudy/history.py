@@ -13,7 +13,7 @@ from rnnstudy.records import Reading, Series
 
 @dataclass
 class Column:
-    """All moments of one reading: `values` (moment, replica, *axes), `steps` (moment, replica), float32 on the host."""
+    """All moments of one reading: `values` (moment, replica, *axes) in float32, `steps` (moment, replica)."""
 
     axes: tuple[str, ...]
     unit: str
@@ -26,8 +26,7 @@ class Column:
 class History:
     """Readings of a population over training, in blocks that end where they were fetched.
 
-    A block has one time stamp; `records_from(block)` gives what came in since. A replica's readings count only up to the
-    step at which it stopped.
+    A block has one time stamp. A replica's readings count only up to the step at which it stopped.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -40,7 +39,7 @@ class History:
         """Take readings made after `step` updates: one number, or one for each replica (replica)."""
         steps = torch.as_tensor(step).expand(len(self.keys))
         for reading in readings:
-            column, all_steps, all_values = self._waiting.setdefault(
+            _, all_steps, all_values = self._waiting.setdefault(
                 reading.name, (Column(reading.axes, reading.unit, spacing, reading.coordinates), [], [])
             )
             all_steps.append(steps)

@@ -50,9 +50,7 @@ class Learner:
         self.device = device
         self.step = 0
         self.complete = False
-        self.parameters = {
-            name: value.to(device).clone().requires_grad_() for name, value in parameters.items()
-        }
+        self.parameters = {name: value.to(device).clone().requires_grad_() for name, value in parameters.items()}
         self._buffers = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
         self._optimiser = population.training.optimiser.at_unit_rate(list(self._buffers.values()))
         self._rates = torch.tensor([run.training.learning_rate for run in population.runs], device=device)
@@ -231,7 +229,8 @@ class Learner:
         """For a display, after a check."""
         active = self.active.cpu()
         loss, error = self.history.last("learning/loss"), self.history.last("learning/error")
-        assert loss is not None and error is not None
+        assert loss is not None
+        assert error is not None
         return Progress(
             step=self.step,
             steps=self.population.training.steps,
@@ -257,7 +256,9 @@ class Learner:
         criterion = self.population.task.criterion
         for replica, key in enumerate(self.population.keys):
             summary = {
-                name: float(values[replica]) for name, values in self.summary.items() if bool(values[replica].isfinite())
+                name: float(values[replica])
+                for name, values in self.summary.items()
+                if bool(values[replica].isfinite())
             }
             solved_at = int(self._solved_at[replica])
             outcome = Outcome(

@@ -59,7 +59,7 @@ class PopulationBatch:
 
 @dataclass(frozen=True)
 class Population:
-    """Runs that train together in lockstep: equal in task, cell, layers, training and probes but for per-replica fields.
+    """Runs that train in lockstep: equal in task, cell, layers, training and probes but for per-replica fields.
 
     Raises `SpecError` for no runs, for a run given twice, and for runs whose shapes or structure differ.
     """
@@ -174,7 +174,9 @@ def populations(runs: Sequence[Run], most: int = 64) -> list[Population]:
     for run in runs:
         groups[run.structure].append(run)
     return [
-        Population(tuple(group[start : start + most])) for group in groups.values() for start in range(0, len(group), most)
+        Population(tuple(group[start : start + most]))
+        for group in groups.values()
+        for start in range(0, len(group), most)
     ]
 
 

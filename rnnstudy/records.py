@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from torch import Tensor
 
-
 if TYPE_CHECKING:
     from rnnstudy.run import Run
 

@@ -116,7 +116,8 @@ def names(runs: Sequence[Run]) -> dict[str, str]:
     """Key to name, with the fields appended that differ between runs of the same cell, length and seed."""
     fields = telling_fields(runs)
     return {
-        run.key: "-".join([run.name, *(_worded(field, run) for field in fields if field in flatten(run))]) for run in runs
+        run.key: "-".join([run.name, *(_worded(field, run) for field in fields if field in flatten(run))])
+        for run in runs
     }
 
 

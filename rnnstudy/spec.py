@@ -84,7 +84,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
-class Spec(ABC):
+class Spec(ABC):  # noqa: B024  (subclasses add the abstract methods)
     """A frozen, keyword-only specification.
 
     Subclasses declare fields as a dataclass does; `check` adds conditions that involve several fields. Raises
@@ -102,7 +102,7 @@ class Spec(ABC):
         generated = cls.__init__
 
         @functools.wraps(generated)
-        def initialise(self: Spec, *positional: Any, **values: Any) -> None:
+        def initialise(self: Any, *positional: Any, **values: Any) -> None:
             _refuse_unknown_or_missing(cls, positional, values)
             generated(self, **values)
 
@@ -114,7 +114,7 @@ class Spec(ABC):
             object.__setattr__(self, field, value)
         self.check()
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027  (most specifications have nothing to add)
         """Conditions between fields; raises `SpecError`. The base class has none."""
 
     def __repr__(self) -> str:
@@ -174,9 +174,11 @@ def build(described: Any) -> Any:
     if isinstance(described, Mapping):
         module, _, name = described["class"].partition(":")
         try:
-            cls = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+            cls: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
         except (ImportError, AttributeError) as error:
-            raise SpecError(f"{described['class']} cannot be imported ({error}); load the file that defines it") from None
+            raise SpecError(
+                f"{described['class']} cannot be imported ({error}); load the file that defines it"
+            ) from None
         if described.get("version", 1) != cls.version:
             raise SpecError(
                 f"{name} was stored as version {described.get('version', 1)} and is now version {cls.version}; "
@@ -239,7 +241,7 @@ def _matters(spec: Spec, field: str, leave_out: frozenset[Mark]) -> bool:
 
 
 def _same(value: Any, default: Any) -> bool:
-    return type(value) is type(default) and value == default or (
+    return (type(value) is type(default) and value == default) or (
         isinstance(value, float) and isinstance(default, int) and value == default
     )
 
@@ -299,7 +301,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise SpecError(f"{where} is {value!r}; it takes a finite number")
         return float(value)
-    if hint is int and isinstance(value, bool) or isinstance(hint, type) and not isinstance(value, hint):
+    if (hint is int and isinstance(value, bool)) or (isinstance(hint, type) and not isinstance(value, hint)):
         raise SpecError(f"{where} is {value!r}; it takes {_words(hint)}")
     return value
 
@@ -312,7 +314,9 @@ def _coerce_tuple(value: Any, hint: Any, where: str) -> tuple[Any, ...]:
         items = (items[0],) * len(value)
     if len(items) != len(value):
         raise SpecError(f"{where} has {len(value)} values; it takes {len(items)}")
-    return tuple(_coerce(item, kind, f"{where}[{index}]") for index, (item, kind) in enumerate(zip(value, items)))
+    return tuple(
+        _coerce(item, kind, f"{where}[{index}]") for index, (item, kind) in enumerate(zip(value, items, strict=True))
+    )
 
 
 _PLAIN = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a text", types.NoneType: "None"}

@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 
 
 class Scale(Enum):
-    """How much of an experiment is run: seconds (in tests), minutes on a laptop's CPU, or the published sizes."""
+    """How much of an experiment is run: seconds (in tests), minutes on a laptop, or the published sizes."""
 
     SMOKE = "smoke"
     DESK = "desk"
@@ -38,8 +38,8 @@ def grid(
 ) -> list[Run]:
     """Every combination of the values in `vary`, for every seed.
 
-    A key is a dotted field of `Run`; a tuple of fields varies together, each value then being a tuple as well. The first
-    key varies slowest, seeds fastest. Raises `SpecError` for a field that is not there or an impossible value.
+    A key is a dotted field of `Run`; a tuple of fields varies together, each value then being a tuple as well. The
+    first key varies slowest, seeds fastest. Raises `SpecError` for a field that is not there or an impossible value.
 
     >>> from rnnstudy.cells import LSTM, Elman
     >>> from rnnstudy.tasks import TemporalOrder
@@ -155,7 +155,9 @@ def _one_line(path: Path, error: Exception) -> str:
     """File, line and message of an error raised by an experiment file; the nearest name for a failed import."""
     if isinstance(error, SyntaxError):
         return f"{path}:{error.lineno}: {error.msg}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.resolve())]
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.resolve())
+    ]
     where = f"{path}:{lines[-1]}" if lines else str(path)
     if isinstance(error, SpecError):
         return f"{where}: {error}"

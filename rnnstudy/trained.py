@@ -46,7 +46,9 @@ def load(key: str, *, home: Home | None = None) -> Trained:
     defined in an experiment file needs that file loaded first (`rnnstudy.sweep.load_experiment`).
     """
     stored = results.stored(key, home=home)
-    run = build(json.loads(stored.tags["rnnstudy.spec"])).replace(probes=build(json.loads(stored.tags["rnnstudy.probes"])))
+    run = build(json.loads(stored.tags["rnnstudy.spec"])).replace(
+        probes=build(json.loads(stored.tags["rnnstudy.probes"]))
+    )
     with np.load(results.artifact(stored.key, "weights.npz", home=home)) as weights:
         parameters = {name: torch.from_numpy(weights[name]) for name in weights.files}
     return Trained(run, parameters)

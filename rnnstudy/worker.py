@@ -81,11 +81,9 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
             return
 
 
-def _messages(
-    task: Task, device: str, told_to_stop: Callable[[], bool], connection: Connection
-) -> Iterator[Message]:
+def _messages(task: Task, device: str, told_to_stop: Callable[[], bool], connection: Connection) -> Iterator[Message]:
+    from rnnstudy.loop import train
     from rnnstudy.population import Population
-    from rnnstudy.train import train
 
     try:
         ended = 0

@@ -15,13 +15,13 @@ from rnnstudy import checkpoint as checkpoints
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.initialisation import Gaussian, Orthogonal
 from rnnstudy.learner import Learner
+from rnnstudy.loop import train
 from rnnstudy.optimisers import SGD, Adam, ClipNorm, RMSprop
 from rnnstudy.population import Population
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.train import train
 
 CPU = torch.device("cpu")
 PROBES = (ParameterGradients(), GradientThroughTime(every=4, sequences=5))

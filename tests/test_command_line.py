@@ -20,7 +20,7 @@ import torch
 
 from rnnstudy import cli, launch, results, trained
 from rnnstudy.home import Home
-from rnnstudy.train import train
+from rnnstudy.loop import train
 from rnnstudy.population import Population
 from rnnstudy.sweep import Scale, load_experiment
 from rnnstudy.tracking import Store
@@ -158,9 +158,7 @@ def stored_weights(project: Path, keys: Iterable[str]) -> dict[str, dict[str, np
     return {key: {name: value.numpy() for name, value in one.parameters.items()} for key, one in loaded.items()}
 
 
-def assert_equal_weights(
-    weights: dict[str, dict[str, np.ndarray]], expected: dict[str, dict[str, np.ndarray]]
-) -> None:
+def assert_equal_weights(weights: dict[str, dict[str, np.ndarray]], expected: dict[str, dict[str, np.ndarray]]) -> None:
     assert weights.keys() == expected.keys()
     for key, parameters in expected.items():
         assert weights[key].keys() == parameters.keys()
@@ -203,7 +201,9 @@ def test_a_sweep_its_second_start_and_what_can_be_asked_of_it(project_with_store
     assert states(project, Scale.SMOKE)[first_run.key] == "absent"
 
 
-def test_the_trained_network_that_load_gives_back_makes_the_recorded_error(project_with_store: Path, rnnstudy: Run) -> None:
+def test_the_trained_network_that_load_gives_back_makes_the_recorded_error(
+    project_with_store: Path, rnnstudy: Run
+) -> None:
     project = project_with_store
     assert rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1").returncode == 0
     place = Home(project)
@@ -323,7 +323,10 @@ def test_offline_runs_come_in_by_sync(project: Path, rnnstudy: Run) -> None:
         (("sweep", "experiments/small.py", "--set", "cell=LSTM"), "it takes a Cell"),
         (("sweep", "experiments/small.py", "--only", "zzz"), "no run of"),
         (("sweep", "experiments/small.py", "--device", "gpu"), "it takes auto, cpu, cuda or cuda:N"),
-        (("sweep", "experiments/misspelt.py"), "cannot import name 'LSTMS' from 'rnnstudy.cells'; did you mean 'LSTM'?"),
+        (
+            ("sweep", "experiments/misspelt.py"),
+            "cannot import name 'LSTMS' from 'rnnstudy.cells'; did you mean 'LSTM'?",
+        ),
         (("sweep", "experiments/unknown_field.py"), "Training has no field 'step'; did you mean 'steps'?"),
         (("sweep", "experiments/broken.py"), "experiments/broken.py:1:"),
         (("sweep", "experiments/empty.py"), "defines no runs(scale)"),
@@ -347,7 +350,9 @@ def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(
     (project / "experiments" / "broken.py").write_text("def runs(scale)\n")
     (project / "experiments" / "empty.py").write_text("x = 1\n")
     (project / "experiments" / "nothing.py").write_text("def runs(scale):\n    return []\n")
-    (project / "experiments" / "twice.py").write_text(EXPERIMENT + "\nonce = runs\n\n\ndef runs(s):\n    return 2 * once(s)\n")
+    (project / "experiments" / "twice.py").write_text(
+        EXPERIMENT + "\nonce = runs\n\n\ndef runs(s):\n    return 2 * once(s)\n"
+    )
     before = sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts)
     answer = rnnstudy(*arguments)
     assert answer.returncode == 2
@@ -358,9 +363,7 @@ def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_where_there_is_none_is_refused_before_anything_is_written(
-    project: Path, rnnstudy: Run
-) -> None:
+def test_cuda_where_there_is_none_is_refused_before_anything_is_written(project: Path, rnnstudy: Run) -> None:
     answer = rnnstudy("sweep", "experiments/small.py", "--device", "cuda")
     assert answer.returncode == 2
     assert "use --device cpu or auto" in answer.stderr
@@ -400,6 +403,8 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys; from rnnstudy import cli; cli.app(['--help'], standalone_mode=False); "
         "print(sorted({'torch', 'mlflow', 'pandas', 'optuna', 'seaborn', 'numpy'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
     assert done.stdout.splitlines()[-1] == "[]"
     assert "sweep" in done.stdout

@@ -11,13 +11,13 @@ import rnnstudy.optimisers  # noqa: F401  (its rules are found below)
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.discovery import concrete
 from rnnstudy.learner import Learner
+from rnnstudy.loop import train
 from rnnstudy.optimisers import SGD, Adam, ClipNorm, ClipValue, RMSprop
 from rnnstudy.optimisers.clipping import Clip, global_norms, norms_of
 from rnnstudy.optimisers.optimiser import Optimiser
 from rnnstudy.population import Population
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.train import train
 
 CPU = torch.device("cpu")
 RATES = [1e-3, 1e-2, 0.1]

@@ -13,6 +13,7 @@ from scipy import stats
 import rnnstudy.probes  # noqa: F401  (its probes are found below)
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.discovery import concrete
+from rnnstudy.loop import train
 from rnnstudy.population import Population
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.probes.gradient_through_time import aligned_by_lag, theil_sen
@@ -20,7 +21,6 @@ from rnnstudy.probes.probe import BackwardPass, Moment, Probe, batch_quantiles, 
 from rnnstudy.records import MEDIAN, QUANTILES
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks import Adding, TemporalOrder
-from rnnstudy.train import train
 from rnnstudy.unroll.trajectory import Trajectory
 
 PROBES = [cls() for cls in concrete(Probe) if cls.__module__.startswith("rnnstudy.")]

@@ -12,11 +12,11 @@ import pytest
 
 from rnnstudy import report, results
 from rnnstudy.home import Home
+from rnnstudy.loop import train
 from rnnstudy.run import Run, names
 from rnnstudy.spec import SpecError
 from rnnstudy.sweep import Scale, load_experiment
 from rnnstudy.tracking import SweepInfo, open_store
-from rnnstudy.train import train
 
 PROJECT = Path(__file__).parents[1]
 

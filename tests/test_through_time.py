@@ -9,12 +9,12 @@ from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.initialisation import Orthogonal, PyTorchDefault
 from rnnstudy.evaluation import side_batch
 from rnnstudy.learner import Learner
+from rnnstudy.loop import train
 from rnnstudy.model import Model
 from rnnstudy.population import Population
 from rnnstudy.randomness import generator
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
-from rnnstudy.train import train
 from rnnstudy.unroll.reference import ReferenceEngine
 
 FEATURES, OUTPUTS, REPLICAS, BATCH, TIME, WIDTH = 3, 2, 3, 4, 9, 5

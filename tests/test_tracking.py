@@ -68,9 +68,7 @@ WEIGHTS_OF_RUN = {"W_hh": np.arange(16.0).reshape(4, 4), "b_h": np.zeros(4, np.f
 
 def pieces(key: str, *ends: int) -> list[Record]:
     """Records that end at these steps; each has its own time."""
-    return [
-        Record(key, end, 1000.0 + end / 7, history(end, before)) for before, end in itertools.pairwise((-1, *ends))
-    ]
+    return [Record(key, end, 1000.0 + end / 7, history(end, before)) for before, end in itertools.pairwise((-1, *ends))]
 
 
 def last(key: str, outcome: Outcome = OUTCOME) -> Record:

@@ -14,6 +14,7 @@ from rnnstudy import population as population_module
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.initialisation import Gaussian, Orthogonal
 from rnnstudy.learner import Learner
+from rnnstudy.loop import train
 from rnnstudy.optimisers import SGD, ClipNorm
 from rnnstudy.population import Population
 from rnnstudy.probes import ParameterGradients
@@ -22,7 +23,6 @@ from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
 from rnnstudy.tasks.task import Batch, Chance, Criterion, Task, cross_entropy, mean_over_supervised, misclassified
-from rnnstudy.train import train
 
 CPU = torch.device("cpu")
 SMALL = {"validation_sequences": 20, "test_sequences": 30}
@@ -303,9 +303,12 @@ def test_a_run_stops_two_checks_after_it_has_learned():
 def test_a_run_that_has_learned_keeps_its_weights_while_others_go_on():
     training = Training(steps=100, check_every=5, batch=8, optimiser=SGD(momentum=0.9), **SMALL)
     learns, idles = (
-        Run(task=AlwaysOne(), cell=Elman(width=3), seed=4, training=training.replace(learning_rate=rate))
+        Run(
+            task=AlwaysOne(), cell=Elman(width=3), seed=4, initialisation=Gaussian(std=1.0),
+            training=training.replace(learning_rate=rate),
+        )
         for rate in (0.5, 1e-9)
-    )
+    )  # fmt: skip
     together, alone = ended([learns, idles]), ended(learns)[learns.key]
     assert together[idles.key].outcome.step == 100
     assert together[learns.key].outcome.step == alone.outcome.step < 100

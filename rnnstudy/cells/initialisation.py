@@ -68,9 +68,7 @@ class Initialisation(Spec):
                 f"{type(cell).__name__} has no forget and input gate for {self.gate_bias!r}; leave gate_bias out"
             )
 
-    def draw(
-        self, parameters: Mapping[str, Parameter], width: int, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def draw(self, parameters: Mapping[str, Parameter], width: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Values for the parameters of one layer of one replica, in the order in which they are declared."""
         drawn = {}
         for name, parameter in parameters.items():
@@ -119,7 +117,7 @@ class Orthogonal(Initialisation):
 class Gaussian(Initialisation):
     """All weights N(0, `std`²), all biases 0: Pascanu's `sigmoid` (std 0.01) and `basic_tanh` (std 0.1).
 
-    Source: Pascanu, Mikolov & Bengio 2013 (code: RNN.py), where the first goes with sigmoid units, the second with tanh.
+    Source: Pascanu, Mikolov & Bengio 2013 (code: RNN.py); the first goes with sigmoid units, the second with tanh.
     """
 
     source: ClassVar[str] = "Pascanu, Mikolov & Bengio 2013 (code: RNN.py), 'sigmoid' and 'basic_tanh'"
@@ -158,9 +156,7 @@ def spectral_radius(matrix: Tensor) -> float:
     return torch.linalg.eigvals(matrix.double()).abs().max().item()
 
 
-def _pytorch_default(
-    parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator
-) -> Tensor:
+def _pytorch_default(parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
     bound = 1 / math.sqrt(fan_in)
     draws = 2 if parameter.role == "bias" else 1
     return sum(((2 * torch.rand(shape, generator=generator) - 1) * bound for _ in range(draws)), torch.zeros(shape))

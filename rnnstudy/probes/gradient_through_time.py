@@ -1,7 +1,7 @@
 """The gradient through time: how much the loss would change if a state had been a little different, long ago."""
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -25,12 +25,13 @@ class GradientThroughTime(Probe):
     During training, by time t = 1..T, for the sequence's mean loss ℓ_b on the training batch: `through_time/<state>`.
     Before and after training, by lag τ_b − t on `sequences` fixed sequences, for the loss of the last supervised step
     τ_b alone: `profile/<state>_initial` and `_final`; and normalised, log10 ‖g_t‖ − log10 ‖g_τ‖ per sequence before the
-    quantiles: `profile/<state>_initial_normalised`. Exact zeros and non-finite values are absent, and their shares are
-    kept as `…_zeros` and `…_nonfinite`.
+    quantiles: `profile/<state>_initial_normalised`. Exact zeros and non-finite values are absent; their shares are kept
+    as `…_zeros` and `…_nonfinite`.
 
     Summaries: `log10_ratio_<stage>`, the median normalised value at t = 1 (decades); `rate_<stage>`, the Theil–Sen
-    slope of the median normalised profile over lags (decades per step); `half_life_<stage>` = log10 2 / (−rate) (steps),
-    absent where the rate is not negative. States other than the output state add their name: `log10_ratio_initial_c`.
+    slope of the median normalised profile over lags (decades per step); `half_life_<stage>` = log10 2 / (−rate), in
+    steps, absent where the rate is not negative. States other than the output state add their name:
+    `log10_ratio_initial_c`.
 
     Source: Hochreiter 1991; Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013, equations 3 to 5.
     """
@@ -89,7 +90,8 @@ def theil_sen(curve: np.ndarray) -> float:
         return math.nan
     if len(positions) > MOST_LAGS_FOR_SLOPE:
         positions = positions[np.linspace(0, len(positions) - 1, MOST_LAGS_FOR_SLOPE).round().astype(int)]
-    return float(theilslopes(curve[positions], positions).slope)
+    slope = cast(Any, theilslopes(curve[positions], positions))[0]
+    return float(slope)
 
 
 def _described(name: str, log_norms: Tensor, measured: Tensor, axis: str) -> list[Reading]:

@@ -39,7 +39,10 @@ class BackwardPass:
         """(label, log10 ‖dℓ_b/ds_t‖) for every layer and state; labels are `h`, or `h_layer2` in a deeper network."""
         shift = torch.tensor(self.scale, dtype=torch.float64).log10()
         return [
-            (layer_label(state, layer, len(self.trajectories)), trajectory.log_norms(state) + shift.to(self.last.device))
+            (
+                layer_label(state, layer, len(self.trajectories)),
+                trajectory.log_norms(state) + shift.to(self.last.device),
+            )
             for layer, trajectory in enumerate(self.trajectories)
             for state in self.states
         ]
@@ -59,8 +62,8 @@ class Moment:
         parameters: the weights.
         before, after: the parameter gradients before and after clipping; empty outside training.
         through_time: the training batch's gradients; None outside training and where no probe asked for them.
-        side_batch: outside training, gradients through time, in float64 by the reference engine, of the loss at each sequence's last
-            supervised step alone, on so many fixed sequences that no training step sees.
+        side_batch: outside training, gradients through time, in float64 by the reference engine, of the loss at each
+            sequence's last supervised step alone, on so many fixed sequences that no training step sees.
     """
 
     stage: Stage

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import log
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -16,17 +16,23 @@ BLANK, MARKER = 0, 9
 
 
 class CopyMemory(Task):
-    """Ten symbols, T − 1 blanks, a marker, ten blanks; during the last ten steps the ten symbols are due, in order.
+    """Ten symbols, a long blank, a marker; during the last ten steps the ten symbols are due, in order.
 
-    T + 20 steps: 10 symbols uniform on 1..8, then T − 1 blanks (0), the marker (9) at index T + 9 counted from 0, then
-    10 blanks. Targets: blank for the first T + 10 steps, then the ten symbols. Ten one-hot inputs, nine outputs, softmax
-    and cross-entropy (nats) averaged over all T + 20 steps. The memoryless predictor attains 10·ln 8/(T + 20).
+    T + 20 steps, symbols uniform on 1..8, blank 0, marker 9. Targets: blank for the first T + 10 steps, then the ten
+    symbols. Softmax and cross-entropy (nats) averaged over all T + 20 steps. The memoryless predictor attains
+    10·ln 8/(T + 20). Three incompatible variants circulate; indices are counted from 0:
+
+    `arjovsky`: T − 1 blanks, the marker at index T + 9, the step before recall begins, then 10 blanks. Ten one-hot
+    inputs, nine outputs. (Arjovsky, Shah & Bengio 2016, code: memory_problem.py.)
+
+    `exprnn`: T blanks, the marker at index T + 10, the step at which recall begins, then 9 blanks. Ten one-hot inputs,
+    nine outputs. (Lezcano-Casado & Martínez-Rubio 2019, code: 1_copying.py.)
+
+    `tcn`: T − 1 blanks, then the marker from index T + 9 to the end, eleven times. One input, the symbol's number as it
+    is; ten outputs. (Bai, Kolter & Koltun 2018, code: copy_memory/utils.py.)
 
     Error: the share of the ten recalled symbols that are wrong (chance 7/8). `sequence_error`: 1 when any of them is.
     No success criterion was published; ours is a symbol error below 1 %.
-
-    Source: Hochreiter & Schmidhuber's idea in the form of Arjovsky, Shah & Bengio 2016 (code: memory_problem.py). Two
-    incompatible variants circulate: expRNN's (recall starts at the marker step) and TCN's (marker repeated to the end).
 
     >>> import torch
     >>> drawn = CopyMemory(length=5).sample(1, torch.Generator().manual_seed(0))
@@ -37,8 +43,10 @@ class CopyMemory(Task):
     _______________5861444824
     """
 
-    source: ClassVar[str] = "Arjovsky, Shah & Bengio 2016 (code: memory_problem.py)"
+    source: ClassVar[str] = "Arjovsky, Shah & Bengio 2016 (code: memory_problem.py); variants of expRNN and TCN"
     loss_unit: ClassVar[str] = "nats"
+
+    variant: Literal["arjovsky", "exprnn", "tcn"] = "arjovsky"
 
     @property
     def steps(self) -> int:
@@ -46,11 +54,11 @@ class CopyMemory(Task):
 
     @property
     def features(self) -> int:
-        return ALPHABET + 2
+        return 1 if self.variant == "tcn" else ALPHABET + 2
 
     @property
     def outputs(self) -> int:
-        return ALPHABET + 1
+        return ALPHABET + (2 if self.variant == "tcn" else 1)
 
     @property
     def criterion(self) -> Criterion:
@@ -63,15 +71,22 @@ class CopyMemory(Task):
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
         drawn = torch.randint(1, ALPHABET + 1, (SYMBOLS, batch), generator=generator)
+        recall = self.length + SYMBOLS
+        markers = {
+            "arjovsky": slice(recall - 1, recall),
+            "exprnn": slice(recall, recall + 1),
+            "tcn": slice(recall - 1, None),
+        }
         symbols = torch.full((self.steps, batch), BLANK)
         symbols[:SYMBOLS] = drawn
-        symbols[self.length + SYMBOLS - 1] = MARKER
+        symbols[markers[self.variant]] = MARKER
         targets = torch.full((self.steps, batch), BLANK)
         targets[-SYMBOLS:] = drawn
         informative = torch.zeros(self.steps, batch, dtype=torch.bool)
         informative[:SYMBOLS] = True
+        as_number = symbols.to(torch.get_default_dtype()).unsqueeze(-1)
         return Batch(
-            inputs=task.one_hot(symbols, self.features),
+            inputs=as_number if self.variant == "tcn" else task.one_hot(symbols, self.features),
             targets=targets,
             mask=torch.ones(self.steps, batch, dtype=torch.bool),
             lengths=torch.full((batch,), self.steps),
@@ -82,5 +97,8 @@ class CopyMemory(Task):
         return task.cross_entropy(outputs, targets)
 
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        wrong = task.misclassified(outputs[-SYMBOLS:], targets[-SYMBOLS:])
-        return {"error": wrong.mean(0), "sequence_error": wrong.amax(0)}
+        wrong, recalled = task.misclassified(outputs, targets), mask & (targets != BLANK)
+        return {
+            "error": task.mean_over_supervised(wrong, recalled),
+            "sequence_error": task.any_supervised(wrong, recalled),
+        }

@@ -71,7 +71,7 @@ class Criterion:
 
 
 class Task(Spec):
-    """A synthetic task.
+    """A task: what the sequences are, what is asked, and how an answer is judged.
 
     `length` is the published T; `steps`, the longest sequence, may differ from it (copy memory: T + 20). Sampling is
     vectorised over the batch. The trainer knows nothing of a task but what is declared here.
@@ -106,7 +106,9 @@ class Task(Spec):
 
     @abstractmethod
     def loss(
-        self, outputs: Float[Tensor, "time replica batch outputs"], targets: Shaped[Tensor, "time replica batch *values"]
+        self,
+        outputs: Float[Tensor, "time replica batch outputs"],
+        targets: Shaped[Tensor, "time replica batch *values"],
     ) -> Float[Tensor, "time replica batch"]:
         """The loss at each step and sequence, before the mean over the supervised steps."""
 
@@ -129,6 +131,25 @@ class Task(Spec):
     def chance(self) -> Chance:
         """What the best predictor that looks at no input attains, in closed form."""
 
+    @property
+    def least_loss(self) -> float:
+        """The mean loss of `perfect_outputs`: 0, unless what the targets are is partly up to chance."""
+        return 0.0
+
+    def perfect_outputs(self, targets: Shaped[Tensor, "time batch *values"]) -> Float[Tensor, "time batch outputs"]:
+        """What a network that has learned the task would say where these are the targets: it has no error."""
+        if targets.is_floating_point():
+            return targets
+        return 50 * one_hot(targets, self.outputs)
+
+    def split(self, purpose: str) -> "Task":
+        """The task whose sequences serve `purpose`: `training`, `validation`, `test`, `probe`, or `length 200`.
+
+        A synthetic task draws fresh sequences for every purpose and is its own split. A task that draws from a data
+        set keeps its training, validation and test parts apart here. Shapes, loss and measures are the same.
+        """
+        return self
+
     def with_length(self, length: int) -> Self:
         """The same task at another published length T."""
         return self.replace(length=length)
@@ -139,9 +160,7 @@ class Task(Spec):
             raise SpecError(f"{type(self).__name__}.length is {self.length}; it must be at least {shortest}, {why}")
 
 
-def mean_over_supervised(
-    values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time *any"]
-) -> Float[Tensor, "*any"]:
+def mean_over_supervised(values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time *any"]) -> Float[Tensor, "*any"]:
     """The mean over the supervised steps of each sequence: ℓ_b = Σ_t m_{t,b} v_{t,b} / Σ_t m_{t,b}."""
     return (values * mask).sum(0) / mask.sum(0)
 
@@ -174,7 +193,23 @@ def misclassified(
     return (outputs.argmax(-1) != targets).to(outputs.dtype)
 
 
-def one_hot(symbols: Int[Tensor, "time batch"], size: int) -> Float[Tensor, "time batch size"]:
+def beyond(
+    outputs: Float[Tensor, "time *any classes"], targets: Int[Tensor, "time *any"], tolerance: float
+) -> Float[Tensor, "time *any"]:
+    """1 where some probability softmax(outputs) lies `tolerance` or more from its target 0 or 1, otherwise 0.
+
+    The rule by which Hochreiter & Schmidhuber 1997 call an output wrong; theirs were logistic in place of a softmax.
+    """
+    wanted = torch.nn.functional.one_hot(targets, outputs.shape[-1])
+    return ((outputs.softmax(-1) - wanted).abs().amax(-1) >= tolerance).to(outputs.dtype)
+
+
+def any_supervised(values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time *any"]) -> Float[Tensor, "*any"]:
+    """The largest value among the supervised steps of each sequence; of zeros and ones: whether there is a one."""
+    return (values * mask).amax(0)
+
+
+def one_hot(symbols: Int[Tensor, "time *any"], size: int) -> Float[Tensor, "time *any size"]:
     return torch.nn.functional.one_hot(symbols, size).to(torch.get_default_dtype())
 
 
@@ -185,6 +220,11 @@ def uniform_whole(
     low, high = torch.as_tensor(low), torch.as_tensor(high)
     drawn = torch.rand(batch, generator=generator, dtype=torch.float64)
     return low + (drawn * (high - low)).long().clamp(max=(high - low) - 1)
+
+
+def inside(steps: int, lengths: Int[Tensor, " batch"]) -> Bool[Tensor, "time batch"]:
+    """True at the steps of a sequence, False behind its end."""
+    return torch.arange(steps)[:, None] < lengths
 
 
 def at_steps(steps: int, *positions: Int[Tensor, " batch"]) -> Bool[Tensor, "time batch"]:

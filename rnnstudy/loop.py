@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
@@ -158,12 +157,3 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         raise SpecError(f"device '{name}' is not there: {count} CUDA devices found; use --device cpu or auto")
     return device
-
-
-class _CallableModule(ModuleType):
-    """Python binds `rnnstudy.train` to this module as soon as it is imported; called, it is the function in it."""
-
-    __call__ = staticmethod(train)
-
-
-sys.modules[__name__].__class__ = _CallableModule

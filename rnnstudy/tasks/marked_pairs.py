@@ -1,0 +1,131 @@
+"""Marked pairs: what adding and multiplication share, a stream of (value, mark) of which two values count."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rnnstudy.tasks import task
+from rnnstudy.tasks.task import Batch, Criterion, Task
+
+
+class MarkedPairs(Task):
+    """Two inputs at each step, (value, mark); an answer made of the two marked values is due at the last step.
+
+    `variant` decides where the marks stand and what counts as wrong; see `Adding` for the three.
+    """
+
+    loss_unit: ClassVar[str] = "squared error"
+
+    variant: Literal["modern", "pascanu", "hochreiter"] = "modern"
+
+    @abstractmethod
+    def values(self, drawn: Float[Tensor, "time batch"]) -> Float[Tensor, "time batch"]:
+        """The values of the pairs, made of numbers uniform on [0, 1)."""
+
+    @abstractmethod
+    def answer(self, chosen: Float[Tensor, "2 batch"], positions: Int[Tensor, "2 batch"]) -> Float[Tensor, " batch"]:
+        """The target, from the two marked values and their positions."""
+
+    def check(self) -> None:
+        shortest = {"modern": 2, "pascanu": 10, "hochreiter": 22}[self.variant]
+        self.require_length(shortest, f"so that the {self.variant} variant can place two marks")
+
+    @property
+    def steps(self) -> int:
+        tenth = int(0.1 * self.length)
+        return self.length + {"modern": 0, "pascanu": tenth - 1, "hochreiter": tenth}[self.variant]
+
+    @property
+    def features(self) -> int:
+        return 2
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    @property
+    def criterion(self) -> Criterion:
+        match self.variant:
+            case "modern":
+                return Criterion(0.01, "mean squared error below 0.01", "mean squared error")
+            case "pascanu":
+                return Criterion(
+                    0.01,
+                    "squared error above 0.04 on less than 1 % of sequences",
+                    "share of sequences with squared error above 0.04",
+                )
+            case "hochreiter":
+                return Criterion(
+                    0.01,
+                    "absolute error of 0.04 or more on less than 1 % of sequences",
+                    "share of sequences with absolute error of 0.04 or more",
+                )
+
+    @property
+    def share_marked_at_start(self) -> float:
+        """Share of sequences in which one of the two chosen pairs is the first of the sequence (`hochreiter`).
+
+        It is chosen as the first mark (one in ten), or else as the second (one of the T/2 − 2 others).
+        """
+        return 1 / 10 + 9 / 10 / (self.length // 2 - 2)
+
+    def sample(self, batch: int, generator: torch.Generator) -> Batch:
+        lengths, positions = self._layout(batch, generator)
+        steps, sequence = self.steps, torch.arange(batch)
+        values = self.values(torch.rand(steps, batch, generator=generator))
+        mark = torch.zeros(steps, batch)
+        mark[positions, sequence] = 1.0
+        if self.variant == "hochreiter":
+            mark[0] = -1.0
+            mark[lengths - 1, sequence] = -1.0
+        targets = torch.zeros(steps, batch, 1)
+        targets[lengths - 1, sequence, 0] = self.answer(values[positions, sequence], positions)
+        return Batch(
+            inputs=torch.stack([values * task.inside(steps, lengths), mark], dim=-1),
+            targets=targets,
+            mask=task.at_steps(steps, lengths - 1),
+            lengths=lengths,
+            informative=task.at_steps(steps, *positions),
+        )
+
+    def _layout(self, batch: int, generator: torch.Generator) -> tuple[Int[Tensor, " batch"], Int[Tensor, "2 batch"]]:
+        """The length of each sequence and the positions of its two marks."""
+
+        def draw(low: Int[Tensor, " batch"] | int, high: Int[Tensor, " batch"] | int) -> Int[Tensor, " batch"]:
+            return task.uniform_whole(low, high, batch, generator)
+
+        match self.variant:
+            case "modern":
+                lengths = torch.full((batch,), self.length)
+                half = self.length // 2
+                positions = draw(0, half), draw(half, self.length)
+            case "pascanu":
+                lengths = draw(self.length, self.length + int(0.1 * self.length))
+                # int(0.1·l) and int(0.4·l), truncating, as the source computes them.
+                tenth, two_fifths = (0.1 * lengths.double()).long(), (0.4 * lengths.double()).long()
+                positions = draw(0, tenth), draw(tenth, tenth + two_fifths)
+            case "hochreiter":
+                lengths = draw(self.length, self.length + int(0.1 * self.length) + 1)
+                first = draw(0, 10)
+                among_unmarked = draw(0, self.length // 2 - 2)
+                positions = first, among_unmarked + (among_unmarked >= first)
+        return lengths, torch.stack(positions)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return task.squared_error(outputs, targets)
+
+    def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
+        squared = task.mean_over_supervised(task.squared_error(outputs, targets), mask)
+        within = (squared < 0.04**2).to(squared.dtype)
+        match self.variant:
+            case "modern":
+                error = squared
+            case "pascanu":
+                error = (squared > 0.04).to(squared.dtype)
+            case "hochreiter":
+                error = 1 - within
+        return {"error": error, "share_within_0.04": within}

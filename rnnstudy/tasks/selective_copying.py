@@ -1,0 +1,89 @@
+"""Selective copying: symbols scattered among blanks are due at the end, in their order."""
+
+from collections.abc import Mapping
+from math import log
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+
+from rnnstudy.spec import at_least
+from rnnstudy.tasks import task
+from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+
+
+class SelectiveCopying(Task):
+    """n symbols scattered among blanks, a marker, n blanks; during the last n steps the n symbols are due, in order.
+
+    T steps, n = `tokens`, S = `symbols`. Each symbol is uniform on S. Each of the T − 2n − 1 blanks before the marker
+    goes in front of one of the n symbols, chosen uniformly and independently, so that the last symbol stands right
+    before the marker (as in the source's code). S + 2 one-hot inputs (symbols, blank, marker), S outputs, softmax and
+    cross-entropy (nats) over the last n steps. Published: T = 256, n = 16 and a vocabulary of 16 with its two special
+    symbols (S = 14).
+
+    Unlike copy memory, a fixed delay does not help: what to keep must be decided at each step.
+
+    Error: the share of the recalled symbols that are wrong. `sequence_error`: 1 when any of them is. No success
+    criterion was published; ours is an error below 1 %.
+
+    Raises `SpecError` for a length below 2n + 2.
+
+    >>> import torch
+    >>> drawn = SelectiveCopying(length=24, tokens=6).sample(1, torch.Generator().manual_seed(0))
+    >>> print("".join("abcdefghijklmn_>"[s] for s in drawn.inputs[:, 0].argmax(-1)))
+    __e___d__h__c_b_j>______
+    >>> print(" " * 18 + "".join("abcdefghijklmn"[s] for s in drawn.targets[-6:, 0]))
+                      edhcbj
+    """
+
+    source: ClassVar[str] = "Gu & Dao 2023; Poli et al. 2024 (mad-lab, code: instances.py)"
+    loss_unit: ClassVar[str] = "nats"
+
+    tokens: Annotated[int, at_least(1)] = 16
+    symbols: Annotated[int, at_least(2)] = 14
+
+    def check(self) -> None:
+        self.require_length(2 * self.tokens + 2, f"so that {self.tokens} tokens, a blank, a marker and the recall fit")
+
+    @property
+    def features(self) -> int:
+        return self.symbols + 2
+
+    @property
+    def outputs(self) -> int:
+        return self.symbols
+
+    @property
+    def criterion(self) -> Criterion:
+        return Criterion(0.01, "less than 1 % of recalled symbols wrong (ours)", "share of recalled symbols wrong")
+
+    @property
+    def chance(self) -> Chance:
+        """Each recalled symbol is one of S: ln S nats, S − 1 in S wrong."""
+        return Chance(loss=log(self.symbols), error=1 - 1 / self.symbols)
+
+    def sample(self, batch: int, generator: torch.Generator) -> Batch:
+        steps, tokens = self.steps, self.tokens
+        drawn = torch.randint(self.symbols, (tokens, batch), generator=generator)
+        blanks = steps - 2 * tokens - 1
+        in_front_of = torch.randint(tokens, (blanks, batch), generator=generator)
+        count = torch.zeros(tokens, batch, dtype=torch.long).scatter_add_(0, in_front_of, torch.ones_like(in_front_of))
+        positions = torch.arange(tokens)[:, None] + count.cumsum(0)
+        symbols = torch.full((steps, batch), self.symbols).scatter_(0, positions, drawn)
+        symbols[steps - tokens - 1] = self.symbols + 1
+        targets = torch.zeros(steps, batch, dtype=torch.long)
+        targets[-tokens:] = drawn
+        return Batch(
+            inputs=task.one_hot(symbols, self.features),
+            targets=targets,
+            mask=torch.arange(steps)[:, None].expand(-1, batch) >= steps - tokens,
+            lengths=torch.full((batch,), steps),
+            informative=symbols < self.symbols,
+        )
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return task.cross_entropy(outputs, targets)
+
+    def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
+        wrong = task.misclassified(outputs, targets)
+        return {"error": task.mean_over_supervised(wrong, mask), "sequence_error": task.any_supervised(wrong, mask)}
