@@ -250,7 +250,7 @@ def test_noiseless_memorisation(variant, values, size, patterns):
         assert max(pattern) < values
         assert (supervised, informative) == (list(range(7 + 2 * size)), list(range(size)))
         seen.add(tuple(pattern))
-    assert len(seen) == (32 if patterns == 32 else 1000) or len(seen) >= 999
+    assert len(seen) == 32 if patterns == 32 else len(seen) >= 999
     assert task.chance.error == pytest.approx(1 - 1 / patterns)
 
 
@@ -359,7 +359,7 @@ def test_embedded_reber_strings_belong_to_the_grammar(lengths, length):
         assert supervised == list(range(len(read) - 1))
         assert informative == [1]
         found.add(len(read))
-    assert (min(found), max(found)) == ((length, length) if lengths == "exactly" else (9, min(length, max(found))))
+    assert min(found) == (length if lengths == "exactly" else 9)
     assert max(found) <= length
 
 
@@ -406,7 +406,7 @@ def test_a_range_of_lengths_judges_each_sequence_as_its_task_does():
     torch.testing.assert_close(measures["error"], torch.full((60,), 0.1))
     assert task.loss_unit == "nats"
     assert task.chance.loss == pytest.approx(sum(10 * log(8) / (t + 20) for t in range(5, 13)) / 8)
-    with pytest.raises(SpecError, match="LengthRange.length is 9; it must be at least the task's, 10"):
+    with pytest.raises(SpecError, match=r"LengthRange\.length is 9; it must be at least the task's, 10"):
         LengthRange(task=TemporalOrder(length=10), length=9)
 
 
