@@ -1,10 +1,15 @@
-"""One torch thread; and every shape that an annotation states is checked while the tests run."""
+"""One torch thread; every shape that an annotation states is checked while the tests run; projects to sweep in."""
 
 import importlib
+import shutil
+import sys
 import typing
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
@@ -37,3 +42,84 @@ def pytest_configure() -> None:
         constructor = specification.__init__
         if constructor.__globals__["__name__"].startswith("jaxtyping"):
             specification.__init__ = constructor.__wrapped__
+
+
+EXPERIMENT = '''
+"""A small sweep."""
+from rnnstudy.cells import LSTM, Elman
+from rnnstudy.probes import GradientThroughTime, ParameterGradients
+from rnnstudy.run import Run, Training
+from rnnstudy.sweep import grid
+from rnnstudy.tasks import TemporalOrder
+
+
+def runs(scale):
+    base = Run(
+        task=TemporalOrder(length=10),
+        cell=Elman(width=4),
+        training=Training(steps=scale.pick(smoke=20, desk=2500, paper=10), batch=4, check_every=10,
+                          validation_sequences=20, test_sequences=40),
+        probes=(ParameterGradients(), GradientThroughTime(every=10, sequences=4)),
+    )
+    return grid(base, {"cell": [Elman(width=4), LSTM(width=4)]}, seeds=range(2))
+'''
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as MLflow makes it, made once: making it takes seconds."""
+    from rnnstudy.home import Home
+    from rnnstudy.tracking import Store
+
+    store = Store(Home(tmp_path_factory.mktemp("template")))
+    store.require_writable()
+    assert store.client is not None
+    assert store.database is not None
+    return store.database
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder of its own, with one experiment and no store."""
+    for name in ("RNNSTUDY_HOME", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "small.py").write_text(EXPERIMENT)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def project_with_store(project: Path, empty_database: Path) -> Path:
+    """A project whose store has been made and is empty."""
+    shutil.copy(empty_database, project / "mlruns" / "mlflow.db")
+    return project
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command gave."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def rnnstudy(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run the command line in this process; workers are processes of their own."""
+
+    from rnnstudy import cli
+
+    def run(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["rnnstudy", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        printed, told = capfd.readouterr()
+        return Answer(code, printed, told)
+
+    return run

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -10,98 +9,20 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import torch
 
-from rnnstudy import cli, launch, results, trained
+from rnnstudy import launch, results, trained
 from rnnstudy.home import Home
 from rnnstudy.loop import train
 from rnnstudy.population import Population
 from rnnstudy.sweep import Scale, load_experiment
 from rnnstudy.tracking import Store
-
-EXPERIMENT = '''
-"""A small sweep."""
-from rnnstudy.cells import LSTM, Elman
-from rnnstudy.probes import GradientThroughTime, ParameterGradients
-from rnnstudy.run import Run, Training
-from rnnstudy.sweep import grid
-from rnnstudy.tasks import TemporalOrder
-
-
-def runs(scale):
-    base = Run(
-        task=TemporalOrder(length=10),
-        cell=Elman(width=4),
-        training=Training(steps=scale.pick(smoke=20, desk=2500, paper=10), batch=4, check_every=10,
-                          validation_sequences=20, test_sequences=40),
-        probes=(ParameterGradients(), GradientThroughTime(every=10, sequences=4)),
-    )
-    return grid(base, {"cell": [Elman(width=4), LSTM(width=4)]}, seeds=range(2))
-'''
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as MLflow makes it, made once: making it takes seconds."""
-    store = Store(Home(tmp_path_factory.mktemp("template")))
-    store.require_writable()
-    assert store.client is not None
-    assert store.database is not None
-    return store.database
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder of its own, with one experiment and no store."""
-    for name in ("RNNSTUDY_HOME", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "mlruns").mkdir()
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "small.py").write_text(EXPERIMENT)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def project_with_store(project: Path, empty_database: Path) -> Path:
-    """A project whose store has been made and is empty."""
-    shutil.copy(empty_database, project / "mlruns" / "mlflow.db")
-    return project
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command gave."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def rnnstudy(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """Run the command line in this process; workers are processes of their own."""
-
-    def run(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["rnnstudy", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        printed, told = capfd.readouterr()
-        return Answer(code, printed, told)
-
-    return run
-
-
-Run = Callable[..., Answer]
 
 
 def start(project: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -166,7 +87,9 @@ def assert_equal_weights(weights: dict[str, dict[str, np.ndarray]], expected: di
             np.testing.assert_array_equal(weights[key][name], value, err_msg=f"{key} {name}")
 
 
-def test_a_sweep_its_second_start_and_what_can_be_asked_of_it(project_with_store: Path, rnnstudy: Run) -> None:
+def test_a_sweep_its_second_start_and_what_can_be_asked_of_it(
+    project_with_store: Path, rnnstudy: Callable[..., Any]
+) -> None:
     project = project_with_store
     first = rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "2")
     assert first.returncode == 0, first.stdout + first.stderr
@@ -202,7 +125,7 @@ def test_a_sweep_its_second_start_and_what_can_be_asked_of_it(project_with_store
 
 
 def test_the_trained_network_that_load_gives_back_makes_the_recorded_error(
-    project_with_store: Path, rnnstudy: Run
+    project_with_store: Path, rnnstudy: Callable[..., Any]
 ) -> None:
     project = project_with_store
     assert rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1").returncode == 0
@@ -219,7 +142,7 @@ def test_the_trained_network_that_load_gives_back_makes_the_recorded_error(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_goes_on_to_the_same_bits(
-    project_with_store: Path, rnnstudy: Run, number: signal.Signals
+    project_with_store: Path, rnnstudy: Callable[..., Any], number: signal.Signals
 ) -> None:
     project = project_with_store
     sweep = ("sweep", "experiments/small.py", "--scale", "desk", "--set", "training.steps=500", "--workers", "2")
@@ -243,7 +166,9 @@ def test_an_interrupted_sweep_goes_on_to_the_same_bits(
     assert_equal_weights(stored_weights(project, keys), disturbed)
 
 
-def test_a_killed_worker_and_a_killed_parent_lose_nothing(project_with_store: Path, rnnstudy: Run) -> None:
+def test_a_killed_worker_and_a_killed_parent_lose_nothing(
+    project_with_store: Path, rnnstudy: Callable[..., Any]
+) -> None:
     project = project_with_store
     sweep = ("sweep", "experiments/small.py", "--scale", "desk", "--set", "training.steps=600", "--workers", "2")
     process = start(project, *sweep)
@@ -277,10 +202,10 @@ def _spawned(parent: psutil.Process) -> set[int]:
     return found
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(project_with_store: Path, rnnstudy: Run) -> None:
+def test_a_run_that_fails_is_told_and_the_others_go_on(project_with_store: Path, rnnstudy: Callable[..., Any]) -> None:
     project = project_with_store
     (project / "experiments" / "faulty.py").write_text(
-        EXPERIMENT
+        (project / "experiments" / "small.py").read_text()
         + '''
 
 class Faulty(TemporalOrder):
@@ -306,7 +231,7 @@ def runs(scale):
     assert statuses_in_mlflow(project) == ["FAILED", "FINISHED"]
 
 
-def test_offline_runs_come_in_by_sync(project: Path, rnnstudy: Run) -> None:
+def test_offline_runs_come_in_by_sync(project: Path, rnnstudy: Callable[..., Any]) -> None:
     offline = rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--offline", "elsewhere", "--workers", "1")
     assert offline.returncode == 0, offline.stdout + offline.stderr
     assert not (project / "mlruns" / "mlflow.db").exists()
@@ -350,15 +275,16 @@ def test_offline_runs_come_in_by_sync(project: Path, rnnstudy: Run) -> None:
     ],
 )
 def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(
-    project: Path, rnnstudy: Run, arguments: tuple[str, ...], said: str
+    project: Path, rnnstudy: Callable[..., Any], arguments: tuple[str, ...], said: str
 ) -> None:
+    small = (project / "experiments" / "small.py").read_text()
     (project / "experiments" / "misspelt.py").write_text("from rnnstudy.cells import LSTMS\n")
     (project / "experiments" / "unknown_field.py").write_text("from rnnstudy.run import Training\nTraining(step=3)\n")
     (project / "experiments" / "broken.py").write_text("def runs(scale)\n")
     (project / "experiments" / "empty.py").write_text("x = 1\n")
     (project / "experiments" / "nothing.py").write_text("def runs(scale):\n    return []\n")
     (project / "experiments" / "twice.py").write_text(
-        EXPERIMENT + "\nonce = runs\n\n\ndef runs(s):\n    return 2 * once(s)\n"
+        small + "\nonce = runs\n\n\ndef runs(s):\n    return 2 * once(s)\n"
     )
     before = sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts)
     answer = rnnstudy(*arguments)
@@ -370,7 +296,9 @@ def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_where_there_is_none_is_refused_before_anything_is_written(project: Path, rnnstudy: Run) -> None:
+def test_cuda_where_there_is_none_is_refused_before_anything_is_written(
+    project: Path, rnnstudy: Callable[..., Any]
+) -> None:
     answer = rnnstudy("sweep", "experiments/small.py", "--device", "cuda")
     assert answer.returncode == 2
     assert "use --device cpu or auto" in answer.stderr
@@ -386,7 +314,7 @@ def test_cuda_where_there_is_none_is_refused_before_anything_is_written(project:
     ids=["corrupt database", "mlruns is a file"],
 )
 def test_a_store_that_cannot_be_used_is_refused_in_one_line(
-    project: Path, rnnstudy: Run, make: Callable[[Path], object], said: str
+    project: Path, rnnstudy: Callable[..., Any], make: Callable[[Path], object], said: str
 ) -> None:
     (project / "pyproject.toml").write_text("")
     make(project / "mlruns")
@@ -396,7 +324,7 @@ def test_a_store_that_cannot_be_used_is_refused_in_one_line(
     assert said in answer.stderr
 
 
-def test_list_and_dry_run_train_nothing(project: Path, rnnstudy: Run) -> None:
+def test_list_and_dry_run_train_nothing(project: Path, rnnstudy: Callable[..., Any]) -> None:
     listed = rnnstudy("list", "experiments/small.py", "--scale", "smoke")
     dry = rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--dry-run")
     assert listed.stdout == dry.stdout
