@@ -19,9 +19,10 @@ from rnnstudy.estimate import Cost, cost
 from rnnstudy.home import Home
 from rnnstudy.learner import Progress
 from rnnstudy.population import Population, populations
-from rnnstudy.records import Kept, Outcome, Record, Tracker
+from rnnstudy.records import Outcome, Record
 from rnnstudy.run import Run, names
 from rnnstudy.spec import SpecError
+from rnnstudy.tracker import Kept, Tracker
 
 ATTEMPTS = 3
 """How often a population is tried whose worker dies."""

@@ -1,14 +1,11 @@
-"""What training hands up: readings, the series they form, and how a run ended. And who may take them: a tracker."""
+"""What training hands up: readings, the series they form, and how a run ended."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from rnnstudy.run import Run
 
 QUANTILES = (0.10, 0.25, 0.50, 0.75, 0.90)
 """The quantiles over a batch that readings keep, along their axis `quantile`; the median is among them."""
@@ -106,51 +103,3 @@ class Record:
     series: Mapping[str, Series]
     outcome: Outcome | None = None
     weights: Mapping[str, np.ndarray] | None = None
-
-
-class Kept(Protocol):
-    """A run that is complete in a store."""
-
-    def serves(self, run: "Run") -> bool:
-        """Whether its readings cover those that `run`, of the same key, asks for."""
-        ...
-
-    def warning(self, run: "Run") -> str:
-        """One line when the source of `run`'s task, cell or probes has changed since; otherwise an empty text."""
-        ...
-
-
-class Tracker(Protocol):
-    """Takes the records of a sweep. Exactly one process writes."""
-
-    def finished(self) -> Mapping[str, Kept]:
-        """The runs that are complete in the store (finished or diverged), by key."""
-        ...
-
-    def states(self, keys: Iterable[str]) -> dict[str, State]:
-        """How each run stands in the store."""
-        ...
-
-    def forget(self, keys: Iterable[str]) -> int:
-        """Drop every trace of these runs from the store, so that they run again; gives how many were there."""
-        ...
-
-    def mend(self) -> int:
-        """Mark as interrupted what a dead process left as running; gives how many runs that were."""
-        ...
-
-    def begin(self, run: "Run", name: str) -> None:
-        """A run starts, or goes on after an interruption."""
-        ...
-
-    def write(self, record: Record) -> None:
-        """Keep a record; may be buffered. A record with an outcome ends its run."""
-        ...
-
-    def interrupt(self, key: str) -> None:
-        """A run was stopped from outside and can go on later."""
-        ...
-
-    def close(self) -> None:
-        """Write what is still buffered."""
-        ...

@@ -670,7 +670,7 @@ def open_store(home: Home, info: SweepInfo) -> "MlflowTracker":
 
 
 class MlflowTracker:
-    """The one buffered writer of a sweep into MLflow's store (see `records.Tracker`)."""
+    """The one buffered writer of a sweep into MLflow's store (see `tracker.Tracker`)."""
 
     def __init__(self, store: Store, info: SweepInfo) -> None:
         self.store = store
@@ -724,7 +724,7 @@ def _experiment_tags(info: SweepInfo) -> dict[str, str]:
 
 
 class OfflineTracker:
-    """Keeps the same records in files, one folder for each run, where no store can be reached (see `records.Tracker`).
+    """Keeps the same records in files, one folder for each run, where no store can be reached (see `tracker.Tracker`).
 
     `<folder>/<key>/`: `run.json` says what it is, `points.jsonl` gets a line for each record, `readings.npz` and
     `weights.npz` come at the end, `ending.json` last. Needs neither MLflow nor pandas. `sync` brings the runs in.

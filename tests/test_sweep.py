@@ -10,11 +10,11 @@ from rnnstudy import checkpoint, launch
 from rnnstudy.cells import LSTM, Chrono, Elman, Orthogonal
 from rnnstudy.loop import train
 from rnnstudy.population import Population
-from rnnstudy.records import Kept
 from rnnstudy.run import Run, Training, names
 from rnnstudy.spec import SpecError
 from rnnstudy.sweep import Scale, grid, load_experiment, override
 from rnnstudy.tasks import TemporalOrder
+from rnnstudy.tracker import Kept
 
 BASE = Run(
     task=TemporalOrder(length=10),

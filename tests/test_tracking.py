@@ -21,10 +21,11 @@ from rnnstudy.cells import LSTM, Elman
 from rnnstudy.decimation import points_of, scheduled, summary_points, thinned
 from rnnstudy.home import Home
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
-from rnnstudy.records import MEDIAN, Outcome, Record, Series, Tracker
+from rnnstudy.records import MEDIAN, Outcome, Record, Series
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import TemporalOrder
+from rnnstudy.tracker import Tracker
 from rnnstudy.tracking import MlflowTracker, OfflineTracker, Store, SweepInfo, open_store, sync
 
 STEPS = 400

@@ -1,0 +1,55 @@
+"""Who takes the records of a sweep: the contract of a tracker."""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from rnnstudy.records import Record, State
+from rnnstudy.run import Run
+
+
+class Kept(Protocol):
+    """A run that is complete in a store."""
+
+    def serves(self, run: Run) -> bool:
+        """Whether its readings cover those that `run`, of the same key, asks for."""
+        ...
+
+    def warning(self, run: Run) -> str:
+        """One line when the source of `run`'s task, cell or probes has changed since; otherwise an empty text."""
+        ...
+
+
+class Tracker(Protocol):
+    """Takes the records of a sweep. Exactly one process writes."""
+
+    def finished(self) -> Mapping[str, Kept]:
+        """The runs that are complete in the store (finished or diverged), by key."""
+        ...
+
+    def states(self, keys: Iterable[str]) -> dict[str, State]:
+        """How each run stands in the store."""
+        ...
+
+    def forget(self, keys: Iterable[str]) -> int:
+        """Drop every trace of these runs from the store, so that they run again; gives how many were there."""
+        ...
+
+    def mend(self) -> int:
+        """Mark as interrupted what a dead process left as running; gives how many runs that were."""
+        ...
+
+    def begin(self, run: Run, name: str) -> None:
+        """A run starts, or goes on after an interruption."""
+        ...
+
+    def write(self, record: Record) -> None:
+        """Keep a record; may be buffered. A record with an outcome ends its run."""
+        ...
+
+    def interrupt(self, key: str) -> None:
+        """A run was stopped from outside and can go on later."""
+        ...
+
+    def close(self) -> None:
+        """Write what is still buffered."""
+        ...
