@@ -20,11 +20,11 @@ demo: install
 	$(BIN)/rnnstudy report quickstart
 	@echo
 	@echo 'Look at   reports/quickstart.html             the figures, with what to see in them'
-	@echo '          $(BIN)/rnnstudy ui                  the runs in the MLflow UI'
+	@echo '          $(BIN)/rnnstudy ui              the runs in the MLflow UI'
 	@echo '          experiments/quickstart.py           what was asked; change it and sweep again'
 
 test: install lint
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n auto --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .

@@ -41,6 +41,8 @@ def show(picture: figures.Picture, name: str) -> None:
 
 
 def table(frame: pd.DataFrame) -> None:
+    """Display a table; headings in words, so that they can be wrapped."""
+    frame = frame.rename(columns=lambda name: name.replace("_", " "))
     display(HTML(frame.to_html(index=False, float_format="{:.4g}".format, na_rep="none")))
 
 

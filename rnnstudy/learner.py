@@ -219,7 +219,7 @@ class Learner:
         self._diverged_at = torch.where((self._diverged_at == NEVER) & ~finite, stopped, self._diverged_at)
         diverged = self.diverged()
         for name, values in test.items():
-            # The weights of a diverged run are those before its last update: nothing to be judged.
+            # What a diverged run was before it left the finite numbers is nothing to be judged by.
             self.summary[name] = torch.where(diverged, torch.nan, values.double().cpu())
         self.seconds_each = self.seconds / len(self.population.runs)
         self.history.fetch(time.time())

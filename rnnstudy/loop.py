@@ -52,16 +52,21 @@ def train(
     groups = [runs] if isinstance(runs, Population) else populations([runs] if isinstance(runs, Run) else runs)
     if checkpoint is not None and len(groups) > 1:
         raise SpecError("a checkpoint belongs to one population; these runs cannot train together")
-    engine = engine or ReferenceEngine()
-    for population in groups:
-        where = resolve_device(device)
-        learner = (
-            Learner.resume(population, where, checkpoint)
-            or Learner.resume(population, where, resume)
-            or Learner.begin(population, where)
-        )
-        with denormals_flushed():
-            yield from _train(learner, engine, Saving(checkpoint, checkpoint_seconds), stop, progress)
+    where = resolve_device(device)
+    chosen = engine or ReferenceEngine()
+
+    def records() -> Iterator[Record]:
+        for population in groups:
+            learner = (
+                Learner.resume(population, where, checkpoint)
+                or Learner.resume(population, where, resume)
+                or Learner.begin(population, where)
+            )
+            with denormals_flushed():
+                yield from _train(learner, chosen, Saving(checkpoint, checkpoint_seconds), stop, progress)
+
+    # A generator of its own, so that what is wrong is told by the call and not by the first record.
+    return records()
 
 
 def _train(

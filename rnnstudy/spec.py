@@ -25,6 +25,7 @@ import importlib
 import inspect
 import json
 import math
+import numbers
 import types
 import typing
 from abc import ABC
@@ -169,9 +170,12 @@ def digest(value: Any) -> str:
 def build(described: Any) -> Any:
     """The inverse of `canonical`: imports the classes it names and builds the specification again.
 
-    Raises `SpecError` when a class cannot be imported any more, or has changed its version since.
+    Raises `SpecError` when a class cannot be imported any more or has changed its version since, and for a description
+    of something else.
     """
     if isinstance(described, Mapping):
+        if not {"class", "fields"} <= set(described):
+            raise SpecError(f"{dict(described)} describes no specification; it needs 'class' and 'fields'")
         module, _, name = described["class"].partition(":")
         try:
             cls: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
@@ -179,6 +183,8 @@ def build(described: Any) -> Any:
             raise SpecError(
                 f"{described['class']} cannot be imported ({error}); load the file that defines it"
             ) from None
+        if not (isinstance(cls, type) and issubclass(cls, Spec)):
+            raise SpecError(f"{described['class']} is no specification")
         if described.get("version", 1) != cls.version:
             raise SpecError(
                 f"{name} was stored as version {described.get('version', 1)} and is now version {cls.version}; "
@@ -292,16 +298,18 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if origin is typing.Literal:
         options = typing.get_args(hint)
         if value not in options:
-            hint = nearest(str(value), map(str, options)) or ";"
-            raise SpecError(f"{where} is {value!r}{hint} It takes {', '.join(map(repr, options))}")
+            close = nearest(str(value), map(str, options)) or ";"
+            raise SpecError(f"{where} is {value!r}{close} It takes {', '.join(map(repr, options))}")
         return value
     if origin is tuple:
         return _coerce_tuple(value, hint, where)
     if hint is float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise SpecError(f"{where} is {value!r}; it takes a finite number")
         return float(value)
-    if (hint is int and isinstance(value, bool)) or (isinstance(hint, type) and not isinstance(value, hint)):
+    if hint is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if hint is int or (isinstance(hint, type) and not isinstance(value, hint)):
         raise SpecError(f"{where} is {value!r}; it takes {_words(hint)}")
     return value
 
@@ -332,4 +340,6 @@ def _words(hint: Any) -> str:
         return f"a tuple of {_words(typing.get_args(hint)[0])}"
     if hint in _PLAIN:
         return _PLAIN[hint]
-    return f"a {hint.__name__}" if isinstance(hint, type) else str(hint)
+    if not isinstance(hint, type):
+        return str(hint)
+    return f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"

@@ -23,19 +23,23 @@ def serve(place: Home, port: int) -> int:
         raise SpecError(f"MLFLOW_TRACKING_URI names a server, which shows its own UI: open {store.uri}")
     if not store.exists:
         raise SpecError(f"there is no store at {store.database}; rnnstudy sweep experiments/quickstart.py makes one")
-    # Asked through the client once, so that a damaged database is told in one line and not by the server.
-    _ = store.client
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError:
             raise SpecError(f"port {port} is taken; name another one, for example --port {port + 1}") from None
-    print(f"MLflow's UI: http://{HOST}:{port}/#/experiments  (Ctrl-C ends it)", flush=True)
+    address = f"http://{HOST}:{port}/#/experiments"
+    print(f"MLflow's UI, in a few seconds: {address}  (Ctrl-C ends it)")
+    for experiment in store.client.search_experiments():
+        if "rnnstudy.experiment_file" in experiment.tags:
+            # Without this parameter MLflow 3 opens an experiment on its page for language models.
+            print(f"  {experiment.name}: {address}/{experiment.experiment_id}/runs?workflowType=machine_learning")
+    sys.stdout.flush()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     if store.artifacts is not None:
         command += ["--default-artifact-root", store.artifacts.as_uri()]
-    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level=warning"]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     process = subprocess.Popen(command, env=environment)
     try:

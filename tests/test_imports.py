@@ -13,7 +13,7 @@ import rnnstudy
 ROOT = Path(rnnstudy.__file__).parent
 ROOMS = ["tasks", "cells", "probes", "unroll", "optimisers"]
 TRAINING = [
-    *(f"rnnstudy.{module}" for module in ("model", "population", "train", "records", "run", "learner", "evaluation")),
+    *(f"rnnstudy.{module}" for module in ("model", "population", "loop", "records", "run", "learner", "evaluation")),
     *(f"rnnstudy.{module}" for module in ("history", "checkpoint", "spec", "discovery", "randomness")),
     *(f"rnnstudy.{room}.{one.name}" for room in ROOMS for one in pkgutil.iter_modules([str(ROOT / room)])),
 ]
@@ -36,7 +36,7 @@ BELOW = {
     "population": {"model", "randomness", "run", "spec", "tasks"},
     "learner": {"checkpoint", "history", "optimisers", "population", "records"},
     "evaluation": {"cells", "learner", "population", "probes", "records", "tasks", "unroll"},
-    "train": {"evaluation", "learner", "population", "probes", "records", "run", "spec", "unroll"},
+    "loop": {"evaluation", "learner", "population", "probes", "records", "run", "spec", "unroll"},
 }
 """What each room of the training half may import at run time."""
 

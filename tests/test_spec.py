@@ -173,3 +173,19 @@ def test_flatten_gives_every_field_under_its_path():
     assert "training.clip.threshold" not in flat
     assert (flat["seed"], flat["data_seed"]) == (0, 5)
     assert flat["probes"] == "ParameterGradients(), GradientThroughTime()"
+
+
+def test_numbers_of_numpy_mean_the_same_as_plain_ones():
+    import numpy as np
+
+    plain = Training(steps=5, learning_rate=0.5)
+    assert Training(steps=np.int64(5), learning_rate=np.float32(0.5)) == plain
+    assert type(Training(steps=np.int64(5)).steps) is int
+
+
+@pytest.mark.parametrize(
+    "described", [{"class": "math:pi", "fields": {}}, {"fields": {}}, {"class": "builtins:int", "fields": {}}]
+)
+def test_a_description_of_something_else_is_refused(described):
+    with pytest.raises(SpecError):
+        build(described)

@@ -84,7 +84,7 @@ class LabelledText(DataSet):
             raise SpecError(f"{self.path} has changed: it was {self.content} and is {collection.digest}")
         object.__setattr__(self, "content", collection.digest)
 
-    @property
+    @functools.cached_property
     def _collection(self) -> "_Collection":
         return _read(self.path, self.text, self.label, _stamp(Path(self.path).expanduser()))
 

@@ -23,6 +23,8 @@ class Waveform(Task):
     Target at step t = 1, …, T: sin(2πt/P_w), with periods P_w = 10, 15, 20, … steps. One linear output, squared error
     averaged over the T steps. The task is this project's own; so is its criterion.
 
+    Raises `SpecError` for a length below 10, a period of the shortest wave.
+
     Error: the mean squared error. The best that can be said without the symbol is the mean of the waves.
 
     >>> import torch
@@ -38,6 +40,9 @@ class Waveform(Task):
     loss_unit: ClassVar[str] = "squared error"
 
     waves: Annotated[int, at_least(2)] = 4
+
+    def check(self) -> None:
+        self.require_length(SHORTEST_PERIOD, "a period of the shortest wave")
 
     @property
     def steps(self) -> int:

@@ -1,0 +1,156 @@
+"""Grids, experiment files, and the plan of a sweep."""
+
+import itertools
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from rnnstudy import checkpoint, launch
+from rnnstudy.cells import LSTM, Chrono, Elman, Orthogonal
+from rnnstudy.loop import train
+from rnnstudy.population import Population
+from rnnstudy.records import Kept
+from rnnstudy.run import Run, Training, names
+from rnnstudy.spec import SpecError
+from rnnstudy.sweep import Scale, grid, load_experiment, override
+from rnnstudy.tasks import TemporalOrder
+
+BASE = Run(
+    task=TemporalOrder(length=10),
+    cell=Elman(width=3),
+    training=Training(steps=6, batch=2, check_every=2, validation_sequences=4, test_sequences=4),
+)
+
+
+class Shelf:
+    """A store that holds nothing."""
+
+    def finished(self) -> dict[str, Kept]:
+        return {}
+
+
+def test_a_grid_is_every_combination_once_in_order():
+    rates, lengths = [1e-3, 1e-2], [10, 12, 14]
+    runs = grid(BASE, {"training.learning_rate": rates, "task.length": lengths}, seeds=range(2))
+    found = [(run.training.learning_rate, run.task.length, run.seed) for run in runs]
+    assert found == list(itertools.product(rates, lengths, range(2)))
+    assert len({run.key for run in runs}) == 12
+
+
+def test_fields_named_together_vary_together_even_where_one_alone_would_be_impossible():
+    pairs = [(LSTM(width=3), Orthogonal(gate_bias=Chrono(longest=10))), (Elman(width=3), Orthogonal())]
+    runs = grid(BASE, {("cell", "initialisation"): pairs})
+    assert [(run.cell, run.initialisation) for run in runs] == pairs
+    with pytest.raises(SpecError, match="vary together and need 2 values"):
+        grid(BASE, {("cell", "initialisation"): [(Elman(width=3),)]})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("training.learning_rat", 1.0, "did you mean 'learning_rate'"),
+        ("training.learning_rate", -1.0, "must be greater than 0"),
+        ("task.length", 3, "must be at least 10"),
+    ],
+)
+def test_a_grid_over_what_cannot_be_is_refused(field, value, said):
+    with pytest.raises(SpecError, match=said):
+        grid(BASE, {field: [value]})
+
+
+def test_override_sets_a_field_of_every_run_and_keeps_equal_runs_once():
+    runs = grid(BASE, {"training.learning_rate": [1e-3, 1e-2]}, seeds=range(2))
+    set_once = override(runs, ["training.learning_rate=0.5", "cell.activation=relu"])
+    assert [(run.seed, run.training.learning_rate, run.cell) for run in set_once] == [
+        (seed, 0.5, Elman(width=3, activation="relu")) for seed in range(2)
+    ]
+
+
+def test_names_carry_the_fields_that_tell_runs_apart():
+    runs = grid(BASE, {"cell": [Elman(width=3), LSTM(width=3)], "training.learning_rate": [1e-3, 1e-2]})
+    assert list(names(runs).values()) == [
+        "elman-T0010-s0-learning_rate=0.001",
+        "elman-T0010-s0-learning_rate=0.01",
+        "lstm-T0010-s0-learning_rate=0.001",
+        "lstm-T0010-s0-learning_rate=0.01",
+    ]
+    assert list(names(grid(BASE, {}, seeds=range(2))).values()) == ["elman-T0010-s0", "elman-T0010-s1"]
+
+
+def test_what_an_experiment_file_defines_has_the_same_identity_wherever_the_file_lies(tmp_path: Path):
+    source = textwrap.dedent(
+        '''
+        """A task of the user's own."""
+        from rnnstudy.cells import Elman
+        from rnnstudy.run import Run
+        from rnnstudy.tasks import TemporalOrder
+
+
+        class Mine(TemporalOrder):
+            """The same under another name."""
+
+
+        def runs(scale):
+            return [Run(task=Mine(length=scale.pick(smoke=10, desk=20, paper=30)), cell=Elman())]
+        '''
+    )
+    keys = []
+    for folder in ("here", "there"):
+        path = tmp_path / folder / "mine.py"
+        path.parent.mkdir()
+        path.write_text(source)
+        experiment = load_experiment(path)
+        assert experiment.name == "mine"
+        assert experiment.hypothesis == "A task of the user's own."
+        keys.append([run.key for scale in Scale for run in experiment.runs(scale)])
+    assert keys[0] == keys[1]
+    assert len(set(keys[0])) == 3
+
+
+def test_a_plan_goes_on_from_a_checkpoint_and_trains_the_new_runs_apart(tmp_path: Path):
+    runs = grid(BASE, {}, seeds=range(3))
+    saved = tmp_path / "old.pt"
+    steps = iter([False] * 3 + [True])
+    assert list(train(Population(tuple(runs[:2])), checkpoint=saved, stop=lambda: next(steps)))
+    planned = launch.plan(runs, Shelf(), tmp_path, workers=1)
+    by_keys = {tuple(run.key for run in task.runs): task for task in planned.tasks}
+    assert set(by_keys) == {(runs[0].key, runs[1].key), (runs[2].key,)}
+    assert by_keys[runs[0].key, runs[1].key].resume == saved
+    assert by_keys[(runs[2].key,)].resume is None
+
+    only_one = launch.plan(runs[1:2], Shelf(), tmp_path, workers=1)
+    assert [task.resume for task in only_one.tasks] == [saved]
+    assert launch.plan(runs, Shelf(), tmp_path, workers=1, rerun=True).tasks[0].resume is None
+
+
+def test_a_checkpoint_with_other_probes_or_damaged_is_not_continued(tmp_path: Path):
+    run = BASE
+    saved = tmp_path / "old.pt"
+    steps = iter([False, True])
+    list(train(run, checkpoint=saved, stop=lambda: next(steps)))
+    assert launch.plan([run.replace(probes=())], Shelf(), tmp_path, workers=1).tasks[0].resume is None
+    assert launch.plan([run], Shelf(), tmp_path, workers=1).tasks[0].resume == saved
+    saved.write_bytes(saved.read_bytes()[:100])
+    assert checkpoint.keys_in(saved) == ()
+    assert launch.plan([run], Shelf(), tmp_path, workers=1).tasks[0].resume is None
+
+
+def test_populations_are_split_until_every_worker_has_work():
+    runs = grid(BASE, {}, seeds=range(8))
+    assert len(launch.plan(runs, Shelf(), Path("nowhere"), workers=1).tasks) == 1
+    for workers in (2, 4):
+        tasks = launch.plan(runs, Shelf(), Path("nowhere"), workers=workers).tasks
+        assert len(tasks) >= workers
+        assert sorted(run.seed for task in tasks for run in task.runs) == list(range(8))
+
+
+@pytest.mark.parametrize("scale", list(Scale))
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent.parent / "experiments").glob("*.py")), ids=lambda p: p.stem
+)
+def test_every_experiment_of_this_repository_can_be_planned(path: Path, scale: Scale):
+    experiment = load_experiment(path)
+    runs = experiment.runs(scale)
+    assert experiment.hypothesis
+    assert len({run.key for run in runs}) == len(runs) == len(set(names(runs).values()))
