@@ -1,5 +1,7 @@
 """The state of a population in training: weights, update rule, masks, decisions, readings. What a checkpoint holds."""
 
+import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +30,9 @@ class Progress:
 
     Attributes:
         step, steps: updates made, and most updates.
-        active: replicas still training.
-        loss: median over the active replicas of the newest training loss; NaN where none is active.
-        error: smallest validation error over all replicas.
+        active: replicas still training at the last check.
+        loss: median over the active replicas of the training loss then; NaN before the first check.
+        error: smallest validation error over all replicas then.
     """
 
     step: int
@@ -70,6 +72,7 @@ class Learner:
         self._passes = torch.zeros(replicas, dtype=torch.long)
         self._solved_at = torch.full((replicas,), NEVER)
         self._any_active = True
+        self._at_last_check = Progress(0, population.training.steps, replicas, math.nan, math.nan)
         self.history = History(population.keys)
         self.handed_on = 0
         self.summary: dict[str, Tensor] = {}
@@ -220,6 +223,7 @@ class Learner:
             self._ended_at = torch.where(twice, self.step, self._ended_at)
             self.active = self.active & ~twice.to(self.device)
         self._any_active = bool(self.active.any())
+        self._at_last_check = self._progress(self.active.cpu(), judged["error"])
 
     def stopped_at(self) -> Int[Tensor, " replica"]:
         """Updates that each replica has made: up to where it solved or diverged, otherwise all."""
@@ -256,16 +260,16 @@ class Learner:
         self.complete = True
 
     def progress(self) -> Progress:
-        """For a display, after a check."""
-        active = self.active.cpu()
-        loss, error = self.history.last("learning/loss"), self.history.last("learning/error")
-        assert loss is not None
-        assert error is not None
+        """For a display: the step, and the numbers of the last check. The host does not wait for the device."""
+        return dataclasses.replace(self._at_last_check, step=self.step)
+
+    def _progress(self, active: Tensor, error: Tensor) -> Progress:
+        loss = self.history.last("learning/loss")
         return Progress(
             step=self.step,
             steps=self.population.training.steps,
             active=int(active.sum()),
-            loss=float(loss[active].nanmedian()) if active.any() else float("nan"),
+            loss=float(loss[active].nanmedian()) if loss is not None and active.any() else math.nan,
             error=float(error.nan_to_num(nan=torch.inf).min()),
         )
 

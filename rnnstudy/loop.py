@@ -18,6 +18,9 @@ from rnnstudy.spec import SpecError
 from rnnstudy.unroll.reference import ReferenceEngine
 from rnnstudy.unroll.trajectory import Engine
 
+PROGRESS_EVERY = 10
+"""Updates between two reports of progress."""
+
 
 def train(
     runs: Population | Run | Sequence[Run],
@@ -43,7 +46,7 @@ def train(
         resume: another file to resume from, which may hold more runs than these.
         checkpoint_seconds: least time between two checkpoints.
         stop: asked before each update; when true, a checkpoint is saved and the records end without an outcome.
-        progress: told where the population stands, after each check.
+        progress: told now and then where the population stands.
 
     Raises:
         SpecError: for a checkpoint with runs that are not one population, a damaged checkpoint, or a device that is
@@ -118,10 +121,12 @@ def _train(
             if probe.due(learner.step):
                 learner.take(probe.read(moment), learner.step, spacing=probe.every)
         learner.update(loss, before, after)
-        if learner.step % training.check_every == 0 or learner.step == training.steps:
+        checked = learner.step % training.check_every == 0 or learner.step == training.steps
+        if checked:
             learner.decide(evaluate(population, engine, learner.parameters, validation, task))
-            progress(learner.progress())
             yield from saving.when_due(learner)
+        if checked or learner.step % PROGRESS_EVERY == 0:
+            progress(learner.progress())
 
     if not learner.complete:
         look(learner, "final")
