@@ -530,7 +530,7 @@ def test_an_interrupted_run_with_every_method_equals_one_never_interrupted(cell,
 
 
 @pytest.mark.parametrize(("cell", "methods"), EVERYTHING, ids=repr)
-def test_a_member_of_a_population_with_every_method_is_the_run_alone_for_a_step(cell, methods):
+def test_a_member_of_a_population_with_every_method_is_the_run_alone(cell, methods):
     runs = population_with(cell, methods, steps=21).runs
     runs = [run.replace(training=run.training.replace(steps=21, test_sequences=5)) for run in runs]
     together = ended(Population(tuple(runs)))
