@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from rnnstudy.history import History
 from rnnstudy.optimisers.clipping import Gradients, global_norms, per_replica
 from rnnstudy.population import Population
 from rnnstudy.records import Outcome, Reading, Record
+from rnnstudy.run import Training
+from rnnstudy.unroll.trajectory import Trajectory
 
 NEVER = -1
 SUMMARY = "summary/"
@@ -61,6 +63,8 @@ class Learner:
             dtype=torch.float64,
             device=device,
         )
+        self._decays = self._of_each(lambda one: one.weight_decay.strength if one.weight_decay else 0.0)
+        self._strengths = self._of_each(lambda one: one.omega.strength if one.omega else 0.0)
         self.active: Bool[Tensor, " replica"] = torch.ones(replicas, dtype=torch.bool, device=device)
         self._diverged_at = torch.full((replicas,), NEVER, device=device)
         # Decisions are taken on the host, at checks.
@@ -75,6 +79,10 @@ class Learner:
         self.seconds_each = 0.0
         self._seconds_before = 0.0
         self._started = time.monotonic()
+
+    def _of_each(self, number: Callable[[Training], float]) -> Float[Tensor, " replica"]:
+        """A number of each replica's training."""
+        return torch.tensor([number(run.training) for run in self.population.runs], device=self.device)
 
     @staticmethod
     def begin(population: Population, device: torch.device) -> "Learner":
@@ -151,6 +159,23 @@ class Learner:
             for name, value in self.parameters.items()
         }
 
+    def regularise(self, gradients: Gradients, trajectories: Sequence[Trajectory]) -> tuple[Gradients, list[Reading]]:
+        """The gradients with strength · ∂⁺Omega/∂W_hh added, and as readings Omega and the share that counts in it.
+
+        The trajectories are the observed ones of the backward pass that gave the gradients.
+        """
+        model, rule = self.population.model, self.population.training.omega
+        if rule is None:
+            return gradients, []
+        added, readings = dict(gradients), []
+        for layer, trajectory in enumerate(trajectories):
+            name = model.label("W_hh", layer)
+            term = rule.term(model.cell, self.parameters[name], trajectory.values("h"), trajectory.gradient("h"))
+            added[name] = gradients[name] + per_replica(self._strengths, term.gradient) * term.gradient
+            readings.append(Reading(f"learning/{model.label('omega', layer)}", term.value, (), ""))
+            readings.append(Reading(f"learning/{model.label('omega_live', layer)}", term.live, (), "share"))
+        return added, readings
+
     def clip(self, gradients: Gradients) -> Gradients:
         """The gradients after each replica's clipping rule."""
         rule = self.population.training.clip
@@ -164,6 +189,8 @@ class Learner:
         finite = loss.detach().isfinite() & global_norms(before).isfinite()
         self._diverged_at = torch.where(self.active & ~finite, self.step, self._diverged_at)
         self.active = self.active & finite
+        training = self.population.training
+        rates = self._rates * training.schedule.factor(self.step, training.steps)
         with torch.no_grad():
             for name, buffer in self._buffers.items():
                 mask = per_replica(self.active, buffer)
@@ -172,7 +199,10 @@ class Learner:
             self._optimiser.step()
             for name, buffer in self._buffers.items():
                 mask = per_replica(self.active, buffer)
-                self.parameters[name] += torch.where(mask, per_replica(self._rates, buffer) * buffer, 0.0)
+                change = buffer
+                if training.weight_decay is not None:
+                    change = buffer - per_replica(self._decays, buffer) * self.parameters[name]
+                self.parameters[name] += torch.where(mask, per_replica(rates, buffer) * change, 0.0)
         self.step += 1
 
     def decide(self, judged: Mapping[str, Float[Tensor, " replica"]]) -> None:
