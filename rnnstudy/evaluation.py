@@ -14,7 +14,7 @@ from rnnstudy.population import Population, PopulationBatch
 from rnnstudy.probes.probe import BackwardPass, Moment
 from rnnstudy.records import Reading
 from rnnstudy.tasks.task import Task
-from rnnstudy.unroll.reference import ReferenceEngine
+from rnnstudy.unroll.scaled import ScaledEngine
 from rnnstudy.unroll.trajectory import Engine
 
 MOST_NUMBERS_AT_ONCE = 2**25
@@ -75,17 +75,15 @@ def judge(learner: Learner, engine: Engine) -> dict[str, Float[Tensor, " replica
 
 
 def side_batch(population: Population, parameters: Parameters, sequences: int, device: torch.device) -> BackwardPass:
-    """Gradients through time on fixed sequences that no training step sees, in float64, by the reference engine.
+    """Gradients through time on fixed sequences that no training step sees, in float64, by the scaled engine.
 
     What is differentiated is the sum over sequences of the loss of the last supervised step alone, so that a
     trajectory's gradient is each sequence's own.
     """
     [batch] = population.fixed_batches("probe", sequences, device)
     double = {name: value.detach().double() for name, value in parameters.items()}
-    for value in double.values():
-        value.requires_grad_()
     outputs, trajectories = population.model.forward(
-        ReferenceEngine(), double, batch.inputs.double(), steps=batch.steps, observed=True
+        ScaledEngine(), double, batch.inputs.double(), steps=batch.steps, observed=True
     )
     batch.loss_of_last_step(population.task, outputs).sum().backward()
     return BackwardPass(trajectories, population.runs[0].cell.states, batch.last)

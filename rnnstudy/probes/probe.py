@@ -62,7 +62,7 @@ class Moment:
         parameters: the weights.
         before, after: the parameter gradients before and after clipping; empty outside training.
         through_time: the training batch's gradients; None outside training and where no probe asked for them.
-        side_batch: outside training, gradients through time, in float64 by the reference engine, of the loss at each
+        side_batch: outside training, gradients through time, in float64 by the scaled engine, of the loss at each
             sequence's last supervised step alone, on so many fixed sequences that no training step sees.
     """
 
