@@ -1,7 +1,7 @@
 """Judging networks on fixed sequences."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -48,14 +48,19 @@ def fixed_batches(
 def look(learner: Learner, stage: Literal["initial", "final"]) -> None:
     """Let every probe read the moment before the first or after the last update."""
     population = learner.population
-
-    @functools.cache
-    def side(sequences: int) -> BackwardPass:
-        return side_batch(population, learner.parameters, sequences, learner.device)
-
-    moment = Moment(stage, learner.step, learner.parameters, {}, {}, None, side)
+    moment = Moment(stage, learner.step, learner.parameters, {}, {}, None, side(learner), population.model.cell)
     for probe in population.runs[0].probes:
         learner.take(probe.read(moment), learner.stopped_at(), spacing=0)
+
+
+def side(learner: Learner) -> Callable[[int], BackwardPass]:
+    """The side batch of so many sequences at the learner's present weights, made once for all probes of a moment."""
+
+    @functools.cache
+    def made(sequences: int) -> BackwardPass:
+        return side_batch(learner.population, learner.parameters, sequences, learner.device)
+
+    return made
 
 
 def judge(learner: Learner, engine: Engine) -> dict[str, Float[Tensor, " replica"]]:
@@ -82,8 +87,12 @@ def side_batch(population: Population, parameters: Parameters, sequences: int, d
     """
     [batch] = population.fixed_batches("probe", sequences, device)
     double = {name: value.detach().double() for name, value in parameters.items()}
-    outputs, trajectories = population.model.forward(
-        ScaledEngine(), double, batch.inputs.double(), steps=batch.steps, observed=True
+    engine = ScaledEngine()
+    with torch.enable_grad():
+        outputs, trajectories = population.model.forward(
+            engine, double, batch.inputs.double(), steps=batch.steps, observed=True
+        )
+        batch.loss_of_last_step(population.task, outputs).sum().backward()
+    return BackwardPass(
+        trajectories, population.model.cell.states, batch.last, layers=engine.made, informative=batch.informative
     )
-    batch.loss_of_last_step(population.task, outputs).sum().backward()
-    return BackwardPass(trajectories, population.runs[0].cell.states, batch.last)

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell, Observe, Parameter, Parameters, State
+from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, State
 
 GATES = ("f", "i", "o", "C̃")
 
@@ -43,3 +43,13 @@ class LSTM(Cell):
         c = observe("c", torch.addcmul(forget * state["c"], store, candidate.tanh()))
         h = observe("h", show * c.tanh())
         return {"c": c, "h": h}
+
+    def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
+        pre_activation = torch.baddbmm(projected, before["h"], parameters["W_hh"])
+        forget, store, show, candidate = pre_activation.split(self.width, dim=-1)
+        gates = {"f": forget.sigmoid(), "i": store.sigmoid(), "o": show.sigmoid()}
+        return {
+            **{name: Bounded(values, 0.0, 1.0) for name, values in gates.items()},
+            "candidate": Bounded(candidate.tanh(), -1.0, 1.0),
+            "h": Bounded(after["h"], -1.0, 1.0),
+        }

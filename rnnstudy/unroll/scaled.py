@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell, Parameters, State
+from rnnstudy.cells.cell import Bounded, Cell, Parameters, State
 from rnnstudy.unroll.extended import NOTHING, Extended
 from rnnstudy.unroll.trajectory import Engine, Trajectory
 
@@ -32,6 +32,8 @@ class ScaledEngine(Engine):
 
     Needs a cell whose step treats every sequence of the batch on its own. Gradients of gradients are not to be had.
 
+    `made` holds the layers of the network that the engine unrolled last, lowest first.
+
     Source: the idea is that of frexp-scaled forward-backward recursions (Rabiner 1989, section V.A), applied to
     backpropagation through time.
     """
@@ -39,7 +41,7 @@ class ScaledEngine(Engine):
     name = "scaled"
 
     def __init__(self) -> None:
-        self._newest: ScaledTrajectory | None = None
+        self.made: list[ScaledTrajectory] = []
 
     def unroll(
         self,
@@ -52,7 +54,7 @@ class ScaledEngine(Engine):
         steps: Sequence[int] | None = None,
     ) -> "ScaledTrajectory":
         wanted = tuple(range(len(inputs))) if steps is None else tuple(sorted(set(steps)))
-        below = self._newest.way if self._newest is not None and self._newest.outputs is inputs else None
+        below = next((one.way for one in self.made if one.outputs is inputs), None)
         way = Way(cell, parameters, inputs, widths, wanted, observed, below)
         if torch.is_grad_enabled():
             # Without a parameter to be differentiated, this keeps the outputs connected to the way.
@@ -60,8 +62,10 @@ class ScaledEngine(Engine):
             outputs = _Unroll.apply(way, anchor, inputs, *parameters.values())
         else:
             outputs = way.forward(recorded=False)
-        self._newest = ScaledTrajectory(outputs, way)
-        return self._newest
+        # Only a layer below needs to be found again: a layer that reads anything else begins a new network.
+        trajectory = ScaledTrajectory(outputs, way)
+        self.made = [*self.made, trajectory] if below is not None else [trajectory]
+        return trajectory
 
 
 class ScaledTrajectory(Trajectory):
@@ -107,6 +111,10 @@ class ScaledTrajectory(Trajectory):
         self.way.require()
         return Extended(self.way.departing, self.way.exponent)
 
+    def values(self, state: str) -> Float[Tensor, "time replica batch width"]:
+        """s_1, …, s_T."""
+        return self.states(state)[1:]
+
     def states(self, state: str) -> Float[Tensor, "time replica batch width"]:
         """s_0, …, s_T: one more than there are steps."""
         return torch.stack([values[state] for values in self.way.states])
@@ -116,23 +124,39 @@ class ScaledTrajectory(Trajectory):
         """Units of each state, in the order in which Jacobians hold them."""
         return dict(self.way.widths)
 
-    def jacobians(self) -> Iterator[Float[Tensor, "replica batch states states_before"]]:
-        """∂s_t/∂s_{t−1} for t = 1..T, all states of the layer side by side in the order of `widths`.
+    def bounded(self) -> dict[str, Bounded]:
+        """What saturates, at all steps, with values (time, replica, batch, width): see `Cell.bounded`."""
+        way = self.way
+        with torch.no_grad():
+            projected = way.cell.project(way.parameters, way.input_rows())
+            before, after = way.rows_of(way.states[:-1]), way.rows_of(way.states[1:])
+            found = way.cell.bounded(way.parameters, projected, before, after)
+        return {name: Bounded(way.by_time(one.values), one.low, one.high) for name, one in found.items()}
+
+    def jacobians(self, backwards: bool = False) -> Iterator[Float[Tensor, "replica batch states states_before"]]:
+        """∂s_t/∂s_{t−1} for t = 1..T, or T..1; all states of the layer side by side in the order of `widths`.
 
         The states of step t are functions of those of the step before and of the layer's inputs, which are held fixed.
         """
         way, size = self.way, sum(self.way.widths.values())
         replicas, batch = way.inputs.shape[1:3]
         chunk = max(1, MOST_NUMBERS_IN_JACOBIANS // (replicas * batch * size * 4 * size))
-        for first in range(0, len(way.inputs), chunk):
-            yield from way.jacobians(first, min(first + chunk, len(way.inputs)))
+        chunks = range(0, len(way.inputs), chunk)
+        for first in reversed(chunks) if backwards else chunks:
+            found = way.jacobians(first, min(first + chunk, len(way.inputs)))
+            yield from reversed(found) if backwards else found
 
-    def parameter_gradients(
+    def parameter_gradients(self) -> dict[str, Extended]:
+        """dL/dθ for every parameter θ of the layer. Blocks (replica), within the parameter's shape."""
+        self.way.require()
+        return self.way.parameter_gradients()
+
+    def parameter_gradients_of(
         self, steps: Int[Tensor, "replica batch"], counted: Bool[Tensor, "replica batch"]
     ) -> dict[str, Extended]:
-        """What one step of each sequence adds to the parameters' gradients, for every parameter of the layer.
+        """What one step of each sequence adds to the parameters' gradients; blocks as in `parameter_gradients`.
 
-        `steps` says which, counted from 0, and `counted` where there is such a step. Blocks (replica).
+        `steps` says which step, counted from 0, and `counted` where there is one.
         """
         self.way.require()
         return self.way.parameter_gradients(steps.unsqueeze(0), counted.unsqueeze(0))
