@@ -28,7 +28,13 @@ def write_readings(path: Path, run: Mapping[str, Any], series: Mapping[str, Seri
     manifest = {
         "format": FORMAT,
         "run": run,
-        "axes": {"quantile": QUANTILES, "time": "counts from 1", "lag": "counts from 0", "length": "coordinates"},
+        "axes": {
+            "quantile": QUANTILES,
+            "time": "counts from 1",
+            "lag": "counts from 0",
+            "index": "counts from 0",
+            "length": "coordinates",
+        },
         "series": {
             name: {
                 "axes": one.axes,

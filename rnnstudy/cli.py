@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rnnstudy.catalogue import Kind
     from rnnstudy.run import Run
     from rnnstudy.sweep import Experiment
 
@@ -20,7 +21,7 @@ FOLDER = click.Path(path_type=Path)
 
 
 def which_runs(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument and options that say which runs of an experiment file are meant."""
+    """The options that say which runs of an experiment file are meant."""
     for option in (
         click.option("--only", metavar="KEY", multiple=True, help="Only the runs whose key begins so. Repeatable."),
         click.option(
@@ -37,7 +38,6 @@ def which_runs(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Seconds; minutes on a laptop; the published sizes.",
         ),
-        click.argument("file", type=FOLDER),
     ):
         command = option(command)
     return command
@@ -59,9 +59,21 @@ def app() -> None:
 
 
 @app.command("list")
+@click.argument("file", type=FOLDER, required=False)
+@click.option("--tasks", "kind", flag_value="tasks", help="What tasks there are; with FILE, also its own.")
+@click.option("--cells", "kind", flag_value="cells", help="What recurrences there are.")
+@click.option("--probes", "kind", flag_value="probes", help="What can be measured.")
 @which_runs
-def list_(file: Path, scale: str, settings: tuple[str, ...], only: tuple[str, ...]) -> None:
-    """Show what a sweep would run: key, name, state in the store, estimates of time and disk."""
+def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[str, ...], only: tuple[str, ...]) -> None:
+    """Show what a sweep would run: key, name, state in the store, estimates of time and disk.
+
+    Or, with --tasks, --cells or --probes, what there is to build runs from, one line each with its source.
+    """
+    if kind is not None:
+        _catalogue(kind, file)
+        return
+    if file is None:
+        raise click.UsageError("Missing argument 'FILE': an experiment file, or --tasks, --cells or --probes.")
     from rnnstudy import home, launch, tracking
     from rnnstudy.display import duration, list_table, size
 
@@ -80,6 +92,7 @@ def list_(file: Path, scale: str, settings: tuple[str, ...], only: tuple[str, ..
 
 
 @app.command()
+@click.argument("file", type=FOLDER)
 @which_runs
 @click.option("--workers", type=int, default=None, help="Worker processes. Default: one on a GPU, else one per core.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -151,6 +164,31 @@ def show(key: str) -> None:
     from rnnstudy.display import run_page
 
     _console().print(run_page(key, home.find()))
+
+
+@app.command()
+@click.argument("key")
+@click.argument("probe")
+@click.option("--set", "settings", metavar="FIELD=VALUE", multiple=True, help="Set a field of the probe. Repeatable.")
+@click.option("--file", type=FOLDER, help="The experiment file that defines the run's task or cell, or the probe.")
+def probe(key: str, probe: str, settings: tuple[str, ...], file: Path | None) -> None:
+    """Read one probe on a finished run's kept weights, and show its readings. KEY may be a beginning.
+
+    \b
+    rnnstudy list --probes
+    rnnstudy probe 3f2a LyapunovExponents --set sequences=8
+    """
+    from rnnstudy import catalogue, examine, home
+    from rnnstudy.sweep import load_experiment
+
+    if file is not None:
+        load_experiment(file)
+    wanted, console = catalogue.probe(probe, settings), _console()
+    found = examine.examine(key, wanted, home=home.find(file))
+    for table in examine.tables(found):
+        console.print(table)
+    if not found:
+        _say(console, f"{wanted!r} reads nothing of a network that is not being trained")
 
 
 @app.command()
@@ -234,6 +272,17 @@ def _runs(file: Path, scale: str, settings: Sequence[str], only: Sequence[str]) 
             hint = nearest(beginning, [run.key for run in runs]) or f"; rnnstudy list {file} shows them"
             raise SpecError(f"no run of {file} at scale {scale} has a key that begins with '{beginning}'{hint}")
     return experiment, [run for run in runs if not only or run.key.startswith(tuple(only))]
+
+
+def _catalogue(kind: "Kind", file: Path | None) -> None:
+    """Print what there is of a kind; what an experiment file defines, too."""
+    from rnnstudy import catalogue
+    from rnnstudy.sweep import load_experiment
+
+    if file is not None:
+        load_experiment(file)
+    for line in catalogue.lines(kind):
+        click.echo(line)
 
 
 def _repeated(option: str, values: Sequence[str]) -> list[str]:

@@ -50,7 +50,7 @@ def _parameters(run: Run) -> int:
 
 
 def _bytes(run: Run) -> float:
-    curves = sum(run.training.steps // probe.every for probe in run.probes if probe.observes)
+    curves = sum(probe.due(step) for probe in run.probes if probe.observes for step in range(run.training.steps))
     profile = run.task.steps * len(QUANTILES) * len(run.cell.states) * run.layers
     # Arrays compress to about two thirds; MLflow keeps at most 200 points of some ten curves at 244 bytes each.
     return 0.65 * 4 * (curves * profile + 10 * run.training.steps + _parameters(run)) + 10 * 200 * 244

@@ -1,7 +1,7 @@
 """Judging networks on fixed sequences."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ from rnnstudy.population import Population, PopulationBatch
 from rnnstudy.probes.probe import BackwardPass, Moment
 from rnnstudy.records import Reading
 from rnnstudy.tasks.task import Task
-from rnnstudy.unroll.reference import ReferenceEngine
+from rnnstudy.unroll.scaled import ScaledEngine
 from rnnstudy.unroll.trajectory import Engine
 
 MOST_NUMBERS_AT_ONCE = 2**25
@@ -48,14 +48,19 @@ def fixed_batches(
 def look(learner: Learner, stage: Literal["initial", "final"]) -> None:
     """Let every probe read the moment before the first or after the last update."""
     population = learner.population
-
-    @functools.cache
-    def side(sequences: int) -> BackwardPass:
-        return side_batch(population, learner.parameters, sequences, learner.device)
-
-    moment = Moment(stage, learner.step, learner.parameters, {}, {}, None, side)
+    moment = Moment(stage, learner.step, learner.parameters, {}, {}, None, side(learner), population.model.cell)
     for probe in population.runs[0].probes:
         learner.take(probe.read(moment), learner.stopped_at(), spacing=0)
+
+
+def side(learner: Learner) -> Callable[[int], BackwardPass]:
+    """The side batch of so many sequences at the learner's present weights, made once for all probes of a moment."""
+
+    @functools.cache
+    def made(sequences: int) -> BackwardPass:
+        return side_batch(learner.population, learner.parameters, sequences, learner.device)
+
+    return made
 
 
 def judge(learner: Learner, engine: Engine) -> dict[str, Float[Tensor, " replica"]]:
@@ -75,17 +80,19 @@ def judge(learner: Learner, engine: Engine) -> dict[str, Float[Tensor, " replica
 
 
 def side_batch(population: Population, parameters: Parameters, sequences: int, device: torch.device) -> BackwardPass:
-    """Gradients through time on fixed sequences that no training step sees, in float64, by the reference engine.
+    """Gradients through time on fixed sequences that no training step sees, in float64, by the scaled engine.
 
     What is differentiated is the sum over sequences of the loss of the last supervised step alone, so that a
     trajectory's gradient is each sequence's own.
     """
     [batch] = population.fixed_batches("probe", sequences, device)
     double = {name: value.detach().double() for name, value in parameters.items()}
-    for value in double.values():
-        value.requires_grad_()
-    outputs, trajectories = population.model.forward(
-        ReferenceEngine(), double, batch.inputs.double(), steps=batch.steps, observed=True
+    engine = ScaledEngine()
+    with torch.enable_grad():
+        outputs, trajectories = population.model.forward(
+            engine, double, batch.inputs.double(), steps=batch.steps, observed=True
+        )
+        batch.loss_of_last_step(population.task, outputs).sum().backward()
+    return BackwardPass(
+        trajectories, population.model.cell.states, batch.last, layers=engine.made, informative=batch.informative
     )
-    batch.loss_of_last_step(population.task, outputs).sum().backward()
-    return BackwardPass(trajectories, population.runs[0].cell.states, batch.last)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from rnnstudy.evaluation import evaluate, fixed_batches, judge, look
+from rnnstudy.evaluation import evaluate, fixed_batches, judge, look, side
 from rnnstudy.learner import Learner, Progress
 from rnnstudy.population import Population, populations
 from rnnstudy.probes.probe import BackwardPass, Moment
@@ -116,10 +116,12 @@ def _train(
         after = learner.clip(before)
         learner.take([Reading("learning/loss", loss, (), task.loss_unit), *penalty], learner.step, spacing=1)
         through_time = BackwardPass(trajectories, model.cell.states, batch.last, training.batch) if observed else None
-        moment = Moment("training", learner.step, learner.parameters, before, after, through_time)
+        moment = Moment(
+            "training", learner.step, learner.parameters, before, after, through_time, side(learner), model.cell
+        )
         for probe in probes:
             if probe.due(learner.step):
-                learner.take(probe.read(moment), learner.step, spacing=probe.every)
+                learner.take(probe.read(moment), learner.step, spacing=probe.spacing)
         learner.update(loss, before, after)
         checked = learner.step % training.check_every == 0 or learner.step == training.steps
         if checked:

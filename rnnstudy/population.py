@@ -35,6 +35,7 @@ class PopulationBatch:
         steps: the time indices, counted from 0, at which any sequence is supervised.
         targets, mask: (step, replica, batch, …), at those steps.
         last: index of each sequence's last supervised step.
+        informative: (time, replica, batch), where the inputs say what the answer depends on.
     """
 
     inputs: Float[Tensor, "time replica batch features"]
@@ -42,6 +43,7 @@ class PopulationBatch:
     targets: Shaped[Tensor, "step replica batch *outputs"]
     mask: Bool[Tensor, "step replica batch"]
     last: Int[Tensor, "replica batch"]
+    informative: Bool[Tensor, "time replica batch"]
 
     def loss(self, task: Task, outputs: Float[Tensor, "step replica batch outputs"]) -> Float[Tensor, "replica batch"]:
         """ℓ_b: the mean over the supervised steps of each sequence."""
@@ -186,6 +188,7 @@ class Population:
             targets=spread([batch.targets[rows] for batch in batches]),
             mask=spread([batch.mask[rows] for batch in batches]),
             last=torch.stack([last_supervised(batch.mask) for batch in batches])[slices].to(device),
+            informative=spread([batch.informative for batch in batches]),
         )
 
 

@@ -77,15 +77,21 @@ def override(runs: Sequence[Run], settings: Sequence[str]) -> list[Run]:
     specification as a whole, or an impossible value.
     """
     for setting in settings:
-        field, equals, text = setting.partition("=")
-        if not equals or not field:
-            raise SpecError(f"--set takes FIELD=VALUE, for example training.steps=500; not '{setting}'")
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = text
-        runs = [assign(run, field.strip(), value) for run in runs]
+        field, value = parsed(setting)
+        runs = [assign(run, field, value) for run in runs]
     return list({run.key: run for run in runs}.values())
+
+
+def parsed(setting: str) -> tuple[str, Any]:
+    """Field and value of a text such as `training.steps=500`. Raises `SpecError` for a text of another form."""
+    field, equals, text = setting.partition("=")
+    if not equals or not field:
+        raise SpecError(f"--set takes FIELD=VALUE, for example training.steps=500; not '{setting}'")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    return field.strip(), value
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The command line as a person meets it: what it prints, its exit codes, and what it leaves in the store."""
 
+import inspect
 import os
 import re
 import signal
@@ -17,11 +18,16 @@ import psutil
 import pytest
 import torch
 
-from rnnstudy import launch, results, trained
+from rnnstudy import examine, launch, results, trained
+from rnnstudy.cells.cell import Cell
+from rnnstudy.discovery import concrete
 from rnnstudy.home import Home
 from rnnstudy.loop import train
 from rnnstudy.population import Population
+from rnnstudy.probes import GradientThroughTime
+from rnnstudy.probes.probe import Probe
 from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.tasks.task import Task
 from rnnstudy.tracking import Store
 
 
@@ -138,6 +144,69 @@ def test_the_trained_network_that_load_gives_back_makes_the_recorded_error(
         error = (outputs.argmax(-1) != batch.targets[:, 0]).float().mean().item()
         recorded = results.load([run.key], home=place).runs.loc[run.key, "error"]
         assert error == pytest.approx(recorded, abs=1e-6)
+
+
+def test_a_probe_reads_of_the_kept_weights_what_it_read_in_the_run(
+    project_with_store: Path, rnnstudy: Callable[..., Any]
+) -> None:
+    project = project_with_store
+    assert rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1").returncode == 0
+    place = Home(project)
+    run = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)[-1]
+    loaded = results.load([run.key], home=place)
+    again = {one.name: one for one in examine.examine(run.key, GradientThroughTime(sequences=4), home=place)}
+    for name in ("profile/h_final", "profile/c_final_normalised"):
+        recorded = loaded.readings(name)["value"].to_numpy()
+        np.testing.assert_allclose(again[name].values[0].flatten().numpy(), recorded, atol=1e-5)
+
+    shown = rnnstudy("probe", run.key[:8], "GradientThroughTime", "--set", "sequences=4")
+    assert shown.returncode == 0, shown.stderr
+    ratio = loaded.runs.loc[run.key, "log10_ratio_final"]
+    assert re.search(rf"log10_ratio_final +{re.escape(f'{ratio:.4g}')} +log10", shown.stdout), shown.stdout
+    assert "profile/h_final (log10)" in shown.stdout
+    exponents = rnnstudy("probe", run.key, "LyapunovExponents")
+    assert "lyapunov/exponents_final (ln per step)" in exponents.stdout
+    assert "reads nothing" in rnnstudy("probe", run.key, "ParameterGradients").stdout
+
+
+OWN_PROBE = """
+
+from rnnstudy.probes.probe import Probe
+from rnnstudy.records import Reading
+
+
+class Largest(Probe):
+    \"\"\"The largest weight.\"\"\"
+
+    source = "here"
+
+    def read(self, moment):
+        return [Reading(moment.named("largest"), moment.parameters["W_hh"].flatten(1).amax(1))]
+"""
+
+
+def test_a_probe_of_ones_own_is_listed_and_read(project_with_store: Path, rnnstudy: Callable[..., Any]) -> None:
+    project = project_with_store
+    (project / "experiments" / "small.py").write_text(EXPERIMENT + OWN_PROBE)
+    assert rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1").returncode == 0
+    listed = rnnstudy("list", "experiments/small.py", "--probes")
+    assert re.search(r"^Largest +The largest weight\.  \[here\]$", listed.stdout, re.MULTILINE)
+    run = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)[0]
+    shown = rnnstudy("probe", run.key, "Largest", "--file", "experiments/small.py")
+    weights = trained.load(run.key, home=Home(project)).parameters["W_hh"]
+    assert f"{weights.max().item():.4g}" in shown.stdout, shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize(("kind", "base"), [("tasks", Task), ("cells", Cell), ("probes", Probe)])
+def test_list_tells_what_there_is_with_its_source(rnnstudy: Callable[..., Any], kind: str, base: type) -> None:
+    printed = rnnstudy("list", f"--{kind}").stdout.splitlines()
+    known = {cls.__name__: cls for cls in concrete(base) if cls.__module__.startswith("rnnstudy.")}
+    by_name = {line.split()[0]: line for line in printed}
+    assert set(known) <= set(by_name)
+    assert len(by_name) == len(printed)
+    for name, cls in known.items():
+        assert by_name[name].endswith(f"[{cls.source}]")
+        assert inspect.getdoc(cls).split()[0] in by_name[name]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -271,6 +340,12 @@ def test_offline_runs_come_in_by_sync(project: Path, rnnstudy: Callable[..., Any
         (("report", "quickstat"), "there is no report 'quickstat'"),
         (("swep",), "No such command 'swep'"),
         (("sweep",), "Missing argument 'FILE'"),
+        (("list",), "Missing argument 'FILE': an experiment file, or --tasks, --cells or --probes"),
+        (("probe", "0000", "Lyapunov"), "there is no probe 'Lyapunov'; did you mean 'LyapunovExponents'?"),
+        (("probe", "0000", "LyapunovExponents"), "no run in the store"),
+        (("probe", "0000", "LyapunovExponents", "--set", "sequence=3"), "has no field 'sequence'; did you mean"),
+        (("probe", "0000", "LyapunovExponents", "--set", "sequences=0"), "must be at least 1"),
+        (("probe", "0000"), "Missing argument 'PROBE'"),
         (("ui",), "there is no store"),
     ],
 )

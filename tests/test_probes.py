@@ -279,8 +279,8 @@ def test_a_probe_that_is_not_due_leaves_no_reading():
     assert last.series["gradient/global_before"].steps.tolist() == [0, 7, 14, 21]
 
 
-def test_the_side_batch_is_not_to_be_had_during_training():
+def test_a_moment_without_a_side_batch_says_so():
     population = Population((Run(task=TemporalOrder(length=12), cell=Elman(width=4)),))
     gradients = Moment("training", 0, population.initial_parameters(), {}, {}, None)
-    with pytest.raises(RuntimeError, match="before the first and after the last update"):
+    with pytest.raises(RuntimeError, match="has no side batch"):
         gradients.side_batch(4)

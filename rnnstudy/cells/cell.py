@@ -47,6 +47,15 @@ class Parameter:
         return "single bias" if block in self.single else self.role
 
 
+@dataclass(frozen=True)
+class Bounded:
+    """A quantity of a step, (replica, rows, width), that stays between `low` and `high`."""
+
+    values: Tensor
+    low: float
+    high: float
+
+
 class Cell(Spec):
     """A recurrence over `width` units.
 
@@ -95,3 +104,12 @@ class Cell(Spec):
         Every state passes through `observe` exactly once, where it is computed and before anything of the same step
         reads it; what `observe` returns is used from there on. So the gradient read there is the total derivative.
         """
+
+    def bounded(
+        self, parameters: Parameters, projected: Float[Tensor, "replica rows gates"], before: State, after: State
+    ) -> dict[str, Bounded]:
+        """What in a step lives between two bounds, and saturates near them: units and gates by name. None by default.
+
+        A step went from the states `before` to the states `after`; every row is a step of a sequence.
+        """
+        return {}

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell, Observe, Parameter, Parameters, State
+from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, State
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "linear": lambda a: a}
 
@@ -54,3 +54,7 @@ class Elman(Cell):
     def step(self, parameters: Parameters, projected: Tensor, state: State, observe: Observe) -> dict[str, Tensor]:
         activation = ACTIVATIONS[self.activation]
         return {"h": observe("h", activation(torch.baddbmm(projected, state["h"], parameters["W_hh"])))}
+
+    def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
+        bounds = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}.get(self.activation)
+        return {"h": Bounded(after["h"], *bounds)} if bounds else {}

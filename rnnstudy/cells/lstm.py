@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell, Observe, Parameter, Parameters, State
+from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, State
 
 GATES = ("f", "i", "o", "C̃")
 
@@ -58,3 +58,14 @@ class LSTM(Cell):
         scale = 2.0 if self.variant == "1997" else 1.0
         c = observe("c", torch.addcmul(state["c"], store, scale * (candidate / scale).tanh()))
         return {"c": c, "h": observe("h", show * (c / scale).tanh())}
+
+    def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
+        pre_activation = torch.baddbmm(projected, before["h"], parameters["W_hh"])
+        *gates, candidate = pre_activation.split(self.width, dim=-1)
+        names = ("f", "i", "o") if self.variant == "forget gate" else ("i", "o")
+        scale = 2.0 if self.variant == "1997" else 1.0
+        return {
+            **{name: Bounded(gate.sigmoid(), 0.0, 1.0) for name, gate in zip(names, gates, strict=True)},
+            "candidate": Bounded(scale * (candidate / scale).tanh(), -scale, scale),
+            "h": Bounded(after["h"], -1.0, 1.0),
+        }

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rnnstudy.probes.probe import BackwardPass, Moment, Probe, Stage, batch_quantiles
+from rnnstudy.probes.schedule import Every
 from rnnstudy.records import MEDIAN, Reading
 from rnnstudy.spec import at_least
 
@@ -39,7 +40,7 @@ class GradientThroughTime(Probe):
     source: ClassVar[str] = "Hochreiter 1991; Bengio et al. 1994; Pascanu et al. 2013, eq. 3-5"
     observes: ClassVar[bool] = True
 
-    every: Annotated[int, at_least(1)] = 10
+    every: Every = 10
     sequences: Annotated[int, at_least(1)] = 32
 
     def read(self, moment: Moment) -> list[Reading]:

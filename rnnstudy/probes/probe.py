@@ -1,18 +1,21 @@
 """What a probe is: something that reads a moment of training and changes nothing."""
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rnnstudy.cells.cell import Parameters
+from rnnstudy.cells.cell import Cell, Parameters
 from rnnstudy.optimisers.clipping import Gradients
+from rnnstudy.probes.schedule import Every, Schedule
 from rnnstudy.records import QUANTILES, Reading
-from rnnstudy.spec import Spec, at_least
+from rnnstudy.spec import Spec
+from rnnstudy.unroll.scaled import ScaledTrajectory
 from rnnstudy.unroll.trajectory import Trajectory
 
 Stage = Literal["initial", "training", "final"]
@@ -28,12 +31,17 @@ class BackwardPass:
         last: index, counted from 0, of the last supervised step of each sequence: τ_b − 1.
         scale: factor from the gradient of what was differentiated to that of one sequence's own loss (the batch size,
             where the mean over the batch was differentiated).
+        layers: on the side batch, the trajectories with all that the scaled engine keeps of them: forward states,
+            inputs' gradients, Jacobians; none for a training batch.
+        informative: on the side batch, where the inputs say what the answer depends on.
     """
 
     trajectories: Sequence[Trajectory]
     states: tuple[str, ...]
     last: Int[Tensor, "replica batch"]
     scale: float = 1.0
+    layers: Sequence[ScaledTrajectory] = ()
+    informative: Bool[Tensor, "time replica batch"] | None = None
 
     def labelled(self) -> list[tuple[str, Float[Tensor, "time replica batch"]]]:
         """(label, log10 ‖dℓ_b/ds_t‖) for every layer and state; labels are `h`, or `h_layer2` in a deeper network."""
@@ -47,9 +55,22 @@ class BackwardPass:
             for state in self.states
         ]
 
+    def until_last(self) -> Bool[Tensor, "time replica batch"]:
+        """The steps of the side batch up to each sequence's last supervised one: what the loss can depend on."""
+        time = len(self.layers[0].arriving().exponent)
+        return torch.arange(time, device=self.last.device)[:, None, None] <= self.last
 
-def _only_outside_training(sequences: int) -> BackwardPass:
-    raise RuntimeError("the side batch is read before the first and after the last update")
+    def labelled_layers(self) -> list[tuple[Callable[[str], str], ScaledTrajectory]]:
+        """For each layer of the side batch: what turns a name into the layer's label, and its trajectory."""
+        count = len(self.layers)
+        return [
+            (functools.partial(layer_label, layer=layer, layers=count), trajectory)
+            for layer, trajectory in enumerate(self.layers)
+        ]
+
+
+def _no_side_batch(sequences: int) -> BackwardPass:
+    raise RuntimeError("this moment has no side batch; rnnstudy.evaluation.side_batch makes one")
 
 
 @dataclass(frozen=True)
@@ -62,8 +83,9 @@ class Moment:
         parameters: the weights.
         before, after: the parameter gradients before and after clipping; empty outside training.
         through_time: the training batch's gradients; None outside training and where no probe asked for them.
-        side_batch: outside training, gradients through time, in float64 by the reference engine, of the loss at each
-            sequence's last supervised step alone, on so many fixed sequences that no training step sees.
+        side_batch: gradients through time, in float64 by the scaled engine, of the loss at each sequence's last
+            supervised step alone, on so many fixed sequences that no training step sees; computed when it is asked for.
+        cell: the recurrence of every layer.
     """
 
     stage: Stage
@@ -72,13 +94,27 @@ class Moment:
     before: Gradients
     after: Gradients
     through_time: BackwardPass | None
-    side_batch: Callable[[int], BackwardPass] = _only_outside_training
+    side_batch: Callable[[int], BackwardPass] = _no_side_batch
+    cell: Cell | None = None
+
+    def named(self, name: str) -> str:
+        """How a reading without a batch axis is called: `name` in training, a summary before and after it."""
+        return name if self.stage == "training" else f"summary/{name}_{self.stage}"
+
+    def scalar(self, group: str, name: str) -> str:
+        """As `named`, for one of a group of readings: `group/name` in training."""
+        return f"{group}/{name}" if self.stage == "training" else f"summary/{group}_{name}_{self.stage}"
+
+    def curve(self, name: str) -> str:
+        """How a reading with axes is called: `name` in training, with the stage appended before and after it."""
+        return name if self.stage == "training" else f"{name}_{self.stage}"
 
 
 class Probe(Spec):
-    """Something measured. It is read at the initial and final moment and every `every` updates in between.
+    """Something measured. It is read at the initial and final moment, and in between at every `every` updates.
 
-    A probe never changes training: the weights are bit-identical with and without it.
+    `every` may be a `Schedule` instead: `LogSpaced()`, or `StartAndEnd()` for none in between. A probe never changes
+    training: the weights are bit-identical with and without it.
     """
 
     source: ClassVar[str]
@@ -86,10 +122,16 @@ class Probe(Spec):
     observes: ClassVar[bool] = False
     """Whether its training readings need the training batch's gradients through time."""
 
-    every: Annotated[int, at_least(1)] = 1
+    every: Every = 1
 
     def due(self, step: int) -> bool:
-        return step % self.every == 0
+        """Whether the probe is read in training when so many updates have been made."""
+        return self.every.due(step) if isinstance(self.every, Schedule) else step % self.every == 0
+
+    @property
+    def spacing(self) -> int:
+        """Updates between two readings; 0 where they are not evenly spaced."""
+        return 0 if isinstance(self.every, Schedule) else self.every
 
     @abstractmethod
     def read(self, moment: Moment) -> list[Reading]:

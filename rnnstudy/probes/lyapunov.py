@@ -1,0 +1,62 @@
+"""Lyapunov exponents: how fast a small disturbance of the state grows or fades, in every direction."""
+
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rnnstudy.probes.probe import BackwardPass, Moment, Probe, batch_quantiles
+from rnnstudy.probes.schedule import Every, StartAndEnd
+from rnnstudy.records import MEDIAN, Reading
+from rnnstudy.spec import at_least
+from rnnstudy.unroll.scaled import ScaledTrajectory
+
+
+class LyapunovExponents(Probe):
+    """The Lyapunov spectrum of a network driven by the task's sequences, natural logarithm per step.
+
+    With J_t = ∂s_t/∂s_{t−1} for all states of a layer side by side (the LSTM's c and h together) and Q_0 = I,
+
+        Q_t R_t = J_t Q_{t−1}  (QR decomposition),   λ_i = 1/τ Σ_{t=1..τ} ln |R_t|_ii,
+
+    up to the last supervised step τ of each sequence, sorted in falling order. Σ λ_i is the mean ln |det J_t|. The
+    exponents are those of a finite time, transients included. A layer's inputs are held fixed.
+
+    Readings on `sequences` fixed sequences, quantiles over them: `lyapunov/exponents` over axes `quantile` and `index`
+    (largest first, from 0), `_initial` or `_final` appended outside training; `lyapunov_largest`, the median of the
+    largest (a summary outside training). Absent where a direction vanishes exactly. Unit: ln per step.
+
+    Source: Benettin et al. 1980 for the method; Engelken, Wolf & Abbott 2023 and Vogt et al. 2022 for recurrent nets.
+    """
+
+    source: ClassVar[str] = "Benettin et al. 1980; Vogt et al. 2022; Engelken et al. 2023"
+
+    every: Every = StartAndEnd()
+    sequences: Annotated[int, at_least(1)] = 4
+
+    def read(self, moment: Moment) -> list[Reading]:
+        batch, readings = moment.side_batch(self.sequences), []
+        for label, layer in batch.labelled_layers():
+            found = exponents(layer, batch).permute(2, 0, 1)
+            quantiles = batch_quantiles(found, torch.ones_like(found, dtype=torch.bool))
+            name = moment.curve(label("lyapunov/exponents"))
+            readings.append(Reading(name, quantiles, ("quantile", "index"), "ln per step"))
+            largest = moment.named(label("lyapunov_largest"))
+            readings.append(Reading(largest, quantiles[:, MEDIAN, 0], (), "ln per step"))
+        return readings
+
+
+def exponents(layer: ScaledTrajectory, batch: BackwardPass) -> Float[Tensor, "replica batch index"]:
+    """The exponents of every sequence, largest first."""
+    size = sum(layer.widths.values())
+    q = torch.eye(size, dtype=torch.float64, device=batch.last.device).expand(*batch.last.shape, size, size)
+    total = q.new_zeros(*batch.last.shape, size)
+    finite = torch.ones_like(batch.last, dtype=torch.bool)
+    for t, jacobian in enumerate(layer.jacobians()):
+        there = (t <= batch.last)[..., None]
+        finite = finite & jacobian.isfinite().flatten(2).all(2)
+        q, r = torch.linalg.qr(torch.where(finite[..., None, None], jacobian, 0.0) @ q)
+        total = total + torch.where(there, r.diagonal(dim1=-2, dim2=-1).abs().log(), 0.0)
+    known = torch.where(finite[..., None], total / (batch.last + 1)[..., None], torch.nan)
+    return known.sort(dim=-1, descending=True).values

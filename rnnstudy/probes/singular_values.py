@@ -1,0 +1,109 @@
+"""What the product of Jacobians does to a disturbance: its singular values, for the full state and for each path."""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rnnstudy.probes.probe import BackwardPass, Moment, Probe, batch_quantiles
+from rnnstudy.probes.schedule import Every, StartAndEnd
+from rnnstudy.records import Reading
+from rnnstudy.spec import at_least
+from rnnstudy.unroll.extended import LOG10_2, Extended
+from rnnstudy.unroll.scaled import ScaledTrajectory
+
+
+class SingularValues(Probe):
+    """log10 of the singular values of ∂s_τ/∂s_t, with τ the last supervised step, at lags τ − t = 1, 2, 4, ….
+
+    ∂s_τ/∂s_t = J_τ J_{τ−1} ⋯ J_{t+1}, with J_t = ∂s_t/∂s_{t−1} and s all states of a layer side by side: for the LSTM
+    the joint (c, h), each as a function of both of the step before (`joint`). For a cell with several states also each
+    one's own path, the product of the blocks ∂c_t/∂c_{t−1} with h_{t−1} held fixed (the cell path: for the LSTM
+    diag(f_t)) and ∂h_t/∂h_{t−1} with c_{t−1} held fixed (the hidden path): `c`, `h`. A layer's inputs are held fixed.
+
+    Readings on `sequences` fixed sequences, quantiles over them: `singular_values/joint` (or `/h` for a single state)
+    over axes `quantile`, `index` (largest first, from 0) and `lag`, in log10; `_initial` or `_final` appended outside
+    training. The longest lag is always among
+    them. The product is carried with an exponent of its own, so its size is unlimited; but a singular value below
+    10⁻¹² of the largest is rounding error in float64: it ranks lowest among the sequences, and is absent.
+
+    Source: Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013, equation 5; Pennington, Schoenholz & Ganguli
+    2017 for the spectrum.
+    """
+
+    source: ClassVar[str] = "Bengio et al. 1994; Pascanu et al. 2013, eq. 5; Pennington et al. 2017"
+
+    every: Every = StartAndEnd()
+    sequences: Annotated[int, at_least(1)] = 4
+
+    def read(self, moment: Moment) -> list[Reading]:
+        batch, readings = moment.side_batch(self.sequences), []
+        lags = powers_of_two(int(batch.last.max()))
+        coordinates = {"lag": tuple(float(lag) for lag in lags)}
+        for label, layer in batch.labelled_layers():
+            for path, found in spectra(layer, batch, lags).items():
+                flat = found.flatten(0, 1)
+                quantiles = batch_quantiles(flat, ~flat.isnan())
+                values = quantiles.unflatten(-1, found.shape[:2]).transpose(-1, -2)
+                name = moment.curve(f"singular_values/{label(path)}")
+                readings.append(Reading(name, values, ("quantile", "index", "lag"), "log10", coordinates))
+        return readings
+
+
+def powers_of_two(longest: int) -> list[int]:
+    """1, 2, 4, … and `longest`; at least 1."""
+    return sorted({2**k for k in range(max(1, longest).bit_length())} | {max(1, longest)})
+
+
+def paths(layer: ScaledTrajectory) -> dict[str, slice]:
+    """The paths of a layer and the part of its joint state that each runs through."""
+    widths = layer.widths
+    if len(widths) == 1:
+        return {name: slice(0, width) for name, width in widths.items()}
+    found, start = {"joint": slice(0, sum(widths.values()))}, 0
+    for name, width in widths.items():
+        found[name] = slice(start, start + width)
+        start += width
+    return found
+
+
+def spectra(layer: ScaledTrajectory, batch: BackwardPass, lags: Sequence[int]) -> dict[str, Tensor]:
+    """log10 of the singular values of ∂s_τ/∂s_{τ−lag} for each path, (lag, index, replica, batch); NaN for none."""
+    parts = paths(layer)
+    products: dict[str, Extended] = {}
+    found: dict[str, list[Tensor]] = {}
+    for path, part in parts.items():
+        size = part.stop - part.start
+        identity = torch.eye(size, dtype=torch.float64, device=batch.last.device).expand(*batch.last.shape, size, size)
+        products[path] = Extended.of(identity, 2)
+        found[path] = [identity.new_full((*batch.last.shape, size), torch.nan) for _ in lags]
+    time = len(layer.way.inputs)
+    for t, jacobian in zip(reversed(range(time)), layer.jacobians(backwards=True), strict=True):
+        lag = batch.last - t + 1
+        for path, part in parts.items():
+            products[path] = _extended_back(products[path], jacobian[..., part, part], lag >= 1)
+            for index, wanted in enumerate(lags):
+                if bool((lag == wanted).any()):
+                    values = log_singular_values(products[path])
+                    found[path][index] = torch.where((lag == wanted).unsqueeze(-1), values, found[path][index])
+    return {path: torch.stack(found[path]).permute(0, 3, 1, 2) for path in parts}
+
+
+def _extended_back(product: Extended, jacobian: Tensor, there: Tensor) -> Extended:
+    """The product with one more step back, for the sequences that are there."""
+    longer = Extended(product.mantissa @ jacobian, product.exponent).normalised()
+    return Extended(
+        torch.where(there[..., None, None], longer.mantissa, product.mantissa),
+        torch.where(there, longer.exponent, product.exponent),
+    )
+
+
+def log_singular_values(product: Extended) -> Float[Tensor, "replica batch index"]:
+    """log10, largest first; −inf below 10⁻¹² of the largest, NaN for a product that is not finite."""
+    finite = product.mantissa.isfinite().flatten(2).all(2)[..., None]
+    values = torch.linalg.svdvals(torch.where(finite[..., None], product.mantissa, 0.0))
+    known = values > 1e-12 * values[..., :1]
+    logs = values.log10() + (product.exponent.double() * LOG10_2).unsqueeze(-1)
+    return torch.where(known, logs, torch.where(finite, -torch.inf, torch.nan))
