@@ -355,10 +355,12 @@ class Way:
         # Each row comes `size` times, once for each unit vector.
         unit = torch.eye(size, dtype=self.inputs.dtype, device=self.inputs.device).repeat(count * batch, 1)
         at_states = self.split(unit.expand(replicas, -1, -1))
+        # A state that depends on the inputs alone (the hidden layer of a network with output recurrence) has no part.
+        depending = [name for name in self.widths if after[name].requires_grad]
         found = torch.autograd.grad(
-            [after[name] for name in self.widths],
+            [after[name] for name in depending],
             list(rows.values()),
-            [at_states[name] for name in self.widths],
+            [at_states[name] for name in depending],
             allow_unused=True,
         )
         whole = {
