@@ -187,7 +187,8 @@ class Largest(Probe):
 
 def test_a_probe_of_ones_own_is_listed_and_read(project_with_store: Path, rnnstudy: Callable[..., Any]) -> None:
     project = project_with_store
-    (project / "experiments" / "small.py").write_text(EXPERIMENT + OWN_PROBE)
+    path = project / "experiments" / "small.py"
+    path.write_text(path.read_text() + OWN_PROBE)
     assert rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1").returncode == 0
     listed = rnnstudy("list", "experiments/small.py", "--probes")
     assert re.search(r"^Largest +The largest weight\.  \[here\]$", listed.stdout, re.MULTILINE)
