@@ -1,6 +1,8 @@
 """MLflow's own UI over the store."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,10 +43,31 @@ def serve(place: Home, port: int) -> int:
         command += ["--default-artifact-root", store.artifacts.as_uri()]
     command += ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level=warning"]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
     process = subprocess.Popen(command, env=environment)
     try:
         return process.wait()
     except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
         return 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        _end(process.pid)
+
+
+def _end(pid: int) -> None:
+    """End a process and those it started: MLflow's server is a child of its command."""
+    import psutil
+
+    if not psutil.pid_exists(pid):
+        return
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.terminate()
+    _, left = psutil.wait_procs(family, timeout=10)
+    for one in left:
+        one.kill()

@@ -129,7 +129,12 @@ def judged(task, batch, outputs):
     return loss[0], {name: values[0] for name, values in task.measures(outputs, targets, mask).items()}
 
 
-@pytest.mark.parametrize("task", TASKS, ids=repr)
+def shown(task: Task) -> str:
+    """A test's name: the same in every process, so without the folder of the texts."""
+    return repr(task).replace(str(FOLDER), "")
+
+
+@pytest.mark.parametrize("task", TASKS, ids=shown)
 class TestContract:
     def test_a_batch_has_the_declared_shapes(self, task):
         batch = draw(task, 64)
@@ -371,7 +376,7 @@ def test_adding_judges_each_variant_by_its_own_rule(variant, deviation, error, w
         (CopyMemory(length=1000), 0.0204, 7 / 8),
         (CopyMemory(length=2000), 0.0103, 7 / 8),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_published_chance_levels(task, loss, error):
     assert task.chance.loss == pytest.approx(loss, abs=5e-5)

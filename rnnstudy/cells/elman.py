@@ -9,6 +9,17 @@ from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, S
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "linear": lambda a: a}
 
+SLOPES = {
+    "tanh": lambda h: 1 - h.square(),
+    "relu": lambda h: (h > 0).to(h.dtype),
+    "sigmoid": lambda h: h * (1 - h),
+    "linear": torch.ones_like,
+}
+"""φ′(a) as a function of h = φ(a)."""
+
+BOUNDS = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}
+"""What an activation stays between, where it stays between anything."""
+
 
 class Elman(Cell):
     """The vanilla RNN: the hidden layer reads the input and its own previous value.
@@ -29,6 +40,10 @@ class Elman(Cell):
         """max φ′."""
         return 0.25 if self.activation == "sigmoid" else 1.0
 
+    def slope(self, h: Tensor) -> Tensor:
+        """φ′ at each unit, from the value h = φ(a) that it has."""
+        return SLOPES[self.activation](h)
+
     def parameters(self, features: int, outputs: int) -> dict[str, Parameter]:
         return {
             "W_xh": Parameter("input", (features, self.width), ("h",)),
@@ -44,5 +59,4 @@ class Elman(Cell):
         return {"h": observe("h", activation(torch.baddbmm(projected, state["h"], parameters["W_hh"])))}
 
     def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
-        bounds = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}.get(self.activation)
-        return {"h": Bounded(after["h"], *bounds)} if bounds else {}
+        return {"h": Bounded(after["h"], *BOUNDS[self.activation])} if self.activation in BOUNDS else {}
