@@ -219,7 +219,7 @@ def test_probes_do_not_change_the_weights(cell):
         runs = [
             Run(
                 task=TemporalOrder(length=12), cell=cell, layers=2, seed=seed, probes=probes,
-                training=QUICK.replace(steps=12),
+                training=QUICK.replace(steps=5),
             )
             for seed in range(2)
         ]  # fmt: skip

@@ -17,6 +17,9 @@ SLOPES = {
 }
 """φ′(a) as a function of h = φ(a)."""
 
+BOUNDS = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}
+"""What an activation stays between, where it stays between anything."""
+
 
 class Elman(Cell):
     """The vanilla RNN: the hidden layer reads the input and its own previous value.
@@ -56,5 +59,4 @@ class Elman(Cell):
         return {"h": observe("h", activation(torch.baddbmm(projected, state["h"], parameters["W_hh"])))}
 
     def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
-        bounds = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}.get(self.activation)
-        return {"h": Bounded(after["h"], *bounds)} if bounds else {}
+        return {"h": Bounded(after["h"], *BOUNDS[self.activation])} if self.activation in BOUNDS else {}

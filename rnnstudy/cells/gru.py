@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell, Observe, Parameter, Parameters, State
+from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, State
 
 GATES = ("r", "z", "h̃")
 
@@ -48,3 +48,15 @@ class GRU(Cell):
         read, keep = (gates_of_x + gates_of_h).sigmoid().chunk(2, dim=-1)
         candidate = torch.addcmul(candidate_of_x, read, candidate_of_h + parameters["b_hn"].unsqueeze(1)).tanh()
         return {"h": observe("h", candidate + keep * (state["h"] - candidate))}
+
+    def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
+        of_x, of_h = projected, torch.bmm(before["h"], parameters["W_hh"])
+        (read_x, keep_x, candidate_x), (read_h, keep_h, candidate_h) = of_x.chunk(3, dim=-1), of_h.chunk(3, dim=-1)
+        read, keep = (read_x + read_h).sigmoid(), (keep_x + keep_h).sigmoid()
+        candidate = (candidate_x + read * (candidate_h + parameters["b_hn"].unsqueeze(1))).tanh()
+        return {
+            "r": Bounded(read, 0.0, 1.0),
+            "z": Bounded(keep, 0.0, 1.0),
+            "candidate": Bounded(candidate, -1.0, 1.0),
+            "h": Bounded(after["h"], -1.0, 1.0),
+        }

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell, Observe, Parameter, Parameters, State
-from rnnstudy.cells.elman import ACTIVATIONS
+from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, State
+from rnnstudy.cells.elman import ACTIVATIONS, BOUNDS
 
 FEEDBACK = {
     "linear": lambda o: o,
@@ -57,3 +57,6 @@ class Jordan(Cell):
         fed_back = FEEDBACK[self.feedback](state["o"])
         h = observe("h", ACTIVATIONS[self.activation](torch.baddbmm(projected, fed_back, parameters["W_oh"])))
         return {"h": h, "o": observe("o", torch.baddbmm(parameters["b_o"].unsqueeze(1), h, parameters["W_ho"]))}
+
+    def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
+        return {"h": Bounded(after["h"], *BOUNDS[self.activation])} if self.activation in BOUNDS else {}

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell, Observe, Parameter, Parameters, State
-from rnnstudy.cells.elman import ACTIVATIONS
+from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, State
+from rnnstudy.cells.elman import ACTIVATIONS, BOUNDS
 from rnnstudy.cells.jordan import FEEDBACK
 
 
@@ -50,3 +50,6 @@ class OutputRecurrent(Cell):
         from_hidden = torch.baddbmm(parameters["b_o"].unsqueeze(1), h, parameters["W_ho"])
         fed_back = FEEDBACK[self.feedback](state["o"])
         return {"h": h, "o": observe("o", torch.baddbmm(from_hidden, fed_back, parameters["W_oo"]))}
+
+    def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
+        return {"h": Bounded(after["h"], *BOUNDS[self.activation])} if self.activation in BOUNDS else {}

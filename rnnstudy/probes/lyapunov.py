@@ -12,6 +12,9 @@ from rnnstudy.records import MEDIAN, Reading
 from rnnstudy.spec import at_least
 from rnnstudy.unroll.scaled import ScaledTrajectory
 
+ROUNDING = 1e-14
+"""A direction that one step shrinks by this factor against the largest stretch has vanished: the rest is rounding."""
+
 
 class LyapunovExponents(Probe):
     """The Lyapunov spectrum of a network driven by the task's sequences, natural logarithm per step.
@@ -25,7 +28,8 @@ class LyapunovExponents(Probe):
 
     Readings on `sequences` fixed sequences, quantiles over them: `lyapunov/exponents` over axes `quantile` and `index`
     (largest first, from 0), `_initial` or `_final` appended outside training; `lyapunov_largest`, the median of the
-    largest (a summary outside training). Absent where a direction vanishes exactly. Unit: ln per step.
+    largest (a summary outside training). Unit: ln per step. Absent for directions that vanish in a step: a Jordan
+    network's Jacobian has only as many that do not as it has outputs.
 
     Source: Benettin et al. 1980 for the method; Engelken, Wolf & Abbott 2023 and Vogt et al. 2022 for recurrent nets.
     """
@@ -57,6 +61,8 @@ def exponents(layer: ScaledTrajectory, batch: BackwardPass) -> Float[Tensor, "re
         there = (t <= batch.last)[..., None]
         finite = finite & jacobian.isfinite().flatten(2).all(2)
         q, r = torch.linalg.qr(torch.where(finite[..., None, None], jacobian, 0.0) @ q)
-        total = total + torch.where(there, r.diagonal(dim1=-2, dim2=-1).abs().log(), 0.0)
+        stretch = r.diagonal(dim1=-2, dim2=-1).abs()
+        vanished = stretch < ROUNDING * stretch.amax(-1, keepdim=True)
+        total = total + torch.where(there, torch.where(vanished, 0.0, stretch).log(), 0.0)
     known = torch.where(finite[..., None], total / (batch.last + 1)[..., None], torch.nan)
     return known.sort(dim=-1, descending=True).values

@@ -19,7 +19,7 @@ class RecurrentSpectrum(Probe):
     blocks alone. The weights are read, no sequence is needed.
 
     Readings: `recurrent/W_hh_radius`, `recurrent/W_hh_largest_singular_value`; of a matrix with several blocks
-    `recurrent/W_hh_f_radius` and so on (the block C̃ is called candidate); before and after training
+    `recurrent/W_hh_f_radius` and so on (the blocks C̃ and h̃ are called candidate); before and after training
     `summary/recurrent_W_hh_radius_initial` and so on. Absent for weights that are not finite.
 
     Source: Pascanu, Mikolov & Bengio 2013, section 2.1 (code: RNN.py, rho_Whh).
@@ -56,5 +56,5 @@ def recurrent_blocks(moment: Moment) -> Iterator[tuple[str, Tensor]]:
             blocks = moment.parameters[label].detach().double().chunk(len(described.blocks), dim=-1)
             for block, values in zip(described.blocks, blocks, strict=True):
                 # Metric names take no combining characters.
-                plain = "candidate" if block == "C̃" else block
+                plain = "candidate" if block in ("C̃", "h̃") else block
                 yield label if len(blocks) == 1 else f"{label}_{plain}", values

@@ -288,10 +288,7 @@ class Way:
         before, gates, seen, after = graph
         at_states = self.split(arriving)
         sources = [*before.values(), gates, *seen.values()]
-        found = torch.autograd.grad(
-            [after[name] for name in self.widths], sources, [at_states[name] for name in self.widths], allow_unused=True
-        )
-        whole = [torch.zeros_like(source) if one is None else one for source, one in zip(sources, found, strict=True)]
+        whole = _vector_jacobian(after, sources, at_states)
         gradients = dict(zip(before, whole, strict=False))
         at_seen = dict(zip(seen, whole[len(before) + 1 :], strict=True))
         return at_seen, self.joined(gradients), whole[len(before)]
@@ -331,17 +328,8 @@ class Way:
             rows = {name: self._as_rows(value) for name, value in before.items()}
             after = self.cell.step(leaves, projected, rows, _unobserved)
         at_states = self.split(self._as_rows(arriving))
-        found = torch.autograd.grad(
-            [after[name] for name in self.widths],
-            list(leaves.values()),
-            [at_states[name] for name in self.widths],
-            allow_unused=True,
-        )
-        shared = shared.view(-1)
-        return {
-            name: Extended(torch.zeros_like(value) if one is None else one, shared)
-            for (name, value), one in zip(self.parameters.items(), found, strict=True)
-        }
+        found = _vector_jacobian(after, list(leaves.values()), at_states)
+        return {name: Extended(one, shared.view(-1)) for name, one in zip(leaves, found, strict=True)}
 
     def jacobians(self, first: int, last: int) -> list[Tensor]:
         """∂s_t/∂s_{t−1} of the steps with indices `first` to `last` (exclusive)."""
@@ -355,18 +343,7 @@ class Way:
         # Each row comes `size` times, once for each unit vector.
         unit = torch.eye(size, dtype=self.inputs.dtype, device=self.inputs.device).repeat(count * batch, 1)
         at_states = self.split(unit.expand(replicas, -1, -1))
-        # A state that depends on the inputs alone (the hidden layer of a network with output recurrence) has no part.
-        depending = [name for name in self.widths if after[name].requires_grad]
-        found = torch.autograd.grad(
-            [after[name] for name in depending],
-            list(rows.values()),
-            [at_states[name] for name in depending],
-            allow_unused=True,
-        )
-        whole = {
-            name: torch.zeros_like(value) if one is None else one
-            for (name, value), one in zip(rows.items(), found, strict=True)
-        }
+        whole = dict(zip(rows, _vector_jacobian(after, list(rows.values()), at_states), strict=True))
         return list(self.joined(whole).view(replicas, count, batch, size, size).unbind(1))
 
     def _repeated(self, states: Sequence[dict[str, Tensor]], times: int) -> dict[str, Tensor]:
@@ -408,6 +385,17 @@ class Way:
                 for name, width in self.widths.items()
             }
         )
+
+
+def _vector_jacobian(results: State, sources: Sequence[Tensor], at_results: State) -> list[Tensor]:
+    """(∂results/∂sources)ᵀ at_results, for each source; zeros where no result depends on it."""
+    dependent = [name for name, value in results.items() if value.requires_grad]
+    if not dependent:
+        return [torch.zeros_like(source) for source in sources]
+    found = torch.autograd.grad(
+        [results[name] for name in dependent], sources, [at_results[name] for name in dependent], allow_unused=True
+    )
+    return [torch.zeros_like(source) if one is None else one for source, one in zip(sources, found, strict=True)]
 
 
 class _Unroll(torch.autograd.Function):
