@@ -117,6 +117,8 @@ def sweep(
     from rnnstudy import home, launch, tracking
     from rnnstudy.display import SweepDisplay, duration, summary_table
     from rnnstudy.loop import resolve_device
+    from rnnstudy.offline import OfflineTracker
+    from rnnstudy.stored import SweepInfo
 
     if workers is not None:
         launch.require_workers(workers)
@@ -128,8 +130,8 @@ def sweep(
     place, console = home.find(experiment.path), _console()
     count = workers or launch.default_workers(device)
     command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *_repeated("--set", settings)])
-    info = tracking.SweepInfo(experiment.name, experiment_file=str(file), command=command, engine="reference")
-    tracker = tracking.OfflineTracker(offline, info) if offline else tracking.open_store(place, info)
+    info = SweepInfo(experiment.name, experiment_file=str(file), command=command, engine="reference")
+    tracker = OfflineTracker(offline, info) if offline else tracking.open_store(place, info)
     if mended := tracker.mend():
         _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
     if rerun:
@@ -230,9 +232,10 @@ def report(names: Sequence[str]) -> None:
 @click.argument("folders", nargs=-1, required=True, type=FOLDER)
 def sync(folders: Sequence[Path]) -> None:
     """Bring runs that were written with --offline into the store. Doing it twice changes nothing."""
-    from rnnstudy import home, tracking
+    from rnnstudy import home
+    from rnnstudy.offline import sync as bring_in
 
-    done = tracking.sync(folders, home.find())
+    done = bring_in(folders, home.find())
     _say(
         _console(),
         f"{len(done.added)} runs added, {len(done.updated)} brought further, {len(done.unchanged)} unchanged",

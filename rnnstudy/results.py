@@ -24,7 +24,8 @@ from rnnstudy.home import Home
 from rnnstudy.records import QUANTILES, Record, Series
 from rnnstudy.run import Run, names
 from rnnstudy.spec import SpecError, nearest
-from rnnstudy.tracking import COMPLETE, Store, StoredRun, describe, run_header
+from rnnstudy.stored import COMPLETE, StoredRun, describe, run_header
+from rnnstudy.tracking import Store
 
 SHORT = ("task", "cell", "length", "width", "layers", "seed", "learning_rate")
 """Columns that every run has, beside the dotted paths of its specification."""

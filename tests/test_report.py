@@ -15,8 +15,9 @@ from rnnstudy.home import Home
 from rnnstudy.loop import train
 from rnnstudy.run import Run, names
 from rnnstudy.spec import SpecError
+from rnnstudy.stored import SweepInfo
 from rnnstudy.sweep import Scale, load_experiment
-from rnnstudy.tracking import SweepInfo, open_store
+from rnnstudy.tracking import open_store
 
 PROJECT = Path(__file__).parents[1]
 

@@ -15,8 +15,9 @@ from rnnstudy.records import QUANTILES, Outcome, Record, Series
 from rnnstudy.results import Results, artifact, find, from_records, load, runs_table, stored
 from rnnstudy.run import Run, Training, names
 from rnnstudy.spec import SpecError, flatten
+from rnnstudy.stored import SweepInfo, describe, run_header
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracking import SweepInfo, describe, open_store, run_header
+from rnnstudy.tracking import open_store
 
 LENGTHS = {"length": (20.0, 40.0, 80.0)}
 

@@ -20,13 +20,15 @@ from rnnstudy.arrays import READINGS, WEIGHTS, read_manifest, read_series, read_
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.decimation import points_of, scheduled, summary_points, thinned
 from rnnstudy.home import Home
+from rnnstudy.offline import OfflineTracker, sync
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.records import MEDIAN, Outcome, Record, Series
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
+from rnnstudy.stored import SweepInfo
 from rnnstudy.tasks import TemporalOrder
 from rnnstudy.tracker import Tracker
-from rnnstudy.tracking import MlflowTracker, OfflineTracker, Store, SweepInfo, open_store, sync
+from rnnstudy.tracking import MlflowTracker, Store, open_store
 
 STEPS = 400
 INFO = SweepInfo("toy", "experiments/toy.py", "rnnstudy sweep experiments/toy.py", "reference", "sweep-1")
@@ -457,7 +459,8 @@ def test_importing_is_cheap_and_offline_needs_neither_mlflow_nor_pandas(tmp_path
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from rnnstudy.tracking import OfflineTracker, SweepInfo
+from rnnstudy.offline import OfflineTracker
+from rnnstudy.stored import SweepInfo
 blocked = [name for name in ("mlflow", "pandas", "sqlalchemy", "alembic") if name in sys.modules]
 assert not blocked, blocked
 class Refuse:

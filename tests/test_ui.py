@@ -14,8 +14,9 @@ from rnnstudy.home import Home
 from rnnstudy.records import Outcome, Record
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
+from rnnstudy.stored import SweepInfo
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracking import SweepInfo, open_store
+from rnnstudy.tracking import open_store
 from rnnstudy.ui import serve
 
 

@@ -1,0 +1,201 @@
+"""Runs kept in a folder of files where no store can be reached, and `sync`, which brings them in later."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rnnstudy.arrays import READINGS, WEIGHTS
+from rnnstudy.decimation import Point
+from rnnstudy.home import Home
+from rnnstudy.records import Record, State
+from rnnstudy.run import Run
+from rnnstudy.spec import SpecError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
+
+from rnnstudy.stored import (
+    COMPLETE,
+    Description,
+    OpenRun,
+    StoredRun,
+    SweepInfo,
+    describe,
+    ending_tags,
+    process_tags,
+    require_folder,
+    state_of,
+    write_arrays,
+)
+from rnnstudy.tracking import Store, experiment_tags
+
+
+class OfflineTracker:
+    """Keeps the same records in files, one folder for each run, where no store can be reached (see `tracker.Tracker`).
+
+    `<folder>/<key>/`: `run.json` says what it is, `points.jsonl` gets a line for each record, `readings.npz` and
+    `weights.npz` come at the end, `ending.json` last. Needs neither MLflow nor pandas. `sync` brings the runs in.
+    """
+
+    def __init__(self, folder: Path, info: SweepInfo) -> None:
+        require_folder(folder)
+        self.folder = folder
+        self.info = info
+        self._tags = info.tags()
+        self._open: dict[str, OpenRun] = {}
+
+    def finished(self) -> dict[str, StoredRun]:
+        return {run.key: run for run in map(_stored_offline, _offline_runs(self.folder)) if run.state in COMPLETE}
+
+    def states(self, keys: Iterable[str]) -> dict[str, State]:
+        known = {run.key: run for run in map(_stored_offline, _offline_runs(self.folder))}
+        return {key: known[key].state if key in known else "absent" for key in keys}
+
+    def forget(self, keys: Iterable[str]) -> int:
+        doomed = [folder for folder in (self.folder / key for key in set(keys)) if (folder / "run.json").exists()]
+        for folder in doomed:
+            (folder / "run.json").unlink()
+            shutil.rmtree(folder)
+        return len(doomed)
+
+    def mend(self) -> int:
+        """Nothing to do: a folder without `ending.json` is a run that was interrupted."""
+        return 0
+
+    def begin(self, run: Run, name: str) -> None:
+        folder = self.folder / run.key
+        if _ending_of(folder).get("rnnstudy.outcome") in COMPLETE:
+            self.forget([run.key])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "ending.json").unlink(missing_ok=True)
+        opened = OpenRun(describe(run, name, self.info.experiment, self._tags), str(folder))
+        whole = _points_in(folder)
+        opened.fresh(whole)
+        # Rewritten without the line that a kill may have cut.
+        _write_text(folder / "points.jsonl", "".join(_line([point]) for point in whole))
+        _write_text(folder / "run.json", json.dumps(dataclasses.asdict(opened.description), indent=1))
+        self._open[run.key] = opened
+
+    def write(self, record: Record) -> None:
+        opened = self._open[record.key]
+        folder = Path(opened.identity)
+        points = opened.points(record)
+        if points:
+            with (folder / "points.jsonl").open("a", encoding="utf-8") as file:
+                file.write(_line(points))
+        if record.outcome is not None:
+            write_arrays(folder, opened.description, record)
+            ending = {"tags": ending_tags(record.outcome), "time": record.time}
+            _write_text(folder / "ending.json", json.dumps(ending, indent=1))
+            del self._open[record.key]
+
+    def interrupt(self, key: str) -> None:
+        """A run without `ending.json` counts as interrupted."""
+        self._open.pop(key, None)
+
+    def close(self) -> None:
+        """Nothing to do: each record is in its file at once."""
+
+
+def _line(points: Sequence[Point]) -> str:
+    return json.dumps([list(point) for point in points]) + "\n"
+
+
+def _points_in(folder: Path) -> list[Point]:
+    """The points of a run that was tracked offline; a last line that was cut by a kill is left out."""
+    path = folder / "points.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [Point(metric, step, value, time) for line in lines for metric, step, value, time in json.loads(line)]
+
+
+def _write_text(path: Path, text: str) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _ending_of(folder: Path) -> dict[str, str]:
+    """The tags that a run tracked offline ended with; none when it has not."""
+    path = folder / "ending.json"
+    return json.loads(path.read_text(encoding="utf-8"))["tags"] if path.exists() else {}
+
+
+def _offline_runs(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/run.json"))
+
+
+def _description_in(folder: Path) -> Description:
+    try:
+        return Description(**json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise SpecError(f"{folder / 'run.json'} is not a run that was tracked offline ({error})") from None
+
+
+def _stored_offline(folder: Path) -> StoredRun:
+    described = _description_in(folder)
+    tags = {**described.tags, "rnnstudy.outcome": "interrupted", **_ending_of(folder)}
+    return StoredRun(described.key, described.name, described.experiment, state_of(tags), tags, str(folder))
+
+
+@dataclasses.dataclass(frozen=True)
+class SyncReport:
+    """What `sync` did: the keys it added, those it brought further, and those that the store already had."""
+
+    added: tuple[str, ...]
+    updated: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+
+def sync(folders: Iterable[Path], home: Home) -> SyncReport:
+    """Bring runs that were tracked offline into the store of `home`. A second time changes nothing.
+
+    Runs that have not ended come in as interrupted. Runs that are complete in the store with the same probes, and runs
+    that are being written at this moment, are left alone. Raises `SpecError` for a folder that holds no runs.
+    """
+    found = []
+    for folder in folders:
+        runs = _offline_runs(folder)
+        if not runs:
+            raise SpecError(f"{folder} holds no runs; name the folder that the offline sweep wrote")
+        found += [(run, _description_in(run)) for run in runs]
+    store = Store(home)
+    store.require_writable()
+    store.mend()
+    done: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": []}
+    for run_folder, described in found:
+        done[_sync_one(store, run_folder, described)].append(described.key)
+    return SyncReport(**{how: tuple(keys) for how, keys in done.items()})
+
+
+def _sync_one(store: Store, folder: Path, described: Description) -> str:
+    ending, points = _ending_of(folder), _points_in(folder)
+    for known in store.runs(described.key):
+        covered = all(probe in known.probes for probe in json.loads(described.tags["rnnstudy.probes"]))
+        if known.state == "running" or (known.state in COMPLETE and covered):
+            return "unchanged"
+    present = store.unfinished(described)
+    if present is not None and not _brings_more(store, present, ending, points):
+        return "unchanged"
+    info = SweepInfo(described.experiment, described.tags.get("mlflow.source.name", ""))
+    # While it is being brought in, the run belongs to this process, so that it can be mended; then to its own again.
+    borrowed = dataclasses.replace(described, tags={**described.tags, **process_tags()})
+    opened = store.start(borrowed, store.experiment(described.experiment, experiment_tags(info)))
+    opened.buffer += opened.fresh(points)
+    files = [path for path in (folder / READINGS, folder / WEIGHTS) if ending and path.exists()]
+    tags = {**described.tags, "rnnstudy.outcome": "interrupted", **ending}
+    store.end(opened, tags, files, max((point.time for point in points), default=0) / 1000)
+    return "added" if present is None else "updated"
+
+
+def _brings_more(store: Store, present: "MlflowRun", ending: Mapping[str, str], points: Sequence[Point]) -> bool:
+    """Whether an offline run has an ending or points that the store's run has not."""
+    if ending and ending.get("rnnstudy.outcome") != state_of(present.data.tags):
+        return True
+    sent = store.sent(present)
+    return any(point.step not in sent.get(point.metric, ()) for point in points)
