@@ -65,7 +65,9 @@ class SweepDisplay:
             self._console.print(f"training {described(task.runs)}, {steps} steps at most")
 
     def progressed(self, task: worker.Task, progress: TrainingProgress) -> None:
-        state = f"loss {progress.loss:.3g}  best error {progress.error:.3g}  {progress.active} training"
+        checked = progress.loss == progress.loss or progress.active == 0
+        state = f"loss {progress.loss:.3g}  best error {progress.error:.3g}" if checked else ""
+        state += f"  {progress.active} training"
         self._each.update(self._bars[id(task)], completed=progress.step, state=state)
         self._shares[id(task)] = progress.step / progress.steps
         self._all.update(self._overall, left=self._time_left())

@@ -1,7 +1,9 @@
 """The state of a population in training: weights, update rule, masks, decisions, readings. What a checkpoint holds."""
 
+import dataclasses
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from rnnstudy.history import History
 from rnnstudy.optimisers.clipping import Gradients, global_norms, per_replica
 from rnnstudy.population import Population
 from rnnstudy.records import Outcome, Reading, Record
+from rnnstudy.run import Training
+from rnnstudy.unroll.trajectory import Trajectory
 
 NEVER = -1
 SUMMARY = "summary/"
@@ -26,9 +30,9 @@ class Progress:
 
     Attributes:
         step, steps: updates made, and most updates.
-        active: replicas still training.
-        loss: median over the active replicas of the newest training loss; NaN where none is active.
-        error: smallest validation error over all replicas.
+        active: replicas still training at the last check.
+        loss: median over the active replicas of the training loss then; NaN before the first check.
+        error: smallest validation error over all replicas then.
     """
 
     step: int
@@ -59,6 +63,8 @@ class Learner:
             dtype=torch.float64,
             device=device,
         )
+        self._decays = self._of_each(lambda one: one.weight_decay.strength if one.weight_decay else 0.0)
+        self._strengths = self._of_each(lambda one: one.omega.strength if one.omega else 0.0)
         self.active: Bool[Tensor, " replica"] = torch.ones(replicas, dtype=torch.bool, device=device)
         self._diverged_at = torch.full((replicas,), NEVER, device=device)
         # Decisions are taken on the host, at checks.
@@ -66,12 +72,17 @@ class Learner:
         self._passes = torch.zeros(replicas, dtype=torch.long)
         self._solved_at = torch.full((replicas,), NEVER)
         self._any_active = True
+        self._at_last_check = Progress(0, population.training.steps, replicas, math.nan, math.nan)
         self.history = History(population.keys)
         self.handed_on = 0
         self.summary: dict[str, Tensor] = {}
         self.seconds_each = 0.0
         self._seconds_before = 0.0
         self._started = time.monotonic()
+
+    def _of_each(self, number: Callable[[Training], float]) -> Float[Tensor, " replica"]:
+        """A number of each replica's training."""
+        return torch.tensor([number(run.training) for run in self.population.runs], device=self.device)
 
     @staticmethod
     def begin(population: Population, device: torch.device) -> "Learner":
@@ -148,6 +159,23 @@ class Learner:
             for name, value in self.parameters.items()
         }
 
+    def regularise(self, gradients: Gradients, trajectories: Sequence[Trajectory]) -> tuple[Gradients, list[Reading]]:
+        """The gradients with strength · ∂⁺Omega/∂W_hh added, and as readings Omega and the share that counts in it.
+
+        The trajectories are the observed ones of the backward pass that gave the gradients.
+        """
+        model, rule = self.population.model, self.population.training.omega
+        if rule is None:
+            return gradients, []
+        added, readings = dict(gradients), []
+        for layer, trajectory in enumerate(trajectories):
+            name = model.label("W_hh", layer)
+            term = rule.term(model.cell, self.parameters[name], trajectory.values("h"), trajectory.gradient("h"))
+            added[name] = gradients[name] + per_replica(self._strengths, term.gradient) * term.gradient
+            readings.append(Reading(f"learning/{model.label('omega', layer)}", term.value, (), ""))
+            readings.append(Reading(f"learning/{model.label('omega_live', layer)}", term.live, (), "share"))
+        return added, readings
+
     def clip(self, gradients: Gradients) -> Gradients:
         """The gradients after each replica's clipping rule."""
         rule = self.population.training.clip
@@ -161,6 +189,8 @@ class Learner:
         finite = loss.detach().isfinite() & global_norms(before).isfinite()
         self._diverged_at = torch.where(self.active & ~finite, self.step, self._diverged_at)
         self.active = self.active & finite
+        training = self.population.training
+        rates = self._rates * training.schedule.factor(self.step, training.steps)
         with torch.no_grad():
             for name, buffer in self._buffers.items():
                 mask = per_replica(self.active, buffer)
@@ -169,7 +199,10 @@ class Learner:
             self._optimiser.step()
             for name, buffer in self._buffers.items():
                 mask = per_replica(self.active, buffer)
-                self.parameters[name] += torch.where(mask, per_replica(self._rates, buffer) * buffer, 0.0)
+                change = buffer
+                if training.weight_decay is not None:
+                    change = buffer - per_replica(self._decays, buffer) * self.parameters[name]
+                self.parameters[name] += torch.where(mask, per_replica(rates, buffer) * change, 0.0)
         self.step += 1
 
     def decide(self, judged: Mapping[str, Float[Tensor, " replica"]]) -> None:
@@ -190,6 +223,7 @@ class Learner:
             self._ended_at = torch.where(twice, self.step, self._ended_at)
             self.active = self.active & ~twice.to(self.device)
         self._any_active = bool(self.active.any())
+        self._at_last_check = self._progress(self.active.cpu(), judged["error"])
 
     def stopped_at(self) -> Int[Tensor, " replica"]:
         """Updates that each replica has made: up to where it solved or diverged, otherwise all."""
@@ -226,16 +260,16 @@ class Learner:
         self.complete = True
 
     def progress(self) -> Progress:
-        """For a display, after a check."""
-        active = self.active.cpu()
-        loss, error = self.history.last("learning/loss"), self.history.last("learning/error")
-        assert loss is not None
-        assert error is not None
+        """For a display: the step, and the numbers of the last check. The host does not wait for the device."""
+        return dataclasses.replace(self._at_last_check, step=self.step)
+
+    def _progress(self, active: Tensor, error: Tensor) -> Progress:
+        loss = self.history.last("learning/loss")
         return Progress(
             step=self.step,
             steps=self.population.training.steps,
             active=int(active.sum()),
-            loss=float(loss[active].nanmedian()) if active.any() else float("nan"),
+            loss=float(loss[active].nanmedian()) if loss is not None and active.any() else math.nan,
             error=float(error.nan_to_num(nan=torch.inf).min()),
         )
 

@@ -18,6 +18,9 @@ from rnnstudy.spec import SpecError
 from rnnstudy.unroll.reference import ReferenceEngine
 from rnnstudy.unroll.trajectory import Engine
 
+PROGRESS_EVERY = 10
+"""Updates between two reports of progress."""
+
 
 def train(
     runs: Population | Run | Sequence[Run],
@@ -37,13 +40,13 @@ def train(
     Args:
         runs: a population, a run, or runs.
         device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:1`.
-        engine: how cells run over time; the reference engine when None.
+        engine: how cells run over time; the reference engine when None, and for runs that the engine does not serve.
         checkpoint: file to resume from, where it exists, and to save to, for one population. A record is yielded only
             after the checkpoint that contains it is on disk; without a file, at once.
         resume: another file to resume from, which may hold more runs than these.
         checkpoint_seconds: least time between two checkpoints.
         stop: asked before each update; when true, a checkpoint is saved and the records end without an outcome.
-        progress: told where the population stands, after each check.
+        progress: told now and then where the population stands.
 
     Raises:
         SpecError: for a checkpoint with runs that are not one population, a damaged checkpoint, or a device that is
@@ -53,7 +56,6 @@ def train(
     if checkpoint is not None and len(groups) > 1:
         raise SpecError("a checkpoint belongs to one population; these runs cannot train together")
     where = resolve_device(device)
-    chosen = engine or ReferenceEngine()
 
     def records() -> Iterator[Record]:
         for population in groups:
@@ -63,10 +65,20 @@ def train(
                 or Learner.begin(population, where)
             )
             with denormals_flushed():
-                yield from _train(learner, chosen, Saving(checkpoint, checkpoint_seconds), stop, progress)
+                yield from _train(
+                    learner, serving(engine, population), Saving(checkpoint, checkpoint_seconds), stop, progress
+                )
 
     # A generator of its own, so that what is wrong is told by the call and not by the first record.
     return records()
+
+
+def serving(engine: Engine | None, population: Population) -> Engine:
+    """The engine that trains the population from its first step to its last: `engine` where it serves the population's
+    cell and training methods, otherwise the reference engine."""
+    if engine is not None and engine.serves(population.model.cell, population.training.needs):
+        return engine
+    return ReferenceEngine()
 
 
 def _train(
@@ -90,24 +102,31 @@ def _train(
             yield from saving.now(learner)
             return
         batch = next(batches)
-        observed = any(probe.observes and probe.due(learner.step) for probe in probes)
+        observed = bool(training.omega) or any(probe.observes and probe.due(learner.step) for probe in probes)
         outputs, trajectories = model.forward(
-            engine, learner.parameters, batch.inputs, steps=batch.steps, observed=observed
+            engine,
+            learner.parameters,
+            batch.inputs,
+            steps=batch.steps,
+            observed=observed,
+            cuts=population.cuts(learner.step, batch),
         )
         loss = batch.loss(task, outputs).mean(-1)
-        before = learner.backward(loss)
+        before, penalty = learner.regularise(learner.backward(loss), trajectories)
         after = learner.clip(before)
-        learner.take([Reading("learning/loss", loss, (), task.loss_unit)], learner.step, spacing=1)
+        learner.take([Reading("learning/loss", loss, (), task.loss_unit), *penalty], learner.step, spacing=1)
         through_time = BackwardPass(trajectories, model.cell.states, batch.last, training.batch) if observed else None
         moment = Moment("training", learner.step, learner.parameters, before, after, through_time)
         for probe in probes:
             if probe.due(learner.step):
                 learner.take(probe.read(moment), learner.step, spacing=probe.every)
         learner.update(loss, before, after)
-        if learner.step % training.check_every == 0 or learner.step == training.steps:
+        checked = learner.step % training.check_every == 0 or learner.step == training.steps
+        if checked:
             learner.decide(evaluate(population, engine, learner.parameters, validation, task))
-            progress(learner.progress())
             yield from saving.when_due(learner)
+        if checked or learner.step % PROGRESS_EVERY == 0:
+            progress(learner.progress())
 
     if not learner.complete:
         look(learner, "final")

@@ -11,7 +11,7 @@ from rnnstudy.cells.cell import Cell, Parameter, Parameters
 from rnnstudy.cells.initialisation import Initialisation
 from rnnstudy.probes.probe import layer_label
 from rnnstudy.tasks.task import Task
-from rnnstudy.unroll.trajectory import Engine, Trajectory
+from rnnstudy.unroll.trajectory import Cuts, Engine, Trajectory
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ class Model:
             "b_o": Parameter("readout bias", (self.outputs,), ("o",)),
         }
 
+    def label(self, name: str, layer: int) -> str:
+        """`name` as it is called in this network: `W_hh`, or `W_hh_layer2` in the second of several layers."""
+        return layer_label(name, layer, self.layers)
+
+    def own(self, parameters: Parameters, layer: int) -> dict[str, Tensor]:
+        """The parameters of one layer, counted from 0, under the names that the cell gives them."""
+        return {name: parameters[self.label(name, layer)] for name in self.layer_parameters(layer)}
+
     def draw(self, initialisation: Initialisation, generator: torch.Generator) -> dict[str, Tensor]:
         """Initial parameters of one replica, without the replica axis."""
         drawn = {}
@@ -64,15 +72,25 @@ class Model:
         *,
         steps: Sequence[int],
         observed: bool,
+        cuts: Sequence[Cuts] | None = None,
     ) -> tuple[Float[Tensor, "step replica batch outputs"], list[Trajectory]]:
-        """Outputs at the time indices `steps`, counted from 0, and each layer's trajectory, lowest first."""
+        """Outputs at the time indices `steps`, counted from 0, and each layer's trajectory, lowest first.
+
+        `cuts`: for each layer, where no gradient passes from a step to the one before.
+        """
         trajectories: list[Trajectory] = []
         below = inputs
         for layer in range(self.layers):
-            own = {name: parameters[layer_label(name, layer, self.layers)] for name in self.layer_parameters(layer)}
+            own = self.own(parameters, layer)
             topmost = layer == self.layers - 1
             trajectory = engine.unroll(
-                self.cell, own, below, widths=self.widths, observed=observed, steps=steps if topmost else None
+                self.cell,
+                own,
+                below,
+                widths=self.widths,
+                observed=observed,
+                steps=steps if topmost else None,
+                cuts=cuts[layer] if cuts else None,
             )
             trajectories.append(trajectory)
             below = trajectory.outputs

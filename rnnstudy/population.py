@@ -14,6 +14,7 @@ from rnnstudy.randomness import generator
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError, digest, flatten
 from rnnstudy.tasks.task import Batch, Task, last_supervised, mean_over_supervised
+from rnnstudy.unroll.trajectory import Cuts
 
 BLOCK = 64
 """Training steps whose data come from one generator: a resumed run needs nothing but its step number."""
@@ -126,6 +127,26 @@ class Population:
                 if index >= offset:
                     assert batches[0].lengths.shape[0] == size
                     yield self._spread(batches, device)
+
+    def cuts(self, step: int, batch: PopulationBatch) -> list[Cuts] | None:
+        """For each layer, where the gradient of the training batch of update `step` is cut; None for nowhere."""
+        training, cell = self.training, self.model.cell
+        if not any(rule.applies(step, training.steps) for rule in training.cuts):
+            return None
+        layers, time, ends = self.model.layers, batch.inputs.shape[0], batch.last.cpu() + 1
+        masks: dict[str, Tensor] = {}
+        for index, rule in enumerate(training.cuts):
+            if not rule.applies(step, training.steps):
+                continue
+            # Replicas may differ in the numbers of a rule, never in whether they have it.
+            own = [run.training.cuts[index] for run in self.runs]
+            sources = [generator(run.seed, type(rule).__name__, step) for run in self.runs]
+            places = torch.stack(
+                [one.places(layers, time, ends[replica], sources[replica]) for replica, one in enumerate(own)], dim=2
+            )
+            for state in rule.states(cell):
+                masks[state] = masks[state] | places if state in masks else places
+        return [{state: mask[layer] for state, mask in masks.items()} for layer in range(layers)]
 
     def _block(self, data_seed: int, block: int) -> Iterator[Batch]:
         """The training batches of one block for one data seed."""

@@ -9,12 +9,19 @@ from rnnstudy.cells.cell import Cell
 from rnnstudy.cells.initialisation import Initialisation, PyTorchDefault
 from rnnstudy.optimisers.adam import Adam
 from rnnstudy.optimisers.clipping import Clip, ClipNorm
+from rnnstudy.optimisers.gradient_cut import GradientCut
+from rnnstudy.optimisers.h_detach import HDetach
+from rnnstudy.optimisers.omega import Omega
 from rnnstudy.optimisers.optimiser import Optimiser
+from rnnstudy.optimisers.schedule import Constant, Schedule
+from rnnstudy.optimisers.truncation import Truncation
+from rnnstudy.optimisers.weight_decay import WeightDecay
 from rnnstudy.probes.gradient_through_time import GradientThroughTime
 from rnnstudy.probes.parameter_gradients import ParameterGradients
 from rnnstudy.probes.probe import Probe
 from rnnstudy.spec import NOT_IDENTITY, PER_REPLICA, Spec, SpecError, above, at_least, canonical, digest, flatten
 from rnnstudy.tasks.task import Task
+from rnnstudy.unroll.trajectory import Need
 
 
 class Training(Spec):
@@ -26,6 +33,11 @@ class Training(Spec):
         learning_rate: size of a step.
         optimiser: the update rule.
         clip: gradient clipping, or None.
+        schedule: what the learning rate is multiplied by, update for update.
+        weight_decay: decoupled weight decay, or None.
+        omega: Pascanu's regulariser, or None.
+        truncation: truncated backpropagation, or None for the whole sequence.
+        h_detach: h-detach, or None.
         check_every: updates between two looks at the validation error.
         stop_when_solved: end after two validation checks in a row that meet the task's criterion.
         validation_sequences: fixed sequences on which the error is watched.
@@ -43,6 +55,29 @@ class Training(Spec):
     validation_sequences: Annotated[int, at_least(1)] = 1000
     test_sequences: Annotated[int, at_least(1)] = 10_000
     other_lengths: tuple[Annotated[int, at_least(1)], ...] = ()
+    schedule: Schedule = Constant()
+    weight_decay: WeightDecay | None = None
+    omega: Omega | None = None
+    truncation: Truncation | None = None
+    h_detach: HDetach | None = None
+
+    def check(self) -> None:
+        self.schedule.suits(self.steps)
+
+    @property
+    def cuts(self) -> tuple[GradientCut, ...]:
+        """The methods that cut the gradient through time."""
+        return tuple(cut for cut in (self.truncation, self.h_detach) if cut is not None)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What these methods ask of an engine."""
+        needs: set[Need] = set()
+        if self.cuts:
+            needs.add("cuts")
+        if self.omega is not None:
+            needs.add("states and their gradients")
+        return frozenset(needs)
 
 
 class Run(Spec):
@@ -76,6 +111,10 @@ class Run(Spec):
         self.initialisation.suits(self.cell)
         if self.cell.owns_readout and self.layers > 1:
             raise SpecError(f"{type(self.cell).__name__} owns its readout and stands alone; layers must be 1")
+        if self.training.omega is not None:
+            self.training.omega.suits(self.cell)
+        for cut in self.training.cuts:
+            cut.suits(self.cell, self.training.steps)
         for length in self.training.other_lengths:
             self.task.with_length(length)
 

@@ -64,11 +64,11 @@ REFUSED = [
         lambda: Run(
             task=TemporalOrder(length=10), cell=Elman(), initialisation=Orthogonal(gate_bias=Chrono(longest=9))
         ),
-        "Elman has no forget and input gate for Chrono(longest=9); leave gate_bias out",
+        "Elman() has no forget gate for Chrono(longest=9); leave gate_bias out",
     ),
     (
         lambda: Run(task=TemporalOrder(length=10), cell=Elman(), initialisation=PyTorchDefault(gate_bias=ForgetBias())),
-        "Elman has no forget and input gate",
+        "Elman() has no forget gate for ForgetBias()",
     ),
     (
         lambda: Run(task=TemporalOrder(length=50), cell=LSTM(), training=Training(other_lengths=(100, 5))),

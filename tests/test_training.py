@@ -408,10 +408,10 @@ def test_when_all_have_diverged_training_ends_at_the_next_check():
     told = []
     last = ended(run, progress=told.append)[run.key]
     assert last.outcome.status == "diverged"
-    assert [(one.step, one.steps, one.active) for one in told] == [(20, 100, 0)]
+    assert [(one.step, one.steps, one.active) for one in told] == [(10, 100, 1), (20, 100, 0)]
 
 
-def test_progress_is_told_after_each_check():
+def test_progress_is_told_with_the_numbers_of_the_last_check():
     run = Run(task=Coin(), cell=Elman(width=3), training=Training(steps=25, check_every=10, **SMALL))
     told = []
     last = ended([run, run.replace(seed=1)], progress=told.append)

@@ -20,7 +20,8 @@ State = Mapping[str, Tensor]
 Observe = Callable[[str, Tensor], Tensor]
 """Takes a state's name and its new value and gives the value to go on with."""
 
-Role = Literal["input", "recurrent", "bias", "readout", "readout bias"]
+Role = Literal["input", "recurrent", "bias", "single bias", "readout", "readout bias"]
+"""What a parameter is for. A `bias` is one where torch.nn has the sum of two; a `single bias` is one there too."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,21 @@ class Parameter:
 
     `shape` is (in, out) for a matrix and (out,) for a bias, without the replica axis. `blocks` names the equal parts of
     the last axis that are matrices of their own: the gates of an LSTM, in order; ("h",) for a plain RNN.
+
+    `single` names the blocks of a `bias` that are each a `single bias`. `forget_gate` and `input_gate` name the blocks
+    of a bias that belong to the gate that keeps what was there, and to the gate that lets in what is new.
     """
 
     role: Role
     shape: tuple[int, ...]
     blocks: tuple[str, ...]
+    single: tuple[str, ...] = ()
+    forget_gate: str | None = None
+    input_gate: str | None = None
+
+    def role_of(self, block: str) -> Role:
+        """What one block is for."""
+        return "single bias" if block in self.single else self.role
 
 
 class Cell(Spec):

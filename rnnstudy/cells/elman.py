@@ -9,6 +9,14 @@ from rnnstudy.cells.cell import Cell, Observe, Parameter, Parameters, State
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "linear": lambda a: a}
 
+SLOPES = {
+    "tanh": lambda h: 1 - h.square(),
+    "relu": lambda h: (h > 0).to(h.dtype),
+    "sigmoid": lambda h: h * (1 - h),
+    "linear": torch.ones_like,
+}
+"""φ′(a) as a function of h = φ(a)."""
+
 
 class Elman(Cell):
     """The vanilla RNN: the hidden layer reads the input and its own previous value.
@@ -28,6 +36,10 @@ class Elman(Cell):
     def largest_slope(self) -> float:
         """max φ′."""
         return 0.25 if self.activation == "sigmoid" else 1.0
+
+    def slope(self, h: Tensor) -> Tensor:
+        """φ′ at each unit, from the value h = φ(a) that it has."""
+        return SLOPES[self.activation](h)
 
     def parameters(self, features: int, outputs: int) -> dict[str, Parameter]:
         return {

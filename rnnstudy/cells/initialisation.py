@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,36 +17,67 @@ class GateBias(Spec):
 
     source: ClassVar[str]
 
+    needs: ClassVar[tuple[Literal["forget", "input"], ...]]
+    """The gates that a cell must have for this rule."""
+
     @abstractmethod
-    def apply(self, blocks: dict[str, Tensor], generator: torch.Generator) -> None:
-        """Overwrite entries of `blocks` (gate name to bias of one replica)."""
+    def apply(self, forget: Tensor, store: Tensor, generator: torch.Generator) -> None:
+        """Overwrite the biases (width) of one replica's forget and input gate; empty for a gate the cell lacks."""
 
 
 class ForgetBias(GateBias):
-    """b_f = `value`; the other biases stay. 1 is common practice since Gers et al. 2000 and Jozefowicz et al. 2015."""
+    """b_f = `value`; the other biases stay. 1 is common practice since Gers et al. 2000 and Jozefowicz et al. 2015.
+
+    In a GRU it is the bias b_z of the gate that keeps.
+    """
 
     source: ClassVar[str] = "Gers, Schmidhuber & Cummins 2000; Jozefowicz, Zaremba & Sutskever 2015"
+    needs: ClassVar[tuple[Literal["forget", "input"], ...]] = ("forget",)
 
     value: float = 1.0
 
-    def apply(self, blocks: dict[str, Tensor], generator: torch.Generator) -> None:
-        blocks["f"].fill_(self.value)
+    def apply(self, forget: Tensor, store: Tensor, generator: torch.Generator) -> None:
+        forget.fill_(self.value)
+
+
+class InputBias(GateBias):
+    """b_i = `values`, spread evenly over the units in their order; the other biases stay.
+
+    Negative values keep the gates shut until training opens them: −3, −6 for adding and −2, −4 (and −6) for temporal
+    order in Hochreiter & Schmidhuber 1997, sections 5.4 and 5.6.
+    """
+
+    source: ClassVar[str] = "Hochreiter & Schmidhuber 1997, sections 5.4 and 5.6"
+    needs: ClassVar[tuple[Literal["forget", "input"], ...]] = ("input",)
+
+    values: tuple[float, ...] = (-3.0, -6.0)
+
+    def check(self) -> None:
+        if not self.values:
+            raise SpecError("InputBias.values is empty; it takes at least one number")
+
+    def apply(self, forget: Tensor, store: Tensor, generator: torch.Generator) -> None:
+        place = torch.arange(len(store)) * len(self.values) // len(store)
+        store.copy_(torch.tensor(self.values)[place])
 
 
 class Chrono(GateBias):
     """b_f = log u with u uniform on [1, `longest` − 1], and b_i = −b_f: forgetting times spread up to `longest` steps.
 
-    Source: Tallec & Ollivier 2018, equation 16. `longest` is their T_max, the longest dependency expected.
+    A GRU's one gate does both: b_z = log u. Source: Tallec & Ollivier 2018, equation 16. `longest` is their T_max, the
+    longest dependency expected.
     """
 
     source: ClassVar[str] = "Tallec & Ollivier 2018, equation 16"
+    needs: ClassVar[tuple[Literal["forget", "input"], ...]] = ("forget",)
 
     longest: Annotated[int, at_least(3)]
 
-    def apply(self, blocks: dict[str, Tensor], generator: torch.Generator) -> None:
-        drawn = torch.rand(blocks["f"].shape, generator=generator)
-        blocks["f"].copy_(torch.log(1 + drawn * (self.longest - 2)))
-        blocks["i"].copy_(-blocks["f"])
+    def apply(self, forget: Tensor, store: Tensor, generator: torch.Generator) -> None:
+        drawn = torch.rand(forget.shape, generator=generator)
+        forget.copy_(torch.log(1 + drawn * (self.longest - 2)))
+        if store.numel():
+            store.copy_(-forget)
 
 
 class Initialisation(Spec):
@@ -58,35 +89,54 @@ class Initialisation(Spec):
 
     @abstractmethod
     def fill(self, parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
-        """One block of a parameter. `fan_in`: units that feed it (the width of the layer, for recurrent layers)."""
+        """One block of a parameter, which `parameter` describes. `fan_in`: the width of the layer."""
+
+    square: ClassVar[bool] = False
+    """Whether the rule needs recurrent matrices that are square."""
 
     def suits(self, cell: Cell) -> None:
         """Raises `SpecError` when the rule cannot serve the cell."""
-        blocks = {block for parameter in cell.parameters(1, 1).values() for block in parameter.blocks}
-        if self.gate_bias is not None and not {"f", "i"} <= blocks:
-            raise SpecError(
-                f"{type(cell).__name__} has no forget and input gate for {self.gate_bias!r}; leave gate_bias out"
-            )
+        # More outputs than units: a matrix that is square all the same is square for every number of outputs.
+        parameters = cell.parameters(1, cell.width + 1)
+        for name, parameter in parameters.items():
+            rows, columns = parameter.shape[0], parameter.shape[-1] // len(parameter.blocks)
+            if self.square and parameter.role == "recurrent" and rows != columns:
+                raise SpecError(f"{self!r} needs square recurrent matrices, and {name} of {type(cell).__name__} is not")
+        if self.gate_bias is None:
+            return
+        has = {
+            "forget": any(parameter.forget_gate for parameter in parameters.values()),
+            "input": any(parameter.input_gate for parameter in parameters.values()),
+        }
+        missing = [gate for gate in self.gate_bias.needs if not has[gate]]
+        if missing:
+            raise SpecError(f"{cell!r} has no {' and '.join(missing)} gate for {self.gate_bias!r}; leave gate_bias out")
 
     def draw(self, parameters: Mapping[str, Parameter], width: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Values for the parameters of one layer of one replica, in the order in which they are declared."""
         drawn = {}
         for name, parameter in parameters.items():
-            block_shape = (*parameter.shape[:-1], parameter.shape[-1] // len(parameter.blocks))
-            blocks = {block: self.fill(parameter, block_shape, width, generator) for block in parameter.blocks}
-            if parameter.role == "bias" and self.gate_bias is not None:
-                self.gate_bias.apply(blocks, generator)
+            shape = (*parameter.shape[:-1], parameter.shape[-1] // len(parameter.blocks))
+            blocks = {
+                block: self.fill(Parameter(parameter.role_of(block), shape, (block,)), shape, width, generator)
+                for block in parameter.blocks
+            }
+            if self.gate_bias is not None and (parameter.forget_gate or parameter.input_gate):
+                none = torch.empty(0)
+                forget, store = (blocks.get(gate or "", none) for gate in (parameter.forget_gate, parameter.input_gate))
+                self.gate_bias.apply(forget, store, generator)
             drawn[name] = torch.cat(list(blocks.values()), dim=-1)
         return drawn
 
 
 class PyTorchDefault(Initialisation):
-    """As torch.nn.RNN, torch.nn.LSTM and torch.nn.Linear begin: everything U(−1/√H, 1/√H), with H the width.
+    """As torch.nn.RNN, LSTM, GRU and Linear begin: everything U(−1/√H, 1/√H), with H the width.
 
-    torch.nn's recurrent layers have two biases where ours have their sum, so a bias is the sum of two such draws.
+    torch.nn's recurrent layers have two biases where ours have their sum, so a bias is the sum of two such draws (but
+    for a GRU's candidate, which has two biases here too).
     """
 
-    source: ClassVar[str] = "torch.nn.RNN, torch.nn.LSTM, torch.nn.Linear"
+    source: ClassVar[str] = "torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU, torch.nn.Linear"
 
     def fill(self, parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
         return _pytorch_default(parameter, shape, fan_in, generator)
@@ -114,6 +164,58 @@ class Orthogonal(Initialisation):
         return self.gain * haar[: shape[0], : shape[1]].to(torch.get_default_dtype())
 
 
+class Glorot(Initialisation):
+    """Every matrix U(−a, a) with a = √(6/(n_in + n_out)), one for each gate; all biases 0.
+
+    n_in and n_out are the rows and columns of the block. Source: Glorot & Bengio 2010, equation 16.
+    """
+
+    source: ClassVar[str] = "Glorot & Bengio 2010, equation 16; torch.nn.init.xavier_uniform_"
+
+    def fill(self, parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
+        if _is_bias(parameter):
+            return torch.zeros(shape)
+        return (2 * torch.rand(shape, generator=generator) - 1) * math.sqrt(6 / sum(shape))
+
+
+class Identity(Initialisation):
+    """The IRNN's: recurrent matrices `gain` times the identity, one for each gate; the rest N(0, `std`²), biases 0.
+
+    Meant for Elman(activation="relu"), which then begins by adding up its inputs: ∂h_t/∂h_{t-1} = `gain` · I wherever
+    the units are active. Source: Le, Jaitly & Hinton 2015, section 2.
+    """
+
+    source: ClassVar[str] = "Le, Jaitly & Hinton 2015, section 2 (IRNN)"
+    square: ClassVar[bool] = True
+
+    gain: Annotated[float, above(0)] = 1.0
+    std: Annotated[float, above(0)] = 0.001
+
+    def fill(self, parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
+        if parameter.role == "recurrent":
+            return self.gain * torch.eye(shape[0])
+        return self.std * _standard_normal_or_zero(parameter, shape, generator)
+
+
+class SpectralRadius(Initialisation):
+    """Recurrent matrices Gaussian, each rescaled to the spectral radius `radius`; the rest PyTorch's default.
+
+    The largest modulus of an eigenvalue is then `radius` exactly; the largest singular value is about twice as much, so
+    the matrix is not normal, unlike `Orthogonal`. Source: Jaeger 2001 (echo state networks), section 3.
+    """
+
+    source: ClassVar[str] = "Jaeger 2001 (echo state networks), section 3"
+    square: ClassVar[bool] = True
+
+    radius: Annotated[float, between(0.01, 100)] = 1.0
+
+    def fill(self, parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
+        if parameter.role != "recurrent":
+            return _pytorch_default(parameter, shape, fan_in, generator)
+        drawn = torch.randn(shape, generator=generator)
+        return drawn * (self.radius / spectral_radius(drawn))
+
+
 class Gaussian(Initialisation):
     """All weights N(0, `std`²), all biases 0: Pascanu's `sigmoid` (std 0.01) and `basic_tanh` (std 0.1).
 
@@ -138,6 +240,7 @@ class SmartTanh(Initialisation):
     """
 
     source: ClassVar[str] = "Pascanu, Mikolov & Bengio 2013 (code: RNN.py), 'smart_tanh'"
+    square: ClassVar[bool] = True
 
     radius: Annotated[float, between(0.01, 100)] = 0.95
     connections: Annotated[int, at_least(1)] = 15
@@ -162,7 +265,11 @@ def _pytorch_default(parameter: Parameter, shape: tuple[int, ...], fan_in: int, 
     return sum(((2 * torch.rand(shape, generator=generator) - 1) * bound for _ in range(draws)), torch.zeros(shape))
 
 
+def _is_bias(parameter: Parameter) -> bool:
+    return parameter.role in ("bias", "single bias", "readout bias")
+
+
 def _standard_normal_or_zero(parameter: Parameter, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    if parameter.role in ("bias", "readout bias"):
+    if _is_bias(parameter):
         return torch.zeros(shape)
     return torch.randn(shape, generator=generator)

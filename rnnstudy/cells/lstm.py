@@ -1,6 +1,6 @@
-"""Long short-term memory, with forget gate."""
+"""Long short-term memory, with forget gate or without."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -21,16 +21,26 @@ class LSTM(Cell):
 
     One recurrent matrix W_hh (width, 4·width) and one bias b_h (4·width). The same function as torch.nn.LSTM, whose
     blocks stand in the order i, f, C̃, o and whose two biases add up to ours.
+
+    `variant`: "forget gate" is the above. "no forget gate" sets f_t = 1: c_t = c_{t-1} + i_t ⊙ C̃_t, with three blocks
+    i, o, C̃. "1997" is that with the squashing functions of Hochreiter & Schmidhuber 1997, appendix:
+    C̃_t = 4σ(a^C̃) − 2 = 2 tanh(a^C̃/2), in (−2, 2), and h_t = o_t ⊙ (2σ(c_t) − 1) = o_t ⊙ tanh(c_t/2). Its gradient is
+    the full one: their truncation is no part of the cell.
     """
 
     source: ClassVar[str] = "Hochreiter & Schmidhuber 1997; Gers, Schmidhuber & Cummins 2000; torch.nn.LSTM"
     states: ClassVar[tuple[str, ...]] = ("c", "h")
 
+    variant: Literal["forget gate", "no forget gate", "1997"] = "forget gate"
+
     def parameters(self, features: int, outputs: int) -> dict[str, Parameter]:
+        forgets = self.variant == "forget gate"
+        gates = GATES if forgets else GATES[1:]
+        wide = len(gates) * self.width
         return {
-            "W_xh": Parameter("input", (features, 4 * self.width), GATES),
-            "W_hh": Parameter("recurrent", (self.width, 4 * self.width), GATES),
-            "b_h": Parameter("bias", (4 * self.width,), GATES),
+            "W_xh": Parameter("input", (features, wide), gates),
+            "W_hh": Parameter("recurrent", (self.width, wide), gates),
+            "b_h": Parameter("bias", (wide,), gates, forget_gate="f" if forgets else None, input_gate="i"),
         }
 
     def project(self, parameters: Parameters, inputs: Tensor) -> Tensor:
@@ -38,8 +48,13 @@ class LSTM(Cell):
 
     def step(self, parameters: Parameters, projected: Tensor, state: State, observe: Observe) -> dict[str, Tensor]:
         pre_activation = torch.baddbmm(projected, state["h"], parameters["W_hh"])
-        gates, candidate = pre_activation.split([3 * self.width, self.width], dim=-1)
-        forget, store, show = gates.sigmoid().chunk(3, dim=-1)
-        c = observe("c", torch.addcmul(forget * state["c"], store, candidate.tanh()))
-        h = observe("h", show * c.tanh())
-        return {"c": c, "h": h}
+        gates, candidate = pre_activation.split([pre_activation.shape[-1] - self.width, self.width], dim=-1)
+        if self.variant == "forget gate":
+            forget, store, show = gates.sigmoid().chunk(3, dim=-1)
+            c = observe("c", torch.addcmul(forget * state["c"], store, candidate.tanh()))
+            return {"c": c, "h": observe("h", show * c.tanh())}
+        store, show = gates.sigmoid().chunk(2, dim=-1)
+        # Half the argument and twice the value: 4σ(a) − 2 = 2 tanh(a/2), and 2σ(c) − 1 = tanh(c/2).
+        scale = 2.0 if self.variant == "1997" else 1.0
+        c = observe("c", torch.addcmul(state["c"], store, scale * (candidate / scale).tanh()))
+        return {"c": c, "h": observe("h", show * (c / scale).tanh())}

@@ -23,14 +23,14 @@ from torch.autograd.function import once_differentiable
 from rnnstudy.cells.cell import Cell, Parameters
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
-from rnnstudy.unroll.trajectory import Engine, Trajectory
+from rnnstudy.unroll.trajectory import Cuts, Engine, Need, Trajectory
 
 logger = logging.getLogger("rnnstudy")
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "linear")
 """In the order in which the Elman kernels number them."""
 
-SERVED: dict[type[Cell], int] = {Elman: 1, LSTM: 4}
+BLOCKS: dict[type[Cell], int] = {Elman: 1, LSTM: 4}
 """The cells that have kernels, and their blocks: gates side by side in a weight matrix."""
 
 
@@ -65,9 +65,9 @@ class CompiledEngine(Engine):
 
     name = "compiled"
 
-    def serves(self, cell: Cell) -> bool:
-        # A subclass may compute something else.
-        return type(cell) in SERVED
+    def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
+        """Elman, and LSTM with its forget gate, without methods that cut the gradient or ask for it whole."""
+        return not needs and _has_kernels(cell)
 
     def unroll(
         self,
@@ -78,13 +78,14 @@ class CompiledEngine(Engine):
         widths: dict[str, int],
         observed: bool,
         steps: Sequence[int] | None = None,
+        cuts: Cuts | None = None,
     ) -> CompiledTrajectory:
         """As for every engine. Raises `RuntimeError` for a cell without kernels and for other than float32 on the CPU.
 
         The first call of a cell compiles its kernels, says so to the logger `rnnstudy`, and keeps them on disk.
         """
-        if not self.serves(cell):
-            raise RuntimeError(f"{type(cell).__name__} has no compiled kernels; the reference engine runs any cell")
+        if cuts or not _has_kernels(cell):
+            raise RuntimeError(f"no compiled kernels for {cell!r}{' with cuts' if cuts else ''}; use ReferenceEngine")
         if inputs.dtype != torch.float32 or inputs.device.type != "cpu":
             raise RuntimeError(f"the compiled engine takes float32 on the CPU, not {inputs.dtype} on {inputs.device}")
         norms = Norms()
@@ -105,7 +106,7 @@ class _Unrolled(torch.autograd.Function):
         arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
         inputs, *weights = arrays
         time, replicas, batch, _ = inputs.shape
-        kept = _room(replicas, time, batch, kernels.padded(cell.width), SERVED[type(cell)])
+        kept = _room(replicas, time, batch, kernels.padded(cell.width), BLOCKS[type(cell)])
 
         def run(r: int) -> None:
             states = tuple(one[r] for one in kept)
@@ -147,6 +148,11 @@ class _Unrolled(torch.autograd.Function):
             gradient if needed else None for gradient, needed in zip(gradients, ctx.needs_input_grad[4:], strict=True)
         ]
         return None, None, None, None, *wanted
+
+
+def _has_kernels(cell: Cell) -> bool:
+    # A subclass may compute something else.
+    return type(cell) in BLOCKS and (not isinstance(cell, LSTM) or cell.variant == "forget gate")
 
 
 def _variant(cell: Cell) -> int:

@@ -1,0 +1,20 @@
+"""Weight decay, apart from the gradient."""
+
+from typing import Annotated, ClassVar
+
+from rnnstudy.spec import PER_REPLICA, Spec, at_least
+
+
+class WeightDecay(Spec):
+    """θ ← θ − rate·(`strength`·θ) before the update rule's own step, with the rate of that step, for every parameter.
+
+    Decoupled: no part of the gradient, so that it is neither clipped nor rescaled by Adam or RMSprop, and the reported
+    gradients are those of the loss. The same as torch.optim.AdamW; with plain SGD the same as adding `strength`·θ to
+    the gradient. The rate is the replica's own, after the schedule.
+
+    Source: Loshchilov & Hutter 2019, algorithm 2.
+    """
+
+    source: ClassVar[str] = "Loshchilov & Hutter 2019, algorithm 2; torch.optim.AdamW"
+
+    strength: Annotated[float, at_least(0), PER_REPLICA] = 1e-2
