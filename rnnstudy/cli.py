@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from rnnstudy.run import Run
     from rnnstudy.sweep import Experiment
+    from rnnstudy.unroll.choice import Wanted
 
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -83,6 +84,13 @@ def list_(file: Path, scale: str, settings: tuple[str, ...], only: tuple[str, ..
 @which_runs
 @click.option("--workers", type=int, default=None, help="Worker processes. Default: one on a GPU, else one per core.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "reference", "compiled"]),
+    default="auto",
+    show_default=True,
+    help="What trains: auto takes the compiled kernels where there are some; else the reference, plain autograd.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--rerun", is_flag=True, help="Forget the runs of this sweep and train them again.")
 @click.option("--offline", type=FOLDER, metavar="DIR", help="Write to files in DIR, for rnnstudy sync.")
@@ -93,6 +101,7 @@ def sweep(
     only: tuple[str, ...],
     workers: int | None,
     device: str,
+    engine: "Wanted",
     dry_run: bool,
     rerun: bool,
     offline: Path | None,
@@ -115,7 +124,7 @@ def sweep(
     place, console = home.find(experiment.path), _console()
     count = workers or launch.default_workers(device)
     command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *_repeated("--set", settings)])
-    info = tracking.SweepInfo(experiment.name, experiment_file=str(file), command=command, engine="reference")
+    info = tracking.SweepInfo(experiment.name, experiment_file=str(file), command=command, engine=engine)
     tracker = tracking.OfflineTracker(offline, info) if offline else tracking.open_store(place, info)
     if mended := tracker.mend():
         _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
@@ -130,7 +139,14 @@ def sweep(
     _say(console, f"{len(runs)} runs: {len(planned.served)} in the store, {waiting} to train{estimate}")
     with SweepDisplay(planned, console) as display:
         launcher = launch.Launcher(
-            planned, tracker, place, experiment=experiment.path, device=device, workers=count, watcher=display
+            planned,
+            tracker,
+            place,
+            experiment=experiment.path,
+            device=device,
+            engine=engine,
+            workers=count,
+            watcher=display,
         )
         summary = launcher.run()
     if summary.interrupted:

@@ -10,12 +10,15 @@ Editing this file does not invalidate compiled kernels that other files cached: 
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import float32, int64, njit, types, void
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f", False) else 8
 """Numbers in a vector register. Matrices that a product runs along are padded to whole vectors."""
+
+VIEW = float32[:, :]
+"""One type for all strides, so that each function is compiled once."""
 
 DEFINED = {"contract", "arcp", "nsz"}
 """Liberties that leave rounding steps, infinities and not-a-number as they are written."""
@@ -91,7 +94,7 @@ def _tile(typing_context: Any, a: Any, w: Any, out: Any, row: Any, column: Any, 
 def _columns(vectors: int) -> Any:
     """Down all rows, for so many vectors across."""
 
-    @njit(nogil=True)
+    @njit(void(VIEW, VIEW, VIEW, int64), nogil=True, cache=True)
     def down(a, w, out, column):
         rows = a.shape[0]
         row = 0
@@ -110,7 +113,7 @@ def _columns(vectors: int) -> Any:
 _four_across, _two_across, _one_across = _columns(4), _columns(2), _columns(1)
 
 
-@njit(nogil=True)
+@njit(void(VIEW, VIEW, VIEW), nogil=True, cache=True)
 def add_product(a, w, out):
     """out += a w, for a (row, depth) with any strides, and w (depth, column) and out (row, column) in whole vectors."""
     columns = w.shape[1]

@@ -3,18 +3,26 @@
 import functools
 import importlib.util
 import logging
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from rnnstudy.cells.cell import Cell
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import SpecError, nearest
 from rnnstudy.unroll.reference import ReferenceEngine
 from rnnstudy.unroll.trajectory import Engine, Need
 
 Wanted = Literal["auto", "reference", "compiled"]
 
 logger = logging.getLogger("rnnstudy")
+
+
+def known(wanted: str) -> Wanted:
+    """`wanted` as it is; raises `SpecError` when there is no such engine."""
+    for name in get_args(Wanted):
+        if wanted == name:
+            return name
+    raise SpecError(f"engine '{wanted}' is unknown{nearest(wanted, get_args(Wanted))}; it takes auto, reference, compiled")
 
 
 def choose(cell: Cell, needs: frozenset[Need], device: torch.device, wanted: Wanted = "auto") -> Engine:
