@@ -42,7 +42,7 @@ def main() -> None:
         table.add_row(one["cell"], str(one["length"]), str(one["replicas"]), own, *ratios)
     console = Console(width=160)
     console.print(
-        "A training step for each replica, batch 20, width 50, every dL/ds_t recorded by the compiled engine, one CPU thread"
+        "A training step for each replica, batch 20, width 50, one CPU thread; the compiled engine records dL/ds_t"
     )
     console.print(table)
 

@@ -1,8 +1,9 @@
 """One training step of a population with every gradient through time recorded, against what public code does.
 
-Ours: the engine that trains by default (`compiled`), and the `reference` engine. Peers, all on one CPU thread with denormals flushed: `torch.nn` un-instrumented, one network after another; and the loop
-of cells with `retain_grad` on every state, which is what a person writes who wants dL/dh_t. Each step is forward,
-readout, cross-entropy, backward, clipping by norm and SGD. Timings are interleaved; what counts is the ratio.
+Ours: the compiled engine, which trains by default on the CPU, and the reference engine. Peers: `torch.nn`
+un-instrumented, one network after another; and the loop of cells with `retain_grad` on every state, which is what a
+person writes who wants dL/dh_t. All on one CPU thread with denormals flushed. Each step is forward, readout,
+cross-entropy, backward, clipping by norm and SGD. Timings are interleaved; what counts is the ratio.
 """
 
 import statistics

@@ -137,7 +137,9 @@ class Summary:
 class _Worker:
     """A worker process and what it is doing."""
 
-    def __init__(self, context: Any, stop: Any, experiment: Path | None, device: str, engine: Wanted, log: Path) -> None:
+    def __init__(
+        self, context: Any, stop: Any, experiment: Path | None, device: str, engine: Wanted, log: Path
+    ) -> None:
         self.log = log
         self.task: worker.Task | None = None
         self.connection, remote = context.Pipe()
@@ -177,7 +179,8 @@ class Launcher:
         watcher: Watcher,
     ) -> None:
         self._plan, self._tracker, self._home, self._watcher = plan, tracker, home, watcher
-        self._experiment, self._device, self._engine = experiment, device, engine
+        self._experiment, self._device = experiment, device
+        self._engine: Wanted = engine
         self._context = multiprocessing.get_context("spawn")
         # Without a lock: a worker killed while it holds one would stop all others.
         self._stop = self._context.RawValue("b", 0)

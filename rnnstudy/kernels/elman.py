@@ -3,8 +3,9 @@
 import numpy as np
 from numba import float32, int32, njit, types, void
 
+from rnnstudy.kernels.compiling import DEFINED, kernel
 from rnnstudy.kernels.numbers import NOTHING, inject, measure, scale, sigmoid, tanh
-from rnnstudy.kernels.tiles import DEFINED, add_product, padded
+from rnnstudy.kernels.tiles import add_product, padded
 from rnnstudy.kernels.weights import add_back, gather, pass_to_inputs, transposed, unscaled, widened
 
 __all__ = ["backward", "forward", "padded"]
@@ -47,13 +48,7 @@ def _through_activation(carried, h, activation, delta):
             delta[j] = carried[j]
 
 
-@njit(
-    void(VIEW, MATRIX, MATRIX, VECTOR, int32, KEPT),
-    nogil=True,
-    cache=True,
-    error_model="numpy",
-    fastmath=DEFINED,
-)
+@kernel(void(VIEW, MATRIX, MATRIX, VECTOR, int32, KEPT))
 def forward(inputs, w_in, w_rec, bias, activation, kept):
     """Fill kept = (h,), h (1 + time, batch, padded width) with h_0 = 0, from inputs x (time, batch, features)."""
     (h,) = kept
@@ -69,12 +64,10 @@ def forward(inputs, w_in, w_rec, bias, activation, kept):
         _activate(h[t + 1].reshape(-1), activation)
 
 
-@njit(
-    void(VIEW, MATRIX, MATRIX, VECTOR, int32, KEPT, VIEW, int32[::1], VIEW, MATRIX, MATRIX, VECTOR, VIEW, int32[:, :, :]),
-    nogil=True,
-    cache=True,
-    error_model="numpy",
-    fastmath=DEFINED,
+@kernel(
+    void(
+        VIEW, MATRIX, MATRIX, VECTOR, int32, KEPT, VIEW, int32[::1], VIEW, MATRIX, MATRIX, VECTOR, VIEW, int32[:, :, :]
+    )
 )
 def backward(
     inputs, w_in, w_rec, bias, activation, kept, added, slots,

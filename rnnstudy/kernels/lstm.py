@@ -3,8 +3,9 @@
 import numpy as np
 from numba import float32, int32, njit, types, void
 
+from rnnstudy.kernels.compiling import DEFINED, kernel
 from rnnstudy.kernels.numbers import NOTHING, inject, measure, scale, sigmoid, tanh
-from rnnstudy.kernels.tiles import DEFINED, add_product, padded
+from rnnstudy.kernels.tiles import add_product, padded
 from rnnstudy.kernels.weights import add_back, gather, pass_to_inputs, transposed, unscaled, widened
 
 __all__ = ["backward", "forward", "padded"]
@@ -51,13 +52,7 @@ def _through_gates(by_c, gates, before, delta):
         by_c[j] = by_c[j] * forget
 
 
-@njit(
-    void(VIEW, MATRIX, MATRIX, VECTOR, int32, KEPT),
-    nogil=True,
-    cache=True,
-    error_model="numpy",
-    fastmath=DEFINED,
-)
+@kernel(void(VIEW, MATRIX, MATRIX, VECTOR, int32, KEPT))
 def forward(inputs, w_in, w_rec, bias, activation, kept):
     """Fill kept = (h, c, gates) from inputs x (time, batch, features).
 
@@ -95,15 +90,11 @@ def _settle(by_h, by_c, exponent, squares, exponents):
     return exponent + shift, shift
 
 
-@njit(
+@kernel(
     void(
         VIEW, MATRIX, MATRIX, VECTOR, int32, KEPT, VIEW, int32[::1], VIEW, MATRIX, MATRIX, VECTOR, VIEW, int32[:, :, :]
-    ),
-    nogil=True,
-    cache=True,
-    error_model="numpy",
-    fastmath=DEFINED,
-)  # fmt: skip
+    )
+)
 def backward(
     inputs, w_in, w_rec, bias, activation, kept, added, slots,
     grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents,

@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from rnnstudy.kernels.tiles import DEFINED
+from rnnstudy.kernels.compiling import DEFINED
 
 SUMS = DEFINED | {"reassoc"}
 """A sum may be taken in any order."""
@@ -28,25 +28,28 @@ NOTHING = -(2**20)
 """Exponent of a row of zeros."""
 
 
-@intrinsic
-def bits_of(typing_context: Any, x: Any) -> Any:
+def _cast(signature: Any, kind: Any) -> Any:
+    """The same bits as another type."""
+    return signature, lambda context, builder, _, arguments: builder.bitcast(arguments[0], kind)
+
+
+def _bits_of(typing_context: Any, x: Any) -> Any:
     """A float32's bits as an int32."""
-    return types.int32(types.float32), lambda context, builder, _, arguments: builder.bitcast(
-        arguments[0], ir.IntType(32)
-    )
+    return _cast(types.int32(types.float32), ir.IntType(32))
 
 
-@intrinsic
-def from_bits(typing_context: Any, bits: Any) -> Any:
+def _from_bits(typing_context: Any, bits: Any) -> Any:
     """The float32 with an int32's bits."""
-    return types.float32(types.int32), lambda context, builder, _, arguments: builder.bitcast(
-        arguments[0], ir.FloatType()
-    )
+    return _cast(types.float32(types.int32), ir.FloatType())
+
+
+bits_of: Any = intrinsic(_bits_of)
+from_bits: Any = intrinsic(_from_bits)
 
 
 @njit(nogil=True, error_model="numpy", fastmath=DEFINED)
 def exponential(x):
-    """e^x within 1e-7 of its value, for x from -88 to 88; beyond, the value at the bound. Polynomial of Cephes' expf."""
+    """e^x within 1e-7 of its value for x from -88 to 88, beyond as at the bound. By the polynomial of Cephes' expf."""
     x = LARGEST_EXPONENT if x > LARGEST_EXPONENT else x
     x = -LARGEST_EXPONENT if x < -LARGEST_EXPONENT else x
     shifted = x * LOG2_E + ROUNDING

@@ -3,16 +3,16 @@
 The libraries' products are made for large matrices: 20 x 50 times 50 x 50, the product of one time step, takes them
 about twice as long. Here a tile of up to 4 rows by 4 vectors is accumulated in registers over the whole depth.
 Plain loops compile to a load and a store for each multiplication; hence the vector code, written out for LLVM.
-
-Editing this file does not invalidate compiled kernels that other files cached: delete their `__pycache__`.
 """
 
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import float32, int64, njit, types, void
+from numba import float32, int64, types, void
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from rnnstudy.kernels.compiling import kernel
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f", False) else 8
 """Numbers in a vector register. Matrices that a product runs along are padded to whole vectors."""
@@ -20,17 +20,13 @@ LANES = 16 if binding.get_host_cpu_features().get("avx512f", False) else 8
 VIEW = float32[:, :]
 """One type for all strides, so that each function is compiled once."""
 
-DEFINED = {"contract", "arcp", "nsz"}
-"""Liberties that leave rounding steps, infinities and not-a-number as they are written."""
-
 
 def padded(width: int) -> int:
     """`width` rounded up to whole vectors."""
     return -(-width // LANES) * LANES
 
 
-@intrinsic(prefer_literal=True)
-def _tile(typing_context: Any, a: Any, w: Any, out: Any, row: Any, column: Any, rows: Any, vectors: Any) -> Any:
+def _add_tile(typing_context: Any, a: Any, w: Any, out: Any, row: Any, column: Any, rows: Any, vectors: Any) -> Any:
     """out[row : row + rows, column : column + vectors·LANES] += a[row : row + rows] w[:, same columns]."""
     if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
         return None
@@ -91,10 +87,13 @@ def _tile(typing_context: Any, a: Any, w: Any, out: Any, row: Any, column: Any, 
     return signature, generate
 
 
+_tile: Any = intrinsic(prefer_literal=True)(_add_tile)
+
+
 def _columns(vectors: int) -> Any:
     """Down all rows, for so many vectors across."""
 
-    @njit(void(VIEW, VIEW, VIEW, int64), nogil=True, cache=True)
+    @kernel(void(VIEW, VIEW, VIEW, int64))
     def down(a, w, out, column):
         rows = a.shape[0]
         row = 0
@@ -113,7 +112,7 @@ def _columns(vectors: int) -> Any:
 _four_across, _two_across, _one_across = _columns(4), _columns(2), _columns(1)
 
 
-@njit(void(VIEW, VIEW, VIEW), nogil=True, cache=True)
+@kernel(void(VIEW, VIEW, VIEW))
 def add_product(a, w, out):
     """out += a w, for a (row, depth) with any strides, and w (depth, column) and out (row, column) in whole vectors."""
     columns = w.shape[1]

@@ -1,14 +1,15 @@
 """Weights widened to whole vectors, and their gradients gathered with one exponent for each replica.
 
-A matrix of `blocks` gates (in, blocks·width) stands here as (in, blocks·padded width), each block padded by zeros, which
+A matrix of `blocks` gates (in, blocks·width) stands here as (in, blocks·padded width), each block padded by zeros that
 stay zeros; so a gate's numbers begin and end with whole vectors.
 """
 
 import numpy as np
 from numba import njit
 
+from rnnstudy.kernels.compiling import DEFINED
 from rnnstudy.kernels.numbers import scale
-from rnnstudy.kernels.tiles import DEFINED, LANES, add_product
+from rnnstudy.kernels.tiles import LANES, add_product
 
 
 @njit(nogil=True)

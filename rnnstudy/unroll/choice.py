@@ -22,7 +22,9 @@ def known(wanted: str) -> Wanted:
     for name in get_args(Wanted):
         if wanted == name:
             return name
-    raise SpecError(f"engine '{wanted}' is unknown{nearest(wanted, get_args(Wanted))}; it takes auto, reference, compiled")
+    raise SpecError(
+        f"engine '{wanted}' is unknown{nearest(wanted, get_args(Wanted))}; it takes auto, reference, compiled"
+    )
 
 
 def choose(cell: Cell, needs: frozenset[Need], device: torch.device, wanted: Wanted = "auto") -> Engine:

@@ -9,6 +9,7 @@ import functools
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -23,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from rnnstudy.cells.cell import Cell, Parameters
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
+from rnnstudy.unroll.shelf import Shelf
 from rnnstudy.unroll.trajectory import Cuts, Engine, Need, Trajectory
 
 logger = logging.getLogger("rnnstudy")
@@ -32,6 +34,9 @@ ACTIVATIONS = ("tanh", "relu", "sigmoid", "linear")
 
 BLOCKS: dict[type[Cell], int] = {Elman: 1, LSTM: 4}
 """The cells that have kernels, and their blocks: gates side by side in a weight matrix."""
+
+
+SHELF = Shelf()
 
 
 class Norms:
@@ -106,35 +111,35 @@ class _Unrolled(torch.autograd.Function):
         arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
         inputs, *weights = arrays
         time, replicas, batch, _ = inputs.shape
-        kept = _room(replicas, time, batch, kernels.padded(cell.width), BLOCKS[type(cell)])
+        kept = SHELF.take(_shapes(replicas, time, batch, kernels.padded(cell.width), BLOCKS[type(cell)]))
 
         def run(r: int) -> None:
-            states = tuple(one[r] for one in kept)
+            states = tuple(one[r] for one in kept.arrays)
             kernels.forward(inputs[:, r], *(weight[r] for weight in weights), _variant(cell), states)
 
-        _each(replicas, run)
+        each(replicas, run)
         ctx.cell, ctx.steps, ctx.norms, ctx.kept = cell, steps, norms, kept
         ctx.save_for_backward(*tensors)
         later = torch.tensor(steps, dtype=torch.long) + 1
-        return torch.from_numpy(kept[0])[:, later, :, : cell.width].transpose(0, 1).contiguous()
+        return torch.from_numpy(kept.arrays[0])[:, later, :, : cell.width].transpose(0, 1).contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, added: Tensor) -> tuple[Tensor | None, ...]:
-        cell, kept, norms = ctx.cell, ctx.kept, ctx.norms
+        cell, kept, norms = ctx.cell, ctx.kept.arrays, ctx.norms
         kernels = _kernels(type(cell))
         tensors = [tensor.detach().contiguous() for tensor in ctx.saved_tensors]
         inputs, *weights = (tensor.numpy() for tensor in tensors)
         time, replicas, batch, _ = inputs.shape
-        gradients = [torch.zeros_like(tensor) for tensor in tensors]
+        # No time steps where the gradient of the inputs is not wanted.
+        shapes = [tensors[0] if ctx.needs_input_grad[4] else tensors[0][:0], *tensors[1:]]
+        gradients = [torch.empty_like(shape) for shape in shapes]
         by_input, *by_weight = (gradient.numpy() for gradient in gradients)
-        if not ctx.needs_input_grad[4]:
-            by_input = by_input[:0]
         slots = np.full(time, -1, np.int32)
         slots[list(ctx.steps)] = np.arange(len(ctx.steps))
         direct = added.detach().contiguous().numpy()
-        squares = np.zeros((len(cell.states), replicas, time, batch), np.float32)
-        exponents = np.zeros(squares.shape, np.int32)
+        squares = np.empty((len(cell.states), replicas, time, batch), np.float32)
+        exponents = np.empty(squares.shape, np.int32)
 
         def run(r: int) -> None:
             states = tuple(one[r] for one in kept)
@@ -142,7 +147,7 @@ class _Unrolled(torch.autograd.Function):
             given = (inputs[:, r], *(weight[r] for weight in weights), _variant(cell), states)
             kernels.backward(*given, direct[:, r], slots, *found)
 
-        _each(replicas, run)
+        each(replicas, run)
         norms.squares, norms.exponents = squares, exponents
         wanted = [
             gradient if needed else None for gradient, needed in zip(gradients, ctx.needs_input_grad[4:], strict=True)
@@ -159,13 +164,10 @@ def _variant(cell: Cell) -> int:
     return ACTIVATIONS.index(cell.activation) if isinstance(cell, Elman) else 0
 
 
-def _room(replicas: int, time: int, batch: int, width: int, blocks: int) -> tuple[np.ndarray, ...]:
+def _shapes(replicas: int, time: int, batch: int, width: int, blocks: int) -> list[tuple[int, ...]]:
     """What the backward pass needs: h; and with gates, c and the gates."""
-    states = 1 if blocks == 1 else 2
-    kept = [np.empty((replicas, time + 1, batch, width), np.float32) for _ in range(states)]
-    if blocks > 1:
-        kept.append(np.empty((replicas, time, batch, blocks * width), np.float32))
-    return tuple(kept)
+    state = (replicas, time + 1, batch, width)
+    return [state] if blocks == 1 else [state, state, (replicas, time, batch, blocks * width)]
 
 
 @functools.cache
@@ -192,23 +194,30 @@ def _kernels(cell: type[Cell]) -> ModuleType:
     return kernels
 
 
-def _each(replicas: int, run: Callable[[int], None]) -> None:
-    """run(r) for every replica r, on torch's number of threads."""
-    threads = torch.get_num_threads()
+def each(replicas: int, run: Callable[[int], None]) -> None:
+    """run(r) for every replica r, on torch's number of threads, this one among them; denormals count as zero."""
+    helpers = torch.get_num_threads() - 1
     turns = iter(range(replicas))
 
     def some() -> None:
-        for r in turns:
-            run(r)
+        # Set for each thread, and must not depend on who calls.
+        before = sys.float_info.min / 2 == 0.0
+        torch.set_flush_denormal(True)
+        try:
+            for r in turns:
+                run(r)
+        finally:
+            torch.set_flush_denormal(before)
 
-    for done in [_pool(threads).submit(some) for _ in range(min(threads, replicas))]:
-        done.result()
+    waiting = [_pool(helpers).submit(some) for _ in range(min(helpers, replicas - 1))]
+    some()
+    for helper in waiting:
+        helper.result()
 
 
 @functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads of their own, even for one: flushing denormals is set for each thread, and must not depend on the caller."""
-    return ThreadPoolExecutor(threads, "rnnstudy", initializer=torch.set_flush_denormal, initargs=(True,))
+def _pool(helpers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(helpers, "rnnstudy")
 
 
 # A forked process has no threads but the one that forked.
