@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rnnstudy.catalogue import Kind
     from rnnstudy.run import Run
     from rnnstudy.sweep import Experiment
+    from rnnstudy.unroll.choice import Wanted
 
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -96,6 +97,13 @@ def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[st
 @which_runs
 @click.option("--workers", type=int, default=None, help="Worker processes. Default: one on a GPU, else one per core.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "reference", "compiled"]),
+    default="auto",
+    show_default=True,
+    help="What trains: auto takes the compiled kernels where there are some; else the reference, plain autograd.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--rerun", is_flag=True, help="Forget the runs of this sweep and train them again.")
 @click.option("--offline", type=FOLDER, metavar="DIR", help="Write to files in DIR, for rnnstudy sync.")
@@ -106,6 +114,7 @@ def sweep(
     only: tuple[str, ...],
     workers: int | None,
     device: str,
+    engine: "Wanted",
     dry_run: bool,
     rerun: bool,
     offline: Path | None,
@@ -130,7 +139,7 @@ def sweep(
     place, console = home.find(experiment.path), _console()
     count = workers or launch.default_workers(device)
     command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *_repeated("--set", settings)])
-    info = SweepInfo(experiment.name, experiment_file=str(file), command=command, engine="reference")
+    info = SweepInfo(experiment.name, experiment_file=str(file), command=command, engine=engine)
     tracker = OfflineTracker(offline, info) if offline else tracking.open_store(place, info)
     if mended := tracker.mend():
         _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
@@ -145,7 +154,14 @@ def sweep(
     _say(console, f"{len(runs)} runs: {len(planned.served)} in the store, {waiting} to train{estimate}")
     with SweepDisplay(planned, console) as display:
         launcher = launch.Launcher(
-            planned, tracker, place, experiment=experiment.path, device=device, workers=count, watcher=display
+            planned,
+            tracker,
+            place,
+            experiment=experiment.path,
+            device=device,
+            engine=engine,
+            workers=count,
+            watcher=display,
         )
         summary = launcher.run()
     if summary.interrupted:

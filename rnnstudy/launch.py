@@ -23,6 +23,7 @@ from rnnstudy.records import Outcome, Record
 from rnnstudy.run import Run, names
 from rnnstudy.spec import SpecError
 from rnnstudy.tracker import Kept, Tracker
+from rnnstudy.unroll.choice import Wanted
 
 ATTEMPTS = 3
 """How often a population is tried whose worker dies."""
@@ -137,11 +138,13 @@ class Summary:
 class _Worker:
     """A worker process and what it is doing."""
 
-    def __init__(self, context: Any, stop: Any, experiment: Path | None, device: str, log: Path) -> None:
+    def __init__(
+        self, context: Any, stop: Any, experiment: Path | None, device: str, engine: Wanted, log: Path
+    ) -> None:
         self.log = log
         self.task: worker.Task | None = None
         self.connection, remote = context.Pipe()
-        arguments = (remote, stop, experiment, device, log)
+        arguments = (remote, stop, experiment, device, engine, log)
         self.process = context.Process(target=worker.main, args=arguments, daemon=True)
         self.process.start()
         remote.close()
@@ -172,11 +175,13 @@ class Launcher:
         *,
         experiment: Path | None,
         device: str,
+        engine: Wanted = "auto",
         workers: int,
         watcher: Watcher,
     ) -> None:
         self._plan, self._tracker, self._home, self._watcher = plan, tracker, home, watcher
         self._experiment, self._device = experiment, device
+        self._engine: Wanted = engine
         self._context = multiprocessing.get_context("spawn")
         # Without a lock: a worker killed while it holds one would stop all others.
         self._stop = self._context.RawValue("b", 0)
@@ -287,7 +292,7 @@ class Launcher:
     def _new_worker(self) -> _Worker:
         self._started += 1
         log = self._home.logs / f"worker-{self._started}.log"
-        return _Worker(self._context, self._stop, self._experiment, self._device, log)
+        return _Worker(self._context, self._stop, self._experiment, self._device, self._engine, log)
 
     def _interrupt(self, task: worker.Task) -> None:
         for run in task.runs:

@@ -53,6 +53,7 @@ class Learner:
         self.population = population
         self.device = device
         self.step = 0
+        self.engine = ""
         self.complete = False
         self.parameters = {name: value.to(device).clone().requires_grad_() for name, value in parameters.items()}
         self._buffers = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
@@ -98,6 +99,7 @@ class Learner:
         replicas = state["replicas"]
         learner = Learner(population, device, replicas["parameters"])
         learner.step = state["step"]
+        learner.engine = state.get("engine", "reference")
         learner.complete = state["complete"]
         learner.handed_on = state["handed_on"]
         learner._seconds_before = state["seconds"]
@@ -120,6 +122,7 @@ class Learner:
                 "keys": list(self.population.keys),
                 "structure": self.population.runs[0].structure,
                 "step": self.step,
+                "engine": self.engine,
                 "complete": self.complete,
                 "handed_on": self.handed_on,
                 "seconds": self.seconds,

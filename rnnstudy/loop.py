@@ -15,6 +15,7 @@ from rnnstudy.probes.probe import BackwardPass, Moment
 from rnnstudy.records import Reading, Record
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
+from rnnstudy.unroll.choice import Wanted, choose, known
 from rnnstudy.unroll.reference import ReferenceEngine
 from rnnstudy.unroll.trajectory import Engine
 
@@ -26,7 +27,7 @@ def train(
     runs: Population | Run | Sequence[Run],
     *,
     device: str = "auto",
-    engine: Engine | None = None,
+    engine: Engine | Wanted = "auto",
     checkpoint: Path | None = None,
     resume: Path | None = None,
     checkpoint_seconds: float = 10.0,
@@ -40,7 +41,9 @@ def train(
     Args:
         runs: a population, a run, or runs.
         device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:1`.
-        engine: how cells run over time; the reference engine when None, and for runs that the engine does not serve.
+        engine: how cells run over time: `auto` (the fastest that serves a run), `reference`, `compiled`, or an engine.
+            A run that it does not serve is trained by the reference engine; a run that goes on from a checkpoint, by
+            the engine that began it.
         checkpoint: file to resume from, where it exists, and to save to, for one population. A record is yielded only
             after the checkpoint that contains it is on disk; without a file, at once.
         resume: another file to resume from, which may hold more runs than these.
@@ -49,13 +52,15 @@ def train(
         progress: told now and then where the population stands.
 
     Raises:
-        SpecError: for a checkpoint with runs that are not one population, a damaged checkpoint, or a device that is
-            not there.
+        SpecError: for a checkpoint with runs that are not one population, a damaged checkpoint, an unknown engine, or
+            a device that is not there.
     """
     groups = [runs] if isinstance(runs, Population) else populations([runs] if isinstance(runs, Run) else runs)
     if checkpoint is not None and len(groups) > 1:
         raise SpecError("a checkpoint belongs to one population; these runs cannot train together")
     where = resolve_device(device)
+    if isinstance(engine, str):
+        known(engine)
 
     def records() -> Iterator[Record]:
         for population in groups:
@@ -66,19 +71,23 @@ def train(
             )
             with denormals_flushed():
                 yield from _train(
-                    learner, serving(engine, population), Saving(checkpoint, checkpoint_seconds), stop, progress
+                    learner, serving(engine, learner), Saving(checkpoint, checkpoint_seconds), stop, progress
                 )
 
     # A generator of its own, so that what is wrong is told by the call and not by the first record.
     return records()
 
 
-def serving(engine: Engine | None, population: Population) -> Engine:
-    """The engine that trains the population from its first step to its last: `engine` where it serves the population's
-    cell and training methods, otherwise the reference engine."""
-    if engine is not None and engine.serves(population.model.cell, population.training.needs):
-        return engine
-    return ReferenceEngine()
+def serving(engine: Engine | Wanted, learner: Learner) -> Engine:
+    """The engine that trains the population from its first step to its last: what began it, or else `engine` where it
+    serves the population's cell and training methods, otherwise the reference engine."""
+    cell, needs = learner.population.model.cell, learner.population.training.needs
+    if isinstance(engine, str):
+        chosen = choose(cell, needs, learner.device, known(learner.engine or engine))
+    else:
+        chosen = engine if engine.serves(cell, needs) else ReferenceEngine()
+    learner.engine = chosen.name
+    return chosen
 
 
 def _train(

@@ -13,6 +13,7 @@ from typing import Any
 from rnnstudy.learner import Progress
 from rnnstudy.records import Record
 from rnnstudy.run import Run
+from rnnstudy.unroll.choice import Wanted
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Failed:
 Message = Record | Progress | Finished | Stopped | Failed
 
 
-def main(connection: Connection, stop: Any, experiment: Path | None, device: str, log: Path) -> None:
+def main(connection: Connection, stop: Any, experiment: Path | None, device: str, engine: Wanted, log: Path) -> None:
     """Loop of a worker process: take a `Task`, send `Message`s, until the pipe brings None or closes.
 
     One torch thread each, so that workers do not fight over cores and a population's bits do not depend on how many
@@ -73,7 +74,7 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
 
         try:
             while (task := connection.recv()) is not None:
-                for message in _messages(task, device, told_to_stop, connection):
+                for message in _messages(task, device, engine, told_to_stop, connection):
                     connection.send(message)
                 if terminated:
                     return
@@ -81,7 +82,9 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
             return
 
 
-def _messages(task: Task, device: str, told_to_stop: Callable[[], bool], connection: Connection) -> Iterator[Message]:
+def _messages(
+    task: Task, device: str, engine: Wanted, told_to_stop: Callable[[], bool], connection: Connection
+) -> Iterator[Message]:
     from rnnstudy.loop import train
     from rnnstudy.population import Population
 
@@ -90,6 +93,7 @@ def _messages(task: Task, device: str, told_to_stop: Callable[[], bool], connect
         for record in train(
             Population(task.runs),
             device=device,
+            engine=engine,
             checkpoint=task.checkpoint,
             resume=task.resume,
             stop=told_to_stop,

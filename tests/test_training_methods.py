@@ -484,7 +484,8 @@ def test_the_last_updates_are_whole_and_what_does_not_cut_has_no_masks():
 def test_what_cuts_nowhere_trains_as_if_it_were_not_there(methods, same):
     run = Run(task=Adding(length=12), cell=LSTM(width=4), training=Training(steps=8, **SMALL))
     other = run.replace(training=run.training.replace(**methods))
-    one, two = ended(run)[run.key].weights, ended(other)[other.key].weights
+    # On one engine: what asks for cuts is trained by the reference engine.
+    one, two = (ended(each, engine="reference")[each.key].weights for each in (run, other))
     assert all(np.array_equal(one[name], two[name]) for name in one) == same
 
 
