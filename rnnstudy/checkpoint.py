@@ -1,6 +1,7 @@
 """Checkpoints of a population: written atomically, read without running code from the file, sliceable by key."""
 
 import os
+import pickle
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
 
 FORMAT = 1
+
+UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError)
+"""What torch.load and a look into its answer raise for a file that is damaged or something else."""
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -40,7 +44,7 @@ def load(path: Path, keys: Sequence[str]) -> dict[str, Any]:
         state = torch.load(path, weights_only=True, map_location="cpu")
         stored = state["keys"]
         known = state["format"] == FORMAT
-    except Exception as error:
+    except UNREADABLE as error:
         raise SpecError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to train again"
         ) from None
@@ -80,6 +84,6 @@ def continues(path: Path, run: Run) -> bool:
 def _header(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except Exception:
+    except UNREADABLE:
         # Whatever is wrong with the file, nothing in it can be used; `load` says so when it is asked for.
         return {}

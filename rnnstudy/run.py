@@ -19,7 +19,7 @@ from rnnstudy.optimisers.weight_decay import WeightDecay
 from rnnstudy.probes.gradient_through_time import GradientThroughTime
 from rnnstudy.probes.parameter_gradients import ParameterGradients
 from rnnstudy.probes.probe import Probe
-from rnnstudy.spec import NOT_IDENTITY, PER_REPLICA, Spec, SpecError, above, at_least, canonical, digest, flatten
+from rnnstudy.spec import NOT_IDENTITY, PER_REPLICA, Spec, above, at_least, canonical, digest, flatten
 from rnnstudy.tasks.task import Task
 from rnnstudy.unroll.trajectory import Need
 
@@ -109,8 +109,6 @@ class Run(Spec):
 
     def check(self) -> None:
         self.initialisation.suits(self.cell)
-        if self.cell.owns_readout and self.layers > 1:
-            raise SpecError(f"{type(self.cell).__name__} owns its readout and stands alone; layers must be 1")
         if self.training.omega is not None:
             self.training.omega.suits(self.cell)
         for cut in self.training.cuts:

@@ -127,8 +127,6 @@ CASES = [(TIME, (TIME - 4,)), (TIME, tuple(range(TIME))), (TIME, (2, 5, TIME - 1
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
 def test_equals_the_reference_where_nothing_leaves_the_range(cell, layers, steps, last):
-    if cell.owns_readout and layers > 1:
-        pytest.skip("owns its readout and stands alone")
     judge = judged(steps, *last)
     known, inputs, outputs, trajectories = passed(ReferenceEngine(), cell, layers, judge)
     found, own_inputs, own_outputs, own = passed(ScaledEngine(), cell, layers, judge)

@@ -340,8 +340,6 @@ def by_hand(model, parameters, x, judge, constant):
 @pytest.mark.parametrize("window", [1, 2, 3, 4, TIME - 1, TIME, 50])
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
 def test_truncated_gradients_are_those_of_chunks_aligned_to_each_sequences_end(cell, window, layers):
-    if cell.owns_readout and layers > 1:
-        return
     model = Model(cell=cell, layers=layers, features=FEATURES, outputs=OUTPUTS)
     parameters, inputs = parameters_for(model), noise(TIME, 1, BATCH, FEATURES)
     ends = torch.tensor([TIME, TIME - 1, TIME - 4, TIME])

@@ -71,7 +71,10 @@ class Cell(Spec):
     """The state that the next layer and the readout see."""
 
     owns_readout: ClassVar[bool] = False
-    """Whether the output state already is the model's output (Jordan), so that the model adds no readout."""
+    """Whether the output state already is the model's output (Jordan), so that the model adds no readout.
+
+    In several layers each of them then is such a network whole, and the next reads the sequence of its outputs.
+    """
 
     source: ClassVar[str]
     """Where the recurrence comes from, in one line."""
