@@ -3,6 +3,7 @@
 import os
 import pickle
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def load(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     Raises `SpecError` when the file is damaged or does not hold all keys.
     """
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        state = _read(path)
         stored = state["keys"]
         known = state["format"] == FORMAT
     except UNREADABLE as error:
@@ -83,7 +84,15 @@ def continues(path: Path, run: Run) -> bool:
 
 def _header(path: Path) -> dict[str, Any]:
     try:
-        return torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        return _read(path, mmap=True)
     except UNREADABLE:
         # Whatever is wrong with the file, nothing in it can be used; `load` says so when it is asked for.
         return {}
+
+
+def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """The file's content, without running code from it."""
+    with warnings.catch_warnings():
+        # For a pickle that torch did not write it warns before it refuses: the refusal is what counts.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
