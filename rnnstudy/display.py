@@ -27,7 +27,6 @@ class SweepDisplay:
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._console = console
-        self._names = plan.names
         self._costs = {id(task): cost(Population(task.runs)).seconds for task in plan.tasks}
         self._shares: dict[int, float] = {}
         self._began = time.monotonic()

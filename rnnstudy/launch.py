@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -338,15 +339,15 @@ class Launcher:
 
 
 def default_workers(device: str) -> int:
-    """One for each visible GPU, otherwise one for each core."""
+    """One where a GPU trains, otherwise one for each core that this process may use."""
     import torch
 
     if device != "cpu" and torch.cuda.is_available():
         return 1
-    return len(os.sched_getaffinity(0)) if "sched_getaffinity" in dir(os) else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def require_workers(workers: int) -> int:
+def require_workers(workers: int) -> None:
+    """Raises `SpecError` for less than one worker."""
     if workers < 1:
         raise SpecError(f"--workers is {workers}; it must be at least 1")
-    return workers

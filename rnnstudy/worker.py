@@ -37,10 +37,9 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Failed:
-    """An error ended the population: one line, and the traceback for the log."""
+    """An error ended the population: one line. The traceback is in the worker's log."""
 
     reason: str
-    details: str
 
 
 Message = Record | Progress | Finished | Stopped | Failed
@@ -105,6 +104,5 @@ def _messages(
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
-        details = traceback.format_exc()
-        print(details)
-        yield Failed(f"{type(error).__name__}: {error}", details)
+        traceback.print_exc()
+        yield Failed(f"{type(error).__name__}: {error}")
