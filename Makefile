@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WITH_PEERS := $(VENV)/.with-peers
+WITH_SERVERS := $(VENV)/.with-servers
 
 .PHONY: install demo test test-slow study bench lint clean
 
@@ -14,6 +16,15 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
 	touch $(READY)
+
+# What the benchmarks compare with, and what the slow tests talk to: neither is needed for work with the package.
+$(WITH_PEERS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]' --constraint constraints.txt
+	touch $(WITH_PEERS)
+
+$(WITH_SERVERS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray,postgres,browser]' --constraint constraints.txt
+	touch $(WITH_SERVERS)
 
 demo: install
 	$(BIN)/rnnstudy sweep experiments/quickstart.py
@@ -30,14 +41,14 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test-slow: install
+test-slow: $(WITH_SERVERS)
 	$(BIN)/python -m pytest -m slow
 
 study: install
 	$(BIN)/rnnstudy sweep experiments/quickstart.py
 	$(BIN)/rnnstudy report
 
-bench: install
+bench: $(WITH_PEERS)
 	$(BIN)/python -m benchmarks
 
 clean:
