@@ -26,12 +26,13 @@ from rnnstudy.tasks import TemporalOrder
 from rnnstudy.unroll import choice
 from rnnstudy.unroll.choice import choose
 from rnnstudy.unroll.compiled import CompiledEngine
+from rnnstudy.unroll.graph import GraphEngine
 from rnnstudy.unroll.reference import ReferenceEngine
 from rnnstudy.unroll.shelf import Shelf
 
 CPU = torch.device("cpu")
 FEATURES, OUTPUTS, TIME = 3, 2, 40
-ENGINES = [CompiledEngine()]
+ENGINES = [CompiledEngine(), GraphEngine()]
 ACTIVATIONS = ["tanh", "relu", "sigmoid", "linear"]
 CELLS = [*(Elman(width=13, activation=activation) for activation in ACTIVATIONS), LSTM(width=13)]
 LEAST_COMPARED = -140.0
