@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rnnstudy.cells.cell import Cell, Parameters
-from rnnstudy.unroll.layer_pass import Found, LayerPass
+from rnnstudy.unroll.layer_pass import BatchedProducts, Found, LayerPass
 from rnnstudy.unroll.precision import exact_products
 from rnnstudy.unroll.steps import written_out
 from rnnstudy.unroll.trajectory import Cuts, Engine, Need, Trajectory
@@ -35,6 +35,7 @@ Record = Callable[[Callable[[], None]], Callable[[], None]]
 class Shape:
     """What a capture is made for: all that the loop's operations depend on but the numbers."""
 
+    kind: type[LayerPass]
     cell: Cell
     inputs: tuple[int, ...]
     wanted: tuple[int, ...]
@@ -48,7 +49,7 @@ class Passes(ABC):
     """Forward and backward of a layer, as often as wanted; `uses` counts the forward passes."""
 
     def __init__(self, shape: Shape) -> None:
-        self.layer = LayerPass(shape.cell, shape.wanted, shape.observed, shape.at_inputs)
+        self.layer = shape.kind(shape.cell, shape.wanted, shape.observed, shape.at_inputs)
         self.uses = 0
 
     @abstractmethod
@@ -155,7 +156,7 @@ class GraphTrajectory(Trajectory):
 
     def values(self, state: str) -> Float[Tensor, "time replica batch width"]:
         """s_t for t = 1..T; after the backward pass."""
-        return self._layer(state).states[state].transpose(0, 1)
+        return self._layer(state).values(state)
 
     def gradient(self, state: str) -> Float[Tensor, "time replica batch width"]:
         """dL/ds_t as plain numbers: infinite or zero where they leave a float's range."""
@@ -175,26 +176,21 @@ class GraphTrajectory(Trajectory):
             raise RuntimeError("the gradient through time exists only after the backward pass")
 
 
-class GraphEngine(Engine):
-    """Elman, LSTM with its forget gate, and GRU, on any device, in float32 or float64.
+class CapturingEngine(Engine):
+    """An engine whose layer passes are captured in a CUDA graph each, forward and backward, once for each shape.
 
-    On CUDA a layer's forward and backward pass are captured in a CUDA graph each, once for each shape: a step then costs
-    the device's time and not the host's. Where the capture fails, the operations are started one by one, and that is
-    said once. Passes without gradients are never captured. Matrix products take no TF32 inputs. The gradient carried
-    back has an exponent for each sequence: `log_norms` are right beyond a float's range.
+    A step then costs the device's time and not the host's. Where the capture fails, the operations are started one by
+    one, and that is said once. Passes without gradients are never captured. Products take no TF32 inputs.
 
     `record` stands in for the capture, in tests.
     """
 
-    name = "graph"
+    kind: ClassVar[type[LayerPass]]
 
     def __init__(self, record: Record | None = None) -> None:
         self._record = record
         self._captures = True
         self._free: OrderedDict[Shape, list[Passes]] = OrderedDict()
-
-    def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
-        return "cuts" not in needs and written_out(cell)
 
     def unroll(
         self,
@@ -207,21 +203,25 @@ class GraphEngine(Engine):
         steps: Sequence[int] | None = None,
         cuts: Cuts | None = None,
     ) -> GraphTrajectory:
-        """As for every engine. Raises `RuntimeError` for a cell without a written-out backward pass."""
-        if cuts or not written_out(cell):
-            raise RuntimeError(f"no written-out steps for {cell!r}{' with cuts' if cuts else ''}; use ReferenceEngine")
+        """As for every engine. Raises `RuntimeError` for a cell that it does not serve."""
+        if cuts or not self.serves(cell, frozenset()):
+            raise RuntimeError(
+                f"the {self.name} engine does not serve {cell!r}{' with cuts' if cuts else ''}; use ReferenceEngine"
+            )
         wanted = tuple(range(len(inputs)) if steps is None else sorted(set(steps)))
         trajectory = GraphTrajectory(cell.states if observed else ())
         if torch.is_grad_enabled():
             at_inputs = inputs.requires_grad
-            shape = Shape(cell, tuple(inputs.shape), wanted, observed, at_inputs, inputs.dtype, inputs.device)
+            shape = Shape(
+                self.kind, cell, tuple(inputs.shape), wanted, observed, at_inputs, inputs.dtype, inputs.device
+            )
             # Makes the outputs differentiable where no weight's gradient is wanted.
             anchor = torch.zeros((), device=inputs.device, requires_grad=observed)
             names, values = tuple(parameters), tuple(parameters.values())
             trajectory.outputs = _Unrolled.apply(self, shape, trajectory, names, anchor, inputs, *values)
         else:
             with exact_products():
-                trajectory.outputs = LayerPass(cell, wanted, False, False).forward(inputs, parameters)
+                trajectory.outputs = self.kind(cell, wanted, False, False).forward(inputs, parameters)
         return trajectory
 
     def lease(self, shape: Shape, inputs: Tensor, parameters: Parameters) -> Lease:
@@ -246,13 +246,26 @@ class GraphEngine(Engine):
         return Plain(shape)
 
 
+class GraphEngine(CapturingEngine):
+    """Elman, LSTM with its forget gate, and GRU, on any device, in float32 or float64, as batched products.
+
+    The gradient carried back has an exponent for each sequence: `log_norms` are right beyond a float's range.
+    """
+
+    name = "graph"
+    kind: ClassVar[type[LayerPass]] = BatchedProducts
+
+    def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
+        return "cuts" not in needs and written_out(cell)
+
+
 class _Unrolled(torch.autograd.Function):
     """(inputs, parameters) to the outputs at the wanted steps."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        engine: GraphEngine,
+        engine: CapturingEngine,
         shape: Shape,
         trajectory: GraphTrajectory,
         names: tuple[str, ...],
@@ -272,7 +285,7 @@ class _Unrolled(torch.autograd.Function):
     def backward(ctx: Any, at_outputs: Tensor) -> tuple[Tensor | None, ...]:
         passes: Passes = ctx.lease.passes
         if passes.uses != ctx.use:
-            raise RuntimeError("a later forward pass of the same shape has overwritten this one: it cannot go back twice")
+            raise RuntimeError("a later forward pass of the same shape has overwritten this one; it goes back once")
         with exact_products():
             found = passes.backward(at_outputs)
         ctx.trajectory.went_back(passes, found.log_norms)

@@ -1,5 +1,6 @@
 """A layer's way forward and back as batched products, its gradient carried back with an exponent for each sequence."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,15 +30,10 @@ class Found:
     log_norms: Tensor | None
 
 
-class LayerPass:
+class LayerPass(ABC):
     """One layer over one batch: `forward`, then `backward`, in calls that a CUDA graph can hold.
 
-    No call looks at a number on the host. With s_t all states of the layer, the gradient that arrives at step t is
-
-        G_t = ∂⁺L/∂s_t + (∂s_{t+1}/∂s_t)ᵀ G_{t+1} = m_t · 2^{e_t},
-
-    where m_t has its largest entry in [1, 2) for each sequence: scaled by a power of two, hence without rounding.
-    See `ScaledEngine`, which does the same for any cell through autograd.
+    No call looks at a number on the host, and none depends on another batch of the same shape.
     """
 
     def __init__(self, cell: Cell, wanted: Sequence[int], observed: bool, at_inputs: bool) -> None:
@@ -45,24 +41,51 @@ class LayerPass:
         self.wanted = tuple(wanted)
         self.observed = observed
         self.at_inputs = at_inputs
-        self.states: dict[str, Tensor] = {}
-        self.exponents: Tensor
-        self.steps: Steps
 
+    @abstractmethod
     def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor:
         """The outputs (step, replica, batch, width) at the wanted steps, from `inputs` (time, replica, batch, …)."""
+
+    @abstractmethod
+    def backward(self, at_outputs: Tensor) -> Found:
+        """The gradients, given the one at the outputs (step, replica, batch, width)."""
+
+    def values(self, state: str) -> Tensor:
+        """s_t for t = 1..T (time, replica, batch, width). Raises `RuntimeError` where it is not kept."""
+        raise RuntimeError(f"{type(self).__name__} does not keep the values of state '{state}'")
+
+    def gradient(self, state: str) -> Extended:
+        """dL/ds_t: blocks (time, replica, batch), within (width). Raises `RuntimeError` where it is not kept."""
+        raise RuntimeError(f"{type(self).__name__} does not keep the gradient of state '{state}'")
+
+
+class BatchedProducts(LayerPass):
+    """A batched product for each step and the elementwise maps of `Steps`, in float32 or float64.
+
+    With s_t all states of the layer, the gradient that arrives at step t is
+
+        G_t = ∂⁺L/∂s_t + (∂s_{t+1}/∂s_t)ᵀ G_{t+1} = m_t · 2^{e_t},
+
+    where m_t has its largest entry in [1, 2) for each sequence: scaled by a power of two, hence without rounding.
+    See `ScaledEngine`, which does the same for any cell through autograd.
+    """
+
+    steps: Steps
+    exponents: Tensor
+    _states: dict[str, Tensor]
+
+    def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor:
         time, replicas, batch, _ = inputs.shape
         self.rows = inputs.transpose(0, 1).reshape(replicas, time * batch, -1)
         self.steps = STEPS[type(self.cell)](self.cell, parameters)
-        self.states = self.steps.forward(self.cell.project(parameters, self.rows).view(replicas, time, batch, -1))
-        output = self.states[self.cell.output].transpose(0, 1)
+        self._states = self.steps.forward(self.cell.project(parameters, self.rows).view(replicas, time, batch, -1))
+        output = self._states[self.cell.output].transpose(0, 1)
         # A whole sequence as one copy instead of one for each step.
         return output.clone() if len(self.wanted) == time else torch.stack([output[step] for step in self.wanted])
 
     def backward(self, at_outputs: Tensor) -> Found:
-        """The gradients, given the one at the outputs (step, replica, batch, width)."""
-        self.carry_back(at_outputs)
-        steps, hidden = self.steps, self.states[self.cell.output]
+        self._carry_back(at_outputs)
+        steps, hidden = self.steps, self._states[self.cell.output]
         # Before the gradients are aligned: the inputs' gradient has each sequence's own exponent.
         at_inputs = self._at_inputs() if self.at_inputs else None
         log_norms = self._log_norms() if self.observed else None
@@ -75,9 +98,9 @@ class LayerPass:
         plain = {name: Extended(value, exponents).values() for name, value in found.items()}
         return Found(at_inputs, plain, log_norms)
 
-    def carry_back(self, at_outputs: Tensor) -> None:
+    def _carry_back(self, at_outputs: Tensor) -> None:
         """Fill `totals`, `at_projected` and `at_product` of the steps with mantissas, and `exponents`."""
-        steps, hidden, last = self.steps, self.states[self.cell.output], self.wanted[-1]
+        steps, hidden, last = self.steps, self._states[self.cell.output], self.wanted[-1]
         replicas, time, batch, width = hidden.shape
         count, output = len(self.cell.states), self.cell.states.index(self.cell.output)
         integer, fraction, offset = _FORMAT[hidden.dtype]
@@ -109,8 +132,10 @@ class LayerPass:
         exponents -= offset * torch.arange(last + 1, last + 1 - time, -1, device=hidden.device)[:, None]
         self.exponents = torch.where(largest == 0, NOTHING, exponents)
 
+    def values(self, state: str) -> Tensor:
+        return self._states[state].transpose(0, 1)
+
     def gradient(self, state: str) -> Extended:
-        """dL/ds_t. Blocks (time, replica, batch), within (width)."""
         total = self.steps.totals[self.cell.states.index(state)]
         return Extended(total.transpose(0, 1), self.exponents.transpose(0, 1))
 

@@ -75,7 +75,9 @@ def backward(
 ):
     replica = tl.program_id(0).to(tl.int64)
     rows, units, columns = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH), tl.arange(0, 4 * WIDTH)
-    transposed = tl.load(recurrent + replica * WIDTH * 4 * WIDTH + columns[:, None] + units[None, :] * 4 * WIDTH)
+    # One block for each gate: a product over all gates at once would hold all of dL/dp_t in every warp's registers.
+    weights = recurrent + replica * WIDTH * 4 * WIDTH + 4 * units[:, None] + units[None, :] * 4 * WIDTH
+    of_f, of_i, of_o, of_candidate = tl.load(weights), tl.load(weights + 1), tl.load(weights + 2), tl.load(weights + 3)
     at_h, at_c = tl.zeros((ROWS, WIDTH), tl.float32), tl.zeros((ROWS, WIDTH), tl.float32)
     exponent = tl.full((ROWS,), LEAST, tl.int32)
     for back in range(time):
@@ -116,4 +118,7 @@ def backward(
         at_p = _together(at_f, at_i, at_o, at_candidate, ROWS, WIDTH)
         tl.store(at_projected + place, at_p)
         at_c = at_c * f
-        at_h = tl.dot(at_p, transposed, input_precision=PRECISION)
+        at_h = tl.dot(at_f, of_f, input_precision=PRECISION)
+        at_h = tl.dot(at_i, of_i, at_h, input_precision=PRECISION)
+        at_h = tl.dot(at_o, of_o, at_h, input_precision=PRECISION)
+        at_h = tl.dot(at_candidate, of_candidate, at_h, input_precision=PRECISION)
