@@ -67,7 +67,7 @@ class TritonPass(LayerPass):
 
     def _run_forward(self) -> None:
         place, options = self._grid(), self._options()
-        kernels = _kernels(self.cell)
+        kernels = kernels_of(self.cell)
         if isinstance(self.cell, Elman):
             self._h = self._gates
             with torch.cuda.device_of(self._h):
@@ -121,7 +121,7 @@ class TritonPass(LayerPass):
         place, options = self._grid(), self._options()
         with torch.cuda.device_of(added):
             kept = (self._h,) if self._c is None else (self._gates, self._c)
-            _kernels(self.cell).backward[place](*kept, *given, *squares.unbind(0), exponents, *numbers, **options)
+            kernels_of(self.cell).backward[place](*kept, *given, *squares.unbind(0), exponents, *numbers, **options)
         return at_projected, squares, exponents
 
     def _grid(self) -> tuple[int, int]:
@@ -149,7 +149,7 @@ class TritonPass(LayerPass):
         return gates.transpose(-1, -2).flatten(-2)
 
 
-def _kernels(cell: Cell) -> Any:
+def kernels_of(cell: Cell) -> Any:
     """The module with a cell's `forward` and `backward`; only here is Triton needed."""
     return importlib.import_module(f"rnnstudy.kernels.triton.{type(cell).__name__.lower()}")
 
