@@ -8,7 +8,9 @@ beside their peers, Triton variants, JAX where it is installed, and a short stud
 
 import argparse
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
 import tarfile
@@ -73,16 +75,20 @@ class Results:
 
 
 def run_part(part: str, limit: float, out: Path, cpu: bool) -> str:
-    """Run one part in a process of its own; its last lines go to `OUT/<part>.log` when it fails."""
+    """Run one part in a process of its own; what it says goes to `OUT/log.txt`."""
     command = [sys.executable, "-m", "benchmarks.gpu_check", str(out), "--part", part, *(["--cpu"] if cpu else [])]
     with (out / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"--- {part}\n")
         log.flush()
+        # A session of its own, so that at the limit what the part has started ends with it.
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         try:
-            done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, timeout=limit)
+            code = process.wait(limit)
         except subprocess.TimeoutExpired:
-            return f"stopped at its limit of {limit:.0f} s"
-    return "done" if done.returncode == 0 else f"exit code {done.returncode}"
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return f"stopped at its limit of {limit:g} s"
+    return "done" if code == 0 else f"exit code {code}"
 
 
 def machine() -> dict[str, Any]:

@@ -127,7 +127,7 @@ def measured_steps(take: Take, device: torch.device, tiny: bool) -> None:
     """Hand `take` a result for each cell and number of replicas: milliseconds for the whole population."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    length, width = (5, 4) if tiny else (200, 50)
+    length, width = (10, 4) if tiny else (200, 50)
     for replicas in (1, 2) if tiny else (1, 132, 512, 2048):
         for cell in (Elman(width=width), LSTM(width=width)):
             engines: dict[str, Engine] = {"graph": GraphEngine()}

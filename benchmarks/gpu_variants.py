@@ -43,7 +43,7 @@ def measured_variants(take: Take, device: torch.device, tiny: bool) -> None:
                 TABLE[place] = variant
                 proven.cache_clear()
                 if proven(cell, device):
-                    step = population_step(TritonEngine(), cell, 5 if tiny else 200, replicas, device)
+                    step = population_step(TritonEngine(), cell, 10 if tiny else 200, replicas, device)
                     found |= milliseconds({str(variant): step}, device, tiny)
                 else:
                     found[str(variant)] = "does not agree with the reference, or does not launch"

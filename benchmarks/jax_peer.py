@@ -62,7 +62,7 @@ def population_step(cell: str, length: int, width: int, replicas: int) -> Callab
 def measured_jax(take: Callable[[str, Any], None], tiny: bool) -> None:
     """Hand `take` the milliseconds of a whole population's step."""
     jax.config.update("jax_default_matmul_precision", "highest")
-    length, width = (5, 4) if tiny else (200, 50)
+    length, width = (10, 4) if tiny else (200, 50)
     take("jax", {"version": jax.__version__, "devices": [str(one) for one in jax.devices()]})
     for replicas in (2,) if tiny else (1, 132, 512, 2048):
         for cell in ("Elman", "LSTM"):
