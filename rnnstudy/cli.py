@@ -99,10 +99,10 @@ def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[st
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "reference", "compiled"]),
+    type=click.Choice(["auto", "reference", "compiled", "graph", "triton"]),
     default="auto",
     show_default=True,
-    help="What trains: auto takes the compiled kernels where there are some; else the reference, plain autograd.",
+    help="What trains: auto takes compiled kernels on a CPU and a CUDA graph on a GPU; reference is plain autograd.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--rerun", is_flag=True, help="Forget the runs of this sweep and train them again.")
@@ -128,10 +128,11 @@ def sweep(
     from rnnstudy.loop import resolve_device
     from rnnstudy.offline import OfflineTracker
     from rnnstudy.stored import SweepInfo
+    from rnnstudy.unroll.choice import require
 
     if workers is not None:
         launch.require_workers(workers)
-    resolve_device(device)
+    require(engine, resolve_device(device))
     experiment, runs = _runs(file, scale, settings, only)
     if dry_run:
         click.get_current_context().invoke(list_, file=file, scale=scale, settings=settings, only=only)
