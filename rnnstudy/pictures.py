@@ -7,6 +7,7 @@ artifacts. A tag says that a run has its pictures.
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from threading import Event
 from urllib.parse import urlencode
@@ -28,6 +29,9 @@ STYLE = "1"
 
 HEADING = "### Pictures"
 
+DOTS_PER_INCH = 90
+"""MLflow's page shows a picture at its own size: all of a run's are to fit on a screen or two."""
+
 
 def kinds(states: tuple[str, ...]) -> dict[str, Callable[[Results], Picture]]:
     """File name to what draws it, for a run whose network has these states."""
@@ -40,9 +44,9 @@ def kinds(states: tuple[str, ...]) -> dict[str, Callable[[Results], Picture]]:
 
 
 WORDS = {
-    "gradient_by_lag_initial": "Before training: the gradient of the last step's loss with respect to the state, by how "
-    "long ago the state was. A falling straight line is exponential decay.",
-    "gradient_by_lag_final": "After training, relative to the step of the loss.",
+    "gradient_by_lag_initial": "Before training: the gradient of the last step's loss with respect to the state, by "
+    "how long ago the state was. A straight line that falls is exponential decay.",
+    "gradient_by_lag_final": "After training, relative to the gradient at the step of the loss.",
     "gradient_heat_map": "During training: the gradient at each time step (across) as training goes on (upwards).",
 }
 
@@ -60,11 +64,13 @@ def draw(found: Results) -> Iterator[tuple[str, bytes]]:
     states = tuple(sorted(name.removesuffix("_initial") for name in names if name.endswith("_initial")))
     for name, drawn in kinds(states or ("h",)).items():
         try:
-            content, _ = drawn(found)._repr_png_()
+            picture = drawn(found)
         except SpecError:
             # A run without this reading: it has no such picture.
             continue
-        yield name, content
+        content = BytesIO()
+        picture.figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        yield name, content.getvalue()
 
 
 def add(store: Store, run: StoredRun) -> list[str]:

@@ -43,6 +43,7 @@ from rnnstudy.stored import (
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
+    from mlflow.entities import RunData
     from mlflow.tracking import MlflowClient
 
 BUFFERED_POINTS = 1000
@@ -207,12 +208,12 @@ class Store:
         known = newest_complete(self.runs())
         return {key: known[key].state if key in known else "absent" for key in keys}
 
-    def metric_names(self, experiment_id: str) -> list[str]:
-        """The metrics that some run of an experiment has, in alphabetical order."""
+    def data_of(self, experiment_id: str) -> "list[RunData]":
+        """Parameters, tags and last metrics of the runs of an experiment, newest first."""
         client = self.client
         with self._told():
             runs = _all_pages(lambda token: client.search_runs([experiment_id], max_results=1000, page_token=token))
-        return sorted({name for run in runs for name in run.data.metrics})
+        return [run.data for run in runs]
 
     def artifact(self, run: StoredRun, name: str) -> Path:
         """A local file with the artifact `name`. Raises `SpecError` when it is gone."""

@@ -82,7 +82,7 @@ def landings(store: Store, address: str, version: str) -> list[tuple[str, str]]:
     found = []
     for experiment in _experiments(store):
         if with_view:
-            made = view.value(store.metric_names(experiment.experiment_id))
+            made = _view(store, experiment)
             if experiment.tags.get(view.TAG) != made:
                 store.client.set_experiment_tag(experiment.experiment_id, view.TAG, made)
         found.append((experiment.name, view.link(address, experiment.experiment_id, with_view=with_view)))
@@ -92,6 +92,12 @@ def landings(store: Store, address: str, version: str) -> list[tuple[str, str]]:
 def _experiments(store: Store) -> "list[Experiment]":
     ours = [one for one in store.client.search_experiments() if "rnnstudy.experiment_file" in one.tags]
     return sorted(ours, key=lambda one: one.last_update_time or 0, reverse=True)
+
+
+def _view(store: Store, experiment: "Experiment") -> str:
+    runs = store.data_of(experiment.experiment_id)
+    groups = [[run.params.get(name, "null") for name in view.GROUPED_BY] for run in runs]
+    return view.value({name for run in runs for name in run.metrics}, groups)
 
 
 def _land(store: Store, address: str, browser: bool) -> None:

@@ -28,13 +28,13 @@ COLUMNS = (
 )
 
 SECTIONS: Mapping[str, Sequence[str]] = {
-    "Gradient through time, by lag (step = lag)": (
+    "Profile (step = lag)": (
         "profile/{output}_initial",
         "profile/{output}_final_normalised",
         "profile/{other}_initial",
         "profile/{other}_final_normalised",
     ),
-    "Gradient through time, during training": (
+    "Gradient through time": (
         "through_time/{output}_first",
         "through_time/{output}_last",
         "through_time/{other}_first",
@@ -45,7 +45,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
 """Section to the metrics it shows, one chart each; those that no run has are left out. All gradients are log10."""
 
 REST = "Everything else"
-"""A folded section: metrics that are in no chart would get charts of MLflow's own choice above all others."""
+"""A folded section: metrics that are in none would get charts of MLflow's own choice above all others."""
 
 
 def supported(version: str) -> bool:
@@ -61,14 +61,19 @@ def link(address: str, experiment: str, *, with_view: bool) -> str:
     return f"{address}/#/experiments/{experiment}/runs?{urlencode(asked)}"
 
 
-def value(metrics: Iterable[str]) -> str:
-    """The value of the tag `TAG` for an experiment whose runs have these metrics. Equal metrics give equal values."""
-    packed = zlib.compress(json.dumps(state(metrics), separators=(",", ":")).encode(), 9)
+def value(metrics: Iterable[str], groups: Iterable[Sequence[str]]) -> str:
+    """The value of the tag `TAG`: see `state`. Equal arguments give equal values."""
+    packed = zlib.compress(json.dumps(state(metrics, groups), separators=(",", ":")).encode(), 9)
     return "deflate;" + base64.b64encode(packed).decode()
 
 
-def state(metrics: Iterable[str]) -> dict[str, Any]:
-    """What MLflow's page remembers of itself, as it writes it."""
+def state(metrics: Iterable[str], groups: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """What MLflow's page remembers of itself, as it writes it.
+
+    `metrics` are those that some run of the experiment has; `groups` the values of the parameters `GROUPED_BY` that
+    occur. Each group is one line in a chart, and one row, folded, in the list of runs.
+    """
+    folded = [zip(GROUPED_BY, group, strict=True) for group in sorted(set(map(tuple, groups)))]
     left = sorted(name for name in set(metrics) if not name.startswith("system/"))
     charts: list[dict[str, Any]] = []
     sections = []
@@ -87,8 +92,8 @@ def state(metrics: Iterable[str]) -> dict[str, Any]:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": list(COLUMNS),
-        "columnOrder": [],
-        "columnWidths": {},
+        "columnOrder": ["attributes.`Run Name`", *COLUMNS],
+        "columnWidths": {"attributes.`Run Name`": 260, **{name: 60 + 7 * len(name.split("`")[1]) for name in COLUMNS}},
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
@@ -105,7 +110,7 @@ def state(metrics: Iterable[str]) -> dict[str, Any]:
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "param", "groupByData": name} for name in GROUPED_BY],
         },
-        "groupsExpanded": {},
+        "groupsExpanded": {",".join(f"param.{name}.{one}" for name, one in group): False for group in folded},
         "autoRefreshEnabled": True,
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
@@ -137,7 +142,7 @@ def _section(title: str, *, folded: bool) -> dict[str, Any]:
         "isReordered": True,
         "deleted": False,
         "isGenerated": False,
-        "columns": 3,
+        "columns": 2,
         "cardHeight": 360,
     }
 
