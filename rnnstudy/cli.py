@@ -140,7 +140,9 @@ def sweep(
     place, console = home.find(experiment.path), _console()
     count = workers or launch.default_workers(device)
     command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *_repeated("--set", settings)])
-    info = SweepInfo(experiment.name, experiment_file=str(file), command=command, engine=engine)
+    info = SweepInfo(
+        experiment.name, experiment_file=str(file), command=command, engine=engine, hypothesis=experiment.hypothesis
+    )
     tracker = OfflineTracker(offline, info) if offline else tracking.open_store(place, info)
     if mended := tracker.mend():
         _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
@@ -224,12 +226,18 @@ def forget(keys: Sequence[str]) -> None:
 
 @app.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on loopback.")
-def ui(port: int) -> None:
-    """Serve MLflow's own UI over the store, on loopback, until Ctrl-C."""
+@click.option("--no-browser", is_flag=True, help="Print the links alone.")
+@click.option("--no-pictures", is_flag=True, help="Do not draw the pictures that runs still lack.")
+def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
+    """Serve MLflow's own UI over the store, on loopback, until Ctrl-C.
+
+    Prints a link for each experiment that opens it at its charts, and opens the newest in the browser. Pictures of
+    single runs are drawn in the background and appear in the runs' pages.
+    """
     from rnnstudy import home
     from rnnstudy.ui import serve
 
-    sys.exit(serve(home.find(), port))
+    sys.exit(serve(home.find(), port, browser=not no_browser, pictures=not no_pictures))
 
 
 @app.command()

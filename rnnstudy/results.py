@@ -127,6 +127,11 @@ def load(keys: Iterable[str] | None = None, *, experiment: str | None = None, ho
     return Results([_from_file(store.artifact(complete[key], READINGS)) for key in wanted])
 
 
+def from_files(paths: Iterable[Path]) -> Results:
+    """The runs whose `readings.npz` these are. Raises `SpecError` for a file that is gone or is not one."""
+    return Results([_from_file(path) for path in paths])
+
+
 def from_records(records: Iterable[Record], runs: Sequence[Run]) -> Results:
     """The same from the records that training yields, without a store.
 
