@@ -118,16 +118,16 @@ class Archive:
         """Raises `SpecError` when the folder is none, or of another format."""
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            if manifest.get("format") != FORMAT:
-                raise SpecError(f"{folder} has format {manifest.get('format')}; this version reads format {FORMAT}")
-            table = pd.read_parquet(folder / RUNS)
+            table = pd.read_parquet(folder / RUNS) if manifest.get("format") == FORMAT else pd.DataFrame()
         except FileNotFoundError as error:
             raise SpecError(
-                f"{folder} holds no results of a study ({Path(error.filename or '').name or MANIFEST} is not there); "
+                f"{folder} holds no results of a study ({Path(error.filename or MANIFEST).name} is not there); "
                 "`rnnstudy report --export DIR` writes such a folder"
             ) from None
         except (ValueError, OSError) as error:
             raise SpecError(f"{folder} cannot be read ({error}); restore it, or export it again") from None
+        if manifest.get("format") != FORMAT:
+            raise SpecError(f"{folder} has format {manifest.get('format')}; this version reads format {FORMAT}")
         headers = {key: json.loads(text) for key, text in zip(table["key"], table["header"], strict=True)}
         return Archive(folder, manifest["experiments"], headers)
 
