@@ -242,14 +242,24 @@ def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
 
 @app.command()
 @click.argument("names", nargs=-1)
-def report(names: Sequence[str]) -> None:
-    """Run report notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON. Without a name, all."""
+@click.option("--from", "archive", type=FOLDER, metavar="DIR", help="Read committed results, not the store.")
+@click.option("--export", "folder", type=FOLDER, metavar="DIR", help="Write what the reports are drawn from into DIR.")
+def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> None:
+    """Run report notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON. Without a name, all.
+
+    \b
+    rnnstudy report --from reports/data      # redraw every figure from the committed results, without training
+    rnnstudy report --export reports/data    # draw from the store, and commit what was drawn
+    """
     from rnnstudy import home
     from rnnstudy import report as reports
 
+    if archive is not None and folder is not None:
+        raise click.UsageError("--from reads and --export writes committed results; give one of them.")
     place = home.find()
-    wanted = list(names) or sorted(path.stem for path in place.reports.glob("*.py"))
-    for path in reports.build(wanted, place):
+    wanted = list(names) or reports.known(place)
+    written = reports.export(wanted, place, folder) if folder else reports.build(wanted, place, archive)
+    for path in written:
         click.echo(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

@@ -20,8 +20,9 @@ within `look()`. No function opens a window or needs a display.
 """
 
 from rnnstudy.figures.by_lag import gradient_by_lag
+from rnnstudy.figures.clipping import clipping
 from rnnstudy.figures.curves import learning_curves
-from rnnstudy.figures.heat_map import DECADES_SHOWN, gradient_heat_map
+from rnnstudy.figures.heat_map import DECADES_SHOWN, gradient_heat_map, informative_stretches
 from rnnstudy.figures.house import (
     ABSENT,
     AROUND_ZERO,
@@ -42,10 +43,12 @@ from rnnstudy.figures.house import (
     shade,
     style,
 )
+from rnnstudy.figures.phase import vanishing_to_exploding
 from rnnstudy.figures.picture import Picture, Provenance, Story, rendered, save, write_all
 from rnnstudy.figures.selection import Results, best_by_validation, ordered, validation_table
 from rnnstudy.figures.statistics import SEEDS_FOR_INTERVAL, band_words, counted, median_and_band, wilson
 from rnnstudy.figures.success import success_by_length
+from rnnstudy.figures.survival import time_to_solve
 
 __all__ = [
     "ABSENT",
@@ -65,11 +68,13 @@ __all__ = [
     "cell_handle",
     "cell_position",
     "chance_line",
+    "clipping",
     "counted",
     "edges",
     "gradient_by_lag",
     "gradient_heat_map",
     "gradient_label",
+    "informative_stretches",
     "learning_curves",
     "legend_below",
     "length_handle",
@@ -83,7 +88,9 @@ __all__ = [
     "shade",
     "style",
     "success_by_length",
+    "time_to_solve",
     "validation_table",
+    "vanishing_to_exploding",
     "wilson",
     "write_all",
 ]
