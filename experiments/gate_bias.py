@@ -18,7 +18,9 @@ from rnnstudy.tasks.temporal_order import TemporalOrder
 
 def runs(scale: Scale) -> list[Run]:
     length = scale.pick(smoke=10, desk=100, paper=200)
-    biases = scale.pick(smoke=(0.0, 3.0), desk=(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0), paper=tuple(map(float, range(-2, 9))))
+    biases = scale.pick(
+        smoke=(0.0, 3.0), desk=(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0), paper=tuple(map(float, range(-2, 9)))
+    )
     training = Training(
         steps=scale.pick(smoke=10, desk=600, paper=10_000),
         check_every=scale.pick(smoke=5, desk=50, paper=100),

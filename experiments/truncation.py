@@ -23,7 +23,9 @@ from rnnstudy.tasks.temporal_order import TemporalOrder
 def runs(scale: Scale) -> list[Run]:
     length = scale.pick(smoke=10, desk=50, paper=100)
     width = scale.pick(smoke=6, desk=50, paper=50)
-    windows = scale.pick(smoke=(4, 10), desk=(5, 10, 20, 30, 40, 50), paper=(5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100))
+    windows = scale.pick(
+        smoke=(4, 10), desk=(5, 10, 20, 30, 40, 50), paper=(5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+    )
     training = Training(
         steps=scale.pick(smoke=10, desk=800, paper=10_000),
         check_every=scale.pick(smoke=5, desk=100, paper=100),

@@ -1,8 +1,8 @@
 """Why gradients explode, in the smallest network there is: one recurrent unit without input.
 
-The unit is h_t = φ(w h_{t−1} + b), run for T steps from h_0; its loss is (h_T − target)². Pascanu, Mikolov & Bengio 2013
-write x_t = w σ(x_{t−1}) + b: with h_t = σ(x_t) that is the same unit, and their x_0 = 0.5 and target 0.7 (section 2.3,
-Figure 6) are the defaults here. Everything is a closed form or a recursion in float64; nothing is trained in the store.
+The unit is h_t = φ(w h_{t−1} + b), run for T steps from h_0; its loss is (h_T − target)². Pascanu, Mikolov & Bengio
+2013 write x_t = w σ(x_{t−1}) + b: with h_t = σ(x_t) that is the same unit, and their x_0 = 0.5 and target 0.7
+(section 2.3, Figure 6) are the defaults here. Everything is a closed form or a recursion in float64.
 """
 
 from collections.abc import Callable, Mapping
