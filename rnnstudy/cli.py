@@ -148,7 +148,7 @@ def sweep(
         _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
     if rerun:
         tracker.forget([run.key for run in runs])
-    planned = launch.plan(runs, tracker, place.checkpoints, count, rerun)
+    planned = launch.plan(runs, tracker, place.checkpoints, count, rerun, device)
     for line in planned.warnings:
         _say(console, line)
     waiting = sum(len(task.runs) for task in planned.tasks)
