@@ -54,13 +54,15 @@ here.show(
     "singular_values_by_lag",
     title="What is left of a disturbance, direction by direction",
     see=f"""
-    Before training (above) the largest singular value of the RNN has come down to {left("initial", "Elman",
-    "h")}; of the LSTM's joint state {left("initial", "LSTM", "joint")} is left, and the cell path alone, a
+    Before training (above) the largest singular value of the RNN has come down to {
+        left("initial", "Elman", "h")
+    }; of the LSTM's joint state {left("initial", "LSTM", "joint")} is left, and the cell path alone, a
     product of forget gates, gives {left("initial", "LSTM", "c")}. The hidden path on its own, which is all that
     many published spectra look at, is down to {left("initial", "LSTM", "h of several")}: the memory of the LSTM
     is the cell path's. The lines of a panel fan out: at lag {length - 1} a quarter of the cell path's
-    directions are still above {left("initial", "LSTM", "c", "a quarter")}, the smallest is {left("initial",
-    "LSTM", "c", "all")}, so that what is remembered long is remembered in a part of the directions. After
+    directions are still above {left("initial", "LSTM", "c", "a quarter")}, the smallest is {
+        left("initial", "LSTM", "c", "all")
+    }, so that what is remembered long is remembered in a part of the directions. After
     training (below): RNN {left("final", "Elman", "h")}, joint {left("final", "LSTM", "joint")}, cell path
     {left("final", "LSTM", "c")}, hidden path {left("final", "LSTM", "h of several")}.
     """,

@@ -119,9 +119,7 @@ def test_many_descents_are_the_single_ones() -> None:
 
 def test_the_unclipped_step_from_the_wall_is_longer_than_any_clipped_one() -> None:
     unit = Unit()
-    free, clipped = (
-        descend(unit, 6.0, -2.8, learning_rate=0.3, updates=300, threshold=limit) for limit in (None, 1.0)
-    )
+    free, clipped = (descend(unit, 6.0, -2.8, learning_rate=0.3, updates=300, threshold=limit) for limit in (None, 1.0))
     longest = [np.hypot(np.diff(path.w), np.diff(path.b)).max() for path in (free, clipped)]
     assert longest[1] <= 0.3 * (1 + 1e-9)
     assert longest[0] > 10
