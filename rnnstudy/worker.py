@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from rnnstudy.faults import DiskFull, disk_is_full, memory_is_full
 from rnnstudy.learner import Progress
 from rnnstudy.records import Record
 from rnnstudy.run import Run
@@ -42,7 +43,28 @@ class Failed:
     reason: str
 
 
-Message = Record | Progress | Finished | Stopped | Failed
+@dataclass(frozen=True)
+class OutOfMemory:
+    """The population does not fit into the memory of the host or of the GPU: one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class NoRoom:
+    """A checkpoint could not be written, for want of room on the disk: one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """Something that the user should know: one line."""
+
+    line: str
+
+
+Message = Record | Progress | Finished | Stopped | Failed | OutOfMemory | NoRoom | Told
 
 
 def main(connection: Connection, stop: Any, experiment: Path | None, device: str, engine: Wanted, log: Path) -> None:
@@ -68,26 +90,39 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
             load_experiment(experiment)
         parent = parent_process()
 
+        orphaned: list[bool] = []
+
         def told_to_stop() -> bool:
-            return bool(stop.value or terminated) or (parent is not None and not parent.is_alive())
+            return bool(stop.value or terminated or orphaned) or (parent is not None and not parent.is_alive())
+
+        def send(message: Message) -> None:
+            """Hand up; a parent that has died does not keep the population from being saved."""
+            try:
+                connection.send(message)
+            except (BrokenPipeError, ConnectionResetError):
+                orphaned.append(True)
 
         try:
             while (task := connection.recv()) is not None:
-                for message in _messages(task, device, engine, told_to_stop, connection):
-                    connection.send(message)
-                if terminated:
+                for message in _messages(task, device, engine, told_to_stop, send):
+                    send(message)
+                if terminated or orphaned:
                     return
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+        except (EOFError, ConnectionResetError):
             return
 
 
 def _messages(
-    task: Task, device: str, engine: Wanted, told_to_stop: Callable[[], bool], connection: Connection
+    task: Task, device: str, engine: Wanted, told_to_stop: Callable[[], bool], send: Callable[[Message], None]
 ) -> Iterator[Message]:
+    from rnnstudy.checkpoint import set_damaged_aside
     from rnnstudy.loop import train
     from rnnstudy.population import Population
 
     try:
+        for path in (task.checkpoint, task.resume):
+            if damaged := set_damaged_aside(path):
+                yield Told(f"a checkpoint was damaged, its runs begin anew; it is kept as {damaged}")
         ended = 0
         for record in train(
             Population(task.runs),
@@ -96,13 +131,15 @@ def _messages(
             checkpoint=task.checkpoint,
             resume=task.resume,
             stop=told_to_stop,
-            progress=connection.send,
+            progress=send,
         ):
             ended += record.outcome is not None
             yield record
         yield Finished() if ended == len(task.runs) else Stopped()
-    except (BrokenPipeError, ConnectionResetError):
-        raise
     except Exception as error:
         traceback.print_exc()
-        yield Failed(f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if disk_is_full(error):
+            yield NoRoom(str(DiskFull.told(error)))
+        else:
+            yield OutOfMemory(reason) if memory_is_full(error) else Failed(reason)
