@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rnnstudy.processes import Owner
+from rnnstudy.spec import SpecError
 
 SECONDS_BETWEEN_BEATS = 30.0
 """How often a launcher touches its claims."""
@@ -114,6 +115,11 @@ class Claims:
         claimed = {path.stem for path in self.folder.glob("*.json")}
         found = {key: self.holder(key) for key in keys if key in claimed and key not in self.held}
         return {key: owner for key, owner in found.items() if owner is not None and owner != self.owner}
+
+    def require_free(self, keys: Iterable[str]) -> None:
+        """Raises `SpecError` when another process trains one of `keys`."""
+        for key, owner in self.others(keys).items():
+            raise SpecError(f"run {key} is being trained by {owner}; wait for it, or end it first")
 
     def beat(self) -> None:
         """Touch this launcher's claims when it is time: other hosts cannot see whether the process lives."""

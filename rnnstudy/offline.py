@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rnnstudy.arrays import READINGS, WEIGHTS
@@ -72,12 +73,12 @@ class OfflineTracker:
         """Nothing to do: a folder without `ending.json` is a run that was interrupted."""
         return 0
 
-    def begin(self, run: Run, name: str) -> None:
+    def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
         folder = self.folder / run.key
         if _ending_of(folder).get("rnnstudy.outcome") in COMPLETE:
             self.forget([run.key])
         folder.mkdir(parents=True, exist_ok=True)
-        described = describe(run, name, self.info.experiment, self._tags)
+        described = describe(run, name, self.info.experiment, {**self._tags, **tags})
         failed = attempts_of(_stored_offline(folder).tags) if (folder / "run.json").exists() else 0
         if failed:
             described.tags["rnnstudy.attempts"] = str(failed)

@@ -3,7 +3,7 @@
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnstudy.faults import DiskFull, disk_is_full, memory_is_full
-from rnnstudy.learner import Progress
+from rnnstudy.learner import Check, Progress
 from rnnstudy.records import Record
 from rnnstudy.run import Run
 from rnnstudy.unroll.choice import Wanted
@@ -24,6 +24,13 @@ class Task:
     runs: tuple[Run, ...]
     checkpoint: Path
     resume: Path | None
+
+
+@dataclass(frozen=True)
+class Prune:
+    """What a worker may be told while it trains: stop these runs. It does so at its next check."""
+
+    keys: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Told:
     line: str
 
 
-Message = Record | Progress | Finished | Stopped | Failed | OutOfMemory | NoRoom | Told
+Message = Record | Progress | Check | Finished | Stopped | Failed | OutOfMemory | NoRoom | Told
 
 
 def main(connection: Connection, stop: Any, experiment: Path | None, device: str, engine: Wanted, log: Path) -> None:
@@ -89,7 +96,6 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
             # Tasks and cells defined in the experiment's file must exist here before they can be unpickled.
             load_experiment(experiment)
         parent = parent_process()
-
         orphaned: list[bool] = []
 
         def told_to_stop() -> bool:
@@ -102,9 +108,22 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
             except (BrokenPipeError, ConnectionResetError):
                 orphaned.append(True)
 
+        def prunes() -> set[str]:
+            """What has been told meanwhile."""
+            keys: set[str] = set()
+            try:
+                while not orphaned and connection.poll():
+                    keys |= connection.recv().keys
+            except (EOFError, OSError):
+                orphaned.append(True)
+            return keys
+
         try:
             while (task := connection.recv()) is not None:
-                for message in _messages(task, device, engine, told_to_stop, send):
+                if isinstance(task, Prune):
+                    # Told too late: its runs have ended.
+                    continue
+                for message in _messages(task, device, engine, told_to_stop, send, prunes):
                     send(message)
                 if terminated or orphaned:
                     return
@@ -113,11 +132,22 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
 
 
 def _messages(
-    task: Task, device: str, engine: Wanted, told_to_stop: Callable[[], bool], send: Callable[[Message], None]
+    task: Task,
+    device: str,
+    engine: Wanted,
+    told_to_stop: Callable[[], bool],
+    send: Callable[[Message], None],
+    prunes: Callable[[], set[str]],
 ) -> Iterator[Message]:
     from rnnstudy.checkpoint import set_damaged_aside
     from rnnstudy.loop import train
     from rnnstudy.population import Population
+
+    def pruned(check: Check) -> Collection[str]:
+        """Hand up the errors, and take what there is to be told. An answer is not waited for: it comes by the next
+        check."""
+        send(check)
+        return prunes()
 
     try:
         for path in (task.checkpoint, task.resume):
@@ -132,6 +162,7 @@ def _messages(
             resume=task.resume,
             stop=told_to_stop,
             progress=send,
+            prune=pruned,
         ):
             ended += record.outcome is not None
             yield record

@@ -7,7 +7,7 @@ stays away is given up: what it has not got goes into a folder of files, for `rn
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rnnstudy.faults import DiskFull, StoreFault, disk_is_full
@@ -42,26 +42,28 @@ class Writer:
 
     Attributes:
         busy: seconds that the thread has spent writing.
-        fault: why nothing can be written any more (a full disk), or None.
+        in_files: whether the store was given up, and files stand in for it.
+        fault: why nothing can be written any more (a full disk, say), or None.
     """
 
     def __init__(self, tracker: Tracker, refuge: Refuge | None, patience: float = SECONDS_OF_PATIENCE) -> None:
         self.busy = 0.0
-        self.fault: SpecError | None = None
+        self.in_files = False
+        self.fault: Exception | None = None
         self._tracker, self._refuge, self._patience = tracker, refuge, patience
         self._waiting: queue.SimpleQueue[tuple[Callable[[], None], str | None] | None] = queue.SimpleQueue()
         self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._open: dict[str, tuple[Run, str]] = {}
+        self._open: dict[str, tuple[Run, str, Mapping[str, str]]] = {}
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
-    def begin(self, run: Run, name: str) -> None:
+    def begin(self, run: Run, name: str, tags: Mapping[str, str]) -> None:
         """A run starts, or goes on."""
 
         def act() -> None:
-            self._open[run.key] = (run, name)
-            self._tracker.begin(run, name)
+            self._open[run.key] = (run, name, tags)
+            self._tracker.begin(run, name, tags)
 
         self._put(act, run.key)
 
@@ -105,12 +107,17 @@ class Writer:
         self._ending.set()
         self._put(self._tracker_closes, None)
         self._waiting.put(None)
-        while self._thread.is_alive() and not cut_short():
+        while not cut_short() and self._thread.is_alive():
             self._thread.join(0.1)
+        cut_short()
 
     def _work(self) -> None:
-        while (waiting := self._waiting.get()) is not None:
-            self._do(*waiting)
+        try:
+            while (waiting := self._waiting.get()) is not None:
+                self._do(*waiting)
+        except Exception as error:
+            # A mistake of ours; the launcher raises it.
+            self.fault = error
 
     def _put(self, act: Callable[[], None], key: str | None) -> None:
         self._waiting.put((act, key))
@@ -135,12 +142,12 @@ class Writer:
                     self._news.put(f"{error}; the run was dropped, and the same command trains it again")
                     self._open.pop(key or "", None)
                     return
-                if self._refuge is None:
-                    self.fault = error if isinstance(error, SpecError) else SpecError(str(error))
-                    return
                 if time.monotonic() - began > self._patience_now():
-                    self._take_refuge(error)
-                    began = time.monotonic()
+                    if self._refuge is None:
+                        self.fault = SpecError(f"{error}; what was not written is trained again by the same command")
+                        return
+                    self._take_refuge(error, self._refuge)
+                    began, told = time.monotonic(), False
                     continue
                 if not told and time.monotonic() - began > SECONDS_UNTIL_TOLD:
                     told = True
@@ -156,20 +163,14 @@ class Writer:
     def _patience_now(self) -> float:
         return min(self._patience, SECONDS_OF_PATIENCE_AT_THE_END) if self._ending.is_set() else self._patience
 
-    def _take_refuge(self, error: Exception) -> None:
+    def _take_refuge(self, error: Exception, refuge: Refuge) -> None:
         """From here on files stand in for the store; the runs that were being written go on there."""
-        refuge = self._refuge
-        assert refuge is not None
-        self._refuge = None
+        self._refuge, self.in_files = None, True
         try:
             self._tracker = refuge.open()
-            for run, name in self._open.values():
-                self._tracker.begin(run, name)
+            for run, name, tags in self._open.values():
+                self._tracker.begin(run, name, tags)
         except (SpecError, OSError) as second:
             self.fault = DiskFull.told(second) if disk_is_full(second) else SpecError(f"{error}; {second}")
             return
-        self._news.put(
-            f"{error}; records go to files now: when the store is back, run: rnnstudy sync {refuge.name}"
-        )
-
-
+        self._news.put(f"{error}; records go to files now: when the store is back, run: rnnstudy sync {refuge.name}")
