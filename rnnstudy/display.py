@@ -28,8 +28,11 @@ class SweepDisplay:
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._console = console
-        self._costs = {id(task): cost(Population(task.runs)).seconds for task in plan.tasks}
-        self._shares: dict[int, float] = {}
+        self._costs: dict[str, float] = {}
+        self._shares: dict[str, float] = {}
+        for task in plan.tasks:
+            seconds = cost(Population(task.runs)).seconds / len(task.runs)
+            self._costs |= dict.fromkeys((run.key for run in task.runs), seconds)
         self._began = time.monotonic()
         self._all = Progress(
             TextColumn("[bold]{task.description}"),
@@ -69,13 +72,15 @@ class SweepDisplay:
         state = f"loss {progress.loss:.3g}  best error {progress.error:.3g}" if checked else ""
         state += f"  {progress.active} training"
         self._each.update(self._bars[id(task)], completed=progress.step, state=state)
-        self._shares[id(task)] = progress.step / progress.steps
+        self._shares |= dict.fromkeys((run.key for run in task.runs), progress.step / progress.steps)
         self._all.update(self._overall, left=self._time_left())
 
     def ended(self, task: worker.Task, message: str) -> None:
         self._each.remove_task(self._bars.pop(id(task)))
-        self._shares[id(task)] = 1.0
-        self._all.update(self._overall, advance=0 if message else len(task.runs), left=self._time_left())
+        over = message in ("", "failed")
+        if over:
+            self._shares |= dict.fromkeys((run.key for run in task.runs), 1.0)
+        self._all.update(self._overall, advance=len(task.runs) if over else 0, left=self._time_left())
         if not self._console.is_terminal:
             self._console.print(f"{message or 'done'}: {described(task.runs)}  ({self._time_left() or 'all done'})")
 
@@ -84,7 +89,7 @@ class SweepDisplay:
 
     def _time_left(self) -> str:
         total = sum(self._costs.values())
-        done = sum(self._costs.get(task, 0.0) * share for task, share in self._shares.items()) / total if total else 1.0
+        done = sum(self._costs.get(key, 0.0) * share for key, share in self._shares.items()) / total if total else 1.0
         if done <= 0 or done >= 1:
             return ""
         return f"about {duration((time.monotonic() - self._began) * (1 / done - 1))} left"
@@ -122,6 +127,15 @@ def list_table(plan: Plan, states: Mapping[str, State]) -> Table:
             str(run.seed), states[run.key], duration(alone.seconds), size(alone.bytes),
         )  # fmt: skip
     return table
+
+
+def set_aside_lines(plan: Plan) -> Iterator[str]:
+    """What there is to be said about runs that are not tried any more."""
+    for key, failures in plan.set_aside.items():
+        yield (
+            f"set aside after {failures.attempts} failed attempts: {plan.names[key]} ({failures.reason}); "
+            f"rnnstudy forget {key}, or --rerun, has it tried again"
+        )
 
 
 def summary_table(runs: Sequence[Run], place: Home) -> Table:
