@@ -91,16 +91,13 @@ def singular_values_by_lag(
                 line = of_panel[of_panel["singular_value"] == name]
                 colour = shade(style(cell).colour, len(SHARES) - 1 - number, len(SHARES))
                 axis.fill_between(line["lag"], line["low"], line["high"], color=colour, alpha=0.22, linewidth=0)
-                axis.plot(line["lag"], line["median"], color=colour, linestyle=_DASHES[number])
+                axis.plot(line["lag"], line["median"], ".", color=colour, linestyle=_DASHES[number], markersize=7)
             axis.axhline(0, color=BOUND, linewidth=1)
-            axis.set_xscale("log", base=2)
-            ticks = sorted({2**k for k in range(0, length.bit_length(), 2)})
-            axis.set_xticks(ticks, [str(tick) for tick in ticks])
             if place < len(shown):
                 short = style(cell).label.split(" ")[0]
                 axis.set_title(f"{short}, {PATHS[path]}", color=style(cell).colour)
             else:
-                axis.set_xlabel("lag τ − t (log scale)")
+                axis.set_xlabel("lag τ − t (steps)")
         bottom = max(LOWEST, float(data["median"].min()) - 0.5)
         axes[0].set_ylim(bottom, max(0.6, float(data["high"].max()) + 0.3))
         axes[0].set_ylabel("before training\nlog₁₀ singular value")
@@ -117,7 +114,7 @@ def singular_values_by_lag(
         f"Singular values of ∂s_τ/∂s_t, T = {length}: the largest, those above which a quarter and half of all "
         f"directions lie, and the smallest. Line: median over {counted(fewest, most)} of each run's median over "
         f"sequences; band: {band}. A line ends where more than half of the runs are below 10⁻¹² of their largest, "
-        "which is rounding error. The thin line at 0: neither grown nor faded."
+        "which is rounding error; dots: the lags that were measured. The thin line at 0: neither grown nor faded."
     )
     return Picture(figure, data, drawn_keys(results, chosen), caption)
 
