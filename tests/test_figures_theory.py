@@ -1,5 +1,6 @@
 """Spectra, truncation, half-life, settings and prediction: figures hold the planted numbers, and say what is missing."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +18,11 @@ class Planted:
     runs: pd.DataFrame
     frames: dict[str, pd.DataFrame]
 
-    def readings(self, name: str, *, quantile: float | None = None) -> pd.DataFrame:
+    def readings(self, name: str, *, quantile: float | None = None, keys: Iterable[str] | None = None) -> pd.DataFrame:
         if name not in self.frames:
             raise SpecError(f"no reading is called '{name}'")
-        return self.frames[name]
+        frame = self.frames[name]
+        return frame if keys is None else frame[frame["key"].isin(list(keys))]
 
 
 SEEDS = 10

@@ -21,6 +21,7 @@ within `look()`. No function opens a window or needs a display.
 
 from rnnstudy.figures.by_lag import gradient_by_lag
 from rnnstudy.figures.cliff import bifurcation, loss_surface, wall_by_length
+from rnnstudy.figures.clipping import DECADES_SHOWN as CLIPPING_DECADES
 from rnnstudy.figures.clipping import clipping
 from rnnstudy.figures.curves import learning_curves
 from rnnstudy.figures.half_life import half_life_by_bias, half_life_of_bias
@@ -60,6 +61,7 @@ __all__ = [
     "ABSENT",
     "AROUND_ZERO",
     "BOUND",
+    "CLIPPING_DECADES",
     "DECADES_SHOWN",
     "HEAT",
     "SEEDS_FOR_INTERVAL",
