@@ -3,6 +3,7 @@
 Needs the extra `browser` and a Chromium, which is not Playwright's own: Debian's package `chromium`, for example.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -51,10 +52,12 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[str, Pa
     (root / "mlruns").mkdir()
     (root / "experiments").mkdir()
     (root / "experiments" / "small.py").write_text(EXPERIMENT)
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    environment["RNNSTUDY_HOME"] = str(root)
     swept = [*COMMAND, "sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1", "--engine", "reference"]
-    subprocess.run(swept, cwd=root, check=True, capture_output=True, timeout=300)
+    subprocess.run(swept, cwd=root, env=environment, check=True, capture_output=True, timeout=300)
     command = [*COMMAND, "ui", "--no-browser", "--port", str(free_port(5300))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment) as process:
         try:
             assert process.stdout is not None
             lines = []

@@ -150,5 +150,6 @@ def _share_line(axis: Axes, data: pd.DataFrame, line: dict[str, Any]) -> None:
     share, low, high = (data[name].to_numpy(float) for name in ("share", "wilson_low", "wilson_high"))
     bars = np.clip([share - low, high - share], 0, None)
     axis.errorbar(across, share, bars, elinewidth=2, capsize=4, markersize=8, mec="white", **line)
+    side = "right" if line["marker"] == "o" else "left"
     for place, top, diverged, count in zip(across, high, data["diverged"], data["runs"], strict=True):
-        axis.text(place, top + 0.02, f"{diverged}/{count}", ha="center", va="bottom", fontsize=9, color=line["color"])
+        axis.text(place, top + 0.02, f"{diverged}/{count}", ha=side, va="bottom", fontsize=9, color=line["color"])

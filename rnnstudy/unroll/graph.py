@@ -136,23 +136,26 @@ class Lease:
         self.end.atexit = False
 
 
+class Backward:
+    """What a trajectory reads after the backward pass. Apart from it, since its outputs lead to who fills this in."""
+
+    passes: Passes | None = None
+    use: int = 0
+    log_norms: Tensor | None = None
+
+
 class GraphTrajectory(Trajectory):
     """Keeps log norms. States and their gradients can be read until the next forward pass of the same shape."""
 
-    def __init__(self, states: tuple[str, ...]) -> None:
+    def __init__(self, outputs: Tensor, states: tuple[str, ...], went: Backward) -> None:
+        self.outputs = outputs
         self._states = states
-        self._log_norms: Tensor | None = None
-        self._passes: Passes | None = None
-        self._use = 0
-
-    def went_back(self, passes: Passes, log_norms: Tensor | None) -> None:
-        """Take what the backward pass found."""
-        self._passes, self._use, self._log_norms = passes, passes.uses, log_norms
+        self._went = went
 
     def log_norms(self, state: str) -> Float[Tensor, "time replica batch"]:
         self._require(state)
-        assert self._log_norms is not None
-        return self._log_norms[self._states.index(state)]
+        assert self._went.log_norms is not None
+        return self._went.log_norms[self._states.index(state)]
 
     def values(self, state: str) -> Float[Tensor, "time replica batch width"]:
         """s_t for t = 1..T; after the backward pass."""
@@ -164,15 +167,15 @@ class GraphTrajectory(Trajectory):
 
     def _layer(self, state: str) -> LayerPass:
         self._require(state)
-        assert self._passes is not None
-        if self._passes.uses != self._use:
+        assert self._went.passes is not None
+        if self._went.passes.uses != self._went.use:
             raise RuntimeError("a later forward pass of the same shape has overwritten this one's states and gradients")
-        return self._passes.layer
+        return self._went.passes.layer
 
     def _require(self, state: str) -> None:
         if state not in self._states:
             raise RuntimeError(f"state '{state}' was not observed; observed: {', '.join(self._states) or 'none'}")
-        if self._passes is None:
+        if self._went.passes is None:
             raise RuntimeError("the gradient through time exists only after the backward pass")
 
 
@@ -209,7 +212,7 @@ class CapturingEngine(Engine):
                 f"the {self.name} engine does not serve {cell!r}{' with cuts' if cuts else ''}; use ReferenceEngine"
             )
         wanted = tuple(range(len(inputs)) if steps is None else sorted(set(steps)))
-        trajectory = GraphTrajectory(cell.states if observed else ())
+        went = Backward()
         if torch.is_grad_enabled():
             at_inputs = inputs.requires_grad
             shape = Shape(
@@ -218,11 +221,11 @@ class CapturingEngine(Engine):
             # Makes the outputs differentiable where no weight's gradient is wanted.
             anchor = torch.zeros((), device=inputs.device, requires_grad=observed)
             names, values = tuple(parameters), tuple(parameters.values())
-            trajectory.outputs = _Unrolled.apply(self, shape, trajectory, names, anchor, inputs, *values)
+            outputs = _Unrolled.apply(self, shape, went, names, anchor, inputs, *values)
         else:
             with exact_products():
-                trajectory.outputs = self.kind(cell, wanted, False, False).forward(inputs, parameters)
-        return trajectory
+                outputs = self.kind(cell, wanted, False, False).forward(inputs, parameters)
+        return GraphTrajectory(outputs, cell.states if observed else (), went)
 
     def lease(self, shape: Shape, inputs: Tensor, parameters: Parameters) -> Lease:
         """The use of passes for this shape: of free ones, or of new ones."""
@@ -267,7 +270,7 @@ class _Unrolled(torch.autograd.Function):
         ctx: Any,
         engine: CapturingEngine,
         shape: Shape,
-        trajectory: GraphTrajectory,
+        went: Backward,
         names: tuple[str, ...],
         anchor: Tensor,
         inputs: Tensor,
@@ -277,7 +280,7 @@ class _Unrolled(torch.autograd.Function):
         with exact_products():
             ctx.lease = engine.lease(shape, inputs, parameters)
             outputs = ctx.lease.passes.forward(inputs, parameters)
-        ctx.trajectory, ctx.names, ctx.use = trajectory, names, ctx.lease.passes.uses
+        ctx.went, ctx.names, ctx.use = went, names, ctx.lease.passes.uses
         return outputs
 
     @staticmethod
@@ -288,7 +291,7 @@ class _Unrolled(torch.autograd.Function):
             raise RuntimeError("a later forward pass of the same shape has overwritten this one; it goes back once")
         with exact_products():
             found = passes.backward(at_outputs)
-        ctx.trajectory.went_back(passes, found.log_norms)
+        ctx.went.passes, ctx.went.use, ctx.went.log_norms = passes, ctx.use, found.log_norms
         ctx.lease.end()
         wanted = ctx.needs_input_grad[6:]
         at_values = [found.parameters[name] if one else None for name, one in zip(ctx.names, wanted, strict=True)]

@@ -146,7 +146,7 @@ class BatchedProducts(LayerPass):
 
     def _log_norms(self) -> Tensor:
         mantissas = torch.linalg.vector_norm(self.steps.totals, dim=-1, dtype=torch.float64)
-        return (mantissas.log10() + LOG10_2 * self.exponents).transpose(1, 2)
+        return (mantissas.log10() + LOG10_2 * self.exponents.double()).transpose(1, 2)
 
 
 def _add(carried: Tensor, exponent: Tensor, direct: Tensor, own: Tensor, output: int) -> Tensor:

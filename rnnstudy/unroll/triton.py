@@ -99,7 +99,7 @@ class TritonPass(LayerPass):
         log_norms = None
         if self.observed:
             halves = squares.double().log10() / 2
-            log_norms = (halves + LOG10_2 * exponents)[..., :batch].transpose(1, 2)
+            log_norms = (halves + LOG10_2 * exponents.double())[..., :batch].transpose(1, 2)
         return Found(at_inputs, plain, log_norms)
 
     def _run_backward(self, at_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
