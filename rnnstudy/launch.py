@@ -18,6 +18,8 @@ from rnnstudy import worker
 from rnnstudy.estimate import Cost, cost
 from rnnstudy.home import Home
 from rnnstudy.learner import Check, Progress
+from rnnstudy.loop import resolve_device
+from rnnstudy.memory import bounds
 from rnnstudy.population import Population, populations
 from rnnstudy.records import Outcome, Record
 from rnnstudy.run import Run, names
@@ -88,8 +90,13 @@ class Plan:
         return sum((cost(Population(task.runs)) for task in self.tasks), Cost(0.0, 0.0))
 
 
-def plan(runs: Sequence[Run], store: Shelf, folder: Path, workers: int, rerun: bool = False) -> Plan:
-    """Decide what is to be trained. `folder` holds the checkpoints of earlier, interrupted sweeps."""
+def plan(
+    runs: Sequence[Run], store: Shelf, folder: Path, workers: int, rerun: bool = False, device: str = "cpu"
+) -> Plan:
+    """Decide what is to be trained, in populations that the device holds.
+
+    `folder` holds the checkpoints of earlier, interrupted sweeps.
+    """
     finished = {} if rerun else store.finished()
     served = {run.key for run in runs if run.key in finished and finished[run.key].serves(run)}
     warnings = [line for run in runs if run.key in served and (line := finished[run.key].warning(run))]
@@ -103,7 +110,7 @@ def plan(runs: Sequence[Run], store: Shelf, folder: Path, workers: int, rerun: b
                 tasks.append(_task(tuple(held), folder, path))
                 for run in held:
                     del waiting[run.key]
-    tasks += [_task(population.runs, folder, None) for population in _split(list(waiting.values()), workers)]
+    tasks += [_task(population.runs, folder, None) for population in _split(list(waiting.values()), workers, device)]
     tasks.sort(key=lambda task: -cost(Population(task.runs)).seconds)
     return Plan(runs, names(runs), served, tasks, warnings)
 
@@ -112,9 +119,9 @@ def _task(runs: tuple[Run, ...], folder: Path, resume: Path | None) -> worker.Ta
     return worker.Task(runs, folder / f"{Population(runs).key}.pt", resume)
 
 
-def _split(runs: Sequence[Run], workers: int) -> list[Population]:
+def _split(runs: Sequence[Run], workers: int, device: str) -> list[Population]:
     """Populations small enough that no worker is left alone with a large one at the end."""
-    groups = populations(runs)
+    groups = populations(runs, *bounds(resolve_device(device), workers))
     if not groups:
         return []
     costs = [cost(group).seconds for group in groups]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rnnstudy.arrays import READINGS, WEIGHTS
 from rnnstudy.decimation import Point
+from rnnstudy.descriptions import NOTE
 from rnnstudy.home import Home
 from rnnstudy.records import Record, State
 from rnnstudy.run import Run
@@ -73,7 +74,8 @@ class OfflineTracker:
             self.forget([run.key])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "ending.json").unlink(missing_ok=True)
-        opened = OpenRun(describe(run, name, self.info.experiment, {**self._tags, **tags}), str(folder))
+        described = describe(run, name, self.info.experiment, {**self._tags, **tags}, self.info.hypothesis)
+        opened = OpenRun(described, str(folder))
         whole = _points_in(folder)
         opened.fresh(whole)
         # Rewritten without the line that a kill may have cut.
@@ -140,7 +142,8 @@ def _description_in(folder: Path) -> Description:
 
 def _stored_offline(folder: Path) -> StoredRun:
     described = _description_in(folder)
-    tags = {**described.tags, "rnnstudy.outcome": "interrupted", **_ending_of(folder)}
+    again = {name: value for name, value in described.tags.items() if name != NOTE}
+    tags = {**again, "rnnstudy.outcome": "interrupted", **_ending_of(folder)}
     return StoredRun(described.key, described.name, described.experiment, state_of(tags), tags, str(folder))
 
 
@@ -183,13 +186,16 @@ def _sync_one(store: Store, folder: Path, described: Description) -> str:
     present = store.unfinished(described)
     if present is not None and not _brings_more(store, present, ending, points):
         return "unchanged"
-    info = SweepInfo(described.experiment, described.tags.get("mlflow.source.name", ""))
+    info = SweepInfo(
+        described.experiment, described.tags.get("mlflow.source.name", ""), hypothesis=described.hypothesis
+    )
     # While it is being brought in, the run belongs to this process, so that it can be mended; then to its own again.
     borrowed = dataclasses.replace(described, tags={**described.tags, **process_tags()})
     opened = store.start(borrowed, store.experiment(described.experiment, experiment_tags(info)))
     opened.buffer += opened.fresh(points)
     files = [path for path in (folder / READINGS, folder / WEIGHTS) if ending and path.exists()]
-    tags = {**described.tags, "rnnstudy.outcome": "interrupted", **ending}
+    again = {name: value for name, value in described.tags.items() if name != NOTE}
+    tags = {**again, "rnnstudy.outcome": "interrupted", **ending}
     store.end(opened, tags, files, max((point.time for point in points), default=0) / 1000)
     return "added" if present is None else "updated"
 
