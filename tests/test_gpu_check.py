@@ -1,4 +1,4 @@
-"""The check for GPU machines runs to its end, here at tiny sizes, where neither MLflow nor Optuna nor Numba is there."""
+"""The check for GPU machines runs to its end, here at tiny sizes, without MLflow, Optuna or Numba."""
 
 import json
 import subprocess
@@ -35,9 +35,6 @@ def test_its_parts_need_nothing_but_torch_and_write_as_they_go(tmp_path):
 
 def test_a_part_that_takes_too_long_or_fails_costs_only_itself(tmp_path):
     assert gpu_check.run_part("variants", 0.01, tmp_path, cpu=True) == "stopped at its limit of 0.01 s"
-    (tmp_path / "file").write_text("")
-    assert gpu_check.run_part("variants", 100, tmp_path, cpu=True) == "done"
-    (tmp_path / "variants.json").unlink()
     (tmp_path / "variants.json").mkdir()
     assert gpu_check.run_part("variants", 100, tmp_path, cpu=True) == "exit code 1"
     assert "IsADirectoryError" in (tmp_path / "log.txt").read_text()
