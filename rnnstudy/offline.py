@@ -26,13 +26,16 @@ from rnnstudy.stored import (
     OpenRun,
     StoredRun,
     SweepInfo,
+    attempts_of,
     describe,
     ending_tags,
+    failures_of,
     process_tags,
     require_folder,
     state_of,
     write_arrays,
 )
+from rnnstudy.tracker import Failures
 from rnnstudy.tracking import Store, experiment_tags
 
 
@@ -52,6 +55,9 @@ class OfflineTracker:
 
     def finished(self) -> dict[str, StoredRun]:
         return {run.key: run for run in map(_stored_offline, _offline_runs(self.folder)) if run.state in COMPLETE}
+
+    def failures(self) -> dict[str, Failures]:
+        return failures_of(map(_stored_offline, _offline_runs(self.folder)))
 
     def states(self, keys: Iterable[str]) -> dict[str, State]:
         known = {run.key: run for run in map(_stored_offline, _offline_runs(self.folder))}
@@ -73,9 +79,12 @@ class OfflineTracker:
         if _ending_of(folder).get("rnnstudy.outcome") in COMPLETE:
             self.forget([run.key])
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "ending.json").unlink(missing_ok=True)
         described = describe(run, name, self.info.experiment, {**self._tags, **tags}, self.info.hypothesis)
-        opened = OpenRun(described, str(folder))
+        failed = attempts_of(_stored_offline(folder).tags) if (folder / "run.json").exists() else 0
+        if failed:
+            described.tags["rnnstudy.attempts"] = str(failed)
+        (folder / "ending.json").unlink(missing_ok=True)
+        opened = OpenRun(described, str(folder), attempts=failed)
         whole = _points_in(folder)
         opened.fresh(whole)
         # Rewritten without the line that a kill may have cut.
@@ -92,7 +101,7 @@ class OfflineTracker:
                 file.write(_line(points))
         if record.outcome is not None:
             write_arrays(folder, opened.description, record)
-            ending = {"tags": ending_tags(record.outcome), "time": record.time}
+            ending = {"tags": ending_tags(record.outcome, opened.attempts), "time": record.time}
             _write_text(folder / "ending.json", json.dumps(ending, indent=1))
             del self._open[record.key]
 
