@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 WITH_PEERS := $(VENV)/.with-peers
 WITH_SERVERS := $(VENV)/.with-servers
 
-.PHONY: install demo test test-slow study bench lint clean
+.PHONY: install demo test test-slow study bench bench-full lint clean
 
 install: $(READY)
 
@@ -50,6 +50,10 @@ study: install
 
 bench: $(WITH_PEERS)
 	$(BIN)/python -m benchmarks
+
+bench-full: bench
+	$(BIN)/python -m benchmarks --growth
+	$(BIN)/python -m benchmarks --agreement
 
 clean:
 	rm -rf $(VENV) build *.egg-info
