@@ -1,82 +1,84 @@
-"""The same training step in JAX: jit(vmap(grad(scan))), with a zero perturbation added to every state at every step.
+"""JAX as a peer: jit(vmap(grad(scan))), a perturbation of zeros at every step giving dL/dh_t, products in float32."""
 
-The gradient of the perturbations is the total derivative dL/ds_t, as ours; its log10 norms are computed too. The
-whole step (forward, readout, cross-entropy, backward, clipping by norm, SGD) is one compiled program.
-"""
-
-import importlib.util
+import os
+import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
+# JAX otherwise takes three quarters of the device's memory at once.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-from rnnstudy.cells.cell import Cell
-from rnnstudy.cells.elman import Elman
-from rnnstudy.cells.gru import GRU
-from rnnstudy.tasks.temporal_order import TemporalOrder
+import jax
+import jax.numpy as jnp
 
-THRESHOLD, RATE = 1.0, 0.01
-
-
-def there() -> bool:
-    """Whether the extra `bench` is installed."""
-    return importlib.util.find_spec("jax") is not None
+FEATURES, CLASSES, BATCH = 6, 4, 20
 
 
-def jax_scan(cell: Cell, length: int, batch: int, replicas: int) -> Callable[[], Any]:
-    """jit(vmap(grad(scan))) over the population, log10 norms of every state at every step computed."""
-    import jax
-    import jax.numpy as jnp
+def step_of(cell: str) -> Callable[..., Any]:
+    """One step: parameters and state to the new state; the perturbation is added where h is computed."""
 
-    width, states = cell.width, len(cell.states)
-    gates = cell.parameters(6, 4)["W_hh"].shape[1]
+    def elman(p: Any, state: Any, x: Any, zero: Any) -> Any:
+        return (jnp.tanh(x @ p["W_xh"] + state[0] @ p["W_hh"] + p["b_h"]) + zero,)
 
-    def advance(parameters: Any, before: Any, this: Any) -> Any:
-        x, nudges = this
-        own = before[0] @ parameters["W_hh"]
-        given = x @ parameters["W_xh"] + parameters["b_h"]
-        if isinstance(cell, Elman):
-            after = (jnp.tanh(given + own) + nudges[0],)
-        elif isinstance(cell, GRU):
-            read, keep = jnp.split(jax.nn.sigmoid(given[:, : 2 * width] + own[:, : 2 * width]), 2, axis=1)
-            candidate = jnp.tanh(given[:, 2 * width :] + read * (own[:, 2 * width :] + parameters["b_hn"]))
-            after = (candidate + keep * (before[0] - candidate) + nudges[0],)
-        else:
-            a = given + own
-            forget, store, show = jnp.split(jax.nn.sigmoid(a[:, : 3 * width]), 3, axis=1)
-            c = forget * before[1] + store * jnp.tanh(a[:, 3 * width :]) + nudges[1]
-            after = (show * jnp.tanh(c) + nudges[0], c)
-        return after, None
+    def lstm(p: Any, state: Any, x: Any, zero: Any) -> Any:
+        f, i, o, candidate = jnp.split(x @ p["W_xh"] + state[0] @ p["W_hh"] + p["b_h"], 4, axis=-1)
+        c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(candidate)
+        return (jax.nn.sigmoid(o) * jnp.tanh(c) + zero, c)
 
-    def loss(parameters: Any, nudges: Any, x: Any, target: Any) -> Any:
-        nothing = tuple(jnp.zeros((batch, width)) for _ in range(states))
-        last, _ = jax.lax.scan(lambda before, this: advance(parameters, before, this), nothing, (x, nudges))
-        logits = last[0] @ parameters["W_ho"] + parameters["b_o"]
-        return (jax.nn.logsumexp(logits, 1) - jnp.take_along_axis(logits, target[:, None], 1)[:, 0]).mean()
+    return elman if cell == "Elman" else lstm
 
-    def step(parameters: Any, x: Any, target: Any) -> Any:
-        nudges = tuple(jnp.zeros((length, batch, width)) for _ in range(states))
-        gradients, through_time = jax.grad(loss, (0, 1))(parameters, nudges, x, target)
-        norm = jnp.sqrt(sum(jnp.square(one).sum() for one in gradients.values()))
-        factor = RATE * jnp.minimum(1.0, THRESHOLD / norm)
-        new = {name: value - factor * gradients[name] for name, value in parameters.items()}
-        return new, tuple(jnp.log10(jnp.square(one).sum(-1)) / 2 for one in through_time)
 
-    shapes = {"W_xh": (6, gates), "W_hh": (width, gates), "b_h": (gates,), "W_ho": (width, 4), "b_o": (4,)}
-    shapes |= {"b_hn": (width,)} if isinstance(cell, GRU) else {}
-    keys = jax.random.split(jax.random.PRNGKey(0), len(shapes))
-    bound = width**-0.5
+def population_step(cell: str, length: int, width: int, replicas: int) -> Callable[[], Any]:
+    gates, step = {"Elman": 1, "LSTM": 4}[cell], step_of(cell)
+    keys = jax.random.split(jax.random.key(0), 4)
+    inputs = jax.random.normal(keys[0], (length, BATCH, FEATURES))
+    targets = jax.random.randint(keys[1], (BATCH,), 0, CLASSES)
     parameters = {
-        name: jax.random.uniform(key, (replicas, *shape), minval=-bound, maxval=bound)
-        for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+        "W_xh": 0.1 * jax.random.normal(keys[2], (replicas, FEATURES, gates * width)),
+        "W_hh": 0.1 * jax.random.normal(keys[3], (replicas, width, gates * width)),
+        "b_h": jnp.zeros((replicas, gates * width)),
+        "W_ho": jnp.zeros((replicas, width, CLASSES)),
     }
-    drawn = TemporalOrder(length=length).sample(batch, torch.Generator().manual_seed(0))
-    x, target = jnp.asarray(drawn.inputs.numpy()), jnp.asarray(drawn.targets[-1].numpy())
-    compiled = jax.jit(jax.vmap(step, in_axes=(0, None, None)))
-    held = [parameters]
+    zeros = jnp.zeros((length, BATCH, width))
+    start = (jnp.zeros((BATCH, width)),) * (1 if cell == "Elman" else 2)
 
-    def once() -> Any:
-        held[0], norms = compiled(held[0], x, target)
-        return jax.block_until_ready((held[0], norms))
+    def loss(p: Any, perturbation: Any) -> Any:
+        state, _ = jax.lax.scan(lambda s, given: (step(p, s, *given), None), start, (inputs, perturbation))
+        logits = jax.nn.log_softmax(state[0] @ p["W_ho"])
+        return -jnp.take_along_axis(logits, targets[:, None], 1).mean()
 
-    return once
+    def one(p: Any) -> Any:
+        gradients, at_states = jax.grad(loss, argnums=(0, 1))(p, zeros)
+        norm = jnp.sqrt(sum(jnp.sum(value**2) for value in gradients.values()))
+        factor = 0.01 * jnp.minimum(1.0, 1.0 / norm)
+        updated = {name: value - factor * gradients[name] for name, value in p.items()}
+        return updated, jnp.log10(jnp.linalg.norm(at_states, axis=-1))
+
+    compiled = jax.jit(jax.vmap(one))
+    return lambda: jax.block_until_ready(compiled(parameters))
+
+
+def measured_jax(take: Callable[[str, Any], None], tiny: bool) -> None:
+    """Hand `take` the milliseconds of a whole population's step."""
+    jax.config.update("jax_default_matmul_precision", "highest")
+    length, width = (10, 4) if tiny else (200, 50)
+    take("jax", {"version": jax.__version__, "devices": [str(one) for one in jax.devices()]})
+    for replicas in (2,) if tiny else (1, 132, 512, 2048):
+        for cell in ("Elman", "LSTM"):
+            name = f"{cell} K={replicas} B={BATCH} H={width} T={length}"
+            try:
+                step = population_step(cell, length, width, replicas)
+                began = time.perf_counter()
+                step()
+                first, times = time.perf_counter() - began, []
+                for _ in range(2 if tiny else 11):
+                    began = time.perf_counter()
+                    step()
+                    times.append(1e3 * (time.perf_counter() - began))
+            # Too little memory is a result here.
+            except Exception as error:
+                take(name, f"{type(error).__name__}: {error}"[:300])
+                continue
+            spread = {"lowest": min(times), "highest": max(times), "first call": 1e3 * first}
+            take(name, {"median": statistics.median(times), **spread})

@@ -49,7 +49,7 @@ def whole() -> str:
     steps = read("training_step")
     assert steps is not None
     return (
-        _steps(steps["results"], list(COLUMNS)) + _threads(steps) + _growth() + _agreement() + _gpu() + _machine(steps)
+        _steps(steps["results"], list(COLUMNS)) + _threads(steps) + _growth() + _outcomes() + _gpu() + _machine(steps)
     )
 
 
@@ -91,9 +91,9 @@ def _growth() -> str:
     return "\n" + _table(["cell", "T", "µs for each time step", "bytes kept for each (t, b, h)"], lines)
 
 
-def _agreement() -> str:
-    agreement = read("agreement")
-    if agreement is None:
+def _outcomes() -> str:
+    found = read("outcomes")
+    if found is None:
         return ""
     lines = [
         [
@@ -101,7 +101,7 @@ def _agreement() -> str:
             *(f"{share['share']:.2f} ({share['low']:.2f}–{share['high']:.2f})" for share in one["solved"].values()),
             f"{one['mcnemar_p']:.2f}",
         ]
-        for one in agreement["results"]
+        for one in found["results"]
     ]
     header = ["cell", "T", "seeds", "solved, reference engine", "solved, compiled engine", "McNemar's p"]
     return "\n" + _table(header, lines)

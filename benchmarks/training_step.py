@@ -2,7 +2,7 @@
 
 Ours: the compiled engine, which trains by default on the CPU, and the reference engine. Peers: `torch.nn`
 un-instrumented, one network after another; the loop of cells with `retain_grad` on every state, which is what a person
-writes who wants dL/dh_t; and JAX (`jax_peer`). All on one CPU core with denormals flushed. Each step is forward,
+writes who wants dL/dh_t; and JAX (`jax_scan`). All on one CPU core with denormals flushed. Each step is forward,
 readout, cross-entropy, backward, clipping by norm and SGD. Timings are interleaved; what counts is the ratio.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import jax_peer
+from benchmarks import jax_scan
 from rnnstudy.cells.cell import Cell
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.gru import GRU
@@ -121,8 +121,8 @@ def peers(cell: Cell, length: int, batch: int, replicas: int) -> dict[str, Calla
     found |= {build.__name__: build(cell, length, batch, 1) for build in ONE_AT_A_TIME}
     if size <= MOST_FOR_REFERENCE:
         found["reference"] = reference(cell, length, batch, replicas)
-    if size <= MOST_FOR_JAX and jax_peer.there():
-        found["jax_scan"] = jax_peer.jax_scan(cell, length, batch, replicas)
+    if size <= MOST_FOR_JAX and jax_scan.there():
+        found["jax_scan"] = jax_scan.jax_scan(cell, length, batch, replicas)
     return found
 
 

@@ -188,7 +188,7 @@ class Population:
 
         def spread(parts: Sequence[Tensor]) -> Tensor:
             drawn = torch.stack(list(parts), dim=1)
-            return (drawn if each_its_own else drawn[:, slices]).to(device)
+            return _sent(drawn if each_its_own else drawn[:, slices], device)
 
         rows = torch.tensor(steps)
         return PopulationBatch(
@@ -196,9 +196,14 @@ class Population:
             steps=steps,
             targets=spread([batch.targets[rows] for batch in batches]),
             mask=spread([batch.mask[rows] for batch in batches]),
-            last=torch.stack([last_supervised(batch.mask) for batch in batches])[slices].to(device),
+            last=_sent(torch.stack([last_supervised(batch.mask) for batch in batches])[slices], device),
             informative=spread([batch.informative for batch in batches]),
         )
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """`values` on the device; on CUDA from pinned memory, so that the host does not wait for the copy."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def populations(runs: Sequence[Run], most: int = 64, room: float = math.inf) -> list[Population]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import jax_peer, tables, training_step
-from benchmarks.agreement import agree
+from benchmarks import jax_scan, tables, training_step
+from benchmarks.outcomes import agree
 from rnnstudy.cells import GRU, LSTM, Elman
 from rnnstudy.run import Training
 
@@ -40,10 +40,10 @@ def test_a_small_comparison(cell, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not jax_peer.there(), reason="jax is not installed")
+@pytest.mark.skipif(not jax_scan.there(), reason="jax is not installed")
 def test_the_jax_peer_computes_every_norm():
     for cell in (Elman(width=7), LSTM(width=7), GRU(width=7)):
-        _, norms = jax_peer.jax_scan(cell, 10, 3, 2)()
+        _, norms = jax_scan.jax_scan(cell, 10, 3, 2)()
         assert len(norms) == len(cell.states)
         assert all(one.shape == (2, 10, 3) and np.isfinite(np.asarray(one)).all() for one in norms)
 
