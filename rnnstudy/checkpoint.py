@@ -15,7 +15,7 @@ from torch import Tensor
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
 
-FORMAT = 1
+FORMAT = 2
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError)
 """What torch.load and a look into its answer raise for a file that is damaged or something else."""

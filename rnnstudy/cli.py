@@ -99,10 +99,10 @@ def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[st
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "reference", "compiled"]),
+    type=click.Choice(["auto", "reference", "compiled", "graph", "triton"]),
     default="auto",
     show_default=True,
-    help="What trains: auto takes the compiled kernels where there are some; else the reference, plain autograd.",
+    help="What trains: auto takes compiled kernels on a CPU and a CUDA graph on a GPU; reference is plain autograd.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--rerun", is_flag=True, help="Forget the runs of this sweep and train them again.")
@@ -133,11 +133,12 @@ def sweep(
     from rnnstudy.offline import OfflineTracker
     from rnnstudy.shards import Shard
     from rnnstudy.stored import SweepInfo
+    from rnnstudy.unroll.choice import require
     from rnnstudy.writer import Refuge
 
     if workers is not None:
         launch.require_workers(workers)
-    resolve_device(device)
+    require(engine, resolve_device(device))
     part = Shard.parse(shard) if shard else None
     experiment, runs = _runs(file, scale, settings, only)
     if part is not None:
@@ -152,7 +153,9 @@ def sweep(
     place, console = home.find(experiment.path), _console()
     count = workers or launch.default_workers(device)
     command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *_repeated("--set", settings)])
-    info = SweepInfo(experiment.name, experiment_file=str(file), command=command, engine=engine)
+    info = SweepInfo(
+        experiment.name, experiment_file=str(file), command=command, engine=engine, hypothesis=experiment.hypothesis
+    )
     tracker = OfflineTracker(offline, info) if offline else tracking.open_store(place, info)
     if mended := tracker.mend():
         _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
@@ -161,7 +164,7 @@ def sweep(
     if rerun:
         claims.require_free(run.key for run in runs)
         tracker.forget([run.key for run in runs])
-    planned = launch.plan(runs, tracker, place.checkpoints, count, rerun)
+    planned = launch.plan(runs, tracker, place.checkpoints, count, rerun, device)
     for line in planned.warnings:
         _say(console, line)
     waiting = sum(len(task.runs) for task in planned.tasks)
@@ -180,7 +183,7 @@ def sweep(
             workers=count,
             watcher=display,
             claims=claims,
-            replan=lambda free: launch.plan(free, tracker, place.checkpoints, count),
+            replan=lambda free: launch.plan(free, tracker, place.checkpoints, count, device=device),
             refuge=None if offline else Refuge(str(refuge), lambda: OfflineTracker(refuge, info)),
         )
         summary = launcher.run()
@@ -252,24 +255,40 @@ def forget(keys: Sequence[str]) -> None:
 
 @app.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on loopback.")
-def ui(port: int) -> None:
-    """Serve MLflow's own UI over the store, on loopback, until Ctrl-C."""
+@click.option("--no-browser", is_flag=True, help="Print the links alone.")
+@click.option("--no-pictures", is_flag=True, help="Do not draw the pictures that runs still lack.")
+def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
+    """Serve MLflow's own UI over the store, on loopback, until Ctrl-C.
+
+    Prints a link for each experiment that opens it at its charts, and opens the newest in the browser. Pictures of
+    single runs are drawn in the background and appear in the runs' pages.
+    """
     from rnnstudy import home
     from rnnstudy.ui import serve
 
-    sys.exit(serve(home.find(), port))
+    sys.exit(serve(home.find(), port, browser=not no_browser, pictures=not no_pictures))
 
 
 @app.command()
 @click.argument("names", nargs=-1)
-def report(names: Sequence[str]) -> None:
-    """Run report notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON. Without a name, all."""
+@click.option("--from", "archive", type=FOLDER, metavar="DIR", help="Read committed results, not the store.")
+@click.option("--export", "folder", type=FOLDER, metavar="DIR", help="Write what the reports are drawn from into DIR.")
+def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> None:
+    """Run report notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON. Without a name, all.
+
+    \b
+    rnnstudy report --from reports/data      # redraw every figure from the committed results, without training
+    rnnstudy report --export reports/data    # draw from the store, and commit what was drawn
+    """
     from rnnstudy import home
     from rnnstudy import report as reports
 
+    if archive is not None and folder is not None:
+        raise click.UsageError("--from reads and --export writes committed results; give one of them.")
     place = home.find()
-    wanted = list(names) or sorted(path.stem for path in place.reports.glob("*.py"))
-    for path in reports.build(wanted, place):
+    wanted = list(names) or reports.known(place)
+    written = reports.export(wanted, place, folder) if folder else reports.build(wanted, place, archive)
+    for path in written:
         click.echo(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

@@ -17,6 +17,7 @@ from rnnstudy.learner import Progress as TrainingProgress
 from rnnstudy.population import Population
 from rnnstudy.records import State
 from rnnstudy.run import Run, telling_fields
+from rnnstudy.stored import repeating
 
 
 class SweepDisplay:
@@ -196,7 +197,7 @@ def run_page(prefix: str, place: Home) -> Group:
         facts.add_row("readings", "\n".join(f"{name} ({loaded.units[name]})" for name in loaded.names))
     described = json.loads(run.tags["rnnstudy.spec"])
     facts.add_row("specification", "\n".join(_specification(described)))
-    facts.add_row("to repeat it", f"{run.tags.get('rnnstudy.command', 'rnnstudy sweep …')} --only {run.key} --rerun")
+    facts.add_row("to repeat it", repeating(run.key, run.tags.get("rnnstudy.command", "rnnstudy sweep …")))
     return Group(facts)
 
 

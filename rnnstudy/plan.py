@@ -8,6 +8,8 @@ from typing import Protocol
 from rnnstudy import checkpoint as checkpoints
 from rnnstudy import worker
 from rnnstudy.estimate import Cost, cost
+from rnnstudy.loop import resolve_device
+from rnnstudy.memory import bounds
 from rnnstudy.population import Population, populations
 from rnnstudy.run import Run, names
 from rnnstudy.supply import Planned
@@ -55,8 +57,13 @@ class Plan:
         return sum((cost(Population(task.runs)) for task in self.tasks), Cost(0.0, 0.0))
 
 
-def plan(runs: Sequence[Run], store: Shelf, folder: Path, workers: int, rerun: bool = False) -> Plan:
-    """Decide what is to be trained. `folder` holds the checkpoints of earlier, interrupted sweeps."""
+def plan(
+    runs: Sequence[Run], store: Shelf, folder: Path, workers: int, rerun: bool = False, device: str = "cpu"
+) -> Plan:
+    """Decide what is to be trained, in populations that the device holds.
+
+    `folder` holds the checkpoints of earlier, interrupted sweeps.
+    """
     failures = {} if rerun else store.failures()
     set_aside = {run.key: failures[run.key] for run in runs if run.key in failures}
     set_aside = {key: one for key, one in set_aside.items() if one.attempts >= ATTEMPTS}
@@ -73,7 +80,8 @@ def plan(runs: Sequence[Run], store: Shelf, folder: Path, workers: int, rerun: b
                 tasks.append(_task(tuple(held), folder, path))
                 for run in held:
                     del waiting[run.key]
-    tasks += [_task(population.runs, folder, None) for population in split(list(waiting.values()), workers)]
+    groups = populations(list(waiting.values()), *bounds(resolve_device(device), workers))
+    tasks += [_task(population.runs, folder, None) for population in split(groups, workers)]
     tasks.sort(key=lambda task: -cost(Population(task.runs)).seconds)
     return Plan(runs, names(runs), served, tasks, warnings, set_aside)
 
@@ -82,9 +90,8 @@ def _task(runs: tuple[Run, ...], folder: Path, resume: Path | None) -> worker.Ta
     return worker.Task(runs, folder / f"{Population(runs).key}.pt", resume)
 
 
-def split(runs: Sequence[Run], workers: int) -> list[Population]:
+def split(groups: Sequence[Population], workers: int) -> list[Population]:
     """Populations small enough that no worker is left alone with a large one at the end."""
-    groups = populations(runs)
     if not groups:
         return []
     costs = [cost(group).seconds for group in groups]

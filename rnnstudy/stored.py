@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from rnnstudy.arrays import READINGS, WEIGHTS, write_readings, write_weights
 from rnnstudy.decimation import MOST_POINTS, Point, points_of, summary_of, summary_points
+from rnnstudy.descriptions import NOTE, data_set, note, papers
 from rnnstudy.processes import Owner
 from rnnstudy.records import Outcome, Record, State
 from rnnstudy.run import Run
@@ -40,6 +41,7 @@ class SweepInfo:
         command: what was typed.
         engine: the engine that trains, until a run's outcome says which it was.
         sweep: identifies this launch.
+        hypothesis: what the experiment asks, in its own words.
     """
 
     experiment: str
@@ -47,6 +49,7 @@ class SweepInfo:
     command: str = ""
     engine: str = ""
     sweep: str = dataclasses.field(default_factory=_new_sweep)
+    hypothesis: str = ""
 
     def tags(self) -> dict[str, str]:
         """What each run of the sweep is tagged with: the sweep, this process, and the commit when there is one."""
@@ -88,6 +91,9 @@ class Description:
         parameters: short names and dotted paths of the specification, without the probes (they may differ between two
             parts of an interrupted run, and MLflow's parameters cannot be changed; a tag holds them).
         tags: see the module.
+        papers: file name to text, see `descriptions.papers`.
+        data_set: what its sequences are, see `descriptions.data_set`.
+        hypothesis: what the experiment asks, in its own words.
     """
 
     key: str
@@ -96,9 +102,12 @@ class Description:
     steps: int
     parameters: dict[str, Any]
     tags: dict[str, str]
+    papers: dict[str, str] = dataclasses.field(default_factory=dict)
+    data_set: dict[str, Any] = dataclasses.field(default_factory=dict)
+    hypothesis: str = ""
 
 
-def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str]) -> Description:
+def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str], hypothesis: str = "") -> Description:
     flat = {path: value for path, value in flatten(run).items() if path.split(".")[0] != "probes"}
     return Description(
         key=run.key,
@@ -113,8 +122,17 @@ def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str]
             "rnnstudy.probes": json.dumps(canonical(run.probes)),
             "rnnstudy.spec": json.dumps(canonical(run)),
             "rnnstudy.source": json.dumps(_sources(run)),
+            NOTE: note(run, repeating(run.key, sweep_tags.get("rnnstudy.command", ""))),
         },
+        papers=papers(run),
+        data_set=data_set(run),
+        hypothesis=hypothesis,
     )
+
+
+def repeating(key: str, command: str) -> str:
+    """The command that repeats one run of the sweep that `command` launched; empty where that is not known."""
+    return f"{command} --only {key} --rerun" if command else ""
 
 
 def _sources(run: Run) -> dict[str, str]:

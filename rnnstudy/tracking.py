@@ -21,8 +21,10 @@ from urllib.parse import urlparse
 from urllib.request import Request, url2pathname, urlopen
 
 from rnnstudy.decimation import milliseconds
+from rnnstudy.descriptions import NOTE
 from rnnstudy.faults import StoreFault
 from rnnstudy.home import Home
+from rnnstudy.papers import lodge
 from rnnstudy.processes import Owner
 from rnnstudy.records import Record, State
 from rnnstudy.run import Run
@@ -46,6 +48,7 @@ from rnnstudy.tracker import Failures
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
+    from mlflow.entities import RunData
     from mlflow.tracking import MlflowClient
 
 BUFFERED_POINTS = 1000
@@ -228,6 +231,13 @@ class Store:
         known = newest_complete(self.runs())
         return {key: known[key].state if key in known else "absent" for key in keys}
 
+    def data_of(self, experiment_id: str) -> "list[RunData]":
+        """Parameters, tags and last metrics of the runs of an experiment, newest first."""
+        client = self.client
+        with self._told():
+            runs = _all_pages(lambda token: client.search_runs([experiment_id], max_results=1000, page_token=token))
+        return [run.data for run in runs]
+
     def artifact(self, run: StoredRun, name: str) -> Path:
         """A local file with the artifact `name`. Raises `SpecError` when it is gone."""
         if urlparse(run.artifacts).scheme == "file":
@@ -268,6 +278,9 @@ class Store:
                     client.delete_run(run.info.run_id)
             if self.database and location and found.artifact_location not in (location, None):
                 _relocate(self.database, found.experiment_id, found.artifact_location, location)
+            for tag, value in tags.items():
+                if tag not in found.tags:
+                    client.set_experiment_tag(found.experiment_id, tag, value)
             return found.experiment_id
 
     def unfinished(self, description: Description) -> "MlflowRun | None":
@@ -301,8 +314,11 @@ class Store:
                 client.update_run(opened.identity, status="RUNNING")
             # Written again on a resume: the process may have died before it could write them.
             parameters = [Param(name, str(value)) for name, value in description.parameters.items()]
-            tags = [RunTag(name, value) for name, value in description.tags.items()]
+            # A description that someone has changed since is left as it is.
+            kept = {NOTE} & present.data.tags.keys() if present else set()
+            tags = [RunTag(name, value) for name, value in description.tags.items() if name not in kept]
             client.log_batch(opened.identity, params=parameters, tags=tags)
+            lodge(client, opened.identity, description.papers, description.data_set)
         return opened
 
     def send(self, opened: OpenRun) -> None:
@@ -328,6 +344,14 @@ class Store:
             self.client.log_batch(opened.identity, tags=[RunTag(name, value) for name, value in tags.items()])
             ended = None if time is None else milliseconds(time)
             self.client.set_terminated(opened.identity, _mlflow_status(state_of(tags)), end_time=ended)
+
+    def keep(self, run: StoredRun, folder: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
+        """Add artifacts to a run, in a folder of their own, and then tags."""
+        with self._told():
+            for file in files:
+                self.client.log_artifact(run.identity, str(file), folder)
+            for name, value in tags.items():
+                self.client.set_tag(run.identity, name, value)
 
     def forget(self, keys: Iterable[str]) -> int:
         """Delete these runs, as MLflow's own page does; gives how many were there."""
@@ -502,7 +526,7 @@ class MlflowTracker:
         return self.store.mend()
 
     def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
-        described = describe(run, name, self.info.experiment, {**self._tags, **tags})
+        described = describe(run, name, self.info.experiment, {**self._tags, **tags}, self.info.hypothesis)
         self._open[run.key] = self.store.start(described, self._experiment)
 
     def write(self, record: Record) -> None:
@@ -531,5 +555,9 @@ class MlflowTracker:
 
 def experiment_tags(info: SweepInfo) -> dict[str, str]:
     """The first makes MLflow's page treat the runs as trainings of models."""
-    tags = {"mlflow.experimentKind": "custom_model_development", "rnnstudy.experiment_file": info.experiment_file}
+    tags = {
+        "mlflow.experimentKind": "custom_model_development",
+        "rnnstudy.experiment_file": info.experiment_file,
+        NOTE: info.hypothesis,
+    }
     return {name: value for name, value in tags.items() if value}
