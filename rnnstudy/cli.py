@@ -108,6 +108,7 @@ def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[st
 @click.option("--rerun", is_flag=True, help="Forget the runs of this sweep and train them again.")
 @click.option("--offline", type=FOLDER, metavar="DIR", help="Write to files in DIR, for rnnstudy sync.")
 @click.option("--shard", metavar="PART/PARTS", help="Only this part of the sweep, for example 3/16.")
+@click.option("--storage", metavar="URL", help="Where a search keeps its studies. Default: mlruns/optuna.db.")
 def sweep(
     file: Path,
     scale: str,
@@ -120,8 +121,9 @@ def sweep(
     rerun: bool,
     offline: Path | None,
     shard: str | None,
+    storage: str | None,
 ) -> None:
-    """Train the runs of an experiment file that the store does not hold yet.
+    """Train the runs of an experiment file that the store does not hold yet, or go on with its searches.
 
     Ctrl-C is safe: checkpoints are saved, and the same command goes on from there. Started several times at once, each
     trains what the others do not.
@@ -132,13 +134,28 @@ def sweep(
     from rnnstudy.loop import resolve_device
     from rnnstudy.offline import OfflineTracker
     from rnnstudy.shards import Shard
+    from rnnstudy.spec import SpecError
     from rnnstudy.stored import SweepInfo
+    from rnnstudy.sweep import load_experiment
     from rnnstudy.unroll.choice import require
     from rnnstudy.writer import Refuge
 
     if workers is not None:
         launch.require_workers(workers)
     require(engine, resolve_device(device))
+    if load_experiment(file).searches_here:
+        refused = {
+            "--set": settings,
+            "--only": only,
+            "--dry-run": dry_run,
+            "--rerun": rerun,
+            "--offline": offline,
+            "--shard": shard,
+        }
+        _search(file, scale, workers, device, engine, storage, [name for name, given in refused.items() if given])
+        return
+    if storage is not None:
+        raise SpecError(f"--storage is where searches are kept, and {file} defines none")
     part = Shard.parse(shard) if shard else None
     experiment, runs = _runs(file, scale, settings, only)
     if part is not None:
@@ -172,7 +189,7 @@ def sweep(
     estimate = f", at most about {duration(planned.cost.seconds / side_by_side)}" if waiting else ""
     _say(console, f"{len(runs)} runs: {len(planned.served)} in the store, {waiting} to train{estimate}")
     refuge = place.offline / info.sweep
-    with SweepDisplay(planned, console) as display:
+    with SweepDisplay(planned.tasks, console) as display:
         launcher = launch.Launcher(
             planned.supply(),
             tracker,
@@ -202,6 +219,76 @@ def sweep(
         _say(console, f"{len(summary.failed)} runs failed: {', '.join(planned.names[key] for key in summary.failed)}")
     if summary.failed or planned.set_aside:
         sys.exit(SOME_FAILED)
+
+
+def _search(
+    file: Path,
+    scale: str,
+    workers: int | None,
+    device: str,
+    engine: "Wanted",
+    storage: str | None,
+    refused: Sequence[str],
+) -> None:
+    """Go on with the searches of an experiment file."""
+    from rnnstudy import home, launch, studies, tracking
+    from rnnstudy.display import SweepDisplay, studies_table
+    from rnnstudy.searching import SearchSupply
+    from rnnstudy.spec import SpecError
+    from rnnstudy.stored import SweepInfo
+    from rnnstudy.sweep import Scale, load_experiment
+
+    if refused:
+        raise SpecError(f"{' and '.join(refused)} cannot be given: {file} defines a search, which chooses its own runs")
+    experiment = load_experiment(file)
+    searches = experiment.searches(Scale(scale))
+    place, console = home.find(experiment.path), _console()
+    count = workers or launch.default_workers(device)
+    named = ["--storage", studies.without_password(storage)] if storage else []
+    command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *named])
+    kept = studies.connect(place, storage)
+    tracker = tracking.open_store(
+        place, SweepInfo(experiment.name, experiment_file=str(file), command=command, engine=engine)
+    )
+    if mended := tracker.mend():
+        _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
+    supply = SearchSupply(searches, kept, tracker, place, scale=Scale(scale), path=experiment.path, workers=count)
+    trials = sum(one.left for one in supply.studies)
+    _say(console, f"{len(searches)} studies: {trials} trials to go, at most {supply.runs_left} runs")
+    with SweepDisplay([], console, most=supply.runs_left) as display:
+        summary = launch.Launcher(
+            supply,
+            tracker,
+            place,
+            experiment=experiment.path,
+            device=device,
+            engine=engine,
+            workers=count,
+            watcher=display,
+        ).run()
+    if summary.interrupted:
+        _say(console, f"interrupted: {len(summary.ended)} runs ended; the same command goes on")
+        sys.exit(INTERRUPTED)
+    console.print(studies_table([studies.standing(one.study) for one in supply.studies], place))
+    if summary.failed:
+        _say(console, f"{len(summary.failed)} runs failed: {', '.join(summary.failed)}")
+        sys.exit(SOME_FAILED)
+
+
+@app.command("studies")
+@click.option("--storage", metavar="URL", help="Where the studies are kept. Default: mlruns/optuna.db.")
+def studies_(storage: str | None) -> None:
+    """Show how the searches stand: trials, best value and parameters, and the winner's result on fresh seeds."""
+    from rnnstudy import home, studies
+    from rnnstudy.display import studies_table
+
+    place = home.find()
+    found = studies.standings(place, storage)
+    if not found:
+        where = studies.without_password(studies.address(place, storage))
+        _say(_console(), f"no studies in {where}; `rnnstudy sweep experiments/tuned_comparison.py` makes some")
+        return
+    _console().print(studies_table(found, place))
 
 
 @app.command()

@@ -17,7 +17,9 @@ from rnnstudy.learner import Progress as TrainingProgress
 from rnnstudy.population import Population
 from rnnstudy.records import State
 from rnnstudy.run import Run, telling_fields
+from rnnstudy.search import described as described_parameters
 from rnnstudy.stored import repeating
+from rnnstudy.studies import Standing
 
 
 class SweepDisplay:
@@ -26,11 +28,13 @@ class SweepDisplay:
     Where the output is no terminal, it prints a line when a population starts, ends, or something is to be said.
     """
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, tasks: Sequence[worker.Task], console: Console, most: int | None = None) -> None:
+        """`tasks` are those known before; a search, whose tasks are not, says how many runs there will be at `most`."""
         self._console = console
+        self._whole = most is None
         self._costs: dict[str, float] = {}
         self._shares: dict[str, float] = {}
-        for task in plan.tasks:
+        for task in tasks:
             seconds = cost(Population(task.runs)).seconds / len(task.runs)
             self._costs |= dict.fromkeys((run.key for run in task.runs), seconds)
         self._began = time.monotonic()
@@ -47,7 +51,7 @@ class SweepDisplay:
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[state]}"),
         )
-        count = sum(len(task.runs) for task in plan.tasks)
+        count = most if most is not None else sum(len(task.runs) for task in tasks)
         self._overall = self._all.add_task("runs", total=count, left="")
         self._bars: dict[int, TaskID] = {}
         self._live = Live(Group(self._each, self._all), console=console, refresh_per_second=4, transient=True)
@@ -82,12 +86,17 @@ class SweepDisplay:
             self._shares |= dict.fromkeys((run.key for run in task.runs), 1.0)
         self._all.update(self._overall, advance=len(task.runs) if over else 0, left=self._time_left())
         if not self._console.is_terminal:
-            self._console.print(f"{message or 'done'}: {described(task.runs)}  ({self._time_left() or 'all done'})")
+            self._console.print(f"{message or 'done'}: {described(task.runs)}  {self._outlook()}")
+
+    def _outlook(self) -> str:
+        return f"  ({self._time_left() or 'all done'})" if self._whole else ""
 
     def said(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _time_left(self) -> str:
+        if not self._whole:
+            return ""
         total = sum(self._costs.values())
         done = sum(self._costs.get(key, 0.0) * share for key, share in self._shares.items()) / total if total else 1.0
         if done <= 0 or done >= 1:
@@ -169,6 +178,44 @@ def summary_table(runs: Sequence[Run], place: Home) -> Table:
             *medians,
         )
     return table
+
+
+def studies_table(standings: Sequence[Standing], place: Home) -> Table:
+    """How searches stand. The last columns are the winner's on fresh seeds, which the search has not seen."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("study", no_wrap=True)
+    for heading in ("trials", "complete", "pruned", "failed", "best"):
+        table.add_column(heading, justify="right")
+    table.add_column("with")
+    for heading in ("fresh seeds: solved", "test error"):
+        table.add_column(heading, justify="right")
+    for one in standings:
+        judged = one.complete + one.pruned
+        table.add_row(
+            one.name,
+            f"{judged} of {one.planned}" + (f", {one.running} open" if one.running else ""),
+            str(one.complete),
+            str(one.pruned),
+            str(one.failed),
+            "–" if one.best is None else f"{one.best.value:.3g}",
+            described_parameters(one.params) or "–",
+            *_fresh(one, place),
+        )
+    return table
+
+
+def _fresh(standing: Standing, place: Home) -> tuple[str, str]:
+    """Share solved and median test error of the winner's fresh runs that are complete in the store."""
+    from rnnstudy import results
+    from rnnstudy.tracking import Store
+
+    complete = Store(place).finished().keys()
+    keys = [key for key in standing.fresh_keys if key in complete]
+    if not keys:
+        return "–", "–"
+    runs = results.load(keys, home=place).runs
+    errors = runs.get("error")
+    return f"{sum(runs['solved'].eq(True))} of {len(keys)}", _number(None if errors is None else errors.median(), ".3g")
 
 
 def _number(value: Any, form: str) -> str:
