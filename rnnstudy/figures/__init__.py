@@ -43,9 +43,11 @@ from rnnstudy.figures.house import (
     style,
 )
 from rnnstudy.figures.picture import Picture, Provenance, Story, rendered, save, write_all
+from rnnstudy.figures.searches import optimisation_history, parallel_coordinates, parameter_importances, slices
 from rnnstudy.figures.selection import Results, best_by_validation, ordered, validation_table
 from rnnstudy.figures.statistics import SEEDS_FOR_INTERVAL, band_words, counted, median_and_band, wilson
 from rnnstudy.figures.success import success_by_length
+from rnnstudy.figures.tuned import tuned_comparison
 
 __all__ = [
     "ABSENT",
@@ -76,13 +78,18 @@ __all__ = [
     "length_line",
     "look",
     "median_and_band",
+    "optimisation_history",
     "ordered",
     "panels",
+    "parallel_coordinates",
+    "parameter_importances",
     "rendered",
     "save",
     "shade",
+    "slices",
     "style",
     "success_by_length",
+    "tuned_comparison",
     "validation_table",
     "wilson",
     "write_all",
