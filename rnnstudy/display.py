@@ -17,7 +17,7 @@ from rnnstudy.learner import Progress as TrainingProgress
 from rnnstudy.population import Population
 from rnnstudy.records import State
 from rnnstudy.run import Run, telling_fields
-from rnnstudy.search import described as described_parameters
+from rnnstudy.stored import repeating
 from rnnstudy.studies import Standing
 
 
@@ -31,8 +31,11 @@ class SweepDisplay:
         """`tasks` are those known before; a search, whose tasks are not, says how many runs there will be at `most`."""
         self._console = console
         self._whole = most is None
-        self._costs = {id(task): cost(Population(task.runs)).seconds for task in tasks}
-        self._shares: dict[int, float] = {}
+        self._costs: dict[str, float] = {}
+        self._shares: dict[str, float] = {}
+        for task in tasks:
+            seconds = cost(Population(task.runs)).seconds / len(task.runs)
+            self._costs |= dict.fromkeys((run.key for run in task.runs), seconds)
         self._began = time.monotonic()
         self._all = Progress(
             TextColumn("[bold]{task.description}"),
@@ -72,13 +75,15 @@ class SweepDisplay:
         state = f"loss {progress.loss:.3g}  best error {progress.error:.3g}" if checked else ""
         state += f"  {progress.active} training"
         self._each.update(self._bars[id(task)], completed=progress.step, state=state)
-        self._shares[id(task)] = progress.step / progress.steps
+        self._shares |= dict.fromkeys((run.key for run in task.runs), progress.step / progress.steps)
         self._all.update(self._overall, left=self._time_left())
 
     def ended(self, task: worker.Task, message: str) -> None:
         self._each.remove_task(self._bars.pop(id(task)))
-        self._shares[id(task)] = 1.0
-        self._all.update(self._overall, advance=0 if message else len(task.runs), left=self._time_left())
+        over = message in ("", "failed")
+        if over:
+            self._shares |= dict.fromkeys((run.key for run in task.runs), 1.0)
+        self._all.update(self._overall, advance=len(task.runs) if over else 0, left=self._time_left())
         if not self._console.is_terminal:
             self._console.print(f"{message or 'done'}: {described(task.runs)}  {self._outlook()}")
 
@@ -92,7 +97,7 @@ class SweepDisplay:
         if not self._whole:
             return ""
         total = sum(self._costs.values())
-        done = sum(self._costs.get(task, 0.0) * share for task, share in self._shares.items()) / total if total else 1.0
+        done = sum(self._costs.get(key, 0.0) * share for key, share in self._shares.items()) / total if total else 1.0
         if done <= 0 or done >= 1:
             return ""
         return f"about {duration((time.monotonic() - self._began) * (1 / done - 1))} left"
@@ -132,6 +137,15 @@ def list_table(plan: Plan, states: Mapping[str, State]) -> Table:
     return table
 
 
+def set_aside_lines(plan: Plan) -> Iterator[str]:
+    """What there is to be said about runs that are not tried any more."""
+    for key, failures in plan.set_aside.items():
+        yield (
+            f"set aside after {failures.attempts} failed attempts: {plan.names[key]} ({failures.reason}); "
+            f"rnnstudy forget {key}, or --rerun, has it tried again"
+        )
+
+
 def summary_table(runs: Sequence[Run], place: Home) -> Table:
     """How a sweep came out: for each cell, length and whatever else differed but the seed, what share was solved.
 
@@ -169,24 +183,26 @@ def studies_table(standings: Sequence[Standing], place: Home) -> Table:
     """How searches stand. The last columns are the winner's on fresh seeds, which the search has not seen."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("study", no_wrap=True)
-    for heading in ("trials", "complete", "pruned", "failed", "best"):
-        table.add_column(heading, justify="right")
-    table.add_column("with")
-    for heading in ("fresh seeds: solved", "test error"):
+    parameters = list(dict.fromkeys(name for one in standings for name in one.params))
+    shown = [name.replace("_", " ") for name in parameters]
+    for heading in ("trials", "complete", "pruned", "failed", "best", *shown, "fresh: solved", "test error"):
         table.add_column(heading, justify="right")
     for one in standings:
-        judged = one.complete + one.pruned
         table.add_row(
             one.name,
-            f"{judged} of {one.planned}" + (f", {one.running} open" if one.running else ""),
+            f"{one.complete + one.pruned} of {one.planned}" + (f", {one.running} open" if one.running else ""),
             str(one.complete),
             str(one.pruned),
             str(one.failed),
             "–" if one.best is None else f"{one.best.value:.3g}",
-            described_parameters(one.params) or "–",
+            *(_shown(one.params.get(name, "–")) for name in parameters),
             *_fresh(one, place),
         )
     return table
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _fresh(standing: Standing, place: Home) -> tuple[str, str]:
@@ -229,7 +245,7 @@ def run_page(prefix: str, place: Home) -> Group:
         facts.add_row("readings", "\n".join(f"{name} ({loaded.units[name]})" for name in loaded.names))
     described = json.loads(run.tags["rnnstudy.spec"])
     facts.add_row("specification", "\n".join(_specification(described)))
-    facts.add_row("to repeat it", f"{run.tags.get('rnnstudy.command', 'rnnstudy sweep …')} --only {run.key} --rerun")
+    facts.add_row("to repeat it", repeating(run.key, run.tags.get("rnnstudy.command", "rnnstudy sweep …")))
     return Group(facts)
 
 

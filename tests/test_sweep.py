@@ -14,7 +14,7 @@ from rnnstudy.run import Run, Training, names
 from rnnstudy.spec import SpecError
 from rnnstudy.sweep import Scale, grid, load_experiment, override
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracker import Kept
+from rnnstudy.tracker import Failures, Kept
 
 BASE = Run(
     task=TemporalOrder(length=10),
@@ -27,6 +27,9 @@ class Shelf:
     """A store that holds nothing."""
 
     def finished(self) -> dict[str, Kept]:
+        return {}
+
+    def failures(self) -> dict[str, Failures]:
         return {}
 
 

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from rnnstudy.figures.house import BOUND, HEAT, legend_below, look, panels
 from rnnstudy.figures.picture import Picture
@@ -42,6 +44,7 @@ def optimisation_history(trials: pd.DataFrame, *, value: str) -> Picture:
             for order in own.loc[own["state"] == "pruned", "order"]:
                 axis.plot(order, 0.0, "x", color=BOUND, transform=axis.get_xaxis_transform(), clip_on=False)
             axis.set(title=_short(name), xlabel="candidate, in the order of trials")
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes[0].set_ylabel(value)
         legend_below(
             figure,
@@ -51,7 +54,10 @@ def optimisation_history(trials: pd.DataFrame, *, value: str) -> Picture:
                 Line2D([], [], marker="x", linestyle="", color=BOUND, label="pruned (on the axis)"),
             ],
         )
-    caption = f"Each candidate's {value}, the median over its seeds, and the least so far. Crosses on the axis: given up early."
+    caption = (
+        f"Each candidate's {value}, the median over its seeds, and the least so far. "
+        "Crosses on the axis: given up early."
+    )
     return Picture(figure, pd.concat(rows, ignore_index=True), _keys(trials), caption)
 
 
@@ -68,9 +74,7 @@ def parameter_importances(importances: pd.DataFrame, trials: pd.DataFrame) -> Pi
             axis.barh(range(len(parameters)), own["importance"].fillna(0.0), color=DOT, height=0.6)
             axis.set_yticks(range(len(parameters)), [word.replace("_", " ") for word in parameters])
             axis.set(title=_short(name), xlim=(0, 1), xlabel="share of importance")
-    caption = (
-        "How much each parameter decides among the candidates of a study (PED-ANOVA); the shares of a study add to 1."
-    )
+    caption = "How much each parameter decides among a study's candidates (PED-ANOVA); a study's shares add to 1."
     return Picture(figure, importances.reset_index(drop=True), _keys(trials), caption)
 
 
@@ -89,7 +93,8 @@ def slices(trials: pd.DataFrame, *, value: str, logarithmic: Sequence[str] = ())
                 axis = axes[row * len(parameters) + column]
                 axis.plot(own[parameter], own["value"], "o", color=DOT, markersize=5, alpha=0.7)
                 axis.plot(best[parameter], best["value"], "D", color=BEST, markersize=7)
-                axis.set(xscale="log" if parameter in logarithmic else "linear")
+                axis.set(xscale="log" if parameter in logarithmic else "linear", xlim=_room(complete, parameter))
+                axis.xaxis.set_minor_formatter(NullFormatter())
                 if row == len(names) - 1:
                     axis.set_xlabel(parameter.replace("_", " "))
                 if column == 0:
@@ -115,6 +120,7 @@ def parallel_coordinates(trials: pd.DataFrame, *, value: str, logarithmic: Seque
         name: (float(_scaled(complete, name, logarithmic).min()), float(_scaled(complete, name, logarithmic).max()))
         for name in parameters
     }
+    colours = colormaps[HEAT]
     norm = Normalize(float(complete["value"].min()), float(complete["value"].max()))
     with look():
         figure, axes = _grid(len(names), height=3.6)
@@ -127,7 +133,7 @@ def parallel_coordinates(trials: pd.DataFrame, *, value: str, logarithmic: Seque
                 ]
             )
             for line, worth in zip(places, own["value"], strict=True):
-                axis.plot(range(len(parameters)), line, color=HEAT(norm(worth)), linewidth=1.6, alpha=0.9)
+                axis.plot(range(len(parameters)), line, color=colours(norm(worth)), linewidth=1.6, alpha=0.9)
             axis.set_xticks(range(len(parameters)), [one.replace("_", "\n") for one in parameters])
             axis.set_yticks([0, 1], ["least", "most"])
             axis.set(title=_short(name), ylim=(-0.05, 1.05))
@@ -158,6 +164,12 @@ def _required(trials: pd.DataFrame) -> None:
 
 def _parameters(trials: pd.DataFrame) -> list[str]:
     return [column for column in trials.columns if column not in OWN_COLUMNS]
+
+
+def _room(trials: pd.DataFrame, parameter: str) -> tuple[float, float]:
+    """Limits of an axis, the same for all studies, with a margin of a twentieth."""
+    low, high = float(trials[parameter].min()), float(trials[parameter].max())
+    return low / 1.05, high * 1.05
 
 
 def _scaled(trials: pd.DataFrame, parameter: str, logarithmic: Sequence[str]) -> np.ndarray:

@@ -50,7 +50,7 @@ def tuned_comparison(
         legend_below(figure, [cell_handle(cell) for cell in cells])
     fewest, most = int(data["runs"].min()), int(data["runs"].max())
     caption = (
-        "Each cell at the settings that won its own search at that length, on fresh seeds that the search has not seen. "
+        "Each cell at the settings that won its own search at that length, on seeds that the search has not seen. "
         f"Left: share solved on test sequences, with Wilson 95 % intervals. Right: median {error}, with the "
         f"{band_words(fewest, most)}; dashed: chance ({chance:.3g})."
     )
