@@ -32,6 +32,7 @@ from rnnstudy.worker import Task
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.storages import RDBStorage
+    from optuna.trial import TrialState
 
 
 @dataclass
@@ -150,12 +151,21 @@ class OneStudy:
                 self.done = True
             elif "failed" in ended:
                 self._failed += 1
-                self.study.tell(one.trial, state=TrialState.FAIL)
+                self._tell(one.trial, state=TrialState.FAIL)
             elif one.pruned or "pruned" in ended:
-                self.study.tell(one.trial, state=TrialState.PRUNED)
+                self._tell(one.trial, state=TrialState.PRUNED)
             else:
-                self.study.tell(one.trial, self.search.worth([courses[key] for key in one.keys]))
+                self._tell(one.trial, self.search.worth([courses[key] for key in one.keys]))
         self.open = []
+
+    def _tell(self, trial: "Trial", value: float | None = None, state: "TrialState | None" = None) -> None:
+        try:
+            self.study.tell(trial, value, state=state)
+        except RuntimeError:
+            # A grid sampler that has no more to propose asks the study to stop, which only Study.optimize can. The
+            # trial itself has been told.
+            if not self.study.trials[trial.number].state.is_finished():
+                raise
 
 
 class SearchSupply:
