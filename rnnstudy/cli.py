@@ -109,6 +109,7 @@ def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[st
 @click.option("--offline", type=FOLDER, metavar="DIR", help="Write to files in DIR, for rnnstudy sync.")
 @click.option("--shard", metavar="PART/PARTS", help="Only this part of the sweep, for example 3/16.")
 @click.option("--storage", metavar="URL", help="Where a search keeps its studies. Default: mlruns/optuna.db.")
+@click.option("--system-metrics", is_flag=True, help="Log CPU, memory and GPU use to each run, every 10 s.")
 def sweep(
     file: Path,
     scale: str,
@@ -122,6 +123,7 @@ def sweep(
     offline: Path | None,
     shard: str | None,
     storage: str | None,
+    system_metrics: bool,
 ) -> None:
     """Train the runs of an experiment file that the store does not hold yet, or go on with its searches.
 
@@ -132,6 +134,7 @@ def sweep(
     from rnnstudy.claims import Claims
     from rnnstudy.display import SweepDisplay, duration, set_aside_lines, summary_table
     from rnnstudy.loop import resolve_device
+    from rnnstudy.machine import Machine
     from rnnstudy.offline import OfflineTracker
     from rnnstudy.shards import Shard
     from rnnstudy.spec import SpecError
@@ -152,7 +155,8 @@ def sweep(
             "--offline": offline,
             "--shard": shard,
         }
-        _search(file, scale, workers, device, engine, storage, [name for name, given in refused.items() if given])
+        unsuited = [name for name, given in refused.items() if given]
+        _search(file, scale, workers, device, engine, storage, system_metrics, unsuited)
         return
     if storage is not None:
         raise SpecError(f"--storage is where searches are kept, and {file} defines none")
@@ -202,6 +206,7 @@ def sweep(
             claims=claims,
             replan=lambda free: launch.plan(free, tracker, place.checkpoints, count, device=device),
             refuge=None if offline else Refuge(str(refuge), lambda: OfflineTracker(refuge, info)),
+            machine=Machine() if system_metrics else None,
         )
         summary = launcher.run()
     if summary.interrupted:
@@ -228,11 +233,13 @@ def _search(
     device: str,
     engine: "Wanted",
     storage: str | None,
+    system_metrics: bool,
     refused: Sequence[str],
 ) -> None:
     """Go on with the searches of an experiment file."""
     from rnnstudy import home, launch, studies, tracking
     from rnnstudy.display import SweepDisplay, studies_table
+    from rnnstudy.machine import Machine
     from rnnstudy.searching import SearchSupply
     from rnnstudy.spec import SpecError
     from rnnstudy.stored import SweepInfo
@@ -265,6 +272,7 @@ def _search(
             engine=engine,
             workers=count,
             watcher=display,
+            machine=Machine() if system_metrics else None,
         ).run()
     if summary.interrupted:
         _say(console, f"interrupted: {len(summary.ended)} runs ended; the same command goes on")
