@@ -20,45 +20,24 @@
 # All numbers below are computed from the runs in the store. Nothing is drawn that was not run.
 
 # %%
-import pandas as pd
-from IPython.display import HTML, Markdown, display
-
-from rnnstudy import figures, report
+from rnnstudy import figures
+from rnnstudy.notebook import Notebook
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
-REPORT = "quickstart"
-study = report.study(REPORT)
+here = Notebook("quickstart")
+study = here.study()
 results = study.results
 runs = results.runs
 task = TemporalOrder(length=int(runs["length"].max()))
 error_name = task.criterion.error
 
-
-def show(picture: figures.Picture, name: str) -> None:
-    """Display a figure with its caption, and keep it as PNG, SVG, CSV and JSON."""
-    figures.save(picture, report.figure_folder(REPORT), name, report.provenance(REPORT))
-    display(picture, Markdown(f"*{picture.caption}*"))
-
-
-def table(frame: pd.DataFrame) -> None:
-    """Display a table; headings in words, so that they can be wrapped."""
-    frame = frame.rename(columns=lambda name: name.replace("_", " "))
-    display(HTML(frame.to_html(index=False, float_format="{:.4g}".format, na_rep="none")))
-
-
 # %%
-scale = f"scale `{study.scale.value}`" if study.scale else "no named scale (fields were set by hand)"
-statuses = ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().sort_index().items())
-display(
-    Markdown(
-        f"**In the store:** {len(runs)} of the {study.planned} runs of {scale}: {statuses}. Lengths T = "
-        f"{', '.join(map(str, sorted(runs['length'].unique())))}; "
-        f"width {', '.join(map(str, sorted(runs['width'].unique())))}; "
-        f"learning rates {', '.join(f'{rate:g}' for rate in sorted(runs['learning_rate'].unique()))}; "
-        f"{runs['seed'].nunique()} seeds; at most {runs['training.steps'].max()} updates of "
-        f"{runs['training.batch'].max()} sequences. A run stops early once it solves the task in validation. "
-        f"Launch or complete them with `{study.command}`."
-    )
+here.say(
+    f"{study.words} Lengths T = {', '.join(map(str, sorted(runs['length'].unique())))}; "
+    f"width {', '.join(map(str, sorted(runs['width'].unique())))}; "
+    f"learning rates {', '.join(f'{rate:g}' for rate in sorted(runs['learning_rate'].unique()))}; "
+    f"{runs['seed'].nunique()} seeds; at most {runs['training.steps'].max()} updates of "
+    f"{runs['training.batch'].max()} sequences. A run stops early once it solves the task in validation."
 )
 
 # %% [markdown]
@@ -76,14 +55,12 @@ tested = tested.groupby(setting).agg(
     diverged=("diverged", "sum"), solved_in_test=("solved", "sum"), median_test_error=("error", "median")
 )
 settings = figures.validation_table(results).join(tested, on=setting)
-table(settings.assign(chosen=settings["chosen"].map({True: "chosen", False: ""})))
+here.table(settings.assign(chosen=settings["chosen"].map({True: "chosen", False: ""})))
 best = figures.best_by_validation(results)
-display(
-    Markdown(
-        f"Criterion: {task.criterion.words}. Chance: a predictor that sees no input gets an error of "
-        f"**{task.chance.error:.3g}** and a loss of {task.chance.loss:.3f} nats, and solves nothing. Errors are the "
-        f"{error_name}; steps_to_solve counts updates (median over the runs that solved the task)."
-    )
+here.say(
+    f"Criterion: {task.criterion.words}. Chance: a predictor that sees no input gets an error of "
+    f"**{task.chance.error:.3g}** and a loss of {task.chance.loss:.3f} nats, and solves nothing. Errors are the "
+    f"{error_name}; steps_to_solve counts updates (median over the runs that solved the task)."
 )
 
 # %% [markdown]
@@ -101,7 +78,7 @@ display(
 # c_t is handed on.
 
 # %%
-show(figures.gradient_by_lag(results, states=("h", "c"), keys=best), "gradient_by_lag_initial")
+here.show(figures.gradient_by_lag(results, states=("h", "c"), keys=best), "gradient_by_lag_initial")
 
 # %% [markdown]
 # The same in numbers, medians over runs: `log10_ratio` is the gradient at the first time step relative to lag 0
@@ -112,7 +89,7 @@ show(figures.gradient_by_lag(results, states=("h", "c"), keys=best), "gradient_b
 measures = ["log10_ratio", "rate", "half_life"]
 columns = [f"{measure}_{stage}" for stage in ("initial", "final") for measure in measures]
 medians = runs.loc[best].groupby(["cell", "length"])[[name for name in columns if name in runs]].median()
-table(medians.reset_index())
+here.table(medians.reset_index())
 
 # %% [markdown]
 # ## 2. After training
@@ -125,7 +102,7 @@ table(medians.reset_index())
 # gradient that reaches it; compare each panel with the one above, before training.
 
 # %%
-show(
+here.show(
     figures.gradient_by_lag(results, stage="final", states=("h", "c"), normalised=True, keys=best),
     "gradient_by_lag_final_normalised",
 )
@@ -142,7 +119,7 @@ show(
 # had ended.
 
 # %%
-show(figures.gradient_heat_map(results, keys=best), "gradient_heat_map")
+here.show(figures.gradient_heat_map(results, keys=best), "gradient_heat_map")
 
 # %% [markdown]
 # ## 4. What was learned
@@ -154,7 +131,7 @@ show(figures.gradient_heat_map(results, keys=best), "gradient_heat_map")
 # wrong.
 
 # %%
-show(
+here.show(
     figures.success_by_length(results, chance=task.chance.error, error=f"test:\n{error_name}", keys=best),
     "success_by_length",
 )
@@ -166,7 +143,7 @@ show(
 # half once the later mark is known, until the gradient from the earlier mark is found.
 
 # %%
-show(
+here.show(
     figures.learning_curves(results, chance=task.chance.error, error=f"validation:\n{error_name}", keys=best),
     "learning_curves",
 )

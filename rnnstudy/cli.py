@@ -154,7 +154,7 @@ def sweep(
     _say(console, f"{len(runs)} runs: {len(planned.served)} in the store, {waiting} to train{estimate}")
     with SweepDisplay(planned, console) as display:
         launcher = launch.Launcher(
-            planned,
+            planned.supply(),
             tracker,
             place,
             experiment=experiment.path,

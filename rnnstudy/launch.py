@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -18,11 +17,12 @@ from rnnstudy import checkpoint as checkpoints
 from rnnstudy import worker
 from rnnstudy.estimate import Cost, cost
 from rnnstudy.home import Home
-from rnnstudy.learner import Progress
+from rnnstudy.learner import Check, Progress
 from rnnstudy.population import Population, populations
 from rnnstudy.records import Outcome, Record
 from rnnstudy.run import Run, names
 from rnnstudy.spec import SpecError
+from rnnstudy.supply import Planned, Supply
 from rnnstudy.tracker import Kept, Tracker
 from rnnstudy.unroll.choice import Wanted
 
@@ -77,6 +77,10 @@ class Plan:
     served: set[str]
     tasks: list[worker.Task]
     warnings: list[str]
+
+    def supply(self) -> Planned:
+        """The tasks, to be handed out in their order."""
+        return Planned(self.tasks, self.names, self.served)
 
     @property
     def cost(self) -> Cost:
@@ -154,6 +158,11 @@ class _Worker:
         self.task = task
         self.connection.send(task)
 
+    def prune(self, keys: frozenset[str]) -> None:
+        """Ask for these runs to be stopped. A worker that has died cannot hear it; its end is noticed elsewhere."""
+        with contextlib.suppress(OSError):
+            self.connection.send(worker.Prune(keys))
+
     def end(self) -> None:
         """Let an idle worker go; kill one that is still busy: its checkpoint is on disk."""
         if self.task is None and self.process.is_alive():
@@ -166,11 +175,11 @@ class _Worker:
 
 
 class Launcher:
-    """Runs a plan with worker processes. One process, this one, writes to the tracker."""
+    """Trains what a supply hands out with worker processes. One process, this one, writes to the tracker."""
 
     def __init__(
         self,
-        plan: Plan,
+        supply: Supply,
         tracker: Tracker,
         home: Home,
         *,
@@ -180,18 +189,17 @@ class Launcher:
         workers: int,
         watcher: Watcher,
     ) -> None:
-        self._plan, self._tracker, self._home, self._watcher = plan, tracker, home, watcher
+        self._supply, self._tracker, self._home, self._watcher = supply, tracker, home, watcher
         self._experiment, self._device = experiment, device
         self._engine: Wanted = engine
         self._context = multiprocessing.get_context("spawn")
         # Without a lock: a worker killed while it holds one would stop all others.
         self._stop = self._context.RawValue("b", 0)
-        self._waiting = deque(plan.tasks)
         self._attempts: dict[str, int] = {}
         self._workers: list[_Worker] = []
-        self._count = min(workers, len(plan.tasks))
+        self._count = workers
         self._started = 0
-        self.summary = Summary(served=set(plan.served))
+        self.summary = Summary()
 
     def run(self) -> Summary:
         """Train everything, or stop cleanly at SIGINT and SIGTERM: the same command then goes on."""
@@ -199,19 +207,18 @@ class Launcher:
             try:
                 for name, value in ALLOCATOR.items():
                     os.environ.setdefault(name, value)
-                self._workers = [self._new_worker() for _ in range(self._count)]
-                for one in self._workers:
-                    self._give_next(one)
                 self._loop()
             finally:
                 for one in self._workers:
                     one.end()
                 self._tracker.close()
+        self.summary.served = set(self._supply.served)
         return self.summary
 
     def _loop(self) -> None:
         deadline = None
-        while any(one.task for one in self._workers):
+        self._hand_out()
+        while any(one.task for one in self._workers) or not (self._supply.done or self._stop.value):
             if self._stop.value and deadline is None:
                 self.summary.interrupted = True
                 self._watcher.said("stopping: saving checkpoints; the same command goes on from here")
@@ -219,9 +226,15 @@ class Launcher:
             if deadline is not None and time.monotonic() > deadline:
                 break
             by_connection = {one.connection: one for one in self._workers if one.task}
+            if not by_connection:
+                # Nobody trains, and the supply has nothing at this moment.
+                time.sleep(0.2)
             for ready in wait(list(by_connection), timeout=0.2):
                 assert isinstance(ready, Connection)
                 self._receive(by_connection[ready])
+            self._hand_out()
+        if not self._supply.done:
+            self.summary.interrupted = True
         for one in self._workers:
             if one.task:
                 self._interrupt(one.task)
@@ -238,13 +251,16 @@ class Launcher:
             case Record():
                 self._tracker.write(message)
                 if message.outcome is not None:
-                    self.summary.ended[message.key] = message.outcome
+                    self._ended(message.key, message.outcome)
             case Progress():
                 self._watcher.progressed(task, message)
+            case Check():
+                if keys := frozenset(self._supply.checked(message)):
+                    one.prune(keys)
             case worker.Finished():
                 self._remove_checkpoints(task)
                 self._watcher.ended(task, "")
-                self._give_next(one)
+                one.task = None
             case worker.Stopped() if self._stop.value:
                 self._interrupt(task)
                 one.task = None
@@ -253,7 +269,7 @@ class Launcher:
             case worker.Failed():
                 self._fail(task, message.reason)
                 self._watcher.said(f"failed: {self._described(task)}: {message.reason}; details in {one.log}")
-                self._give_next(one)
+                one.task = None
 
     def _died(self, one: _Worker, task: worker.Task) -> None:
         """A worker that ended without a word (killed, out of memory) is replaced; its population goes on."""
@@ -275,20 +291,26 @@ class Launcher:
             for run in task.runs:
                 self._tracker.interrupt(run.key)
             again = worker.Task(task.runs, task.checkpoint, task.resume if not task.checkpoint.exists() else None)
-            self._waiting.appendleft(again)
+            self._supply.give_back(again)
             self._watcher.said(f"{how}; {self._described(task)} goes on in a new one")
-        self._workers[self._workers.index(one)] = fresh = self._new_worker()
-        self._give_next(fresh)
+        self._workers.remove(one)
 
-    def _give_next(self, one: _Worker) -> None:
-        one.task = None
-        if not self._waiting or self._stop.value:
-            return
-        task = self._waiting.popleft()
-        one.give(task)
-        self._watcher.started(task)
-        for run in task.runs:
-            self._tracker.begin(run, self._plan.names[run.key])
+    def _hand_out(self) -> None:
+        """Give every idle worker something to do; a new worker is started where there is work for it."""
+        while not self._stop.value:
+            one = next((one for one in self._workers if one.task is None), None)
+            if one is None and len(self._workers) >= self._count:
+                return
+            task = self._supply.take()
+            if task is None:
+                return
+            if one is None:
+                one = self._new_worker()
+                self._workers.append(one)
+            one.give(task)
+            self._watcher.started(task)
+            for run in task.runs:
+                self._tracker.begin(run, self._supply.name(run), self._supply.tags(run))
 
     def _new_worker(self) -> _Worker:
         self._started += 1
@@ -296,6 +318,7 @@ class Launcher:
         return _Worker(self._context, self._stop, self._experiment, self._device, self._engine, log)
 
     def _interrupt(self, task: worker.Task) -> None:
+        self.summary.interrupted = True
         for run in task.runs:
             if run.key not in self.summary.ended:
                 self._tracker.interrupt(run.key)
@@ -306,17 +329,21 @@ class Launcher:
             if run.key not in self.summary.ended:
                 outcome = Outcome("failed", 0, reason=reason)
                 self._tracker.write(Record(run.key, 0, time.time(), {}, outcome))
-                self.summary.ended[run.key] = outcome
+                self._ended(run.key, outcome)
         self._watcher.ended(task, "failed")
+
+    def _ended(self, key: str, outcome: Outcome) -> None:
+        self.summary.ended[key] = outcome
+        self._supply.ended(key, outcome)
 
     def _remove_checkpoints(self, task: worker.Task) -> None:
         """A population is in the store: its checkpoint, and an older one it went on from, are no longer needed."""
         for path in {task.checkpoint, task.resume or task.checkpoint}:
-            if set(checkpoints.keys_in(path)) <= self.summary.ended.keys() | self.summary.served:
+            if set(checkpoints.keys_in(path)) <= self.summary.ended.keys() | set(self._supply.served):
                 path.unlink(missing_ok=True)
 
     def _described(self, task: worker.Task) -> str:
-        return ", ".join(self._plan.names[run.key] for run in task.runs)
+        return ", ".join(self._supply.name(run) for run in task.runs)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

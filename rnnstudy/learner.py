@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rnnstudy import checkpoint as checkpoints
 from rnnstudy.history import History
 from rnnstudy.optimisers.clipping import Gradients, global_norms, per_replica
 from rnnstudy.population import Population
-from rnnstudy.records import Outcome, Reading, Record
+from rnnstudy.records import Outcome, Reading, Record, Status
 from rnnstudy.run import Training
 from rnnstudy.unroll.trajectory import Trajectory
 
@@ -42,10 +42,24 @@ class Progress:
     error: float
 
 
+@dataclass(frozen=True)
+class Check:
+    """The validation errors at one check: what a search goes by.
+
+    Attributes:
+        step: updates made.
+        errors: by key; infinite for a run that has diverged. Pruned runs are left out. A run that has solved its task
+            and stopped keeps its error.
+    """
+
+    step: int
+    errors: Mapping[str, float]
+
+
 class Learner:
     """A population's weights and everything that changes while it trains.
 
-    Replicas that solved their task or diverged are masked, not removed: their weights stay as they are.
+    Replicas that solved their task, diverged or were pruned are masked, not removed: their weights stay as they are.
     """
 
     def __init__(self, population: Population, device: torch.device, parameters: Mapping[str, Tensor]) -> None:
@@ -72,6 +86,8 @@ class Learner:
         self._ended_at = torch.full((replicas,), NEVER)
         self._passes = torch.zeros(replicas, dtype=torch.long)
         self._solved_at = torch.full((replicas,), NEVER)
+        self._pruned_at = torch.full((replicas,), NEVER)
+        self._errors: Float[Tensor, " replica"] = torch.full((replicas,), torch.nan)
         self._any_active = True
         self._at_last_check = Progress(0, population.training.steps, replicas, math.nan, math.nan)
         self.history = History(population.keys)
@@ -109,6 +125,7 @@ class Learner:
         learner._diverged_at = replicas["diverged_at"].to(device)
         learner._ended_at, learner._passes = replicas["ended_at"], replicas["passes"]
         learner._solved_at = replicas["solved_at"]
+        learner._pruned_at = replicas.get("pruned_at", learner._pruned_at)
         learner.summary = replicas["summary"]
         learner.seconds_each = state["seconds_each"]
         learner.history = History.restore(population.keys, state["history"], state["place"])
@@ -134,6 +151,7 @@ class Learner:
                     "ended_at": self._ended_at,
                     "passes": self._passes,
                     "solved_at": self._solved_at,
+                    "pruned_at": self._pruned_at,
                     "summary": self.summary,
                 },
                 "optimiser": self._optimiser.state_dict()["state"],
@@ -226,16 +244,38 @@ class Learner:
             self._ended_at = torch.where(twice, self.step, self._ended_at)
             self.active = self.active & ~twice.to(self.device)
         self._any_active = bool(self.active.any())
+        self._errors = judged["error"].double().cpu()
         self._at_last_check = self._progress(self.active.cpu(), judged["error"])
 
+    def check(self) -> Check:
+        """The errors of the last check, which has just been made."""
+        errors = torch.where(self.diverged() | ~self._errors.isfinite(), torch.inf, self._errors).tolist()
+        pruned = self.pruned().tolist()
+        return Check(
+            self.step, {key: errors[index] for index, key in enumerate(self.population.keys) if not pruned[index]}
+        )
+
+    def prune(self, keys: Collection[str]) -> None:
+        """Stop the replicas of these runs where they are. Keys of other runs, and of runs that have ended, are
+        ignored."""
+        named = torch.tensor([key in keys for key in self.population.keys])
+        pruned = named & self.active.cpu()
+        self._pruned_at = torch.where(pruned, self.step, self._pruned_at)
+        self.active = self.active & ~pruned.to(self.device)
+        self._any_active = bool(self.active.any())
+
     def stopped_at(self) -> Int[Tensor, " replica"]:
-        """Updates that each replica has made: up to where it solved or diverged, otherwise all."""
+        """Updates that each replica has made: up to where it solved, diverged or was pruned, otherwise all."""
         diverged_at = self._diverged_at.cpu()
         ended = torch.where(self._ended_at == NEVER, self.step, self._ended_at)
+        ended = torch.where(self._pruned_at == NEVER, ended, self._pruned_at)
         return torch.where(diverged_at == NEVER, ended, diverged_at)
 
     def diverged(self) -> Bool[Tensor, " replica"]:
         return self._diverged_at.cpu() != NEVER
+
+    def pruned(self) -> Bool[Tensor, " replica"]:
+        return self._pruned_at != NEVER
 
     def take(self, readings: Sequence[Reading], step: int | Tensor, spacing: int) -> None:
         """Keep readings made after `step` updates; those named `summary/…` go to the table of runs."""
@@ -247,17 +287,19 @@ class Learner:
     def finish(self, test: Mapping[str, Float[Tensor, " replica"]]) -> None:
         """Close the training with the measures on the test sequences, by which `solved` is judged.
 
-        A replica that the last update threw out of the finite numbers has diverged too.
+        A replica that the last update threw out of the finite numbers has diverged too. Pruned replicas are not
+        judged; where all were pruned, there is nothing to measure, and `test` is empty.
         """
-        finite = test["error"].isfinite()
+        finite = test["error"].isfinite() if test else torch.ones_like(self.active)
         for value in self.parameters.values():
             finite = finite & value.detach().isfinite().flatten(1).all(1)
         stopped = self.stopped_at().to(self.device)
-        self._diverged_at = torch.where((self._diverged_at == NEVER) & ~finite, stopped, self._diverged_at)
-        diverged = self.diverged()
+        leaves = (self._diverged_at == NEVER) & ~finite & ~self.pruned().to(self.device)
+        self._diverged_at = torch.where(leaves, stopped, self._diverged_at)
+        unjudged = self.diverged() | self.pruned()
         for name, values in test.items():
             # What a diverged run was before it left the finite numbers is nothing to be judged by.
-            self.summary[name] = torch.where(diverged, torch.nan, values.double().cpu())
+            self.summary[name] = torch.where(unjudged, torch.nan, values.double().cpu())
         self.seconds_each = self.seconds / len(self.population.runs)
         self.history.fetch(time.time())
         self.complete = True
@@ -289,7 +331,7 @@ class Learner:
 
     def last_records(self, engine: str) -> Iterator[Record]:
         """For each replica the record that ends it: its outcome, all its readings and its weights."""
-        stopped, diverged = self.stopped_at().tolist(), self.diverged().tolist()
+        stopped, endings = self.stopped_at().tolist(), self._endings()
         criterion = self.population.task.criterion
         for replica, key in enumerate(self.population.keys):
             summary = {
@@ -298,16 +340,29 @@ class Learner:
                 if bool(values[replica].isfinite())
             }
             solved_at = int(self._solved_at[replica])
+            status, reason = endings[replica]
             outcome = Outcome(
-                status="diverged" if diverged[replica] else "finished",
+                status=status,
                 step=stopped[replica],
-                solved=None if diverged[replica] else criterion.met(float(self.summary["error"][replica])),
+                solved=criterion.met(float(self.summary["error"][replica])) if status == "finished" else None,
                 steps_to_solve=None if solved_at == NEVER else solved_at,
                 seconds=self.seconds_each,
                 engine=engine,
-                reason=f"loss or gradient not finite at step {stopped[replica]}" if diverged[replica] else "",
+                reason=f"{reason} at step {stopped[replica]}" if reason else "",
                 summary=summary,
             )
             weights = {name: value[replica].detach().cpu().numpy() for name, value in self.parameters.items()}
+            if status == "pruned":
+                weights = None
             series = self.history.series(replica, stopped[replica])
             yield Record(key, stopped[replica], self.history.times[-1], series, outcome, weights)
+
+    def _endings(self) -> list[tuple[Status, str]]:
+        """For each replica its status, and what to say of one that did not come to its end."""
+        endings: list[tuple[Status, str]] = []
+        for diverged, pruned in zip(self.diverged().tolist(), self.pruned().tolist(), strict=True):
+            if diverged:
+                endings.append(("diverged", "loss or gradient not finite"))
+            else:
+                endings.append(("pruned", "given up by its search") if pruned else ("finished", ""))
+        return endings

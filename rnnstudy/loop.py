@@ -2,14 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from rnnstudy.evaluation import evaluate, fixed_batches, judge, look, side
-from rnnstudy.learner import Learner, Progress
+from rnnstudy.learner import Check, Learner, Progress
 from rnnstudy.population import Population, populations
 from rnnstudy.probes.probe import BackwardPass, Moment
 from rnnstudy.records import Reading, Record
@@ -33,6 +33,7 @@ def train(
     checkpoint_seconds: float = 10.0,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Progress], None] = lambda _: None,
+    prune: Callable[[Check], Collection[str]] = lambda _: (),
 ) -> Iterator[Record]:
     """Train runs together and yield their records; the last record of each run carries its outcome.
 
@@ -50,6 +51,7 @@ def train(
         checkpoint_seconds: least time between two checkpoints.
         stop: asked before each update; when true, a checkpoint is saved and the records end without an outcome.
         progress: told now and then where the population stands.
+        prune: told the validation errors at each check; the runs whose keys it gives stop there, as `pruned`.
 
     Raises:
         SpecError: for a checkpoint with runs that are not one population, a damaged checkpoint, an unknown engine, or
@@ -70,9 +72,8 @@ def train(
                 or Learner.begin(population, where)
             )
             with denormals_flushed():
-                yield from _train(
-                    learner, serving(engine, learner), Saving(checkpoint, checkpoint_seconds), stop, progress
-                )
+                saving = Saving(checkpoint, checkpoint_seconds)
+                yield from _train(learner, serving(engine, learner), saving, stop, progress, prune)
 
     # A generator of its own, so that what is wrong is told by the call and not by the first record.
     return records()
@@ -96,6 +97,7 @@ def _train(
     saving: "Saving",
     stop: Callable[[], bool],
     progress: Callable[[Progress], None],
+    prune: Callable[[Check], Collection[str]],
 ) -> Iterator[Record]:
     population, device = learner.population, learner.device
     task, training, model = population.task, population.training, population.model
@@ -135,13 +137,17 @@ def _train(
         checked = learner.step % training.check_every == 0 or learner.step == training.steps
         if checked:
             learner.decide(evaluate(population, engine, learner.parameters, validation, task))
+            learner.prune(prune(learner.check()))
             yield from saving.when_due(learner)
         if checked or learner.step % PROGRESS_EVERY == 0:
             progress(learner.progress())
 
     if not learner.complete:
-        look(learner, "final")
-        learner.finish(judge(learner, engine))
+        if learner.pruned().all():
+            learner.finish({})
+        else:
+            look(learner, "final")
+            learner.finish(judge(learner, engine))
     yield from saving.now(learner)
     yield from learner.last_records(engine.name)
 

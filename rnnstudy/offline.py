@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rnnstudy.arrays import READINGS, WEIGHTS
@@ -66,13 +67,13 @@ class OfflineTracker:
         """Nothing to do: a folder without `ending.json` is a run that was interrupted."""
         return 0
 
-    def begin(self, run: Run, name: str) -> None:
+    def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
         folder = self.folder / run.key
         if _ending_of(folder).get("rnnstudy.outcome") in COMPLETE:
             self.forget([run.key])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "ending.json").unlink(missing_ok=True)
-        opened = OpenRun(describe(run, name, self.info.experiment, self._tags), str(folder))
+        opened = OpenRun(describe(run, name, self.info.experiment, {**self._tags, **tags}), str(folder))
         whole = _points_in(folder)
         opened.fresh(whole)
         # Rewritten without the line that a kill may have cut.

@@ -12,9 +12,9 @@ QUANTILES = (0.10, 0.25, 0.50, 0.75, 0.90)
 
 MEDIAN = QUANTILES.index(0.50)
 
-Status = Literal["finished", "diverged", "failed"]
+Status = Literal["finished", "diverged", "pruned", "failed"]
 
-State = Literal["finished", "diverged", "failed", "interrupted", "running", "absent"]
+State = Literal["finished", "diverged", "pruned", "failed", "interrupted", "running", "absent"]
 """How a run stands in a store."""
 
 
@@ -63,14 +63,14 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        status: `finished`; `diverged` when loss or gradient left the finite numbers (data, not a fault); `failed` for a
-            fault of ours.
+        status: `finished`; `diverged` when loss or gradient left the finite numbers (data, not a fault); `pruned` when
+            a search gave it up; `failed` for a fault of ours.
         step: updates made.
         solved: whether the task's criterion held on the test sequences; None unless finished.
         steps_to_solve: updates before the first of two validation checks in a row that met the criterion, or None.
         seconds: wall time spent, divided evenly among the runs that trained together.
         engine: which engine trained it.
-        reason: one line on a failure or divergence.
+        reason: one line on a failure, a divergence or a pruning.
         summary: scalars for the table of runs, such as `error`, `log10_ratio_initial`; absent values left out.
     """
 

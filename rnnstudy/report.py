@@ -1,12 +1,11 @@
 """Reports: notebooks run by this very Python, written with their outputs, as a web page, and beside their figures.
 
-The source of a report is `reports/<name>.py`, a notebook in jupytext's percent format. Its figures go to
-`figure_folder(name)`. A report of the same name as an experiment is about that experiment's runs: `study(name)`.
+The source of a report is `reports/<name>.py`, a notebook in jupytext's percent format, which begins with
+`rnnstudy.notebook.Notebook(name)`. What it says about itself is its `Header`.
 """
 
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,43 +14,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnstudy import figures, home, results
-from rnnstudy.figures import Provenance
+from rnnstudy import figures
 from rnnstudy.home import Home
-from rnnstudy.results import Results
+from rnnstudy.notebook import FIGURES, stored_keys
 from rnnstudy.spec import SpecError, nearest
-from rnnstudy.sweep import Scale, load_experiment
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-FIGURES = "RNNSTUDY_FIGURES"
-"""Environment variable: where a notebook that is being built puts its figures until all of it has succeeded."""
-
 CELL_SECONDS = 900
+
+LAST = 1000
+"""The place of a report that names none."""
 
 
 @dataclass(frozen=True)
-class Study:
-    """The runs of an experiment that are in the store.
+class Header:
+    """What a report says about itself, in the YAML header of its source:
+
+        # ---
+        # jupyter:
+        #   rnnstudy:
+        #     order: 20
+        #     experiments: [sequence_length]
+        # ---
 
     Attributes:
-        experiment: its name.
-        scale: the scale they belong to; None when they belong to none (fields were set by hand).
-        planned: how many runs the scale has.
-        results: those of them that are in the store.
+        order: its place on the index page, lowest first; reports of equal place by name.
+        experiments: whose runs it needs; the one of its own name, if there is one, when it does not say.
     """
 
-    experiment: str
-    scale: Scale | None
-    planned: int
-    results: Results
-
-    @property
-    def command(self) -> str:
-        """What launches, or completes, these runs."""
-        scale = f" --scale {self.scale.value}" if self.scale else ""
-        return f"rnnstudy sweep experiments/{self.experiment}.py{scale}"
+    order: float
+    experiments: tuple[str, ...]
 
 
 def build(names: Iterable[str], home: Home) -> list[Path]:
@@ -68,51 +62,6 @@ def build(names: Iterable[str], home: Home) -> list[Path]:
     return [path for name in names for path in _build_one(name, home)]
 
 
-def figure_folder(name: str) -> Path:
-    """Where the notebook of the report `name` writes its figures."""
-    aside = os.environ.get(FIGURES)
-    return Path(aside) if aside else home.find().reports / "figures" / name
-
-
-def provenance(name: str) -> Provenance:
-    """Of a figure of the report `name`: the experiment of that name, and the command that builds the report."""
-    return Provenance.of(f"experiments/{name}.py", f"rnnstudy report {name}", commit(home.find().root))
-
-
-def commit(folder: Path) -> str | None:
-    """The commit checked out at `folder`, or None outside a repository."""
-    try:
-        asked = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return asked.stdout.strip() if asked.returncode == 0 else None
-
-
-def study(name: str, home_folder: Home | None = None) -> Study:
-    """The runs of the experiment `name` in the store, at one scale.
-
-    The largest scale that is complete in the store; if none is, the one of which the largest share is there. When the
-    store has runs of the experiment that belong to no scale, and no others, those. Raises `SpecError` when it has none.
-    """
-    place = home_folder or home.find()
-    present = _stored(name, place)
-    experiment = load_experiment(place.root / "experiments" / f"{name}.py")
-    best: tuple[float, Scale | None, list[str], int] = (0.0, None, sorted(present), len(present))
-    for scale in (Scale.PAPER, Scale.DESK, Scale.SMOKE):
-        planned = [run.key for run in experiment.runs(scale)]
-        there = sorted(present & set(planned))
-        if len(there) / len(planned) > best[0]:
-            best = (len(there) / len(planned), scale, there, len(planned))
-    return Study(name, best[1], best[3], results.load(best[2], home=place))
-
-
-def _stored(name: str, place: Home) -> set[str]:
-    """Keys of the experiment's complete runs in the store, at whatever scale. Raises `SpecError` when it has none."""
-    return set(results.load(experiment=name, home=place).runs.index)
-
-
 def _require_source(name: str, place: Home) -> Path:
     source = place.reports / f"{name}.py"
     if not source.is_file():
@@ -122,10 +71,25 @@ def _require_source(name: str, place: Home) -> Path:
     return source
 
 
+def header(name: str, place: Home) -> Header:
+    """What the report `name` says about itself. Raises `SpecError` for something else than an order and names."""
+    with _quiet():
+        told = _read(_require_source(name, place)).metadata.get("rnnstudy", {})
+    own = [name] if (place.root / "experiments" / f"{name}.py").is_file() else []
+    order, experiments = told.get("order", LAST), told.get("experiments", own)
+    sound = isinstance(order, int | float) and isinstance(experiments, list) and set(told) <= {"order", "experiments"}
+    if not sound or not all(isinstance(one, str) for one in experiments):
+        raise SpecError(
+            f"{place.reports / name}.py: its header may hold `order`, a number, and `experiments`, a list of names; "
+            f"not {dict(told)}"
+        )
+    return Header(float(order), tuple(experiments))
+
+
 def _require_runs(name: str, place: Home) -> None:
-    """A report that shares its name with an experiment needs runs of it."""
-    if (place.root / "experiments" / f"{name}.py").is_file():
-        _stored(name, place)
+    """Every experiment that a report is about must have runs."""
+    for experiment in header(name, place).experiments:
+        stored_keys(experiment, place)
 
 
 def _build_one(name: str, place: Home) -> list[Path]:

@@ -38,8 +38,8 @@ class Tracker(Protocol):
         """Mark as interrupted what a dead process left as running; gives how many runs that were."""
         ...
 
-    def begin(self, run: Run, name: str) -> None:
-        """A run starts, or goes on after an interruption."""
+    def begin(self, run: Run, name: str, tags: Mapping[str, str] = ...) -> None:
+        """A run starts, or goes on after an interruption. `tags` are kept beside those of the sweep."""
         ...
 
     def write(self, record: Record) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib.resources import files as package_files
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import Request, url2pathname, urlopen
@@ -458,8 +459,9 @@ class MlflowTracker:
     def mend(self) -> int:
         return self.store.mend()
 
-    def begin(self, run: Run, name: str) -> None:
-        self._open[run.key] = self.store.start(describe(run, name, self.info.experiment, self._tags), self._experiment)
+    def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
+        described = describe(run, name, self.info.experiment, {**self._tags, **tags})
+        self._open[run.key] = self.store.start(described, self._experiment)
 
     def write(self, record: Record) -> None:
         opened = self._open[record.key]

@@ -3,14 +3,14 @@
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from rnnstudy.learner import Progress
+from rnnstudy.learner import Check, Progress
 from rnnstudy.records import Record
 from rnnstudy.run import Run
 from rnnstudy.unroll.choice import Wanted
@@ -23,6 +23,13 @@ class Task:
     runs: tuple[Run, ...]
     checkpoint: Path
     resume: Path | None
+
+
+@dataclass(frozen=True)
+class Prune:
+    """What a worker may be told while it trains: stop these runs. It does so at its next check."""
+
+    keys: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Failed:
     reason: str
 
 
-Message = Record | Progress | Finished | Stopped | Failed
+Message = Record | Progress | Check | Finished | Stopped | Failed
 
 
 def main(connection: Connection, stop: Any, experiment: Path | None, device: str, engine: Wanted, log: Path) -> None:
@@ -73,6 +80,9 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
 
         try:
             while (task := connection.recv()) is not None:
+                if isinstance(task, Prune):
+                    # Told too late: its runs have ended.
+                    continue
                 for message in _messages(task, device, engine, told_to_stop, connection):
                     connection.send(message)
                 if terminated:
@@ -87,6 +97,15 @@ def _messages(
     from rnnstudy.loop import train
     from rnnstudy.population import Population
 
+    def pruned(check: Check) -> Collection[str]:
+        """Hand up the errors, and take what there is to be told. An answer is not waited for: it comes by the next
+        check."""
+        connection.send(check)
+        keys: set[str] = set()
+        while connection.poll():
+            keys |= connection.recv().keys
+        return keys
+
     try:
         ended = 0
         for record in train(
@@ -97,6 +116,7 @@ def _messages(
             resume=task.resume,
             stop=told_to_stop,
             progress=connection.send,
+            prune=pruned,
         ):
             ended += record.outcome is not None
             yield record

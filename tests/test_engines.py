@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnnstudy.cells import GRU, LSTM, Elman
+from rnnstudy.cells import GRU, LSTM, Elman, Jordan
 from rnnstudy.cells.initialisation import PyTorchDefault
 from rnnstudy.learner import Learner
 from rnnstudy.loop import train
@@ -33,7 +33,8 @@ CPU = torch.device("cpu")
 FEATURES, OUTPUTS, TIME = 3, 2, 40
 ENGINES = [CompiledEngine()]
 ACTIVATIONS = ["tanh", "relu", "sigmoid", "linear"]
-CELLS = [*(Elman(width=13, activation=activation) for activation in ACTIVATIONS), LSTM(width=13)]
+CELLS = [*(Elman(width=13, activation=activation) for activation in ACTIVATIONS), GRU(width=13), LSTM(width=13)]
+KINDS = [CELLS[0], *CELLS[-2:]]
 LEAST_COMPARED = -140.0
 """Below 10⁻¹⁴⁰ the float64 reference's own squares come near the end of its range."""
 
@@ -125,7 +126,7 @@ def test_outputs_gradients_and_norms(engine, cell, kind):
 
 
 @every_engine
-@pytest.mark.parametrize("cell", [CELLS[0], CELLS[-1]], ids=repr)
+@pytest.mark.parametrize("cell", KINDS, ids=repr)
 @pytest.mark.parametrize("layers", [2, 3])
 def test_several_layers(engine, cell, layers):
     model, parameters = drawn(cell, 2, layers)
@@ -136,7 +137,7 @@ def test_several_layers(engine, cell, layers):
 
 @every_engine
 @pytest.mark.parametrize(("width", "batch"), [(1, 1), (16, 3), (17, 4), (50, 20), (70, 33), (130, 2)])
-@pytest.mark.parametrize("kind", [Elman, LSTM])
+@pytest.mark.parametrize("kind", [Elman, GRU, LSTM])
 def test_all_sizes(engine, kind, width, batch):
     model, parameters = drawn(kind(width=width), 2)
     inputs, judge = noise(TIME, 2, batch, FEATURES), judged("some", 2, batch)
@@ -160,7 +161,7 @@ def test_what_is_asked_for_comes_and_nothing_else(engine):
     with pytest.raises(RuntimeError, match="only after the backward pass"):
         seen.log_norms("h")
     with pytest.raises(RuntimeError, match="no compiled kernels"):
-        engine.unroll(GRU(width=5), parameters, inputs, widths=model.widths, observed=False)
+        engine.unroll(Jordan(width=5), parameters, inputs, widths=model.widths, observed=False)
     with pytest.raises(RuntimeError, match="float32 on the CPU"):
         engine.unroll(cell, parameters, inputs.double(), widths=model.widths, observed=False)
 
@@ -212,6 +213,22 @@ def test_weight_gradients_come_from_steps_whose_gradient_a_float_cannot_hold(eng
 
 
 @every_engine
+def test_what_a_gru_keeps_decays_by_its_gate(engine):
+    """With W_hh = 0 and a constant gate z log10 ‖dL/dh_t‖ falls by −log10 z a step, all the way back."""
+    time, width = 1500, 6
+    cell = GRU(width=width)
+    parameters = {name: torch.zeros(1, *one.shape) for name, one in cell.parameters(FEATURES, OUTPUTS).items()}
+    parameters["b_h"][:, width : 2 * width] = -3.0
+    inputs = torch.zeros(time, 1, 2, FEATURES)
+    trajectory = engine.unroll(cell, parameters, inputs, widths={"h": width}, observed=True, steps=(time - 1,))
+    (trajectory.outputs * noise(1, 1, 2, width)).sum().backward()
+    log_norms = trajectory.log_norms("h")
+    lags = torch.arange(time - 1, -1, -1, dtype=torch.float64)[:, None, None]
+    torch.testing.assert_close(log_norms, log_norms[-1] - math.log10(1 + math.exp(3)) * lags, rtol=0, atol=2e-4)
+    assert log_norms[0].max() < -1900
+
+
+@every_engine
 def test_a_cell_states_gradient_decays_by_its_forget_gate(engine):
     """With W_hh = 0 and constant gates log10 ‖dL/dc_t‖ falls by −log10 f a step, and dL/dh_t is exactly zero before."""
     time, width = 1500, 6
@@ -233,14 +250,14 @@ def test_a_cell_states_gradient_decays_by_its_forget_gate(engine):
 
 
 @every_engine
-@pytest.mark.parametrize("cell", [CELLS[0], CELLS[-1]], ids=repr)
+@pytest.mark.parametrize("cell", KINDS, ids=repr)
 def test_bits_depend_neither_on_threads_nor_on_companions(engine, cell):
     _, parameters = drawn(cell, 5)
     inputs, judge = noise(TIME, 5, 6, FEATURES), noise(TIME, 5, 6, cell.width, seed=1)
 
     def unrolled(replicas):
         """Without the readout: torch's batched products may round differently for other populations."""
-        own = {name: parameters[name][replicas].clone().requires_grad_() for name in ("W_xh", "W_hh", "b_h")}
+        own = {name: parameters[name][replicas].clone().requires_grad_() for name in cell.parameters(1, 1)}
         x = inputs[:, replicas].clone().requires_grad_()
         widths = dict.fromkeys(cell.states, cell.width)
         trajectory = engine.unroll(cell, own, x, widths=widths, observed=True)
@@ -279,7 +296,7 @@ def test_the_callers_treatment_of_denormals_stays_and_does_not_matter(engine):
 
 @every_engine
 @pytest.mark.parametrize("harm", ["not a number", "overflow"])
-@pytest.mark.parametrize("cell", [CELLS[3], CELLS[1], CELLS[-1]], ids=repr)
+@pytest.mark.parametrize("cell", [CELLS[3], CELLS[1], *CELLS[-2:]], ids=repr)
 def test_what_leaves_the_finite_numbers_stays_in_its_replica(engine, cell, harm):
     model, parameters = drawn(cell, 3)
     inputs, judge = noise(TIME, 3, 6, FEATURES), judged("some", 3, 6)
@@ -317,7 +334,7 @@ def test_a_diverged_run_is_told_and_its_companions_end_with_the_same_bits(engine
 
 
 @every_engine
-@pytest.mark.parametrize(("cell", "most"), [(Elman(), 8), (LSTM(), 40)], ids=repr)
+@pytest.mark.parametrize(("cell", "most"), [(Elman(), 8), (GRU(), 40), (LSTM(), 40)], ids=repr)
 def test_bytes_kept_for_the_backward_pass(engine, cell, most):
     model, parameters = drawn(cell, 2)
     inputs = noise(100, 2, 20, FEATURES)
@@ -366,7 +383,7 @@ def test_a_step_of_the_quickstart_agrees_with_the_reference(engine):
 
 
 @every_engine
-@pytest.mark.parametrize("cell", [Elman(width=5), LSTM(width=5)], ids=repr)
+@pytest.mark.parametrize("cell", [Elman(width=5), GRU(width=5), LSTM(width=5)], ids=repr)
 def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bits(engine, cell, tmp_path):
     training = Training(steps=40, batch=4, validation_sequences=4, test_sequences=4, check_every=10)
     run = Run(task=TemporalOrder(length=10), cell=cell, training=training)
@@ -390,7 +407,7 @@ def test_the_choice():
         assert choose(cell, frozenset({"cuts"}), CPU).name == "reference"
         assert choose(cell, frozenset(), torch.device("cuda")).name == "reference"
     assert choose(LSTM(variant="1997"), frozenset(), CPU, "compiled").name == "reference"
-    assert choose(GRU(), frozenset(), CPU, "compiled").name == "reference"
+    assert choose(Jordan(), frozenset(), CPU, "compiled").name == "reference"
 
 
 def test_a_cell_derived_from_a_served_one_is_not_taken_for_it():
@@ -467,6 +484,36 @@ def test_products_in_tiles_add_to_what_is_there_and_write_nothing_else(shape, fl
     np.testing.assert_allclose(out, before + a.astype(float) @ w.astype(float), rtol=0, atol=1e-5 * depth**0.5)
     out[:] = np.nan
     assert np.isnan(guarded).all()
+
+
+@pytest.mark.parametrize("cell", KINDS, ids=repr)
+@pytest.mark.parametrize("batch", [1, 7])
+def test_kernels_write_nothing_but_what_they_give_back(cell, batch):
+    """Every array stands between guards of not-a-number, and is itself filled whole."""
+    from rnnstudy.unroll.compiled import _arranged, _kernels, _shapes
+
+    kernels = _kernels(type(cell))
+    _, parameters = drawn(cell, 1)
+    weights = [weight[0].numpy() for weight in _arranged(cell, parameters)]
+    guarded = []
+
+    def between_guards(*shape, dtype=np.float32):
+        guarded.append(np.full((shape[0] + 2, *shape[1:]), np.nan if dtype == np.float32 else -7, dtype))
+        return guarded[-1][1:-1]
+
+    kept = tuple(between_guards(*shape[1:]) for shape in _shapes(cell, 1, TIME, batch, kernels.padded(cell.width)))
+    x = noise(TIME, batch, FEATURES).numpy()
+    kernels.forward(x, *weights, 0, kept)
+    added, slots = noise(1, batch, cell.width).numpy(), np.full(TIME, -1, np.int32)
+    slots[-1] = 0
+    gradients = [between_guards(*like.shape) for like in (x, *weights)]
+    squares = between_guards(len(cell.states), TIME, batch)
+    exponents = between_guards(len(cell.states), TIME, batch, dtype=np.int32)
+    kernels.backward(x, *weights, 0, kept, added, slots, *gradients, squares, exponents)
+    for array in guarded:
+        guard = np.isnan if array.dtype == np.float32 else (lambda numbers: numbers == -7)
+        assert guard(array[[0, -1]]).all()
+        assert array.dtype != np.float32 or np.isfinite(array[1:-1]).all()
 
 
 @pytest.mark.slow

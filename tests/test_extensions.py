@@ -143,11 +143,13 @@ NOTEBOOK = """
 # # Leaky integrators
 
 # %%
-from rnnstudy import figures, report
+from rnnstudy import figures
+from rnnstudy.notebook import Notebook
 
-results = report.study("mine").results
+here = Notebook("mine")
+results = here.study().results
 picture = figures.gradient_by_lag(results, stage="initial")
-figures.save(picture, report.figure_folder("mine"), "by_lag", report.provenance("mine"))
+here.show(picture, "by_lag")
 """
 
 

@@ -98,12 +98,12 @@ def pictures(results: Planted) -> dict[str, Picture]:
     }
 
 
-PROVENANCE = Provenance.of("experiments/planted.py", "rnnstudy report planted", None)
+PROVENANCE = Provenance.of(["experiments/planted.py"], "rnnstudy report planted", None)
 
 
 def words(picture: Picture) -> str:
     """Everything written on a figure."""
-    svg = figures._rendered(picture.figure, "svg").decode()
+    svg = figures.rendered(picture.figure, "svg").decode()
     return svg.replace("&lt;", "<")
 
 

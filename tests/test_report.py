@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from rnnstudy import report, results
+from rnnstudy import notebook, report, results
 from rnnstudy.home import Home
 from rnnstudy.loop import train
 from rnnstudy.run import Run, names
@@ -18,6 +18,7 @@ from rnnstudy.spec import SpecError
 from rnnstudy.stored import SweepInfo
 from rnnstudy.sweep import Scale, load_experiment
 from rnnstudy.tracking import open_store
+from rnnstudy.versions import commit
 
 PROJECT = Path(__file__).parents[1]
 
@@ -98,14 +99,14 @@ def test_quickstart_is_built_from_a_store(quickstart: Home, monkeypatch: pytest.
     assert f"{len(runs)} of the {len(runs)} runs of scale <code>smoke</code>: {len(runs)} finished" in page
     described = json.loads((figures / "success_by_length.json").read_text(encoding="utf-8"))
     assert set(described["runs"]) < {run.key for run in runs}
-    assert described["experiment"] == "experiments/quickstart.py"
+    assert described["experiments"] == ["experiments/quickstart.py"]
     notebook = json.loads((quickstart.reports / "quickstart.ipynb").read_text(encoding="utf-8"))
     streams = [output for cell in notebook["cells"] for output in cell.get("outputs", ()) if "name" in output]
     assert streams == []
 
 
 def test_a_study_knows_the_runs_of_its_scale(quickstart: Home) -> None:
-    study = report.study("quickstart", quickstart)
+    study = notebook.study("quickstart", quickstart)
     assert study.scale is Scale.SMOKE
     assert sorted(study.results.runs.index) == sorted(run.key for run in smoke_runs(quickstart))
     assert study.command == "rnnstudy sweep experiments/quickstart.py --scale smoke"
@@ -129,7 +130,7 @@ def test_a_study_prefers_the_largest_complete_scale(home: Home, monkeypatch: pyt
         (["set by hand"], None, 1),
     ):
         stored[:] = present
-        study = report.study("quickstart", home)
+        study = notebook.study("quickstart", home)
         assert (study.scale, len(study.results.runs)) == (scale, count)
 
 
@@ -199,4 +200,4 @@ def test_without_runs_the_sweep_to_launch_is_named(home: Home) -> None:
 
 
 def test_the_commit_is_absent_outside_a_repository(tmp_path: Path) -> None:
-    assert report.commit(tmp_path) is None
+    assert commit(tmp_path) is None

@@ -255,7 +255,7 @@ def test_arrays_hold_everything_at_full_resolution(home: Home):
     np.testing.assert_array_equal(weights["W_hh"], WEIGHTS_OF_RUN["W_hh"])
 
 
-@pytest.mark.parametrize("status", ["diverged", "failed"])
+@pytest.mark.parametrize("status", ["diverged", "pruned", "failed"])
 def test_other_outcomes(home: Home, status: str):
     run = a_run()
     tracker = open_store(home, INFO)
@@ -267,7 +267,7 @@ def test_other_outcomes(home: Home, status: str):
     assert stored.tags["rnnstudy.engine"] == "fast"
     assert "rnnstudy.solved" not in stored.tags
     mlflow_status = tracker.store.client.get_run(stored.identity).info.status
-    assert mlflow_status == {"diverged": "FINISHED", "failed": "FAILED"}[status]
+    assert mlflow_status == {"diverged": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}[status]
     assert (run.key in tracker.finished()) == (status == "diverged")
 
 

@@ -411,6 +411,42 @@ def test_when_all_have_diverged_training_ends_at_the_next_check():
     assert [(one.step, one.steps, one.active) for one in told] == [(10, 100, 1), (20, 100, 0)]
 
 
+def test_a_pruned_run_ends_where_it_is_and_its_companions_do_not_notice(tmp_path):
+    run = Run(task=Coin(), cell=Elman(width=3), training=Training(steps=40, check_every=10, **SMALL))
+    runs = [run.replace(seed=seed) for seed in range(3)]
+    told = []
+
+    def prune(check):
+        told.append(check)
+        return {runs[1].key, "of another population"} if check.step == 20 else ()
+
+    saved = tmp_path / "pruned.pt"
+    steps = iter([False] * 25 + [True])
+    list(train(Population(tuple(runs)), prune=prune, checkpoint=saved, stop=lambda: next(steps)))
+    last = ended(Population(tuple(runs)), prune=prune, checkpoint=saved)
+    undisturbed = ended(Population(tuple(runs)))
+    assert [(check.step, len(check.errors)) for check in told] == [(10, 3), (20, 3), (30, 2), (40, 2)]
+    for check in told:
+        for key, error in check.errors.items():
+            readings = undisturbed[key].series["learning/error"]
+            assert error == pytest.approx(readings.values[readings.steps.tolist().index(check.step)])
+    pruned = last[runs[1].key]
+    assert (pruned.outcome.status, pruned.outcome.step, pruned.step) == ("pruned", 20, 20)
+    assert (pruned.outcome.solved, pruned.weights) == (None, None)
+    assert "error" not in pruned.outcome.summary
+    assert pruned.series["learning/error"].steps.tolist() == [10, 20]
+    for one in (runs[0], runs[2]):
+        assert equal_weights(last[one.key].weights, undisturbed[one.key].weights)
+        assert last[one.key].outcome.summary == undisturbed[one.key].outcome.summary
+
+
+def test_when_all_are_pruned_training_ends_at_once_and_nothing_is_judged():
+    run = Run(task=Coin(), cell=Elman(width=3), training=Training(steps=40, check_every=10, **SMALL))
+    last = ended(run, prune=lambda check: check.errors.keys())[run.key]
+    assert (last.outcome.status, last.outcome.step) == ("pruned", 10)
+    assert last.series["learning/loss"].steps.tolist() == list(range(10)), "one before each update"
+
+
 def test_progress_is_told_with_the_numbers_of_the_last_check():
     run = Run(task=Coin(), cell=Elman(width=3), training=Training(steps=25, check_every=10, **SMALL))
     told = []

@@ -152,6 +152,17 @@ def measure(row):
     return _measure_far_out(row)
 
 
+@njit(nogil=True)
+def settle_one(row, exponent, squares, exponents):
+    """Note the squared norm of row·2^exponent in place 0, and bring the row near 1: its new exponent is returned."""
+    squares[0], far_out = measure(row)
+    if far_out != 0:
+        scale(row, -far_out)
+    exponent = NOTHING if squares[0] == 0 else exponent + far_out
+    exponents[0] = exponent
+    return exponent
+
+
 @njit(nogil=True, error_model="numpy", fastmath=DEFINED)
 def inject(row, exponent, added, companion):
     """row·2^exponent += added, keeping the exponent beside: returns the new one. `companion` shares the exponent.

@@ -70,7 +70,7 @@ def gather(inputs, before, delta, exponents, total_in, total_rec, total_bias, to
     Args:
         inputs: x_t (step, batch, features).
         before: h_{t-1} (step·batch, padded width).
-        delta: dL/da_t (step·batch, blocks·padded width).
+        delta: dL/da_t (step·batch, blocks·padded width), the input's blocks first and the recurrent ones last.
         exponents: (step·batch).
     """
     steps, batch = inputs.shape[0], inputs.shape[1]
@@ -86,9 +86,10 @@ def gather(inputs, before, delta, exponents, total_in, total_rec, total_bias, to
             scale(delta[row], exponents[row] - most)
         for j in range(total_bias.shape[0]):
             total_bias[j] += delta[row, j]
-    add_product(before[:, : total_rec.shape[0]].T, delta, total_rec)
+    by_input, by_state = delta[:, : total_in.shape[1]], delta[:, delta.shape[1] - total_rec.shape[1] :]
+    add_product(before[:, : total_rec.shape[0]].T, by_state, total_rec)
     for i in range(steps):
-        add_product(inputs[i].T, delta[i * batch : (i + 1) * batch], total_in)
+        add_product(inputs[i].T, by_input[i * batch : (i + 1) * batch], total_in)
     return most
 
 

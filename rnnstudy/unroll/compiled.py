@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from rnnstudy.cells.cell import Cell, Parameters
 from rnnstudy.cells.elman import Elman
+from rnnstudy.cells.gru import GRU
 from rnnstudy.cells.lstm import LSTM
 from rnnstudy.unroll.shelf import Shelf
 from rnnstudy.unroll.trajectory import Cuts, Engine, Need, Trajectory
@@ -32,8 +33,8 @@ logger = logging.getLogger("rnnstudy")
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "linear")
 """In the order in which the Elman kernels number them."""
 
-BLOCKS: dict[type[Cell], int] = {Elman: 1, LSTM: 4}
-"""The cells that have kernels, and their blocks: gates side by side in a weight matrix."""
+BLOCKS: dict[type[Cell], int] = {Elman: 1, LSTM: 4, GRU: 4}
+"""The cells that have kernels, and the blocks that a step computes: gates, and what of them the backward pass needs."""
 
 
 SHELF = Shelf()
@@ -66,12 +67,12 @@ class CompiledTrajectory(Trajectory):
 
 
 class CompiledEngine(Engine):
-    """Elman and LSTM in float32 on the CPU."""
+    """Elman, LSTM and GRU in float32 on the CPU."""
 
     name = "compiled"
 
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
-        """Elman, and LSTM with its forget gate, without methods that cut the gradient or ask for it whole."""
+        """Elman, GRU, and LSTM with its forget gate, without methods that cut the gradient or ask for it whole."""
         return not needs and _has_kernels(cell)
 
     def unroll(
@@ -97,13 +98,12 @@ class CompiledEngine(Engine):
         # Makes the outputs differentiable where only the gradient through time is wanted and no weight's gradient.
         anchor = torch.zeros((), requires_grad=True) if observed else None
         wanted = tuple(range(inputs.shape[0]) if steps is None else sorted(set(steps)))
-        weights = [parameters[name] for name in ("W_xh", "W_hh", "b_h")]
-        outputs = _Unrolled.apply(cell, wanted, norms, anchor, inputs, *weights)
+        outputs = _Unrolled.apply(cell, wanted, norms, anchor, inputs, *_arranged(cell, parameters))
         return CompiledTrajectory(outputs, cell.states if observed else (), norms)
 
 
 class _Unrolled(torch.autograd.Function):
-    """(inputs, W_xh, W_hh, b_h) to the outputs at the wanted steps."""
+    """(inputs, W_xh, W_hh, bias), as the kernels order them, to the outputs at the wanted steps."""
 
     @staticmethod
     def forward(ctx: Any, cell: Cell, steps: tuple[int, ...], norms: Norms, _: Any, *tensors: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class _Unrolled(torch.autograd.Function):
         arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
         inputs, *weights = arrays
         time, replicas, batch, _ = inputs.shape
-        kept = SHELF.take(_shapes(replicas, time, batch, kernels.padded(cell.width), BLOCKS[type(cell)]))
+        kept = SHELF.take(_shapes(cell, replicas, time, batch, kernels.padded(cell.width)))
 
         def run(r: int) -> None:
             states = tuple(one[r] for one in kept.arrays)
@@ -164,10 +164,20 @@ def _variant(cell: Cell) -> int:
     return ACTIVATIONS.index(cell.activation) if isinstance(cell, Elman) else 0
 
 
-def _shapes(replicas: int, time: int, batch: int, width: int, blocks: int) -> list[tuple[int, ...]]:
-    """What the backward pass needs: h; and with gates, c and the gates."""
-    state = (replicas, time + 1, batch, width)
-    return [state] if blocks == 1 else [state, state, (replicas, time, batch, blocks * width)]
+def _arranged(cell: Cell, parameters: Parameters) -> tuple[Tensor, Tensor, Tensor]:
+    """W_xh, W_hh and the bias, their blocks in the order in which the cell's kernels have them."""
+    w_in, w_rec, bias = (parameters[name] for name in ("W_xh", "W_hh", "b_h"))
+    if not isinstance(cell, GRU):
+        return w_in, w_rec, bias
+    # r, z, h̃ to h̃, r, z: what the input gives stands first, and what the state gives last.
+    return w_in.roll(cell.width, -1), w_rec, torch.cat([bias.roll(cell.width, -1), parameters["b_hn"]], -1)
+
+
+def _shapes(cell: Cell, replicas: int, time: int, batch: int, width: int) -> list[tuple[int, ...]]:
+    """What the backward pass needs: h, another state where there is one, and where there are gates, their lines."""
+    blocks = BLOCKS[type(cell)]
+    states = [(replicas, time + 1, batch, width)] * len(cell.states)
+    return states if blocks == 1 else [*states, (replicas, time, batch, blocks * width)]
 
 
 @functools.cache
@@ -189,6 +199,8 @@ def _kernels(cell: type[Cell]) -> ModuleType:
     with event.install_listener("numba:compile", Announcement()):
         if cell is LSTM:
             from rnnstudy.kernels import lstm as kernels
+        elif cell is GRU:
+            from rnnstudy.kernels import gru as kernels
         else:
             from rnnstudy.kernels import elman as kernels
     return kernels

@@ -1,0 +1,89 @@
+"""Results -> pictures: one file for each kind, and what is drawn comes back beside the figure, as a table.
+
+The house style, which every figure keeps:
+
+- **One palette**, Okabe & Ito's, safe for colour-blind readers. A cell has one colour, marker and dash wherever it is
+  drawn (`STYLES`, `style`): RNN (Elman) vermilion, LSTM blue, GRU green. Colour never tells anything alone: marker,
+  dash or position tells it as well. What is not measured (bounds, chance levels, thresholds) is grey and dashed.
+- **Lengths** are shades of the cell's colour, short light and long dark, each with its own dash (`length_line`).
+- **Heat maps** use `HEAT`, or `AROUND_ZERO` for a quantity that has a middle; absent values are `ABSENT`, and named.
+- **Units** stand on every axis. Gradients are log10 of a Euclidean norm; the axis says so, and is linear in decades.
+- **Uncertainty** is always drawn, and named in the legend or the caption: Wilson intervals for shares, bootstrap
+  intervals of the median from 10 runs on, and the range of the runs below that (`median_and_band`, `band_words`,
+  `wilson`).
+- **Size**: `panels` puts at most three or four panels in a row, with type that is readable at half size; one legend
+  stands under the whole figure (`legend_below`). Titles are short and in words.
+- **The table** behind a figure holds every number in it, in a fixed order (`ordered`): equal runs give equal bytes.
+
+To add a kind of picture, write one file with one public function that takes `Results` and returns a `Picture`; it draws
+within `look()`. No function opens a window or needs a display.
+"""
+
+from rnnstudy.figures.by_lag import gradient_by_lag
+from rnnstudy.figures.curves import learning_curves
+from rnnstudy.figures.heat_map import DECADES_SHOWN, gradient_heat_map
+from rnnstudy.figures.house import (
+    ABSENT,
+    AROUND_ZERO,
+    BOUND,
+    HEAT,
+    STYLES,
+    Style,
+    cell_handle,
+    cell_position,
+    chance_line,
+    edges,
+    gradient_label,
+    legend_below,
+    length_handle,
+    length_line,
+    look,
+    panels,
+    shade,
+    style,
+)
+from rnnstudy.figures.picture import Picture, Provenance, Story, rendered, save, write_all
+from rnnstudy.figures.selection import Results, best_by_validation, ordered, validation_table
+from rnnstudy.figures.statistics import SEEDS_FOR_INTERVAL, band_words, counted, median_and_band, wilson
+from rnnstudy.figures.success import success_by_length
+
+__all__ = [
+    "ABSENT",
+    "AROUND_ZERO",
+    "BOUND",
+    "DECADES_SHOWN",
+    "HEAT",
+    "SEEDS_FOR_INTERVAL",
+    "STYLES",
+    "Picture",
+    "Provenance",
+    "Results",
+    "Story",
+    "Style",
+    "band_words",
+    "best_by_validation",
+    "cell_handle",
+    "cell_position",
+    "chance_line",
+    "counted",
+    "edges",
+    "gradient_by_lag",
+    "gradient_heat_map",
+    "gradient_label",
+    "learning_curves",
+    "legend_below",
+    "length_handle",
+    "length_line",
+    "look",
+    "median_and_band",
+    "ordered",
+    "panels",
+    "rendered",
+    "save",
+    "shade",
+    "style",
+    "success_by_length",
+    "validation_table",
+    "wilson",
+    "write_all",
+]

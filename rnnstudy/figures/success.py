@@ -1,0 +1,121 @@
+"""How many runs solved the task, and how well, against the length."""
+
+# pandas carries no type stubs, and what pyright infers from its source is not so.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from rnnstudy.figures.house import Style, cell_handle, chance_line, legend_below, look, panels, style
+from rnnstudy.figures.picture import Picture
+from rnnstudy.figures.selection import Results, by_cell, judged, ordered, true
+from rnnstudy.figures.statistics import wilson
+
+
+def success_by_length(
+    results: Results, *, chance: float, error: str = "test error", keys: Sequence[str] | None = None
+) -> Picture:
+    """Share of runs that solved the task, with Wilson 95 % intervals, and their test error, both against length.
+
+    Args:
+        chance: the error of the best predictor that sees no input (`task.chance.error`).
+        error: what the error is (`task.criterion.error`).
+        keys: the runs to draw; all by default.
+
+    Diverged runs count as unsolved; failed ones (a fault of the machinery) are left out.
+    """
+    runs = judged(results, keys)
+    data = ordered(pd.DataFrame([_success(cell, length, group) for (cell, length), group in by_cell(runs)]))
+    cells, lengths = list(dict.fromkeys(data["cell"])), sorted(data["length"].unique())
+    width = 0.24
+    with look():
+        figure, (left, right) = panels(2, height=4.2, share_y=False)
+        for number, cell in enumerate(cells):
+            chosen = data[data["cell"] == cell]
+            shift = (number - (len(cells) - 1) / 2) * width
+            across = np.array([lengths.index(length) for length in chosen["length"]]) + shift
+            _success_points(left, across, chosen, style(cell))
+            dots = runs[runs["cell"] == cell]
+            dots_across = np.array([lengths.index(length) for length in dots["length"]]) + shift
+            _error_points(right, across, chosen, dots_across, dots["error"].to_numpy(float), style(cell))
+        left.axhline(0, color="0.35", linestyle=(0, (4, 2)), linewidth=1.3, zorder=1)
+        left.text(-0.46, -0.035, "chance: guessing solves no run", color="0.25", va="top", fontsize=10)
+        left.set(ylim=(-0.13, 1.13), ylabel="share of runs that solved the task")
+        highest = float(np.nanmax([chance, *runs["error"].astype(float)]))
+        chance_line(right, chance, labelled=True)
+        right.set(ylim=(-0.06 * highest, 1.22 * highest), ylabel=error)
+        for axis in (left, right):
+            axis.set_xticks(range(len(lengths)), [str(length) for length in lengths])
+            axis.set(xlim=(-0.5, len(lengths) - 0.5), xlabel="length T (steps)")
+        handles = [cell_handle(cell) for cell in cells]
+        handles.append(Line2D([], [], marker="o", linestyle="", color="0.45", markersize=4, label="one run (right)"))
+        legend_below(figure, handles)
+    caption = (
+        "Left: share of runs that solved the task on fresh test sequences, with Wilson 95 % intervals; k/n above each "
+        "point: solved of all. Right: test error, one dot per run, the large mark is their median; dashed: what the "
+        f"best predictor that sees no input attains ({chance:.3g})."
+    )
+    return Picture(figure, data, tuple(sorted(runs.index)), caption)
+
+
+def _success(cell: str, length: int, group: pd.DataFrame) -> dict[str, Any]:
+    solved = int(true(group["solved"]).sum())
+    low, high = wilson(solved, len(group))
+    share, error = solved / len(group), float(group["error"].astype(float).median())
+    return {
+        "cell": cell,
+        "length": length,
+        "solved": solved,
+        "runs": len(group),
+        "share": share,
+        "wilson_low": low,
+        "wilson_high": high,
+        "median_error": error,
+    }
+
+
+def _success_points(axis: Axes, across: np.ndarray, data: pd.DataFrame, drawn: Style) -> None:
+    share, low, high = (data[name].to_numpy(float) for name in ("share", "wilson_low", "wilson_high"))
+    # A share of 0 or 1 is an end of its own interval, up to rounding.
+    bars = np.clip([share - low, high - share], 0, None)
+    axis.errorbar(
+        across,
+        share,
+        bars,
+        color=drawn.colour,
+        marker=drawn.marker,
+        linestyle=drawn.dash,
+        linewidth=1.3,
+        elinewidth=2,
+        capsize=4,
+        markersize=9,
+        mec="white",
+        zorder=3,
+    )
+    for place, top, solved, runs in zip(across, high, data["solved"], data["runs"], strict=True):
+        axis.text(place, top + 0.025, f"{solved}/{runs}", ha="center", va="bottom", color=drawn.colour, fontsize=10)
+
+
+def _error_points(
+    axis: Axes, across: np.ndarray, data: pd.DataFrame, dots_across: np.ndarray, dots: np.ndarray, drawn: Style
+) -> None:
+    # Beside the median's mark, which would hide them.
+    beside = dots_across + 0.09
+    axis.plot(beside, dots, linestyle="", marker="o", color=drawn.colour, markersize=4, alpha=0.45, mew=0, zorder=2)
+    axis.plot(
+        across,
+        data["median_error"].to_numpy(float),
+        color=drawn.colour,
+        marker=drawn.marker,
+        linestyle=drawn.dash,
+        linewidth=1.3,
+        markersize=9,
+        mec="white",
+        zorder=3,
+    )

@@ -1,0 +1,157 @@
+"""What all cells share on the way through time, forward and back, for one replica; a cell adds what a step computes.
+
+What a step computes is kept in lines: for each sequence `blocks` blocks side by side, each of padded width. The input's
+part x_t W_xh is added to the first of them and the recurrent part h_{t-1} W_hh to the last; where both reach, they add
+up. Elman has one block and LSTM four, its gates; a GRU's lines are h̃, r, z, q, the input's part for the first three.
+"""
+
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+from numba import float32, int32, njit, types, void
+
+from rnnstudy.kernels.numbers import NOTHING, inject
+from rnnstudy.kernels.tiles import add_product
+from rnnstudy.kernels.weights import add_back, gather, pass_to_inputs, transposed, unscaled, widened
+
+VECTOR, MATRIX, VIEW = float32[::1], float32[:, ::1], float32[:, :, :]
+
+
+def forward_signature(kept: int) -> Any:
+    """forward(inputs, w_in, w_rec, bias, activation, kept): fills the `kept` arrays from inputs x, (time, batch,
+    features).
+
+    kept[0] is h (1 + time, batch, padded width), h_0 = 0. The weights are (features, …·width) and (width, …·width) with
+    their blocks in the order in which lines have them; the bias (blocks·width) is that of the whole line.
+    """
+    return void(VIEW, MATRIX, MATRIX, VECTOR, int32, _kept(kept))
+
+
+def backward_signature(kept: int) -> Any:
+    """backward(inputs, …, kept, added, slots, grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents): the
+    gradients of the weights and of the inputs, and the squared norms of dL/ds_t for each state s.
+
+    added: what the loss adds to dL/dh_t directly (slot, batch, width).
+    slots: the slot of each time step; −1 where there is none.
+    grad_inputs: (time, batch, features) to be written; without time steps where it is not wanted.
+    squares, exponents: ‖dL/ds_t‖² = squares·4^exponents (state, time, batch), to be written.
+    """
+    gradients = (VIEW, MATRIX, MATRIX, VECTOR)
+    return void(*(VIEW, MATRIX, MATRIX, VECTOR, int32, _kept(kept), VIEW, int32[::1]), *gradients, VIEW, int32[:, :, :])
+
+
+def _kept(count: int) -> Any:
+    return types.UniTuple(float32[:, :, ::1], count)
+
+
+Forward = namedtuple("Forward", "w_in w_rec bias")
+"""The weights, widened."""
+
+
+@njit(nogil=True)
+def begin(w_in, w_rec, bias, h):
+    """What the steps forward need; h_0 = 0."""
+    width = w_rec.shape[0]
+    h[0] = 0
+    return Forward(
+        widened(w_in, w_in.shape[1] // width),
+        widened(w_rec, w_rec.shape[1] // width),
+        widened(bias.reshape(1, bias.shape[0]), bias.shape[0] // width)[0],
+    )
+
+
+@njit(nogil=True)
+def add_up(weights, x, before, lines):
+    """The pre-activations of one step: lines = bias + x_t W_xh + h_{t-1} W_hh, each in its blocks."""
+    for b in range(lines.shape[0]):
+        lines[b] = weights.bias
+    add_product(x, weights.w_in, lines[:, : weights.w_in.shape[1]])
+    first = lines.shape[1] - weights.w_rec.shape[1]
+    add_product(before[:, : weights.w_rec.shape[0]], weights.w_rec, lines[:, first:])
+
+
+Back = namedtuple("Back", "w_in w_rec steps delta delta_exponents by_h exponent room total_in total_rec total_bias top")
+"""What is carried back, and the weights' gradients so far.
+
+Attributes:
+    w_in, w_rec: the weights, transposed.
+    steps: so many steps' δ are gathered into the weights' gradients at once.
+    delta: dL/da_t of these steps (step·batch, blocks·padded width), to be multiplied by 2^delta_exponents (step·batch).
+    by_h: dL/dh_t, to be multiplied by 2^exponent (batch).
+    room: (batch, padded features), to be written over.
+    total_in, total_rec, total_bias: the weights' gradients, to be multiplied by 2^top, `top` an array of one.
+"""
+
+
+@njit(nogil=True)
+def begin_back(w_in, w_rec, bias, h):
+    """Nothing carried back yet."""
+    batch, whole, width = h.shape[1], h.shape[2], w_rec.shape[0]
+    blocks = bias.shape[0] // width
+    # Lines that stay in the cache until they are gathered.
+    steps = max(1, (256 if blocks == 1 else 128) // batch)
+    back_in = transposed(w_in)
+    return Back(
+        back_in,
+        transposed(w_rec),
+        steps,
+        np.zeros((steps * batch, blocks * whole), np.float32),
+        np.zeros(steps * batch, np.int32),
+        np.zeros((batch, whole), np.float32),
+        np.full(batch, NOTHING, np.int32),
+        np.zeros((batch, back_in.shape[1]), np.float32),
+        np.zeros((w_in.shape[0], w_in.shape[1] // width * whole), np.float32),
+        np.zeros((width, w_rec.shape[1] // width * whole), np.float32),
+        np.zeros(blocks * whole, np.float32),
+        np.full(1, NOTHING, np.int32),
+    )
+
+
+@njit(nogil=True)
+def receive(back, t, b, added, slots, companion):
+    """Add what the loss gives to dL/dh_t directly, in sequence b; returns its δ, to be written.
+
+    `companion` is the gradient of another state, under the same exponent.
+    """
+    if slots[t] >= 0:
+        back.exponent[b] = inject(back.by_h[b], back.exponent[b], added[slots[t], b], companion)
+    return back.delta[t % back.steps * back.by_h.shape[0] + b]
+
+
+@njit(nogil=True)
+def pass_back(back, t, inputs, h, grad_inputs):
+    """From δ_t to what goes on to step t − 1, added to `by_h`, to the inputs, and to the weights."""
+    batch, whole = back.by_h.shape
+    width = back.w_in.shape[0] // (back.total_in.shape[1] // whole)
+    first, last = t % back.steps * batch, (t % back.steps + 1) * batch
+    delta = back.delta[first:last]
+    back.delta_exponents[first:last] = back.exponent
+    of_state = delta[:, delta.shape[1] - back.total_rec.shape[1] :]
+    add_back(of_state, back.w_rec, back.w_rec.shape[0] // width, back.by_h)
+    if grad_inputs.shape[0] > 0:
+        of_input = delta[:, : back.total_in.shape[1]]
+        pass_to_inputs(of_input, back.exponent, back.w_in, back.w_in.shape[0] // width, back.room, grad_inputs[t])
+    if first == 0:
+        rows = h.reshape(h.shape[0] * batch, whole)
+        end = min(t + back.steps, h.shape[0] - 1)
+        count = (end - t) * batch
+        back.top[0] = gather(
+            inputs[t:end], rows[t * batch : end * batch], back.delta[:count], back.delta_exponents[:count],
+            back.total_in, back.total_rec, back.total_bias, back.top[0],
+        )  # fmt: skip
+
+
+@njit(nogil=True)
+def finish(back, grad_in, grad_rec, grad_bias):
+    """The weights' gradients out of their padding and exponent."""
+    width = grad_rec.shape[0]
+    unscaled(back.total_in, back.top[0], grad_in.shape[1] // width, grad_in)
+    unscaled(back.total_rec, back.top[0], grad_rec.shape[1] // width, grad_rec)
+    total, gradient = back.total_bias, grad_bias
+    unscaled(
+        total.reshape(1, total.shape[0]),
+        back.top[0],
+        gradient.shape[0] // width,
+        gradient.reshape(1, gradient.shape[0]),
+    )

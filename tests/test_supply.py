@@ -1,0 +1,109 @@
+"""A launcher trains what its supply hands out, tells it what happened, and stops what it gives up."""
+
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import pytest
+
+from rnnstudy import launch
+from rnnstudy.cells import Elman
+from rnnstudy.home import Home
+from rnnstudy.learner import Check, Progress
+from rnnstudy.records import Outcome
+from rnnstudy.run import Run, Training
+from rnnstudy.stored import SweepInfo
+from rnnstudy.sweep import grid
+from rnnstudy.tasks import TemporalOrder
+from rnnstudy.tracking import open_store
+from rnnstudy.worker import Task
+
+RUNS = grid(
+    Run(
+        task=TemporalOrder(length=10),
+        cell=Elman(width=3),
+        training=Training(steps=100_000, batch=2, check_every=10, validation_sequences=40, test_sequences=4),
+        probes=(),
+    ),
+    {},
+    seeds=range(4),
+)
+
+
+class Silent:
+    """A watcher that draws nothing."""
+
+    def started(self, task: Task) -> None: ...
+
+    def progressed(self, task: Task, progress: Progress) -> None: ...
+
+    def ended(self, task: Task, message: str) -> None: ...
+
+    def said(self, line: str) -> None: ...
+
+
+class TwoAfterTheOther:
+    """A second population follows from how the first ended, which is given up from its second check on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._handed_out = 0
+        self.served: Collection[str] = ()
+        self.checks: list[Check] = []
+        self.outcomes: dict[str, Outcome] = {}
+
+    @property
+    def done(self) -> bool:
+        return self._handed_out == 2
+
+    def take(self) -> Task | None:
+        if len(self.outcomes) < 2 * self._handed_out or self.done:
+            return None
+        runs = tuple(RUNS[2 * self._handed_out :][:2])
+        if self._handed_out == 1:
+            runs = tuple(run.replace(training=run.training.replace(steps=20)) for run in runs)
+        self._handed_out += 1
+        return Task(runs, self._folder / f"{self._handed_out}.pt", None)
+
+    def give_back(self, task: Task) -> None:
+        raise AssertionError("no worker dies here")
+
+    def checked(self, check: Check) -> Collection[str]:
+        self.checks.append(check)
+        return {run.key for run in RUNS[:2]} if check.step >= 20 else ()
+
+    def ended(self, key: str, outcome: Outcome) -> None:
+        assert key not in self.outcomes
+        self.outcomes[key] = outcome
+
+    def name(self, run: Run) -> str:
+        return f"candidate {run.seed}"
+
+    def tags(self, run: Run) -> Mapping[str, str]:
+        return {"rnnstudy.trial": str(run.seed)}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_come_from_a_supply_that_hears_of_errors_and_outcomes(project_with_store: Path, workers: int) -> None:
+    place = Home(project_with_store)
+    supply = TwoAfterTheOther(place.checkpoints)
+    launcher = launch.Launcher(
+        supply,
+        open_store(place, SweepInfo("mine")),
+        place,
+        experiment=None,
+        device="cpu",
+        workers=workers,
+        watcher=Silent(),
+    )
+    summary = launcher.run()
+    assert not summary.interrupted
+    assert summary.ended == supply.outcomes
+    assert [outcome.status for outcome in supply.outcomes.values()] == ["pruned"] * 2 + ["finished"] * 2
+    assert all(20 <= supply.outcomes[run.key].step < 100_000 for run in RUNS[:2])
+    assert {key for check in supply.checks for key in check.errors} == summary.ended.keys()
+    assert all(math.isfinite(error) for check in supply.checks for error in check.errors.values())
+    stored = {run.key: run for run in open_store(place, SweepInfo("mine")).store.runs()}
+    assert {run.state for run in stored.values()} == {"finished", "pruned"}
+    assert (stored[RUNS[0].key].name, stored[RUNS[0].key].tags["rnnstudy.trial"]) == ("candidate 0", "0")
+    assert not list(place.checkpoints.glob("*")), "what has ended keeps no checkpoint"
