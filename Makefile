@@ -44,9 +44,12 @@ lint: install
 test-slow: $(WITH_SERVERS)
 	$(BIN)/python -m pytest -m slow
 
+# Interrupted, it goes on where it stopped: a sweep trains only what the store does not hold yet.
 study: install
-	$(BIN)/rnnstudy sweep experiments/quickstart.py
-	$(BIN)/rnnstudy report
+	for experiment in experiments/*.py; do $(BIN)/rnnstudy sweep $$experiment || exit $$?; done
+	$(BIN)/rnnstudy report --export reports/data
+	@echo
+	@echo 'Look at   reports/index.html                  every figure, in reading order'
 
 bench: $(WITH_PEERS)
 	$(BIN)/python -m benchmarks

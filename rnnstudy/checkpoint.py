@@ -1,5 +1,6 @@
 """Checkpoints of a population: written atomically, read without running code from the file, sliceable by key."""
 
+import io
 import os
 import pickle
 import tempfile
@@ -14,7 +15,7 @@ from torch import Tensor
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
 
-FORMAT = 1
+FORMAT = 2
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError)
 """What torch.load and a look into its answer raise for a file that is damaged or something else."""
@@ -23,10 +24,13 @@ UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write `state` so that at any moment the file is either the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # First into memory: what torch's own writer says of a full disk is no OSError.
+    content = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, content)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -75,6 +79,13 @@ def load(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 def keys_in(path: Path) -> tuple[str, ...]:
     """The keys a checkpoint holds; empty when there is none that can be read."""
     return tuple(_header(path).get("keys", ()))
+
+
+def set_damaged_aside(path: Path | None) -> Path | None:
+    """Rename a checkpoint that cannot be read, so that its population begins anew; gives the new name, if any."""
+    if path is None or not path.exists() or _header(path):
+        return None
+    return path.rename(path.with_name(f"{path.name}.damaged"))
 
 
 def continues(path: Path, run: Run) -> bool:

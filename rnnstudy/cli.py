@@ -95,18 +95,20 @@ def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[st
 @app.command()
 @click.argument("file", type=FOLDER)
 @which_runs
-@click.option("--workers", type=int, default=None, help="Worker processes. Default: one on a GPU, else one per core.")
+@click.option("--workers", type=int, default=None, help="Worker processes. Default: one per GPU, else one per core.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "reference", "compiled"]),
+    type=click.Choice(["auto", "reference", "compiled", "graph", "triton"]),
     default="auto",
     show_default=True,
-    help="What trains: auto takes the compiled kernels where there are some; else the reference, plain autograd.",
+    help="What trains: auto takes compiled kernels on a CPU and a CUDA graph on a GPU; reference is plain autograd.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--rerun", is_flag=True, help="Forget the runs of this sweep and train them again.")
 @click.option("--offline", type=FOLDER, metavar="DIR", help="Write to files in DIR, for rnnstudy sync.")
+@click.option("--shard", metavar="PART/PARTS", help="Only this part of the sweep, for example 3/16.")
+@click.option("--storage", metavar="URL", help="Where a search keeps its studies. Default: mlruns/optuna.db.")
 def sweep(
     file: Path,
     scale: str,
@@ -118,41 +120,76 @@ def sweep(
     dry_run: bool,
     rerun: bool,
     offline: Path | None,
+    shard: str | None,
+    storage: str | None,
 ) -> None:
-    """Train the runs of an experiment file that the store does not hold yet.
+    """Train the runs of an experiment file that the store does not hold yet, or go on with its searches.
 
-    Ctrl-C is safe: checkpoints are saved, and the same command goes on from there.
+    Ctrl-C is safe: checkpoints are saved, and the same command goes on from there. Started several times at once, each
+    trains what the others do not.
     """
     from rnnstudy import home, launch, tracking
-    from rnnstudy.display import SweepDisplay, duration, summary_table
+    from rnnstudy.claims import Claims
+    from rnnstudy.display import SweepDisplay, duration, set_aside_lines, summary_table
     from rnnstudy.loop import resolve_device
     from rnnstudy.offline import OfflineTracker
+    from rnnstudy.shards import Shard
+    from rnnstudy.spec import SpecError
     from rnnstudy.stored import SweepInfo
+    from rnnstudy.sweep import load_experiment
+    from rnnstudy.unroll.choice import require
+    from rnnstudy.writer import Refuge
 
     if workers is not None:
         launch.require_workers(workers)
-    resolve_device(device)
+    require(engine, resolve_device(device))
+    if load_experiment(file).searches_here:
+        refused = {
+            "--set": settings,
+            "--only": only,
+            "--dry-run": dry_run,
+            "--rerun": rerun,
+            "--offline": offline,
+            "--shard": shard,
+        }
+        _search(file, scale, workers, device, engine, storage, [name for name, given in refused.items() if given])
+        return
+    if storage is not None:
+        raise SpecError(f"--storage is where searches are kept, and {file} defines none")
+    part = Shard.parse(shard) if shard else None
     experiment, runs = _runs(file, scale, settings, only)
+    if part is not None:
+        runs = part.of(runs)
+        only = tuple(run.key for run in runs)
+        if not runs:
+            _say(_console(), f"shard {shard} has nothing to do: the sweep has fewer populations than shards")
+            return
     if dry_run:
         click.get_current_context().invoke(list_, file=file, scale=scale, settings=settings, only=only)
         return
     place, console = home.find(experiment.path), _console()
     count = workers or launch.default_workers(device)
     command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *_repeated("--set", settings)])
-    info = SweepInfo(experiment.name, experiment_file=str(file), command=command, engine=engine)
+    info = SweepInfo(
+        experiment.name, experiment_file=str(file), command=command, engine=engine, hypothesis=experiment.hypothesis
+    )
     tracker = OfflineTracker(offline, info) if offline else tracking.open_store(place, info)
     if mended := tracker.mend():
         _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
+    # Before the store is looked at, so that no run can end unnoticed in between.
+    claims = Claims(place.claims)
     if rerun:
+        claims.require_free(run.key for run in runs)
         tracker.forget([run.key for run in runs])
-    planned = launch.plan(runs, tracker, place.checkpoints, count, rerun)
+    planned = launch.plan(runs, tracker, place.checkpoints, count, rerun, device)
     for line in planned.warnings:
         _say(console, line)
     waiting = sum(len(task.runs) for task in planned.tasks)
     side_by_side = max(1, min(count, len(planned.tasks)))
     estimate = f", at most about {duration(planned.cost.seconds / side_by_side)}" if waiting else ""
     _say(console, f"{len(runs)} runs: {len(planned.served)} in the store, {waiting} to train{estimate}")
-    with SweepDisplay(planned, console) as display:
+    refuge = place.offline / info.sweep
+    with SweepDisplay(planned.tasks, console) as display:
         launcher = launch.Launcher(
             planned.supply(),
             tracker,
@@ -162,16 +199,96 @@ def sweep(
             engine=engine,
             workers=count,
             watcher=display,
+            claims=claims,
+            replan=lambda free: launch.plan(free, tracker, place.checkpoints, count),
+            refuge=None if offline else Refuge(str(refuge), lambda: OfflineTracker(refuge, info)),
         )
         summary = launcher.run()
     if summary.interrupted:
         _say(console, f"interrupted: {len(summary.ended)} runs ended; the same command goes on")
         sys.exit(INTERRUPTED)
-    if not offline:
-        console.print(summary_table([run for run in runs if run.key not in summary.failed], place))
+    if offline:
+        _say(console, f"{len(summary.ended)} runs ended; rnnstudy sync {offline} brings them into the store")
+    elif not summary.in_files:
+        missing = {*summary.failed, *planned.set_aside}
+        if ended := [run for run in runs if run.key not in missing]:
+            console.print(summary_table(ended, place))
+    for line in set_aside_lines(planned):
+        _say(console, line)
     if summary.failed:
         _say(console, f"{len(summary.failed)} runs failed: {', '.join(planned.names[key] for key in summary.failed)}")
+    if summary.failed or planned.set_aside:
         sys.exit(SOME_FAILED)
+
+
+def _search(
+    file: Path,
+    scale: str,
+    workers: int | None,
+    device: str,
+    engine: "Wanted",
+    storage: str | None,
+    refused: Sequence[str],
+) -> None:
+    """Go on with the searches of an experiment file."""
+    from rnnstudy import home, launch, studies, tracking
+    from rnnstudy.display import SweepDisplay, studies_table
+    from rnnstudy.searching import SearchSupply
+    from rnnstudy.spec import SpecError
+    from rnnstudy.stored import SweepInfo
+    from rnnstudy.sweep import Scale, load_experiment
+
+    if refused:
+        raise SpecError(f"{' and '.join(refused)} cannot be given: {file} defines a search, which chooses its own runs")
+    experiment = load_experiment(file)
+    searches = experiment.searches(Scale(scale))
+    place, console = home.find(experiment.path), _console()
+    count = workers or launch.default_workers(device)
+    named = ["--storage", studies.without_password(storage)] if storage else []
+    command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *named])
+    kept = studies.connect(place, storage)
+    tracker = tracking.open_store(
+        place, SweepInfo(experiment.name, experiment_file=str(file), command=command, engine=engine)
+    )
+    if mended := tracker.mend():
+        _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
+    supply = SearchSupply(searches, kept, tracker, place, scale=Scale(scale), path=experiment.path, workers=count)
+    trials = sum(one.left for one in supply.studies)
+    _say(console, f"{len(searches)} studies: {trials} trials to go, at most {supply.runs_left} runs")
+    with SweepDisplay([], console, most=supply.runs_left) as display:
+        summary = launch.Launcher(
+            supply,
+            tracker,
+            place,
+            experiment=experiment.path,
+            device=device,
+            engine=engine,
+            workers=count,
+            watcher=display,
+        ).run()
+    if summary.interrupted:
+        _say(console, f"interrupted: {len(summary.ended)} runs ended; the same command goes on")
+        sys.exit(INTERRUPTED)
+    console.print(studies_table([studies.standing(one.study) for one in supply.studies], place))
+    if summary.failed:
+        _say(console, f"{len(summary.failed)} runs failed: {', '.join(summary.failed)}")
+        sys.exit(SOME_FAILED)
+
+
+@app.command("studies")
+@click.option("--storage", metavar="URL", help="Where the studies are kept. Default: mlruns/optuna.db.")
+def studies_(storage: str | None) -> None:
+    """Show how the searches stand: trials, best value and parameters, and the winner's result on fresh seeds."""
+    from rnnstudy import home, studies
+    from rnnstudy.display import studies_table
+
+    place = home.find()
+    found = studies.standings(place, storage)
+    if not found:
+        where = studies.without_password(studies.address(place, storage))
+        _say(_console(), f"no studies in {where}; `rnnstudy sweep experiments/tuned_comparison.py` makes some")
+        return
+    _console().print(studies_table(found, place))
 
 
 @app.command()
@@ -214,33 +331,51 @@ def probe(key: str, probe: str, settings: tuple[str, ...], file: Path | None) ->
 def forget(keys: Sequence[str]) -> None:
     """Drop runs from the store, so that they run again. KEYS may be beginnings."""
     from rnnstudy import home, results, tracking
+    from rnnstudy.claims import Claims
 
     place = home.find()
     whole = [results.find(key, home=place) for key in keys]
+    Claims(place.claims).require_free(whole)
     count = tracking.Store(place).forget(whole)
     _say(_console(), f"forgotten: {count} runs ({', '.join(whole)})")
 
 
 @app.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on loopback.")
-def ui(port: int) -> None:
-    """Serve MLflow's own UI over the store, on loopback, until Ctrl-C."""
+@click.option("--no-browser", is_flag=True, help="Print the links alone.")
+@click.option("--no-pictures", is_flag=True, help="Do not draw the pictures that runs still lack.")
+def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
+    """Serve MLflow's own UI over the store, on loopback, until Ctrl-C.
+
+    Prints a link for each experiment that opens it at its charts, and opens the newest in the browser. Pictures of
+    single runs are drawn in the background and appear in the runs' pages.
+    """
     from rnnstudy import home
     from rnnstudy.ui import serve
 
-    sys.exit(serve(home.find(), port))
+    sys.exit(serve(home.find(), port, browser=not no_browser, pictures=not no_pictures))
 
 
 @app.command()
 @click.argument("names", nargs=-1)
-def report(names: Sequence[str]) -> None:
-    """Run report notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON. Without a name, all."""
+@click.option("--from", "archive", type=FOLDER, metavar="DIR", help="Read committed results, not the store.")
+@click.option("--export", "folder", type=FOLDER, metavar="DIR", help="Write what the reports are drawn from into DIR.")
+def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> None:
+    """Run report notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON. Without a name, all.
+
+    \b
+    rnnstudy report --from reports/data      # redraw every figure from the committed results, without training
+    rnnstudy report --export reports/data    # draw from the store, and commit what was drawn
+    """
     from rnnstudy import home
     from rnnstudy import report as reports
 
+    if archive is not None and folder is not None:
+        raise click.UsageError("--from reads and --export writes committed results; give one of them.")
     place = home.find()
-    wanted = list(names) or sorted(path.stem for path in place.reports.glob("*.py"))
-    for path in reports.build(wanted, place):
+    wanted = list(names) or reports.known(place)
+    written = reports.export(wanted, place, folder) if folder else reports.build(wanted, place, archive)
+    for path in written:
         click.echo(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

@@ -17,6 +17,9 @@ from rnnstudy.learner import Progress as TrainingProgress
 from rnnstudy.population import Population
 from rnnstudy.records import State
 from rnnstudy.run import Run, telling_fields
+from rnnstudy.search import described as described_parameters
+from rnnstudy.stored import repeating
+from rnnstudy.studies import Standing
 
 
 class SweepDisplay:
@@ -25,10 +28,15 @@ class SweepDisplay:
     Where the output is no terminal, it prints a line when a population starts, ends, or something is to be said.
     """
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, tasks: Sequence[worker.Task], console: Console, most: int | None = None) -> None:
+        """`tasks` are those known before; a search, whose tasks are not, says how many runs there will be at `most`."""
         self._console = console
-        self._costs = {id(task): cost(Population(task.runs)).seconds for task in plan.tasks}
-        self._shares: dict[int, float] = {}
+        self._whole = most is None
+        self._costs: dict[str, float] = {}
+        self._shares: dict[str, float] = {}
+        for task in tasks:
+            seconds = cost(Population(task.runs)).seconds / len(task.runs)
+            self._costs |= dict.fromkeys((run.key for run in task.runs), seconds)
         self._began = time.monotonic()
         self._all = Progress(
             TextColumn("[bold]{task.description}"),
@@ -43,7 +51,7 @@ class SweepDisplay:
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[state]}"),
         )
-        count = sum(len(task.runs) for task in plan.tasks)
+        count = most if most is not None else sum(len(task.runs) for task in tasks)
         self._overall = self._all.add_task("runs", total=count, left="")
         self._bars: dict[int, TaskID] = {}
         self._live = Live(Group(self._each, self._all), console=console, refresh_per_second=4, transient=True)
@@ -68,22 +76,29 @@ class SweepDisplay:
         state = f"loss {progress.loss:.3g}  best error {progress.error:.3g}" if checked else ""
         state += f"  {progress.active} training"
         self._each.update(self._bars[id(task)], completed=progress.step, state=state)
-        self._shares[id(task)] = progress.step / progress.steps
+        self._shares |= dict.fromkeys((run.key for run in task.runs), progress.step / progress.steps)
         self._all.update(self._overall, left=self._time_left())
 
     def ended(self, task: worker.Task, message: str) -> None:
         self._each.remove_task(self._bars.pop(id(task)))
-        self._shares[id(task)] = 1.0
-        self._all.update(self._overall, advance=0 if message else len(task.runs), left=self._time_left())
+        over = message in ("", "failed")
+        if over:
+            self._shares |= dict.fromkeys((run.key for run in task.runs), 1.0)
+        self._all.update(self._overall, advance=len(task.runs) if over else 0, left=self._time_left())
         if not self._console.is_terminal:
-            self._console.print(f"{message or 'done'}: {described(task.runs)}  ({self._time_left() or 'all done'})")
+            self._console.print(f"{message or 'done'}: {described(task.runs)}  {self._outlook()}")
+
+    def _outlook(self) -> str:
+        return f"  ({self._time_left() or 'all done'})" if self._whole else ""
 
     def said(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _time_left(self) -> str:
+        if not self._whole:
+            return ""
         total = sum(self._costs.values())
-        done = sum(self._costs.get(task, 0.0) * share for task, share in self._shares.items()) / total if total else 1.0
+        done = sum(self._costs.get(key, 0.0) * share for key, share in self._shares.items()) / total if total else 1.0
         if done <= 0 or done >= 1:
             return ""
         return f"about {duration((time.monotonic() - self._began) * (1 / done - 1))} left"
@@ -123,6 +138,15 @@ def list_table(plan: Plan, states: Mapping[str, State]) -> Table:
     return table
 
 
+def set_aside_lines(plan: Plan) -> Iterator[str]:
+    """What there is to be said about runs that are not tried any more."""
+    for key, failures in plan.set_aside.items():
+        yield (
+            f"set aside after {failures.attempts} failed attempts: {plan.names[key]} ({failures.reason}); "
+            f"rnnstudy forget {key}, or --rerun, has it tried again"
+        )
+
+
 def summary_table(runs: Sequence[Run], place: Home) -> Table:
     """How a sweep came out: for each cell, length and whatever else differed but the seed, what share was solved.
 
@@ -156,6 +180,44 @@ def summary_table(runs: Sequence[Run], place: Home) -> Table:
     return table
 
 
+def studies_table(standings: Sequence[Standing], place: Home) -> Table:
+    """How searches stand. The last columns are the winner's on fresh seeds, which the search has not seen."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("study", no_wrap=True)
+    for heading in ("trials", "complete", "pruned", "failed", "best"):
+        table.add_column(heading, justify="right")
+    table.add_column("with")
+    for heading in ("fresh seeds: solved", "test error"):
+        table.add_column(heading, justify="right")
+    for one in standings:
+        judged = one.complete + one.pruned
+        table.add_row(
+            one.name,
+            f"{judged} of {one.planned}" + (f", {one.running} open" if one.running else ""),
+            str(one.complete),
+            str(one.pruned),
+            str(one.failed),
+            "–" if one.best is None else f"{one.best.value:.3g}",
+            described_parameters(one.params) or "–",
+            *_fresh(one, place),
+        )
+    return table
+
+
+def _fresh(standing: Standing, place: Home) -> tuple[str, str]:
+    """Share solved and median test error of the winner's fresh runs that are complete in the store."""
+    from rnnstudy import results
+    from rnnstudy.tracking import Store
+
+    complete = Store(place).finished().keys()
+    keys = [key for key in standing.fresh_keys if key in complete]
+    if not keys:
+        return "–", "–"
+    runs = results.load(keys, home=place).runs
+    errors = runs.get("error")
+    return f"{sum(runs['solved'].eq(True))} of {len(keys)}", _number(None if errors is None else errors.median(), ".3g")
+
+
 def _number(value: Any, form: str) -> str:
     import pandas as pd
 
@@ -182,7 +244,7 @@ def run_page(prefix: str, place: Home) -> Group:
         facts.add_row("readings", "\n".join(f"{name} ({loaded.units[name]})" for name in loaded.names))
     described = json.loads(run.tags["rnnstudy.spec"])
     facts.add_row("specification", "\n".join(_specification(described)))
-    facts.add_row("to repeat it", f"{run.tags.get('rnnstudy.command', 'rnnstudy sweep …')} --only {run.key} --rerun")
+    facts.add_row("to repeat it", repeating(run.key, run.tags.get("rnnstudy.command", "rnnstudy sweep …")))
     return Group(facts)
 
 

@@ -35,6 +35,16 @@ class Home:
         return self.mlruns / "checkpoints"
 
     @property
+    def claims(self) -> Path:
+        """Which launcher trains what (see `rnnstudy.claims`)."""
+        return self.mlruns / "claims"
+
+    @property
+    def offline(self) -> Path:
+        """What could not be brought to a store that stayed away: a folder for each sweep, for `rnnstudy sync`."""
+        return self.mlruns / "offline"
+
+    @property
     def logs(self) -> Path:
         """One log file for each worker."""
         return self.mlruns / "logs"

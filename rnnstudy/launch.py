@@ -1,51 +1,39 @@
-"""Launching: skip what is finished, group the rest into populations, hand them to workers, write what comes back."""
+"""Launching: claim populations, hand them to workers, write what comes back, and bear with whatever breaks."""
 
 import contextlib
-import multiprocessing
-import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from rnnstudy import checkpoint as checkpoints
 from rnnstudy import worker
-from rnnstudy.estimate import Cost, cost
+from rnnstudy.claims import Claims
+from rnnstudy.crew import Crew, Worker, default_workers, devices, require_workers
+from rnnstudy.faults import StoreFault
 from rnnstudy.home import Home
 from rnnstudy.learner import Check, Progress
-from rnnstudy.population import Population, populations
+from rnnstudy.plan import ATTEMPTS, Plan, Shelf, plan
+from rnnstudy.population import Population
 from rnnstudy.records import Outcome, Record
-from rnnstudy.run import Run, names
+from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
-from rnnstudy.supply import Planned, Supply
-from rnnstudy.tracker import Kept, Tracker
+from rnnstudy.supply import Supply
+from rnnstudy.tracker import Tracker
 from rnnstudy.unroll.choice import Wanted
+from rnnstudy.writer import Refuge, Writer
 
-ATTEMPTS = 3
-"""How often a population is tried whose worker dies."""
+__all__ = ["ATTEMPTS", "Launcher", "Plan", "Shelf", "Summary", "Watcher", "default_workers", "plan", "require_workers"]
 
 SECONDS_TO_STOP = 60.0
 """How long workers may take to save their checkpoints before they are ended."""
 
-
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
-"""Read by glibc when a worker starts: keep freed memory. Otherwise each time step's tensors are mapped and unmapped
-afresh, which was measured to double the time of an LSTM's training step (population of 10, batch 32, width 50)."""
-
-
-class Shelf(Protocol):
-    """Knows which runs are complete: a tracker, or a store that is only read."""
-
-    def finished(self) -> Mapping[str, Kept]: ...
+SECONDS_BETWEEN_LOOKS = 1.0
+"""How often a launcher looks after the runs that others have claimed."""
 
 
 class Watcher(Protocol):
@@ -61,121 +49,67 @@ class Watcher(Protocol):
 
 
 @dataclass
-class Plan:
-    """What a sweep will do.
-
-    Attributes:
-        runs: all runs asked for.
-        names: their names, by key.
-        served: keys that the store already holds.
-        tasks: the populations to train, the most costly first.
-        warnings: one line each.
-    """
-
-    runs: Sequence[Run]
-    names: Mapping[str, str]
-    served: set[str]
-    tasks: list[worker.Task]
-    warnings: list[str]
-
-    def supply(self) -> Planned:
-        """The tasks, to be handed out in their order."""
-        return Planned(self.tasks, self.names, self.served)
-
-    @property
-    def cost(self) -> Cost:
-        """Upper estimate for what is to be trained."""
-        return sum((cost(Population(task.runs)) for task in self.tasks), Cost(0.0, 0.0))
-
-
-def plan(runs: Sequence[Run], store: Shelf, folder: Path, workers: int, rerun: bool = False) -> Plan:
-    """Decide what is to be trained. `folder` holds the checkpoints of earlier, interrupted sweeps."""
-    finished = {} if rerun else store.finished()
-    served = {run.key for run in runs if run.key in finished and finished[run.key].serves(run)}
-    warnings = [line for run in runs if run.key in served and (line := finished[run.key].warning(run))]
-    waiting = {run.key: run for run in runs if run.key not in served}
-    tasks = []
-    if not rerun:
-        for path in sorted(folder.glob("*.pt")):
-            held = [waiting[key] for key in checkpoints.keys_in(path) if key in waiting]
-            # The probes are no part of a key: a checkpoint with other readings cannot be continued with these.
-            if held and len({run.structure for run in held}) == 1 and checkpoints.continues(path, held[0]):
-                tasks.append(_task(tuple(held), folder, path))
-                for run in held:
-                    del waiting[run.key]
-    tasks += [_task(population.runs, folder, None) for population in _split(list(waiting.values()), workers)]
-    tasks.sort(key=lambda task: -cost(Population(task.runs)).seconds)
-    return Plan(runs, names(runs), served, tasks, warnings)
-
-
-def _task(runs: tuple[Run, ...], folder: Path, resume: Path | None) -> worker.Task:
-    return worker.Task(runs, folder / f"{Population(runs).key}.pt", resume)
-
-
-def _split(runs: Sequence[Run], workers: int) -> list[Population]:
-    """Populations small enough that no worker is left alone with a large one at the end."""
-    groups = populations(runs)
-    if not groups:
-        return []
-    costs = [cost(group).seconds for group in groups]
-    share = sum(costs) / workers
-    split: list[Population] = []
-    for group, seconds in zip(groups, costs, strict=True):
-        parts = min(len(group.runs), max(1, round(seconds / share + 0.25)))
-        most = -(-len(group.runs) // parts)
-        split += populations(group.runs, most)
-    return split
-
-
-@dataclass
 class Summary:
-    """How a sweep ended: keys by what became of them."""
+    """How a sweep ended: keys by what became of them; `writing_seconds` were spent writing, beside the training;
+    `in_files` when the store stayed away and files hold what it has not got."""
 
     served: set[str] = field(default_factory=set)
     ended: dict[str, Outcome] = field(default_factory=dict)
     interrupted: bool = False
+    writing_seconds: float = 0.0
+    in_files: bool = False
 
     @property
     def failed(self) -> list[str]:
         return [key for key, outcome in self.ended.items() if outcome.status == "failed"]
 
 
-class _Worker:
-    """A worker process and what it is doing."""
+@dataclass
+class Deaths:
+    """How often in a row a population's worker died without the population getting further."""
 
-    def __init__(
-        self, context: Any, stop: Any, experiment: Path | None, device: str, engine: Wanted, log: Path
-    ) -> None:
-        self.log = log
-        self.task: worker.Task | None = None
-        self.connection, remote = context.Pipe()
-        arguments = (remote, stop, experiment, device, engine, log)
-        self.process = context.Process(target=worker.main, args=arguments, daemon=True)
-        self.process.start()
-        remote.close()
+    times: int = 0
+    furthest: int = -1
 
-    def give(self, task: worker.Task) -> None:
-        self.task = task
-        self.connection.send(task)
+    def count(self, step: int) -> None:
+        """Another death, after this many updates."""
+        self.times = 1 if step > self.furthest >= 0 else self.times + 1
+        self.furthest = max(self.furthest, step)
 
-    def prune(self, keys: frozenset[str]) -> None:
-        """Ask for these runs to be stopped. A worker that has died cannot hear it; its end is noticed elsewhere."""
-        with contextlib.suppress(OSError):
-            self.connection.send(worker.Prune(keys))
 
-    def end(self) -> None:
-        """Let an idle worker go; kill one that is still busy: its checkpoint is on disk."""
-        if self.task is None and self.process.is_alive():
-            with contextlib.suppress(OSError):
-                self.connection.send(None)
-            self.process.join(5)
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
+def resume_of(task: worker.Task) -> Path | None:
+    """The checkpoint that a population goes on from when it has none of its own yet."""
+    return None if task.checkpoint.exists() else task.resume
+
+
+def part_of(task: worker.Task, runs: tuple[Run, ...]) -> worker.Task:
+    """Some of a population's runs as one of their own, going on from the checkpoint of the whole."""
+    own = task.checkpoint.with_name(f"{Population(runs).key}.pt")
+    return worker.Task(runs, own, task.checkpoint if task.checkpoint.exists() else task.resume)
+
+
+def halves(task: worker.Task) -> list[worker.Task]:
+    """A population as two."""
+    half = (len(task.runs) + 1) // 2
+    return [part_of(task, task.runs[:half]), part_of(task, task.runs[half:])]
 
 
 class Launcher:
-    """Trains what a supply hands out with worker processes. One process, this one, writes to the tracker."""
+    """Trains what a supply hands out with worker processes. One process, this one, writes to the tracker.
+
+    Args:
+        supply: where populations come from.
+        tracker: where records go, through a thread of their own.
+        home: the project.
+        experiment: the file that workers import, so that its classes exist in them.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; workers are spread over all GPUs where none is named.
+        engine: what trains.
+        workers: most worker processes at once.
+        watcher: is told how the sweep goes on.
+        claims: which runs this launcher and which ones others train; without, nobody else is there.
+        replan: what is to be done about runs that another launcher had claimed and no longer has.
+        refuge: where records go if the store stays away.
+    """
 
     def __init__(
         self,
@@ -188,193 +122,300 @@ class Launcher:
         engine: Wanted = "auto",
         workers: int,
         watcher: Watcher,
+        claims: Claims | None = None,
+        replan: Callable[[Sequence[Run]], Plan] | None = None,
+        refuge: Refuge | None = None,
     ) -> None:
         self._supply, self._tracker, self._home, self._watcher = supply, tracker, home, watcher
-        self._experiment, self._device = experiment, device
-        self._engine: Wanted = engine
-        self._context = multiprocessing.get_context("spawn")
-        # Without a lock: a worker killed while it holds one would stop all others.
-        self._stop = self._context.RawValue("b", 0)
-        self._attempts: dict[str, int] = {}
-        self._workers: list[_Worker] = []
-        self._count = workers
-        self._started = 0
+        self._crew = Crew(workers, devices(device), experiment, engine, home.logs)
+        self._claims, self._replan = claims, replan
+        self._writer = Writer(tracker, refuge)
+        self._deaths: dict[str, Deaths] = {}
+        self._steps: dict[str, int] = {}
+        self._elsewhere: dict[str, Run] = {}
+        self._ended_elsewhere: set[str] = set()
+        self._looked = 0.0
+        self._fault: SpecError | None = None
         self.summary = Summary()
 
     def run(self) -> Summary:
-        """Train everything, or stop cleanly at SIGINT and SIGTERM: the same command then goes on."""
-        with self._signals():
+        """Train everything, or stop cleanly at SIGINT and SIGTERM: the same command then goes on.
+
+        Raises `SpecError` when nothing can be written any more: what was saved is kept, and the same command goes on.
+        """
+        self.summary.served = set(self._supply.served)
+        with self._signals() as ended_at_once:
             try:
-                for name, value in ALLOCATOR.items():
-                    os.environ.setdefault(name, value)
                 self._loop()
             finally:
-                for one in self._workers:
-                    one.end()
-                self._tracker.close()
-        self.summary.served = set(self._supply.served)
+                self._crew.end()
+                self._writer.close(lambda: self._tell() or ended_at_once())
+                if self._claims is not None:
+                    self._claims.close()
+        if fault := self._fault or self._writer.fault:
+            raise fault
+        self._tidy()
+        self.summary.served |= set(self._supply.served)
+        self.summary.writing_seconds, self.summary.in_files = self._writer.busy, self._writer.in_files
         return self.summary
 
     def _loop(self) -> None:
         deadline = None
         self._hand_out()
-        while any(one.task for one in self._workers) or not (self._supply.done or self._stop.value):
-            if self._stop.value and deadline is None:
+        while self._crew.busy or not (self._done or self._crew.told_to_stop):
+            if self._writer.fault is not None:
+                self._crew.stop()
+            if self._crew.told_to_stop and deadline is None:
                 self.summary.interrupted = True
                 self._watcher.said("stopping: saving checkpoints; the same command goes on from here")
                 deadline = time.monotonic() + SECONDS_TO_STOP
             if deadline is not None and time.monotonic() > deadline:
                 break
-            by_connection = {one.connection: one for one in self._workers if one.task}
+            by_connection = {one.connection: one for one in self._crew.busy}
             if not by_connection:
-                # Nobody trains, and the supply has nothing at this moment.
+                # Nobody trains, and there is nothing to hand out at this moment.
                 time.sleep(0.2)
             for ready in wait(list(by_connection), timeout=0.2):
                 assert isinstance(ready, Connection)
                 self._receive(by_connection[ready])
+            self._look_elsewhere()
             self._hand_out()
-        if not self._supply.done:
+            self._tell()
+        if not self._done:
             self.summary.interrupted = True
-        for one in self._workers:
-            if one.task:
-                self._interrupt(one.task)
+        for one in self._crew.busy:
+            assert one.task is not None
+            self._interrupt(one.task)
 
-    def _receive(self, one: _Worker) -> None:
+    @property
+    def _done(self) -> bool:
+        """Whether nothing is left to train, and nothing to wait for that others train."""
+        return self._supply.done and not (self._elsewhere and self._replan is not None)
+
+    def _tell(self) -> None:
+        """Now and then: say what the writer has to say, and show other launchers that this one lives."""
+        for line in self._writer.news():
+            self._watcher.said(line)
+        if self._claims is not None:
+            self._claims.beat()
+
+    # What workers say
+
+    def _receive(self, one: Worker) -> None:
         task = one.task
         assert task is not None
         try:
             message: worker.Message = one.connection.recv()
         except (EOFError, ConnectionResetError):
-            self._died(one, task)
+            one.process.join(5)
+            self._died(one, task, f"worker ended with exit code {one.process.exitcode}")
             return
         match message:
             case Record():
-                self._tracker.write(message)
+                self._writer.write(message)
                 if message.outcome is not None:
                     self._ended(message.key, message.outcome)
             case Progress():
+                self._steps[Population(task.runs).key] = message.step
                 self._watcher.progressed(task, message)
             case Check():
                 if keys := frozenset(self._supply.checked(message)):
                     one.prune(keys)
+            case worker.Told():
+                self._watcher.said(message.line)
             case worker.Finished():
-                self._remove_checkpoints(task)
+                self._writer.then(lambda: self._remove_checkpoints(task))
                 self._watcher.ended(task, "")
                 one.task = None
-            case worker.Stopped() if self._stop.value:
+            case worker.Stopped() if self._crew.told_to_stop:
                 self._interrupt(task)
                 one.task = None
             case worker.Stopped():
-                self._replace(one, task, "worker was terminated")
+                self._again(one, task, "worker was terminated")
+            case worker.OutOfMemory():
+                self._out_of_memory(one, task, message.reason)
+            case worker.NoRoom():
+                self._fault = SpecError(message.reason)
+                self._crew.stop()
+                self._interrupt(task)
+                one.task = None
             case worker.Failed():
                 self._fail(task, message.reason)
                 self._watcher.said(f"failed: {self._described(task)}: {message.reason}; details in {one.log}")
                 one.task = None
 
-    def _died(self, one: _Worker, task: worker.Task) -> None:
-        """A worker that ended without a word (killed, out of memory) is replaced; its population goes on."""
-        one.process.join(5)
-        self._replace(one, task, f"worker ended with exit code {one.process.exitcode}")
+    def _died(self, one: Worker, task: worker.Task, how: str) -> None:
+        """A worker ended without a word: it was killed, perhaps because the machine had no memory left.
 
-    def _replace(self, one: _Worker, task: worker.Task, how: str) -> None:
-        one.end()
+        Its population goes on in another. One that dies again where it died before is halved, since the larger one may
+        not fit; a single run that dies there too often has failed.
+        """
         key = Population(task.runs).key
-        self._attempts[key] = self._attempts.get(key, 0) + 1
-        if self._stop.value:
-            self._interrupt(task)
-            one.task = None
-            return
-        if self._attempts[key] >= ATTEMPTS:
-            self._fail(task, f"{how}, {ATTEMPTS} times")
+        deaths = self._deaths.setdefault(key, Deaths())
+        deaths.count(self._steps.get(key, 0))
+        if deaths.times >= ATTEMPTS and len(task.runs) == 1:
+            self._crew.dismiss(one)
+            self._fail(task, f"{how}, {ATTEMPTS} times", ATTEMPTS)
             self._watcher.said(f"given up after {ATTEMPTS} attempts: {self._described(task)}: {how}; see {one.log}")
+        elif deaths.times >= ATTEMPTS - 1 and len(task.runs) > 1:
+            self._again(one, task, f"{how}, {deaths.times} times at the same place (out of memory?)", halves(task))
         else:
-            for run in task.runs:
-                self._tracker.interrupt(run.key)
-            again = worker.Task(task.runs, task.checkpoint, task.resume if not task.checkpoint.exists() else None)
-            self._supply.give_back(again)
-            self._watcher.said(f"{how}; {self._described(task)} goes on in a new one")
-        self._workers.remove(one)
+            self._again(one, task, how)
+
+    def _out_of_memory(self, one: Worker, task: worker.Task, reason: str) -> None:
+        """Halve a population that does not fit. The worker goes too: only a new process has all its memory again."""
+        if len(task.runs) > 1:
+            self._again(one, task, f"out of memory ({reason})", halves(task))
+            return
+        self._crew.dismiss(one)
+        self._fail(task, f"out of memory, even alone: {reason}", ATTEMPTS)
+        self._watcher.said(
+            f"failed: {self._described(task)} does not fit into memory, even alone ({reason}); "
+            "a smaller training.batch, width or length would"
+        )
+
+    def _again(self, one: Worker, task: worker.Task, how: str, parts: Sequence[worker.Task] = ()) -> None:
+        """A population goes on in another worker, or its parts do."""
+        self._crew.dismiss(one)
+        if self._crew.told_to_stop:
+            self._interrupt(task)
+            return
+        parts = parts or [worker.Task(task.runs, task.checkpoint, resume_of(task))]
+        for run in task.runs:
+            self._writer.interrupt(run.key)
+        for part in reversed(parts):
+            self._supply.give_back(part)
+        self._watcher.ended(task, "halved" if len(parts) > 1 else "interrupted")
+        goes_on = "goes on in a new one" if len(parts) == 1 else "goes on in two halves"
+        self._watcher.said(f"{how}; {self._described(task)} {goes_on}")
+
+    # What is to be done
 
     def _hand_out(self) -> None:
         """Give every idle worker something to do; a new worker is started where there is work for it."""
-        while not self._stop.value:
-            one = next((one for one in self._workers if one.task is None), None)
-            if one is None and len(self._workers) >= self._count:
-                return
+        while not self._crew.told_to_stop and self._crew.has_room:
             task = self._supply.take()
             if task is None:
                 return
-            if one is None:
-                one = self._new_worker()
-                self._workers.append(one)
-            one.give(task)
+            task = self._claimed(task)
+            if task is None:
+                continue
+            self._crew.idle().give(task)
             self._watcher.started(task)
             for run in task.runs:
-                self._tracker.begin(run, self._supply.name(run), self._supply.tags(run))
+                self._writer.begin(run, self._supply.name(run), self._supply.tags(run))
 
-    def _new_worker(self) -> _Worker:
-        self._started += 1
-        log = self._home.logs / f"worker-{self._started}.log"
-        return _Worker(self._context, self._stop, self._experiment, self._device, self._engine, log)
+    def _claimed(self, task: worker.Task) -> worker.Task | None:
+        """What of a population is this launcher's to train: not what another trains, nor what one has just ended."""
+        if self._claims is None:
+            return task
+        own = self._claims.take(run.key for run in task.runs)
+        # Looked at after the claim was made: whoever ended a run before has told it by now.
+        self._ended_elsewhere |= self._claims.news() - self.summary.ended.keys()
+        self._claims.release(own & self._ended_elsewhere)
+        own -= self._ended_elsewhere
+        for run in task.runs:
+            if run.key not in own:
+                self._elsewhere[run.key] = run
+        if len(own) == len(task.runs):
+            return task
+        runs = tuple(run for run in task.runs if run.key in own)
+        return part_of(task, runs) if runs else None
+
+    def _look_elsewhere(self) -> None:
+        """See what has become of runs that others had claimed: those that are free again are this launcher's."""
+        if not self._elsewhere or self._claims is None or self._replan is None or self._crew.told_to_stop:
+            return
+        if time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS:
+            return
+        first, self._looked = self._looked == 0.0, time.monotonic()
+        others = self._claims.others(self._elsewhere)
+        if first and others:
+            who = ", ".join(sorted({str(owner) for owner in others.values()}))
+            self._watcher.said(f"{len(others)} runs are being trained by {who}; this sweep ends when they have ended")
+        free = [run for key, run in self._elsewhere.items() if key not in others]
+        if not free:
+            return
+        try:
+            self._tracker.mend()
+            planned = self._replan(free)
+        except StoreFault:
+            return
+        for run in free:
+            del self._elsewhere[run.key]
+        self._ended_elsewhere -= {run.key for run in free}
+        self.summary.served |= planned.served
+        for task in reversed(planned.tasks):
+            self._supply.give_back(task)
+
+    # How runs end
 
     def _interrupt(self, task: worker.Task) -> None:
         self.summary.interrupted = True
-        for run in task.runs:
-            if run.key not in self.summary.ended:
-                self._tracker.interrupt(run.key)
+        left = [run.key for run in task.runs if run.key not in self.summary.ended]
+        for key in left:
+            self._writer.interrupt(key)
+        self._writer.then(lambda: self._release(left))
         self._watcher.ended(task, "interrupted")
 
-    def _fail(self, task: worker.Task, reason: str) -> None:
+    def _fail(self, task: worker.Task, reason: str, attempts: int = 1) -> None:
         for run in task.runs:
             if run.key not in self.summary.ended:
-                outcome = Outcome("failed", 0, reason=reason)
-                self._tracker.write(Record(run.key, 0, time.time(), {}, outcome))
+                outcome = Outcome("failed", 0, reason=reason, attempts=attempts)
+                self._writer.write(Record(run.key, 0, time.time(), {}, outcome))
                 self._ended(run.key, outcome)
         self._watcher.ended(task, "failed")
 
     def _ended(self, key: str, outcome: Outcome) -> None:
         self.summary.ended[key] = outcome
         self._supply.ended(key, outcome)
+        if self._claims is not None:
+            self._writer.then(lambda: self._told_others([key]))
+
+    def _told_others(self, keys: Iterable[str]) -> None:
+        if self._claims is not None:
+            self._claims.ended(keys)
+
+    def _release(self, keys: Iterable[str]) -> None:
+        if self._claims is not None:
+            self._claims.release(keys)
 
     def _remove_checkpoints(self, task: worker.Task) -> None:
         """A population is in the store: its checkpoint, and an older one it went on from, are no longer needed."""
         for path in {task.checkpoint, task.resume or task.checkpoint}:
-            if set(checkpoints.keys_in(path)) <= self.summary.ended.keys() | set(self._supply.served):
-                path.unlink(missing_ok=True)
+            self._remove_if_ended(path)
+
+    def _tidy(self) -> None:
+        """Remove what is left of populations that were halved, or that several launchers trained in parts."""
+        for path in self._home.checkpoints.glob("*.pt"):
+            self._remove_if_ended(path)
+
+    def _remove_if_ended(self, path: Path) -> None:
+        keys = set(checkpoints.keys_in(path))
+        well = {key for key, outcome in self.summary.ended.items() if outcome.status != "failed"}
+        if keys and keys <= well | self.summary.served | set(self._supply.served):
+            path.unlink(missing_ok=True)
 
     def _described(self, task: worker.Task) -> str:
         return ", ".join(self._supply.name(run) for run in task.runs)
 
     @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask the workers to stop; a second one ends at once."""
+    def _signals(self) -> Iterator[Callable[[], bool]]:
+        """SIGINT and SIGTERM ask the workers to stop; a second one ends at once. Gives whether there was a second."""
+        asked: list[int] = []
 
         def ask(signum: int, frame: object) -> None:
-            if self._stop.value:
+            asked.append(signum)
+            if self._crew.told_to_stop and len(asked) == 2:
                 raise KeyboardInterrupt
-            self._stop.value = 1
+            self._crew.stop()
 
         if threading.current_thread() is not threading.main_thread():
-            yield
+            yield lambda: False
             return
         previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield
+            yield lambda: len(asked) > 1
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-def default_workers(device: str) -> int:
-    """One where a GPU trains, otherwise one for each core that this process may use."""
-    import torch
-
-    if device != "cpu" and torch.cuda.is_available():
-        return 1
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def require_workers(workers: int) -> None:
-    """Raises `SpecError` for less than one worker."""
-    if workers < 1:
-        raise SpecError(f"--workers is {workers}; it must be at least 1")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rnnstudy import checkpoint as checkpoints
 from rnnstudy.history import History
-from rnnstudy.optimisers.clipping import Gradients, global_norms, per_replica
+from rnnstudy.optimisers.clipping import Gradients, global_norms, per_replica, side_by_side
 from rnnstudy.population import Population
 from rnnstudy.records import Outcome, Reading, Record, Status
 from rnnstudy.run import Training
@@ -70,8 +70,9 @@ class Learner:
         self.engine = ""
         self.complete = False
         self.parameters = {name: value.to(device).clone().requires_grad_() for name, value in parameters.items()}
-        self._buffers = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
-        self._optimiser = population.training.optimiser.at_unit_rate(list(self._buffers.values()))
+        # All parameters side by side (replica, numbers): one update rule steps them at once.
+        self._buffer = torch.zeros_like(side_by_side(self.parameters))
+        self._optimiser = population.training.optimiser.at_unit_rate([self._buffer])
         self._rates = torch.tensor([run.training.learning_rate for run in population.runs], device=device)
         self._thresholds = torch.tensor(
             [run.training.clip.threshold if run.training.clip else torch.inf for run in population.runs],
@@ -213,17 +214,17 @@ class Learner:
         training = self.population.training
         rates = self._rates * training.schedule.factor(self.step, training.steps)
         with torch.no_grad():
-            for name, buffer in self._buffers.items():
-                mask = per_replica(self.active, buffer)
-                buffer.zero_()
-                buffer.grad = torch.where(mask, after[name], 0.0)
+            active = self.active[:, None]
+            self._buffer.zero_()
+            self._buffer.grad = torch.where(active, side_by_side(after), 0.0)
             self._optimiser.step()
-            for name, buffer in self._buffers.items():
-                mask = per_replica(self.active, buffer)
-                change = buffer
-                if training.weight_decay is not None:
-                    change = buffer - per_replica(self._decays, buffer) * self.parameters[name]
-                self.parameters[name] += torch.where(mask, per_replica(rates, buffer) * change, 0.0)
+            change = self._buffer
+            if training.weight_decay is not None:
+                change = change - self._decays[:, None] * side_by_side(self.parameters)
+            steps = torch.where(active, rates[:, None] * change, 0.0)
+            widths = [value[0].numel() for value in self.parameters.values()]
+            for value, step in zip(self.parameters.values(), steps.split(widths, dim=1), strict=True):
+                value += step.view_as(value)
         self.step += 1
 
     def decide(self, judged: Mapping[str, Float[Tensor, " replica"]]) -> None:

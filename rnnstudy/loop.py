@@ -15,7 +15,7 @@ from rnnstudy.probes.probe import BackwardPass, Moment
 from rnnstudy.records import Reading, Record
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
-from rnnstudy.unroll.choice import Wanted, choose, known
+from rnnstudy.unroll.choice import Wanted, choose, known, require
 from rnnstudy.unroll.reference import ReferenceEngine
 from rnnstudy.unroll.trajectory import Engine
 
@@ -42,7 +42,8 @@ def train(
     Args:
         runs: a population, a run, or runs.
         device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:1`.
-        engine: how cells run over time: `auto` (the fastest that serves a run), `reference`, `compiled`, or an engine.
+        engine: how cells run over time: `auto` (the fastest that serves a run), `reference`, `compiled` (CPU),
+            `graph`, `triton` (CUDA), or an engine.
             A run that it does not serve is trained by the reference engine; a run that goes on from a checkpoint, by
             the engine that began it.
         checkpoint: file to resume from, where it exists, and to save to, for one population. A record is yielded only
@@ -54,15 +55,15 @@ def train(
         prune: told the validation errors at each check; the runs whose keys it gives stop there, as `pruned`.
 
     Raises:
-        SpecError: for a checkpoint with runs that are not one population, a damaged checkpoint, an unknown engine, or
-            a device that is not there.
+        SpecError: for a checkpoint with runs that are not one population, a damaged checkpoint, an unknown engine or
+            one that cannot work on the device, or a device that is not there.
     """
     groups = [runs] if isinstance(runs, Population) else populations([runs] if isinstance(runs, Run) else runs)
     if checkpoint is not None and len(groups) > 1:
         raise SpecError("a checkpoint belongs to one population; these runs cannot train together")
     where = resolve_device(device)
     if isinstance(engine, str):
-        known(engine)
+        require(known(engine), where)
 
     def records() -> Iterator[Record]:
         for population in groups:

@@ -5,6 +5,7 @@ study = here.study("sequence_length")
 here.show(figures.gradient_by_lag(study.results), "by_lag", title="The gradient fades", see="What to see in it.")
 """
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,18 @@ import pandas as pd
 from rnnstudy import figures, home, results
 from rnnstudy.figures import Picture, Provenance, Story
 from rnnstudy.home import Home
-from rnnstudy.results import Results
+from rnnstudy.results import Listener, Results
 from rnnstudy.sweep import Scale, load_experiment
 from rnnstudy.versions import commit
 
 FIGURES = "RNNSTUDY_FIGURES"
 """Environment variable: where a notebook that is being built puts its figures until all of it has succeeded."""
+
+ARCHIVE = "RNNSTUDY_ARCHIVE"
+"""Environment variable: the folder of committed results that notebooks read instead of the store."""
+
+ASKED = "RNNSTUDY_ASKED"
+"""Environment variable: a file to which a notebook adds a line for every reading that it asks for."""
 
 
 @dataclass(frozen=True)
@@ -58,27 +65,42 @@ class Study:
         )
 
 
-def study(experiment: str, home_folder: Home | None = None) -> Study:
-    """The runs of an experiment in the store, at one scale.
+def study(experiment: str, home_folder: Home | None = None, archive: Path | None = None) -> Study:
+    """The runs of an experiment in the store, or in an archive, at one scale.
 
-    The largest scale that is complete in the store; if none is, the one of which the largest share is there. When the
-    store has runs of the experiment that belong to no scale, and no others, those. Raises `SpecError` when it has none.
+    The largest scale that is complete there; if none is, the one of which the largest share is there. When there are
+    runs of the experiment that belong to no scale, and no others, those. Raises `SpecError` when there are none.
     """
     place = home_folder or home.find()
-    present = stored_keys(experiment, place)
+    complete = results.complete_keys(home=place, archive=archive)
     defined = load_experiment(place.root / "experiments" / f"{experiment}.py")
-    best: tuple[float, Scale | None, list[str], int] = (0.0, None, sorted(present), len(present))
-    for scale in (Scale.PAPER, Scale.DESK, Scale.SMOKE):
-        planned = [run.key for run in defined.runs(scale)]
-        there = sorted(present & set(planned))
-        if len(there) / len(planned) > best[0]:
-            best = (len(there) / len(planned), scale, there, len(planned))
-    return Study(experiment, best[1], best[3], results.load(best[2], home=place))
+    largest, wanted = 0.0, [key for key, made_by in complete.items() if made_by == experiment]
+    scale, count = None, len(wanted)
+    for one in (Scale.PAPER, Scale.DESK, Scale.SMOKE):
+        planned = [run.key for run in defined.runs(one)]
+        there = [key for key in planned if key in complete]
+        if len(there) / len(planned) > largest:
+            largest, scale, wanted, count = len(there) / len(planned), one, there, len(planned)
+    if not wanted:
+        # Says what to launch.
+        results.load(experiment=experiment, home=place, archive=archive)
+    loaded = results.load(
+        sorted(wanted), experiment=experiment, home=place, archive=archive, asked=_listener(experiment)
+    )
+    return Study(experiment, scale, count, loaded)
 
 
-def stored_keys(experiment: str, place: Home) -> set[str]:
-    """Keys of the experiment's complete runs in the store, at whatever scale. Raises `SpecError` when it has none."""
-    return set(results.load(experiment=experiment, home=place).runs.index)
+def _listener(experiment: str) -> Listener | None:
+    """Writes down what a notebook asks of an experiment's results, when someone wants to know."""
+    file = os.environ.get(ASKED)
+    if not file:
+        return None
+
+    def note(name: str, quantile: float | None, keys: Sequence[str]) -> None:
+        with Path(file).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps([experiment, name, quantile, list(keys)]) + "\n")
+
+    return note
 
 
 @dataclass
@@ -97,7 +119,8 @@ class Notebook:
         """The runs of an experiment (that of the report's own name when None); see `study`."""
         wanted = experiment or self.name
         if wanted not in self._studies:
-            self._studies[wanted] = study(wanted)
+            archive = os.environ.get(ARCHIVE)
+            self._studies[wanted] = study(wanted, archive=Path(archive) if archive else None)
         return self._studies[wanted]
 
     def show(self, picture: Picture, name: str, *, title: str = "", see: str = "") -> None:

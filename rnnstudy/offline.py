@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rnnstudy.arrays import READINGS, WEIGHTS
 from rnnstudy.decimation import Point
+from rnnstudy.descriptions import NOTE
 from rnnstudy.home import Home
 from rnnstudy.records import Record, State
 from rnnstudy.run import Run
@@ -25,13 +26,16 @@ from rnnstudy.stored import (
     OpenRun,
     StoredRun,
     SweepInfo,
+    attempts_of,
     describe,
     ending_tags,
+    failures_of,
     process_tags,
     require_folder,
     state_of,
     write_arrays,
 )
+from rnnstudy.tracker import Failures
 from rnnstudy.tracking import Store, experiment_tags
 
 
@@ -51,6 +55,9 @@ class OfflineTracker:
 
     def finished(self) -> dict[str, StoredRun]:
         return {run.key: run for run in map(_stored_offline, _offline_runs(self.folder)) if run.state in COMPLETE}
+
+    def failures(self) -> dict[str, Failures]:
+        return failures_of(map(_stored_offline, _offline_runs(self.folder)))
 
     def states(self, keys: Iterable[str]) -> dict[str, State]:
         known = {run.key: run for run in map(_stored_offline, _offline_runs(self.folder))}
@@ -72,8 +79,12 @@ class OfflineTracker:
         if _ending_of(folder).get("rnnstudy.outcome") in COMPLETE:
             self.forget([run.key])
         folder.mkdir(parents=True, exist_ok=True)
+        described = describe(run, name, self.info.experiment, {**self._tags, **tags}, self.info.hypothesis)
+        failed = attempts_of(_stored_offline(folder).tags) if (folder / "run.json").exists() else 0
+        if failed:
+            described.tags["rnnstudy.attempts"] = str(failed)
         (folder / "ending.json").unlink(missing_ok=True)
-        opened = OpenRun(describe(run, name, self.info.experiment, {**self._tags, **tags}), str(folder))
+        opened = OpenRun(described, str(folder), attempts=failed)
         whole = _points_in(folder)
         opened.fresh(whole)
         # Rewritten without the line that a kill may have cut.
@@ -90,7 +101,7 @@ class OfflineTracker:
                 file.write(_line(points))
         if record.outcome is not None:
             write_arrays(folder, opened.description, record)
-            ending = {"tags": ending_tags(record.outcome), "time": record.time}
+            ending = {"tags": ending_tags(record.outcome, opened.attempts), "time": record.time}
             _write_text(folder / "ending.json", json.dumps(ending, indent=1))
             del self._open[record.key]
 
@@ -140,7 +151,8 @@ def _description_in(folder: Path) -> Description:
 
 def _stored_offline(folder: Path) -> StoredRun:
     described = _description_in(folder)
-    tags = {**described.tags, "rnnstudy.outcome": "interrupted", **_ending_of(folder)}
+    again = {name: value for name, value in described.tags.items() if name != NOTE}
+    tags = {**again, "rnnstudy.outcome": "interrupted", **_ending_of(folder)}
     return StoredRun(described.key, described.name, described.experiment, state_of(tags), tags, str(folder))
 
 
@@ -183,13 +195,16 @@ def _sync_one(store: Store, folder: Path, described: Description) -> str:
     present = store.unfinished(described)
     if present is not None and not _brings_more(store, present, ending, points):
         return "unchanged"
-    info = SweepInfo(described.experiment, described.tags.get("mlflow.source.name", ""))
+    info = SweepInfo(
+        described.experiment, described.tags.get("mlflow.source.name", ""), hypothesis=described.hypothesis
+    )
     # While it is being brought in, the run belongs to this process, so that it can be mended; then to its own again.
     borrowed = dataclasses.replace(described, tags={**described.tags, **process_tags()})
     opened = store.start(borrowed, store.experiment(described.experiment, experiment_tags(info)))
     opened.buffer += opened.fresh(points)
     files = [path for path in (folder / READINGS, folder / WEIGHTS) if ending and path.exists()]
-    tags = {**described.tags, "rnnstudy.outcome": "interrupted", **ending}
+    again = {name: value for name, value in described.tags.items() if name != NOTE}
+    tags = {**again, "rnnstudy.outcome": "interrupted", **ending}
     store.end(opened, tags, files, max((point.time for point in points), default=0) / 1000)
     return "added" if present is None else "updated"
 

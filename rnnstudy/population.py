@@ -1,6 +1,7 @@
 """Which runs can train together, and the data they see: each distinct data seed once, spread over its replicas."""
 
 import functools
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from rnnstudy.memory import replicas_that_fit
 from rnnstudy.model import Model
 from rnnstudy.randomness import generator
 from rnnstudy.run import Run, Training
@@ -114,6 +116,11 @@ class Population:
         """Index of each replica's data seed in `data_seeds`."""
         return torch.tensor([self.data_seeds.index(run.effective_data_seed) for run in self.runs])
 
+    @functools.cached_property
+    def _each_its_own(self) -> bool:
+        """Whether the data seeds are those of the replicas, in their order: nothing to be spread."""
+        return self.slices.tolist() == list(range(len(self.data_seeds)))
+
     def initial_parameters(self) -> dict[str, Tensor]:
         """(replica, …): every replica's own draw, from its initialisation and seed."""
         drawn = [self.model.draw(run.initialisation, generator(run.seed, "initialisation")) for run in self.runs]
@@ -177,9 +184,11 @@ class Population:
         mask = torch.stack([batch.mask for batch in batches], dim=1)
         steps = tuple(mask.flatten(1).any(1).nonzero().flatten().tolist())
         slices = self.slices
+        each_its_own = self._each_its_own
 
         def spread(parts: Sequence[Tensor]) -> Tensor:
-            return torch.stack(list(parts), dim=1)[:, slices].to(device)
+            drawn = torch.stack(list(parts), dim=1)
+            return _sent(drawn if each_its_own else drawn[:, slices], device)
 
         rows = torch.tensor(steps)
         return PopulationBatch(
@@ -187,21 +196,29 @@ class Population:
             steps=steps,
             targets=spread([batch.targets[rows] for batch in batches]),
             mask=spread([batch.mask[rows] for batch in batches]),
-            last=torch.stack([last_supervised(batch.mask) for batch in batches])[slices].to(device),
+            last=_sent(torch.stack([last_supervised(batch.mask) for batch in batches])[slices], device),
             informative=spread([batch.informative for batch in batches]),
         )
 
 
-def populations(runs: Sequence[Run], most: int = 64) -> list[Population]:
-    """Group runs by structure, in the order of their first run, into populations of at most `most` replicas."""
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """`values` on the device; on CUDA from pinned memory, so that the host does not wait for the copy."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+def populations(runs: Sequence[Run], most: int = 64, room: float = math.inf) -> list[Population]:
+    """Group runs by structure, in the order of their first run, into populations of at most `most` replicas.
+
+    `room`: bytes that a population may take, by the estimate of `rnnstudy.memory`.
+    """
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.structure].append(run)
-    return [
-        Population(tuple(group[start : start + most]))
-        for group in groups.values()
-        for start in range(0, len(group), most)
-    ]
+    found = []
+    for group in groups.values():
+        size = min(most, replicas_that_fit(group[0], room)) if math.isfinite(room) else most
+        found += [Population(tuple(group[start : start + size])) for start in range(0, len(group), size)]
+    return found
 
 
 def _structural(field: str) -> bool:

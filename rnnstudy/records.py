@@ -71,6 +71,7 @@ class Outcome:
         seconds: wall time spent, divided evenly among the runs that trained together.
         engine: which engine trained it.
         reason: one line on a failure, a divergence or a pruning.
+        attempts: for a failure, how often it was tried before it was given up.
         summary: scalars for the table of runs, such as `error`, `log10_ratio_initial`; absent values left out.
     """
 
@@ -81,6 +82,7 @@ class Outcome:
     seconds: float = 0.0
     engine: str = ""
     reason: str = ""
+    attempts: int = 1
     summary: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -4,25 +4,31 @@ The source of a report is `reports/<name>.py`, a notebook in jupytext's percent 
 `rnnstudy.notebook.Notebook(name)`. What it says about itself is its `Header`.
 """
 
+import json
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnstudy import figures
+from rnnstudy import archive as archives
+from rnnstudy import figures, pages
 from rnnstudy.home import Home
-from rnnstudy.notebook import FIGURES, stored_keys
+from rnnstudy.notebook import ARCHIVE, ASKED, FIGURES, study
 from rnnstudy.spec import SpecError, nearest
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 CELL_SECONDS = 900
+
+AT_ONCE = 2
+"""Notebooks that run side by side."""
 
 LAST = 1000
 """The place of a report that names none."""
@@ -48,26 +54,77 @@ class Header:
     experiments: tuple[str, ...]
 
 
-def build(names: Iterable[str], home: Home) -> list[Path]:
-    """Run the notebook of each named report; write its .ipynb with outputs, its .html and its figures.
+def build(names: Iterable[str], home: Home, archive: Path | None = None) -> list[Path]:
+    """Run the notebook of each named report; write its .ipynb with outputs, its .html, its figures, and the index page.
 
-    Returns the files written. Building one twice from the same store gives the same bytes. Raises `SpecError` for an
-    unknown report, an experiment without runs in the store, and an error within a notebook; the outputs of the report
-    stay as they were then.
+    With `archive`, a folder of committed results, the runs come from there and not from the store. Returns the files
+    written. Building one twice from the same runs gives the same bytes. Raises `SpecError` for an unknown report, an
+    experiment without runs, and an error within a notebook; the outputs of the report stay as they were then.
+    """
+    return _build(names, home, archive, None)
+
+
+def export(names: Iterable[str], home: Home, folder: Path) -> list[Path]:
+    """Build the named reports from the store, and write what they asked of it into `folder`; see `rnnstudy.archive`.
+
+    Returns the files written. Raises as `build` does.
     """
     names = list(names)
-    for name in names:
-        _require_source(name, home)
-        _require_runs(name, home)
-    return [path for name in names for path in _build_one(name, home)]
+    with tempfile.TemporaryDirectory(prefix="rnnstudy-export-") as aside:
+        file = Path(aside) / "asked"
+        file.touch()
+        built = _build(names, home, None, file)
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    asked = [archives.Asked(experiment, name, quantile, tuple(keys)) for experiment, name, quantile, keys in lines]
+    experiments = {one.experiment for one in asked}.union(*(header(name, home).experiments for name in names))
+    studies = {experiment: study(experiment, home) for experiment in sorted(experiments)}
+    kept = {experiment: archives.Kept(one.command, one.results) for experiment, one in studies.items()}
+    return [*built, *archives.write(folder, kept, asked)]
+
+
+def _build(names: Iterable[str], home: Home, archive: Path | None, asked: Path | None) -> list[Path]:
+    names, archive = list(names), archive.resolve() if archive else None
+    headers = {name: header(name, home) for name in names}
+    _require_runs((one for told in headers.values() for one in told.experiments), home, archive)
+    inputs = {ARCHIVE: str(archive) if archive else "", ASKED: str(asked) if asked else ""}
+    with _quiet(), ThreadPoolExecutor(AT_ONCE) as pool:
+        written = list(pool.map(lambda name: _build_one(name, home, inputs), names))
+    index = home.reports / "index.html"
+    figures.write_all({index: pages.index(home, [(one, header(one, home)) for one in known(home)])})
+    return [*(path for files in written for path in files), index]
+
+
+def known(home: Home) -> list[str]:
+    """The reports of a project, in alphabetical order."""
+    return sorted(path.stem for path in home.reports.glob("*.py"))
+
+
+def _require_runs(experiments: Iterable[str], place: Home, archive: Path | None) -> None:
+    """Raises `SpecError` with all the sweeps to launch when some of the experiments have no runs."""
+    missing, told = [], []
+    for experiment in dict.fromkeys(experiments):
+        try:
+            study(experiment, place, archive)
+        except SpecError as error:
+            missing.append(experiment)
+            told.append(str(error))
+    if not missing:
+        return
+    committed = place.reports / "data" / archives.MANIFEST
+    other = "; or redraw from the committed results with `rnnstudy report --from reports/data`"
+    hint = other if archive is None and committed.is_file() else ""
+    if len(missing) == 1:
+        raise SpecError(told[0] + hint)
+    sweeps = ", ".join(f"`rnnstudy sweep experiments/{experiment}.py`" for experiment in missing)
+    raise SpecError(f"there are no runs of {', '.join(missing)}; run {sweeps} first{hint}")
 
 
 def _require_source(name: str, place: Home) -> Path:
     source = place.reports / f"{name}.py"
     if not source.is_file():
-        known = sorted(path.stem for path in place.reports.glob("*.py"))
-        there = f"Reports here: {', '.join(known)}" if known else f"There are no reports in {place.reports}"
-        raise SpecError(f"there is no report '{name}'{nearest(name, known) or ';'} {there}")
+        names = known(place)
+        there = f"Reports here: {', '.join(names)}" if names else f"There are no reports in {place.reports}"
+        raise SpecError(f"there is no report '{name}'{nearest(name, names) or ';'} {there}")
     return source
 
 
@@ -86,24 +143,18 @@ def header(name: str, place: Home) -> Header:
     return Header(float(order), tuple(experiments))
 
 
-def _require_runs(name: str, place: Home) -> None:
-    """Every experiment that a report is about must have runs."""
-    for experiment in header(name, place).experiments:
-        stored_keys(experiment, place)
-
-
-def _build_one(name: str, place: Home) -> list[Path]:
+def _build_one(name: str, place: Home, inputs: Mapping[str, str]) -> list[Path]:
     source = _require_source(name, place)
     figure_files = place.reports / "figures" / name
-    with tempfile.TemporaryDirectory(prefix="rnnstudy-report-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="rnnstudy-report-") as folder:
         aside = Path(folder) / "figures"
         aside.mkdir()
         notebook = _read(source)
-        _execute(notebook, name, place, Path(folder))
+        _execute(notebook, name, place, Path(folder), inputs)
         _tidy(notebook, place)
         contents = {
             place.reports / f"{name}.ipynb": _as_notebook(notebook),
-            place.reports / f"{name}.html": _as_page(notebook, name),
+            place.reports / f"{name}.html": pages.of_notebook(notebook, name),
         }
         drawn = sorted(path for path in aside.rglob("*") if path.is_file())
         contents |= {figure_files / path.relative_to(aside): path.read_bytes() for path in drawn}
@@ -136,7 +187,7 @@ def _read(source: Path) -> "NotebookNode":
     return notebook
 
 
-def _execute(notebook: "NotebookNode", name: str, place: Home, folder: Path) -> None:
+def _execute(notebook: "NotebookNode", name: str, place: Home, folder: Path, inputs: Mapping[str, str]) -> None:
     """Run all cells in place; raises `SpecError` in one line for the first that fails."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -150,7 +201,7 @@ def _execute(notebook: "NotebookNode", name: str, place: Home, folder: Path) -> 
     )
     unchanged = "what was built before is unchanged"
     try:
-        client.execute(env=_environment(place, folder), cleanup_kc=True)
+        client.execute(env={**_environment(place, folder), **inputs}, cleanup_kc=True)
     except CellExecutionError as error:
         message = " ".join(_plain(f"{error.ename}: {error.evalue}").split())
         raise SpecError(f"report '{name}' stopped in {_stopped_in(notebook)}: {message}; {unchanged}") from None
@@ -224,75 +275,3 @@ def _as_notebook(notebook: "NotebookNode") -> bytes:
     import nbformat
 
     return (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
-
-
-def _as_page(notebook: "NotebookNode", name: str) -> bytes:
-    """One file that needs nothing else: pictures inside, code folded away."""
-    from jinja2 import DictLoader
-    from nbconvert import HTMLExporter
-    from pygments.formatters import HtmlFormatter
-
-    exporter = HTMLExporter(
-        template_name="basic",
-        template_file="report.html.j2",
-        extra_loaders=[DictLoader({"report.html.j2": _TEMPLATE})],
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        exclude_anchor_links=True,
-        embed_images=True,
-    )
-    body, _ = exporter.from_notebook_node(notebook)
-    parts: Mapping[str, str] = {
-        "title": _title(notebook) or name,
-        "style": _STYLE + HtmlFormatter(style="default").get_style_defs(".highlight"),
-        "body": body,
-    }
-    return _PAGE.format(**parts).encode()
-
-
-def _title(notebook: "NotebookNode") -> str:
-    """The first heading."""
-    texts = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    heading = re.search(r"^# +(.+)$", texts, re.MULTILINE)
-    return heading[1] if heading else ""
-
-
-_TEMPLATE = """{%- extends 'basic/index.html.j2' -%}
-{%- block input -%}
-<details class="code"><summary>code</summary>{{ cell.source | highlight_code(metadata=cell.metadata) }}</details>
-{%- endblock input -%}
-"""
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{style}
-</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-
-_STYLE = """
-body { margin: 0; background: #fff; color: #1a1a1a; font: 17px/1.55 system-ui, sans-serif; }
-main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1, h2 { line-height: 1.2; }
-h2 { margin-top: 2.4rem; }
-img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid #ddd; padding: 0.25rem 0.7rem; text-align: right; }
-thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
-.output_area, .output_html { overflow-x: auto; }
-details.code { color: #666; font-size: 0.8rem; margin: 0.4rem 0; }
-details.code pre { overflow-x: auto; background: #f6f6f6; padding: 0.7rem; border-radius: 4px; }
-code { background: #f3f3f3; padding: 0.1em 0.25em; border-radius: 3px; }
-blockquote { border-left: 4px solid #ccc; margin-left: 0; padding-left: 1rem; color: #444; }
-"""

@@ -49,6 +49,10 @@ class RunReadings:
     series: Callable[[str], Series]
 
 
+Listener = Callable[[str, float | None, Sequence[str]], None]
+"""Hears of a reading that is asked for: its name, the quantile (None: all of them) and the keys of the runs."""
+
+
 class Results:
     """Runs and what was measured in them.
 
@@ -59,16 +63,20 @@ class Results:
             field of the specification under its dotted path.
         names: of all readings, in alphabetical order.
         units: name of a reading to its unit.
+        sources: where the readings come from, run for run.
+
+    `asked`, when given, hears of every reading that is asked for: its name, the quantile and the keys of the runs.
     """
 
-    def __init__(self, sources: Sequence[RunReadings]) -> None:
-        self._sources = sources
+    def __init__(self, sources: Sequence[RunReadings], asked: Listener | None = None) -> None:
+        self.sources = sources
+        self._asked = asked
         self.runs = _table(sources)
         self.units = {name: unit for source in sources for name, unit in sorted(source.units.items())}
         self.names = sorted(self.units)
 
-    def readings(self, name: str, *, quantile: float | None = None) -> pd.DataFrame:
-        """All readings of one name, in long form.
+    def readings(self, name: str, *, quantile: float | None = None, keys: Iterable[str] | None = None) -> pd.DataFrame:
+        """All readings of one name, in long form; of the runs `keys` alone when given.
 
         Columns: `key` (categorical), `step` (updates made before the reading), one column for each axis (`quantile`;
         `time` from 1; `lag` from 0; `length`) and `value` (float32, in `units[name]`; NaN where nothing was measured).
@@ -81,14 +89,23 @@ class Results:
             raise SpecError(f"no reading is called '{name}'{hint} There are: {', '.join(self.names) or 'none'}")
         blocks: dict[str, list[np.ndarray]] = defaultdict(list)
         codes = []
-        for code, source in enumerate(self._sources):
-            if name in source.units:
-                columns = _long(source.series(name), quantile)
-                codes.append(np.full(len(columns["value"]), code, dtype=np.int32))
-                for column, values in columns.items():
-                    blocks[column].append(values)
-        keys = pd.Categorical.from_codes(np.concatenate(codes), categories=self.runs.index)
-        return pd.DataFrame({"key": keys, **{column: np.concatenate(parts) for column, parts in blocks.items()}})
+        wanted = None if keys is None else set(keys)
+        chosen = [
+            (code, source)
+            for code, source in enumerate(self.sources)
+            if name in source.units and (wanted is None or source.header["key"] in wanted)
+        ]
+        if self._asked is not None:
+            self._asked(name, quantile, [source.header["key"] for _, source in chosen])
+        for code, source in chosen:
+            columns = _long(source.series(name), quantile)
+            codes.append(np.full(len(columns["value"]), code, dtype=np.int32))
+            for column, values in columns.items():
+                blocks[column].append(values)
+        if not chosen:
+            return pd.DataFrame({"key": pd.Categorical([], categories=self.runs.index), "step": [], "value": []})
+        whose = pd.Categorical.from_codes(np.concatenate(codes), categories=self.runs.index)
+        return pd.DataFrame({"key": whose, **{column: np.concatenate(parts) for column, parts in blocks.items()}})
 
     def with_runs(self, frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
         """`frame`, which has a column `key`, with columns of `runs` joined to it.
@@ -107,14 +124,26 @@ class Results:
         return pd.concat([frame, pd.DataFrame(joined, index=frame.index)], axis=1)
 
 
-def load(keys: Iterable[str] | None = None, *, experiment: str | None = None, home: Home | None = None) -> Results:
+def load(
+    keys: Iterable[str] | None = None,
+    *,
+    experiment: str | None = None,
+    home: Home | None = None,
+    archive: Path | None = None,
+    asked: Listener | None = None,
+) -> Results:
     """Complete runs (finished or diverged) from the store of `home` (that of the working directory when None).
 
     With `keys`, those, in that order; otherwise all of `experiment` (a name, or the path of its file); otherwise all.
-    Raises `SpecError` naming the runs that are missing, and the sweep that makes them.
+    With `archive`, a folder that `rnnstudy.archive` wrote, from there instead. Raises `SpecError` naming the runs that
+    are missing, and the sweep that makes them.
     """
-    store = Store(home or homes.find())
     name = Path(experiment).stem if experiment else None
+    if archive is not None:
+        from rnnstudy.archive import Archive
+
+        return Archive.open(archive).load(name, None if keys is None else list(keys), asked)
+    store = Store(home or homes.find())
     known = store.runs()
     complete = _complete(known)
     if keys is None:
@@ -124,7 +153,21 @@ def load(keys: Iterable[str] | None = None, *, experiment: str | None = None, ho
     missing = [key for key in wanted if key not in complete]
     if missing or not wanted:
         raise SpecError(_missing(missing, len(wanted), known, name))
-    return Results([_from_file(store.artifact(complete[key], READINGS)) for key in wanted])
+    return Results([_from_file(store.artifact(complete[key], READINGS)) for key in wanted], asked)
+
+
+def complete_keys(*, home: Home | None = None, archive: Path | None = None) -> dict[str, str]:
+    """Every complete run of the store, or of an archive: key to the experiment that made it."""
+    if archive is not None:
+        from rnnstudy.archive import Archive
+
+        return {key: header["experiment"] for key, header in Archive.open(archive).headers.items()}
+    return {key: run.experiment for key, run in _complete(Store(home or homes.find()).runs()).items()}
+
+
+def from_files(paths: Iterable[Path]) -> Results:
+    """The runs whose `readings.npz` these are. Raises `SpecError` for a file that is gone or is not one."""
+    return Results([_from_file(path) for path in paths])
 
 
 def from_records(records: Iterable[Record], runs: Sequence[Run]) -> Results:
@@ -282,9 +325,10 @@ def _long(series: Series, quantile: float | None) -> dict[str, np.ndarray]:
     """The columns `step`, one for each axis, and `value` of one series, every moment and place in a row of its own."""
     values, axes = series.values.astype(np.float32, copy=False), series.axes
     if quantile is not None and "quantile" in axes:
-        if quantile not in QUANTILES:
-            raise SpecError(f"quantile {quantile} was not kept; there are {', '.join(map(str, QUANTILES))}")
-        values = np.take(values, QUANTILES.index(quantile), axis=1 + axes.index("quantile"))
+        kept = series.coordinates.get("quantile", QUANTILES)
+        if quantile not in kept:
+            raise SpecError(f"quantile {quantile} was not kept; there are {', '.join(map(str, kept))}")
+        values = np.take(values, kept.index(quantile), axis=1 + axes.index("quantile"))
         axes = tuple(axis for axis in axes if axis != "quantile")
     places = [series.steps, *(_places(series, axis, values.shape[1 + at]) for at, axis in enumerate(axes))]
     columns = {}

@@ -8,22 +8,21 @@ import dataclasses
 import json
 import os
 import secrets
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from rnnstudy.arrays import READINGS, WEIGHTS, write_readings, write_weights
 from rnnstudy.decimation import MOST_POINTS, Point, points_of, summary_of, summary_points
+from rnnstudy.descriptions import NOTE, data_set, note, papers
+from rnnstudy.processes import Owner
 from rnnstudy.records import Outcome, Record, State
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError, canonical, flatten, qualified_name, source_hash
-
-if TYPE_CHECKING:
-    pass
+from rnnstudy.tracker import Failures
 
 COMPLETE = ("finished", "diverged")
 
@@ -42,6 +41,7 @@ class SweepInfo:
         command: what was typed.
         engine: the engine that trains, until a run's outcome says which it was.
         sweep: identifies this launch.
+        hypothesis: what the experiment asks, in its own words.
     """
 
     experiment: str
@@ -49,6 +49,7 @@ class SweepInfo:
     command: str = ""
     engine: str = ""
     sweep: str = dataclasses.field(default_factory=_new_sweep)
+    hypothesis: str = ""
 
     def tags(self) -> dict[str, str]:
         """What each run of the sweep is tagged with: the sweep, this process, and the commit when there is one."""
@@ -66,13 +67,7 @@ class SweepInfo:
 
 def process_tags() -> dict[str, str]:
     """Which process writes, so that a later one can tell whether it still lives."""
-    import psutil
-
-    return {
-        "rnnstudy.host": socket.gethostname(),
-        "rnnstudy.pid": str(os.getpid()),
-        "rnnstudy.pid_started": f"{psutil.Process().create_time():.2f}",
-    }
+    return Owner.this().tags()
 
 
 def _commit(file: str) -> str:
@@ -96,6 +91,9 @@ class Description:
         parameters: short names and dotted paths of the specification, without the probes (they may differ between two
             parts of an interrupted run, and MLflow's parameters cannot be changed; a tag holds them).
         tags: see the module.
+        papers: file name to text, see `descriptions.papers`.
+        data_set: what its sequences are, see `descriptions.data_set`.
+        hypothesis: what the experiment asks, in its own words.
     """
 
     key: str
@@ -104,9 +102,12 @@ class Description:
     steps: int
     parameters: dict[str, Any]
     tags: dict[str, str]
+    papers: dict[str, str] = dataclasses.field(default_factory=dict)
+    data_set: dict[str, Any] = dataclasses.field(default_factory=dict)
+    hypothesis: str = ""
 
 
-def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str]) -> Description:
+def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str], hypothesis: str = "") -> Description:
     flat = {path: value for path, value in flatten(run).items() if path.split(".")[0] != "probes"}
     return Description(
         key=run.key,
@@ -121,8 +122,17 @@ def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str]
             "rnnstudy.probes": json.dumps(canonical(run.probes)),
             "rnnstudy.spec": json.dumps(canonical(run)),
             "rnnstudy.source": json.dumps(_sources(run)),
+            NOTE: note(run, repeating(run.key, sweep_tags.get("rnnstudy.command", ""))),
         },
+        papers=papers(run),
+        data_set=data_set(run),
+        hypothesis=hypothesis,
     )
+
+
+def repeating(key: str, command: str) -> str:
+    """The command that repeats one run of the sweep that `command` launched; empty where that is not known."""
+    return f"{command} --only {key} --rerun" if command else ""
 
 
 def _sources(run: Run) -> dict[str, str]:
@@ -193,14 +203,30 @@ def newest_complete(runs: Iterable[StoredRun]) -> dict[str, StoredRun]:
     return chosen
 
 
+def attempts_of(tags: Mapping[str, str]) -> int:
+    """How often a run has failed."""
+    return int(tags.get("rnnstudy.attempts", "0"))
+
+
+def failures_of(runs: Iterable[StoredRun]) -> dict[str, Failures]:
+    """The runs, given newest first, that have failed and not ended well since."""
+    return {
+        key: Failures(attempts_of(run.tags), run.tags.get("rnnstudy.reason", ""))
+        for key, run in newest_complete(runs).items()
+        if run.state not in COMPLETE and attempts_of(run.tags)
+    }
+
+
 @dataclasses.dataclass
 class OpenRun:
-    """A run being written: `sent` holds the steps of each metric that the store has or is about to get."""
+    """A run being written: `sent` holds the steps of each metric that the store has or is about to get; `attempts` says
+    how often it has failed before."""
 
     description: Description
     identity: str
     sent: dict[str, set[int]] = dataclasses.field(default_factory=dict)
     buffer: list[Point] = dataclasses.field(default_factory=list)
+    attempts: int = 0
 
     def fresh(self, points: Iterable[Point]) -> list[Point]:
         """The points that are new, now counted as sent."""
@@ -221,12 +247,14 @@ class OpenRun:
         return new
 
 
-def ending_tags(outcome: Outcome) -> dict[str, str]:
+def ending_tags(outcome: Outcome, failed_before: int = 0) -> dict[str, str]:
     """The tags that a run ends with."""
     reason = outcome.reason[:1000]
     tags = {"rnnstudy.outcome": outcome.status, "rnnstudy.engine": outcome.engine, "rnnstudy.reason": reason}
     if outcome.solved is not None:
         tags["rnnstudy.solved"] = str(outcome.solved).lower()
+    if outcome.status == "failed":
+        tags["rnnstudy.attempts"] = str(failed_before + outcome.attempts)
     return {name: value for name, value in tags.items() if value}
 
 
@@ -236,7 +264,7 @@ def run_header(description: Description, record: Record) -> dict[str, Any]:
     told = dataclasses.asdict(outcome)
     return {
         **{field: getattr(description, field) for field in ("key", "name", "experiment", "parameters", "tags")},
-        "outcome": {field: value for field, value in told.items() if field != "summary"},
+        "outcome": {field: value for field, value in told.items() if field not in ("summary", "attempts")},
         "summary": summary_of(record.series, outcome),
         "time": record.time,
     }

@@ -8,15 +8,18 @@ import itertools
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError, assign, nearest
+
+if TYPE_CHECKING:
+    from rnnstudy.search import Search
 
 Value = TypeVar("Value")
 
@@ -109,12 +112,49 @@ class Experiment:
     def hypothesis(self) -> str:
         return inspect.getdoc(self.module) or ""
 
+    @property
+    def searches_here(self) -> bool:
+        """Whether the file defines searches in place of a list of runs."""
+        return not callable(vars(self.module).get("runs"))
+
+    def searches(self, scale: Scale) -> "list[tuple[str, Search, Callable[..., Run]]]":
+        """Name of the study, search and sampling function of each search at this scale.
+
+        Raises `SpecError` when the file gives something else, two of one name, or one without `sample`.
+        """
+        from rnnstudy.search import Search
+
+        defined = vars(self.module)
+        try:
+            given = list(defined["searches"](scale)) if "searches" in defined else [defined["SEARCH"]]
+        except Exception as error:
+            raise SpecError(one_line(self.path, error)) from None
+        found: dict[str, tuple[str, Search, Callable[..., Run]]] = {}
+        for search in given:
+            if not isinstance(search, Search):
+                raise SpecError(f"{self.path}: SEARCH and searches(scale) take Search objects, not {search!r}")
+            sample: Any = search.sample or defined.get("sample")
+            if not callable(sample):
+                raise SpecError(f"{self.path} defines no sample(trial, scale) for its search {search.name!r}")
+            if search.name in found:
+                raise SpecError(f"{self.path}: two searches are called '{search.name}'; give each a name of its own")
+            study = "/".join(part for part in (self.name, scale.value, search.name) if part)
+            found[search.name] = (study, search, sample)
+        if not found:
+            raise SpecError(f"{self.path}: searches({scale.value}) gives no searches")
+        return list(found.values())
+
     def runs(self, scale: Scale) -> list[Run]:
         """The runs at this scale. Raises `SpecError` when the file gives something else, or a run twice."""
+        if self.searches_here:
+            raise SpecError(
+                f"{self.path} defines a search, whose runs are not known before; `rnnstudy sweep {self.path.name}` "
+                "runs it, `rnnstudy studies` shows how it stands"
+            )
         try:
             runs = list(self.module.runs(scale))
         except Exception as error:
-            raise SpecError(_one_line(self.path, error)) from None
+            raise SpecError(one_line(self.path, error)) from None
         if not runs:
             raise SpecError(f"{self.path}: runs({scale.value}) gives no runs")
         by_key: dict[str, Run] = {}
@@ -150,14 +190,18 @@ def load_experiment(path: Path) -> Experiment:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise SpecError(_one_line(path, error)) from None
-    if not callable(vars(module).get("runs")):
+        raise SpecError(one_line(path, error)) from None
+    defined = vars(module)
+    if not callable(defined.get("runs")) and not callable(defined.get("searches")) and "SEARCH" not in defined:
         del sys.modules[name]
-        raise SpecError(f"{path} defines no runs(scale); see experiments/quickstart.py for the form")
+        raise SpecError(
+            f"{path} defines no runs(scale), and no SEARCH with sample(trial, scale); see experiments/quickstart.py "
+            "and experiments/tuned_comparison.py for the forms"
+        )
     return Experiment(path.resolve(), module)
 
 
-def _one_line(path: Path, error: Exception) -> str:
+def one_line(path: Path, error: Exception) -> str:
     """File, line and message of an error raised by an experiment file; the nearest name for a failed import."""
     if isinstance(error, SyntaxError):
         return f"{path}:{error.lineno}: {error.msg}"

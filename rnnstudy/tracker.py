@@ -1,6 +1,7 @@
 """Who takes the records of a sweep: the contract of a tracker."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from rnnstudy.records import Record, State
@@ -19,11 +20,23 @@ class Kept(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Failures:
+    """How often a run has failed since it was last forgotten, and why the last time."""
+
+    attempts: int
+    reason: str
+
+
 class Tracker(Protocol):
     """Takes the records of a sweep. Exactly one process writes."""
 
     def finished(self) -> Mapping[str, Kept]:
         """The runs that are complete in the store (finished or diverged), by key."""
+        ...
+
+    def failures(self) -> Mapping[str, Failures]:
+        """The runs whose last attempts failed, by key."""
         ...
 
     def states(self, keys: Iterable[str]) -> dict[str, State]:

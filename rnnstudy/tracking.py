@@ -8,7 +8,6 @@ metrics are a decimated copy for its interface (see `rnnstudy.decimation`).
 import functools
 import logging
 import os
-import socket
 import sqlite3
 import tempfile
 import warnings
@@ -22,7 +21,11 @@ from urllib.parse import urlparse
 from urllib.request import Request, url2pathname, urlopen
 
 from rnnstudy.decimation import milliseconds
+from rnnstudy.descriptions import NOTE
+from rnnstudy.faults import StoreFault
 from rnnstudy.home import Home
+from rnnstudy.papers import lodge
+from rnnstudy.processes import Owner
 from rnnstudy.records import Record, State
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
@@ -32,29 +35,45 @@ from rnnstudy.stored import (
     OpenRun,
     StoredRun,
     SweepInfo,
+    attempts_of,
     describe,
     ending_tags,
+    failures_of,
     newest_complete,
     require_folder,
     state_of,
     write_arrays,
 )
+from rnnstudy.tracker import Failures
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
+    from mlflow.entities import RunData
     from mlflow.tracking import MlflowClient
 
 BUFFERED_POINTS = 1000
 """Points of a run kept back before they are written in one batch: MLflow's own limit for a batch."""
 
 LOCK_SECONDS = 120
+
+BUSY_SECONDS = 30.0
+"""How long another process may hold the database locked before a sweep is refused."""
+
+REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "PERMISSION_DENIED", "BAD_REQUEST")
+"""What MLflow's errors say of a request that will never succeed; any other may succeed later."""
+
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """MLflow without telemetry, and without its log of what it does and its warnings about its own dependencies."""
+    """MLflow without telemetry, and without its log of what it does and its warnings about its own dependencies.
+
+    Its client would try a server that is away for many minutes; how long to try is the writer's to decide.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
@@ -153,7 +172,7 @@ class Store:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """A fault of the store as one line."""
+        """A fault of the store as one line: `StoreFault` where it may answer later, otherwise `SpecError`."""
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -161,8 +180,10 @@ class Store:
             with _quiet():
                 yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise SpecError(f"the MLflow store {self.uri} does not answer as it should: {reason}") from None
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if isinstance(error, MlflowException) and error.error_code in REFUSALS:
+                raise SpecError(f"the MLflow store {self.uri} refuses: {reason}") from None
+            raise StoreFault(f"the MLflow store {self.uri} does not answer as it should: {reason}") from None
 
     # Reading
 
@@ -202,9 +223,20 @@ class Store:
         """The complete runs by key: finished or diverged, and not deleted."""
         return {key: run for key, run in newest_complete(self.runs()).items() if run.state in COMPLETE}
 
+    def failures(self) -> dict[str, Failures]:
+        """How often each run has failed that has not ended well, by key."""
+        return failures_of(self.runs())
+
     def states(self, keys: Iterable[str]) -> dict[str, State]:
         known = newest_complete(self.runs())
         return {key: known[key].state if key in known else "absent" for key in keys}
+
+    def data_of(self, experiment_id: str) -> "list[RunData]":
+        """Parameters, tags and last metrics of the runs of an experiment, newest first."""
+        client = self.client
+        with self._told():
+            runs = _all_pages(lambda token: client.search_runs([experiment_id], max_results=1000, page_token=token))
+        return [run.data for run in runs]
 
     def artifact(self, run: StoredRun, name: str) -> Path:
         """A local file with the artifact `name`. Raises `SpecError` when it is gone."""
@@ -227,6 +259,9 @@ class Store:
         require_folder(self.database.parent)
         if self.database.exists() and not os.access(self.database, os.W_OK):
             raise SpecError(f"{self.database} cannot be written; make it writable, or move it aside")
+        if self.exists:
+            _check_database(self.database)
+            _try_writing(self.database)
 
     def experiment(self, name: str, tags: Mapping[str, str]) -> str:
         """MLflow's id of the experiment `name`, made on first use."""
@@ -243,6 +278,9 @@ class Store:
                     client.delete_run(run.info.run_id)
             if self.database and location and found.artifact_location not in (location, None):
                 _relocate(self.database, found.experiment_id, found.artifact_location, location)
+            for tag, value in tags.items():
+                if tag not in found.tags:
+                    client.set_experiment_tag(found.experiment_id, tag, value)
             return found.experiment_id
 
     def unfinished(self, description: Description) -> "MlflowRun | None":
@@ -269,14 +307,18 @@ class Store:
                 made = client.create_run(experiment_id, tags=description.tags, run_name=description.name)
                 opened = OpenRun(description, made.info.run_id)
             else:
-                opened = OpenRun(description, present.info.run_id, self.sent(present))
+                attempts = attempts_of(present.data.tags)
+                opened = OpenRun(description, present.info.run_id, self.sent(present), attempts=attempts)
                 for stale in {"rnnstudy.reason", "rnnstudy.solved"} & present.data.tags.keys():
                     client.delete_tag(opened.identity, stale)
                 client.update_run(opened.identity, status="RUNNING")
             # Written again on a resume: the process may have died before it could write them.
             parameters = [Param(name, str(value)) for name, value in description.parameters.items()]
-            tags = [RunTag(name, value) for name, value in description.tags.items()]
+            # A description that someone has changed since is left as it is.
+            kept = {NOTE} & present.data.tags.keys() if present else set()
+            tags = [RunTag(name, value) for name, value in description.tags.items() if name not in kept]
             client.log_batch(opened.identity, params=parameters, tags=tags)
+            lodge(client, opened.identity, description.papers, description.data_set)
         return opened
 
     def send(self, opened: OpenRun) -> None:
@@ -303,6 +345,14 @@ class Store:
             ended = None if time is None else milliseconds(time)
             self.client.set_terminated(opened.identity, _mlflow_status(state_of(tags)), end_time=ended)
 
+    def keep(self, run: StoredRun, folder: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
+        """Add artifacts to a run, in a folder of their own, and then tags."""
+        with self._told():
+            for file in files:
+                self.client.log_artifact(run.identity, str(file), folder)
+            for name, value in tags.items():
+                self.client.set_tag(run.identity, name, value)
+
     def forget(self, keys: Iterable[str]) -> int:
         """Delete these runs, as MLflow's own page does; gives how many were there."""
         wanted = set(keys)
@@ -317,7 +367,8 @@ class Store:
         mended = 0
         for run, _ in self._search("attributes.status = 'RUNNING' and tags.\"rnnstudy.key\" LIKE '%'"):
             tags = run.data.tags
-            if tags.get("rnnstudy.host") != socket.gethostname() or _alive(tags):
+            owner = Owner.tagged(tags)
+            if owner is None or not owner.here or owner.alive:
                 continue
             state = state_of(tags)
             with self._told():
@@ -333,20 +384,6 @@ def _mlflow_status(state: State) -> str:
     return {"finished": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
 
 
-def _alive(tags: Mapping[str, str]) -> bool:
-    """Whether the process that a run was tagged with still lives; a process id alone may have been given anew."""
-    import psutil
-
-    try:
-        process = psutil.Process(int(tags["rnnstudy.pid"]))
-        started = abs(process.create_time() - float(tags["rnnstudy.pid_started"])) < 2
-        return started and process.status() != psutil.STATUS_ZOMBIE
-    except (KeyError, ValueError, psutil.NoSuchProcess):
-        return False
-    except psutil.AccessDenied:
-        return True
-
-
 def _check_database(path: Path) -> None:
     """Raises `SpecError` for a file that is not MLflow's database, or is of another schema than the installed MLflow's.
 
@@ -357,11 +394,13 @@ def _check_database(path: Path) -> None:
     aside = f"move it aside (mv {path} {path}.old) or put it right, and start again"
     try:
         # mode=rw and not ro: a writer that was killed may have left a journal to roll back.
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=20)) as connection:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)) as connection:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"experiments", "runs", "alembic_version"} <= tables:
                 raise SpecError(f"{path} is an sqlite database, but not MLflow's; {aside}")
             revision = next((row[0] for row in connection.execute("SELECT version_num FROM alembic_version")), None)
+    except sqlite3.OperationalError as error:
+        raise _not_now(path, error) from None
     except sqlite3.DatabaseError as error:
         raise SpecError(f"{path} is not a sound sqlite database ({error}); {aside}") from None
     installed, known = _schema_revisions()
@@ -370,6 +409,30 @@ def _check_database(path: Path) -> None:
     if revision in known:
         raise SpecError(f"{path} is of an older MLflow; copy it, then run: mlflow db upgrade sqlite:///{path}")
     raise SpecError(f"{path} is of a newer MLflow (schema {revision}); install that MLflow, or {aside}")
+
+
+def _try_writing(path: Path) -> None:
+    """Raises `SpecError` when a database is read-only or stays locked: better now than when there is a result."""
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            connection.execute("BEGIN IMMEDIATE")
+            # A lock alone is given for a read-only file too.
+            connection.execute(f"PRAGMA user_version = {version}")
+            connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        raise _not_now(path, error) from None
+
+
+def _not_now(path: Path, error: sqlite3.OperationalError) -> SpecError:
+    """The one line for a sound database that cannot be used."""
+    if "locked" in str(error):
+        return StoreFault(
+            f"{path} has been locked by another process for {BUSY_SECONDS:.0f} s (fuser {path} names it); end it first"
+        )
+    if "readonly" in str(error):
+        return SpecError(f"{path} cannot be written; make it writable, or move it aside")
+    return SpecError(f"{path} cannot be used ({error}); see whether its disk is full or read-only")
 
 
 @functools.cache
@@ -450,6 +513,9 @@ class MlflowTracker:
         """The complete runs of the whole store by key, whichever experiment made them."""
         return self.store.finished()
 
+    def failures(self) -> dict[str, Failures]:
+        return self.store.failures()
+
     def states(self, keys: Iterable[str]) -> dict[str, State]:
         return self.store.states(keys)
 
@@ -460,7 +526,7 @@ class MlflowTracker:
         return self.store.mend()
 
     def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
-        described = describe(run, name, self.info.experiment, {**self._tags, **tags})
+        described = describe(run, name, self.info.experiment, {**self._tags, **tags}, self.info.hypothesis)
         self._open[run.key] = self.store.start(described, self._experiment)
 
     def write(self, record: Record) -> None:
@@ -469,16 +535,18 @@ class MlflowTracker:
         if record.outcome is not None:
             with tempfile.TemporaryDirectory(prefix="rnnstudy-") as folder:
                 files = write_arrays(Path(folder), opened.description, record)
-                self.store.end(opened, ending_tags(record.outcome), files, record.time)
+                tags = ending_tags(record.outcome, opened.attempts)
+                self.store.end(opened, tags, files, record.time)
             del self._open[record.key]
         elif len(opened.buffer) >= BUFFERED_POINTS:
             self.store.send(opened)
 
     def interrupt(self, key: str) -> None:
         """A run was stopped from outside and can go on later. One that is not being written is left as it is."""
-        opened = self._open.pop(key, None)
+        opened = self._open.get(key)
         if opened is not None:
             self.store.end(opened, {"rnnstudy.outcome": "interrupted"})
+            del self._open[key]
 
     def close(self) -> None:
         for opened in self._open.values():
@@ -487,5 +555,9 @@ class MlflowTracker:
 
 def experiment_tags(info: SweepInfo) -> dict[str, str]:
     """The first makes MLflow's page treat the runs as trainings of models."""
-    tags = {"mlflow.experimentKind": "custom_model_development", "rnnstudy.experiment_file": info.experiment_file}
+    tags = {
+        "mlflow.experimentKind": "custom_model_development",
+        "rnnstudy.experiment_file": info.experiment_file,
+        NOTE: info.hypothesis,
+    }
     return {name: value for name, value in tags.items() if value}

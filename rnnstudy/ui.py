@@ -1,4 +1,4 @@
-"""MLflow's own UI over the store."""
+"""MLflow's own UI over the store, opened at views made for gradients through time."""
 
 import contextlib
 import os
@@ -6,56 +6,204 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
+from rnnstudy import view
 from rnnstudy.home import Home
 from rnnstudy.spec import SpecError
 from rnnstudy.tracking import Store
 
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment
+
 HOST = "127.0.0.1"
+PORTS_TRIED = 100
+SECONDS_TO_ANSWER = 180.0
 
 
-def serve(place: Home, port: int) -> int:
-    """Serve MLflow's UI on loopback until Ctrl-C; gives the exit code.
+def serve(place: Home, port: int, *, browser: bool = True, pictures: bool = True) -> int:
+    """Serve MLflow's UI on loopback until Ctrl-C, and print a link to each experiment; gives the exit code.
 
-    Raises `SpecError` when there is no store to look at, the store is a server that has a UI of its own, or the port is
-    taken.
+    The first free port from `port` on is taken. With `browser`, the newest experiment is opened where there is a
+    display; with `pictures`, those that runs still lack are drawn in the background. Where the store is a server
+    already, its links are printed and nothing is served.
+
+    Raises `SpecError` when there is no store to look at, no port is free, or the server ends before it answers.
     """
     store = Store(place)
-    if store.uri.startswith("http"):
-        raise SpecError(f"MLFLOW_TRACKING_URI names a server, which shows its own UI: open {store.uri}")
     if not store.exists:
         raise SpecError(f"there is no store at {store.database}; rnnstudy sweep experiments/quickstart.py makes one")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if store.uri.startswith("http"):
+        address = store.uri.rstrip("/")
+        _say(f"the store is a server with a UI of its own: {address}")
+        _land(store, address, browser)
+        if pictures:
+            _draw(store, threading.Event())
+        return 0
+    free = free_port(port)
+    if free != port:
+        _say(f"port {port} is taken; using {free}")
+    address = f"http://{HOST}:{free}"
+    with _interruptible(), _server(store, free, place.logs / "ui.log") as server:
         try:
-            probe.bind((HOST, port))
-        except OSError:
-            raise SpecError(f"port {port} is taken; name another one, for example --port {port + 1}") from None
-    address = f"http://{HOST}:{port}/#/experiments"
-    print(f"MLflow's UI, in a few seconds: {address}  (Ctrl-C ends it)")
-    for experiment in store.client.search_experiments():
-        if "rnnstudy.experiment_file" in experiment.tags:
-            # Without this parameter MLflow 3 opens an experiment on its page for language models.
-            print(f"  {experiment.name}: {address}/{experiment.experiment_id}/runs?workflowType=machine_learning")
-    sys.stdout.flush()
+            _say("starting MLflow's UI …")
+            _wait_until_it_answers(server, address, place.logs / "ui.log")
+            _say(f"MLflow's UI: {address}  (Ctrl-C ends it)")
+            _land(store, address, browser)
+            with _in_background(lambda stop: _draw(store, stop)) if pictures else contextlib.nullcontext():
+                return server.wait()
+        except KeyboardInterrupt:
+            return 0
+
+
+def free_port(port: int) -> int:
+    """The first port on loopback, from `port` on, that nothing listens on. Raises `SpecError` when none is free."""
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, candidate))
+            return candidate
+    raise SpecError(f"no port from {port} to {candidate} is free; name another one with --port")
+
+
+def landings(store: Store, address: str, version: str) -> list[tuple[str, str]]:
+    """(experiment, link) of every experiment that has runs of this package, newest first.
+
+    The links open a ready-made view, which is written to the experiment here, if MLflow's `version` is the one that
+    views are known of; otherwise MLflow's page as it comes.
+    """
+    with_view = view.supported(version)
+    found = []
+    for experiment in _experiments(store):
+        if with_view:
+            made = _view(store, experiment)
+            if experiment.tags.get(view.TAG) != made:
+                store.client.set_experiment_tag(experiment.experiment_id, view.TAG, made)
+        found.append((experiment.name, view.link(address, experiment.experiment_id, with_view=with_view)))
+    return found
+
+
+def _experiments(store: Store) -> "list[Experiment]":
+    ours = [one for one in store.client.search_experiments() if "rnnstudy.experiment_file" in one.tags]
+    return sorted(ours, key=lambda one: one.last_update_time or 0, reverse=True)
+
+
+def _view(store: Store, experiment: "Experiment") -> str:
+    runs = store.data_of(experiment.experiment_id)
+    groups = [[run.params.get(name, "null") for name in view.GROUPED_BY] for run in runs]
+    return view.value({name for run in runs for name in run.metrics}, groups)
+
+
+def _land(store: Store, address: str, browser: bool) -> None:
+    """Print the links, and open the first."""
+    version = _version(address)
+    links = landings(store, address, version)
+    if links and not view.supported(version):
+        _say(f"this is MLflow {version or 'of an unknown version'}; the ready-made views are for {view.MLFLOW}")
+    width = max((len(name) for name, _ in links), default=0)
+    for name, link in links:
+        _say(f"  {name:{width}}  {link}")
+    if not links:
+        _say("no experiment has runs yet")
+    elif browser and _has_display():
+        webbrowser.open(links[0][1])
+
+
+def _version(address: str) -> str:
+    """The version that a server says it has; empty where it does not say."""
+    with contextlib.suppress(OSError, ValueError), urlopen(f"{address}/version", timeout=10) as answer:
+        return answer.read().decode().strip()
+    return ""
+
+
+def _has_display() -> bool:
+    """Whether a window can be opened. In a terminal over a network `webbrowser` would start a text browser in it."""
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _draw(store: Store, stop: threading.Event) -> None:
+    from rnnstudy import pictures
+
+    waiting = len(pictures.missing(store))
+    if waiting:
+        _say(f"drawing the pictures of {waiting} runs; their pages show them as they come")
+        done = pictures.add_missing(store, stop, _say)
+        if not stop.is_set():
+            _say(f"{done} runs have their pictures now")
+
+
+@contextlib.contextmanager
+def _in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """`work` in a thread beside; at the end it is told to stop, and given the time that one run's pictures take."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+@contextlib.contextmanager
+def _server(store: Store, port: int, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """MLflow's server over the store: one worker, no jobs, no telemetry. It is ended at the end."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     if store.artifacts is not None:
         command += ["--default-artifact-root", store.artifacts.as_uri()]
     command += ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level=warning"]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as stream:
+        # A group of its own: Ctrl-C comes to this process alone, which ends the server in an orderly way.
+        process = subprocess.Popen(
+            command, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            _end(process.pid)
+            process.wait()
+
+
+def _wait_until_it_answers(server: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
+    deadline = time.monotonic() + SECONDS_TO_ANSWER
+    while not _answers(address):
+        if server.poll() is not None:
+            raise SpecError(f"MLflow's server ended with exit code {server.returncode}; {log} says why")
+        if time.monotonic() > deadline:
+            raise SpecError(f"MLflow's server has not answered for {SECONDS_TO_ANSWER:.0f} s; {log} may say why")
+        time.sleep(0.2)
+
+
+def _answers(address: str) -> bool:
+    with contextlib.suppress(OSError), urlopen(f"{address}/health", timeout=5) as answer:
+        return answer.status == 200
+    return False
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends as Ctrl-C does."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, interrupt)
-    process = subprocess.Popen(command, env=environment)
     try:
-        return process.wait()
-    except KeyboardInterrupt:
-        return 0
+        yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-        _end(process.pid)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _end(pid: int) -> None:

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from rnnstudy.faults import DiskFull, disk_is_full, memory_is_full
 from rnnstudy.learner import Check, Progress
 from rnnstudy.records import Record
 from rnnstudy.run import Run
@@ -49,7 +50,28 @@ class Failed:
     reason: str
 
 
-Message = Record | Progress | Check | Finished | Stopped | Failed
+@dataclass(frozen=True)
+class OutOfMemory:
+    """The population does not fit into the memory of the host or of the GPU: one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class NoRoom:
+    """A checkpoint could not be written, for want of room on the disk: one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """Something that the user should know: one line."""
+
+    line: str
+
+
+Message = Record | Progress | Check | Finished | Stopped | Failed | OutOfMemory | NoRoom | Told
 
 
 def main(connection: Connection, stop: Any, experiment: Path | None, device: str, engine: Wanted, log: Path) -> None:
@@ -74,39 +96,63 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
             # Tasks and cells defined in the experiment's file must exist here before they can be unpickled.
             load_experiment(experiment)
         parent = parent_process()
+        orphaned: list[bool] = []
 
         def told_to_stop() -> bool:
-            return bool(stop.value or terminated) or (parent is not None and not parent.is_alive())
+            return bool(stop.value or terminated or orphaned) or (parent is not None and not parent.is_alive())
+
+        def send(message: Message) -> None:
+            """Hand up; a parent that has died does not keep the population from being saved."""
+            try:
+                connection.send(message)
+            except (BrokenPipeError, ConnectionResetError):
+                orphaned.append(True)
+
+        def prunes() -> set[str]:
+            """What has been told meanwhile."""
+            keys: set[str] = set()
+            try:
+                while not orphaned and connection.poll():
+                    keys |= connection.recv().keys
+            except (EOFError, OSError):
+                orphaned.append(True)
+            return keys
 
         try:
             while (task := connection.recv()) is not None:
                 if isinstance(task, Prune):
                     # Told too late: its runs have ended.
                     continue
-                for message in _messages(task, device, engine, told_to_stop, connection):
-                    connection.send(message)
-                if terminated:
+                for message in _messages(task, device, engine, told_to_stop, send, prunes):
+                    send(message)
+                if terminated or orphaned:
                     return
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+        except (EOFError, ConnectionResetError):
             return
 
 
 def _messages(
-    task: Task, device: str, engine: Wanted, told_to_stop: Callable[[], bool], connection: Connection
+    task: Task,
+    device: str,
+    engine: Wanted,
+    told_to_stop: Callable[[], bool],
+    send: Callable[[Message], None],
+    prunes: Callable[[], set[str]],
 ) -> Iterator[Message]:
+    from rnnstudy.checkpoint import set_damaged_aside
     from rnnstudy.loop import train
     from rnnstudy.population import Population
 
     def pruned(check: Check) -> Collection[str]:
         """Hand up the errors, and take what there is to be told. An answer is not waited for: it comes by the next
         check."""
-        connection.send(check)
-        keys: set[str] = set()
-        while connection.poll():
-            keys |= connection.recv().keys
-        return keys
+        send(check)
+        return prunes()
 
     try:
+        for path in (task.checkpoint, task.resume):
+            if damaged := set_damaged_aside(path):
+                yield Told(f"a checkpoint was damaged, its runs begin anew; it is kept as {damaged}")
         ended = 0
         for record in train(
             Population(task.runs),
@@ -115,14 +161,16 @@ def _messages(
             checkpoint=task.checkpoint,
             resume=task.resume,
             stop=told_to_stop,
-            progress=connection.send,
+            progress=send,
             prune=pruned,
         ):
             ended += record.outcome is not None
             yield record
         yield Finished() if ended == len(task.runs) else Stopped()
-    except (BrokenPipeError, ConnectionResetError):
-        raise
     except Exception as error:
         traceback.print_exc()
-        yield Failed(f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if disk_is_full(error):
+            yield NoRoom(str(DiskFull.told(error)))
+        else:
+            yield OutOfMemory(reason) if memory_is_full(error) else Failed(reason)

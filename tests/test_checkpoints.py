@@ -250,8 +250,8 @@ def test_a_file_is_read_without_running_code_from_it(tmp_path, monkeypatch):
         (b"not a checkpoint", "is not a readable checkpoint"),
         (pickle.dumps({"keys": ["a"]}), "is not a readable checkpoint"),
         ({"keys": ["a"]}, "is not a readable checkpoint"),
-        ({"format": 99, "keys": ["a"]}, "has checkpoint format 99, this version reads 1"),
-        ({"format": 1, "keys": ["b"], "replicas": {}, "optimiser": {}}, "holds no run a"),
+        ({"format": 99, "keys": ["a"]}, "has checkpoint format 99, this version reads 2"),
+        ({"format": 2, "keys": ["b"], "replicas": {}, "optimiser": {}}, "holds no run a"),
     ],
     ids=["empty", "text", "pickle", "no format", "another format", "other runs"],
 )

@@ -405,7 +405,7 @@ def test_the_choice():
         assert choose(cell, frozenset(), CPU, "compiled").name == "compiled"
         assert choose(cell, frozenset(), CPU, "reference").name == "reference"
         assert choose(cell, frozenset({"cuts"}), CPU).name == "reference"
-        assert choose(cell, frozenset(), torch.device("cuda")).name == "reference"
+        assert choose(cell, frozenset(), torch.device("cuda")).name == "graph"
     assert choose(LSTM(variant="1997"), frozenset(), CPU, "compiled").name == "reference"
     assert choose(Jordan(), frozenset(), CPU, "compiled").name == "reference"
 

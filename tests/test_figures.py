@@ -1,6 +1,7 @@
 """Figures show the numbers that were put in, the same bytes every time, with units on their axes."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -29,10 +30,11 @@ class Planted:
     runs: pd.DataFrame
     frames: dict[str, pd.DataFrame]
 
-    def readings(self, name: str, *, quantile: float | None = None) -> pd.DataFrame:
+    def readings(self, name: str, *, quantile: float | None = None, keys: Iterable[str] | None = None) -> pd.DataFrame:
         if name not in self.frames:
             raise SpecError(f"no reading is called '{name}'")
         frame = self.frames[name]
+        frame = frame if keys is None else frame[frame["key"].isin(list(keys))]
         return frame if quantile is None else frame[frame["quantile"] == quantile].drop(columns="quantile")
 
 

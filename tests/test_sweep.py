@@ -14,7 +14,7 @@ from rnnstudy.run import Run, Training, names
 from rnnstudy.spec import SpecError
 from rnnstudy.sweep import Scale, grid, load_experiment, override
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracker import Kept
+from rnnstudy.tracker import Failures, Kept
 
 BASE = Run(
     task=TemporalOrder(length=10),
@@ -27,6 +27,9 @@ class Shelf:
     """A store that holds nothing."""
 
     def finished(self) -> dict[str, Kept]:
+        return {}
+
+    def failures(self) -> dict[str, Failures]:
         return {}
 
 
@@ -151,6 +154,9 @@ def test_populations_are_split_until_every_worker_has_work():
 )
 def test_every_experiment_of_this_repository_can_be_planned(path: Path, scale: Scale):
     experiment = load_experiment(path)
-    runs = experiment.runs(scale)
     assert experiment.hypothesis
+    if experiment.searches_here:
+        assert experiment.searches(scale)
+        return
+    runs = experiment.runs(scale)
     assert len({run.key for run in runs}) == len(runs) == len(set(names(runs).values()))

@@ -1,82 +1,225 @@
-"""`rnnstudy ui` as a person starts it: a server on loopback that shows the runs of the store."""
+"""`rnnstudy ui` as a person starts it: which port, which links, what the views show. See test_browser.py."""
 
+import base64
 import json
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
+import zlib
 from pathlib import Path
+from threading import Event
+from typing import Any
 
+import numpy as np
 import pytest
 
+from rnnstudy import pictures, ui, view
+from rnnstudy.cells import LSTM
+from rnnstudy.descriptions import NOTE
 from rnnstudy.home import Home
-from rnnstudy.records import Outcome, Record
+from rnnstudy.records import Outcome, Record, Series
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
 from rnnstudy.stored import SweepInfo
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracking import open_store
-from rnnstudy.ui import serve
+from rnnstudy.tracking import Store, open_store
+
+RUN = Run(task=TemporalOrder(length=10), cell=LSTM(width=3))
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A store with one finished run."""
-    from rnnstudy.cells import LSTM
-
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("RNNSTUDY_HOME", str(tmp_path))
-    run = Run(task=TemporalOrder(length=10), cell=LSTM(width=3))
-    tracker = open_store(Home(tmp_path), SweepInfo("small", experiment_file="experiments/small.py"))
-    tracker.begin(run, run.name)
-    tracker.write(Record(run.key, 1, time.time(), {}, Outcome("finished", 1, solved=False), {}))
+def place(project_with_store: Path) -> Home:
+    """A store with one finished run that has readings by lag and by time."""
+    falling = -np.arange(10.0)[None, None] * np.ones((1, 5, 1))
+    through = np.tile(falling[:, :, ::-1], (3, 1, 1))
+    series = {
+        "profile/h_initial": Series(np.array([0]), falling, ("quantile", "lag"), "log10", 0),
+        "through_time/h": Series(np.array([0, 10, 20]), through, ("quantile", "time"), "log10", 10),
+        "learning/loss": Series(np.arange(21), np.linspace(1, 0, 21), (), "nats", 1),
+    }
+    home = Home(project_with_store)
+    tracker = open_store(home, SweepInfo("small", "experiments/small.py", "rnnstudy sweep experiments/small.py"))
+    tracker.begin(RUN, RUN.name)
+    tracker.write(Record(RUN.key, 20, time.time(), series, Outcome("finished", 20, solved=False), {}))
     tracker.close()
-    return Home(tmp_path)
+    return home
 
 
-def test_a_taken_port_is_told_with_another_one(store: Home) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+def unpacked(packed: str) -> dict[str, Any]:
+    kind, _, text = packed.partition(";")
+    assert kind == "deflate"
+    return json.loads(zlib.decompress(base64.b64decode(text)))
+
+
+def charts(state: dict[str, Any]) -> dict[str, list[str]]:
+    """Section to the metrics in it."""
+    return {
+        section["name"]: [
+            chart["metricKey"] for chart in state["compareRunCharts"] if chart["metricSectionId"] == section["uuid"]
+        ]
+        for section in state["compareRunSections"]
+    }
+
+
+def test_the_next_free_port_is_taken() -> None:
+    with socket.create_server((ui.HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SpecError, match=rf"port {port} is taken; name another one, for example --port {port + 1}"):
-            serve(store, port)
+        assert port < ui.free_port(port) <= port + ui.PORTS_TRIED
+    assert ui.free_port(port) == port
 
 
-def test_a_server_named_as_the_store_shows_its_own_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(SpecError, match=r"shows its own UI: open http://127\.0\.0\.1:9"):
-        serve(Home(tmp_path), 5000)
+def test_without_a_free_port_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui, "PORTS_TRIED", 1)
+    with socket.create_server((ui.HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SpecError, match=f"no port from {port} to {port} is free; name another one with --port"):
+            ui.free_port(port)
+
+
+def test_without_a_store_one_line_says_what_makes_one(project: Path) -> None:
+    with pytest.raises(SpecError, match=r"there is no store at .*mlflow\.db; rnnstudy sweep"):
+        ui.serve(Home(project), 5000)
+
+
+def test_a_link_carries_the_view_that_the_experiment_has_been_given(place: Home) -> None:
+    store = Store(place)
+    [(name, link)] = ui.landings(store, "http://here", "3.17.2")
+    [experiment] = [one for one in store.client.search_experiments() if one.name == name]
+    assert name == "small"
+    assert link == (
+        f"http://here/#/experiments/{experiment.experiment_id}/runs"
+        "?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=rnnstudy"
+    )
+    state = unpacked(experiment.tags[view.TAG])
+    assert charts(state) == {
+        "Profile (step = lag)": ["profile/h_initial"],
+        "Gradient through time": ["through_time/h_first", "through_time/h_last"],
+        "Learning": ["learning/loss", "summary/solved"],
+    }
+    assert [key["groupByData"] for key in state["groupBy"]["groupByKeys"]] == ["cell", "length"]
+    assert state["groupsExpanded"] == {"param.cell.LSTM,param.length.10": False}
+
+
+@pytest.mark.parametrize("version", ["3.18.0", "3.1.7", "2.17.0", "4.0.0", ""])
+def test_views_are_for_one_minor_version(version: str) -> None:
+    assert not view.supported(version)
+
+
+def test_with_another_mlflow_the_links_are_plain(place: Home) -> None:
+    store = Store(place)
+    [(_, link)] = ui.landings(store, "http://here", "3.18.0")
+    [tags] = [one.tags for one in store.client.search_experiments() if one.name == "small"]
+    assert "viewState" not in link
+    assert link.endswith("workflowType=machine_learning&compareRunsMode=CHART")
+    assert view.TAG not in tags
+
+
+def test_the_installed_mlflow_is_the_one_that_views_are_known_of() -> None:
+    import mlflow
+
+    assert view.supported(mlflow.__version__), "look at the landing page in a browser, then raise view.MLFLOW"
+
+
+def test_every_metric_has_one_chart_and_what_is_not_asked_for_is_folded() -> None:
+    """A metric without a chart would get one of MLflow's choice above all others."""
+    metrics = [
+        *(f"profile/{state}_{stage}" for state in ("h", "c") for stage in ("initial", "final", "final_normalised")),
+        *("through_time/h_first", "through_time/c_first", "gradient/global_before", "gradient/b_h_before"),
+        *("learning/loss", "learning/error", "summary/solved", "summary/rate_initial", "lyapunov/exponents"),
+    ]
+    state = view.state(metrics, [("LSTM", "50"), ("Elman", "50"), ("LSTM", "50")])
+    shown = charts(state)
+    assert sorted(metric for section in shown.values() for metric in section) == sorted(metrics)
+    assert [section["name"] for section in state["compareRunSections"] if not section["display"]] == [view.REST]
+    assert shown[view.REST] == [
+        "gradient/b_h_before",
+        "lyapunov/exponents",
+        "profile/c_final",
+        "profile/h_final",
+        "summary/rate_initial",
+    ]
+    assert shown["Profile (step = lag)"][0] == "profile/h_initial"
+    assert len(state["groupsExpanded"]) == 2
+    identities = [chart["uuid"] for chart in state["compareRunCharts"]]
+    assert len(set(identities)) == len(identities)
+
+
+def test_layers_have_charts_of_their_own() -> None:
+    shown = charts(
+        view.state(["profile/h_layer1_initial", "profile/h_layer2_initial", "through_time/h_layer2_first"], [])
+    )
+    assert shown == {
+        "Profile (step = lag)": ["profile/h_layer1_initial", "profile/h_layer2_initial"],
+        "Gradient through time": ["through_time/h_layer2_first"],
+    }
+
+
+def test_pictures_are_drawn_once_and_stand_in_the_description(place: Home) -> None:
+    store = Store(place)
+    [run] = pictures.missing(store)
+    before = run.tags[NOTE]
+    said: list[str] = []
+    assert pictures.add_missing(store, Event(), said.append) == 1
+    assert said == []
+    assert pictures.missing(store) == []
+    [after] = store.runs()
+    note = after.tags[NOTE]
+    assert note.startswith(before)
+    for name in ("gradient_by_lag_initial", "gradient_heat_map"):
+        assert store.artifact(after, f"pictures/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"](get-artifact?path=pictures%2F{name}.png&run_uuid={run.identity})" in note
+    assert "gradient_by_lag_final" not in note, "this run has no such reading"
+    # Drawn anew in another style, they take the place of the old ones.
+    assert pictures.described(after, ["gradient_heat_map"]).startswith(before)
+    assert pictures.described(after, ["gradient_heat_map"]).count("![") == 1
+
+
+def test_a_run_whose_file_is_gone_does_not_keep_others_from_their_pictures(place: Home) -> None:
+    store = Store(place)
+    [run] = store.runs()
+    store.artifact(run, "readings.npz").unlink()
+    said: list[str] = []
+    assert pictures.add_missing(store, Event(), said.append) == 0
+    [line] = said
+    assert line.startswith("no pictures of lstm-T0010-s0: ")
+    assert "is gone" in line
+
+
+def test_a_server_that_ends_at_once_is_told_with_its_log(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(SpecError, match=r"MLflow's server ended with exit code 1; .*ui\.log says why"):
+        ui.serve(place, 5000, browser=False, pictures=False)
 
 
 @pytest.mark.slow
-def test_the_server_answers_and_shows_the_run(store: Home) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from rnnstudy.cli import main; main()", "ui", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while not _answers(port):
-                assert process.poll() is None, "the server ended"
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
-            asked = urllib.request.Request(
-                f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search",
-                data=json.dumps({"experiment_ids": ["1"]}).encode(),
-                headers={"Content-Type": "application/json"},
-            )
-            with urllib.request.urlopen(asked, timeout=30) as answer:
-                [run] = json.load(answer)["runs"]
-            assert run["info"]["run_name"] == "lstm-T0010-s0"
-        finally:
-            process.terminate()
-            printed, _ = process.communicate(timeout=60)
-    assert f"small: http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning" in printed
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
+def test_the_server_answers_prints_the_link_and_ends_with_the_command(place: Home) -> None:
+    with socket.create_server((ui.HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [
+            sys.executable,
+            "-c",
+            "from rnnstudy.cli import main; main()",
+            "ui",
+            "--no-browser",
+            "--port",
+            f"{port}",
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=place.root) as process:
+            assert process.stdout is not None
+            try:
+                printed = ""
+                for line in process.stdout:
+                    printed += line
+                    if "have their pictures now" in line:
+                        break
+                assert process.poll() is None, printed
+            finally:
+                process.terminate()
+                process.wait(60)
+    assert process.returncode == 0
+    first, *_ = printed.splitlines()
+    used = int(first.removeprefix(f"port {port} is taken; using "))
+    address = f"http://{ui.HOST}:{used}"
+    assert f"small  {address}/#/experiments/1/runs?workflowType=machine_learning" in printed
+    assert not ui._answers(address), "the server outlived its command"

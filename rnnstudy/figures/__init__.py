@@ -20,8 +20,11 @@ within `look()`. No function opens a window or needs a display.
 """
 
 from rnnstudy.figures.by_lag import gradient_by_lag
+from rnnstudy.figures.cliff import bifurcation, loss_surface, wall_by_length
+from rnnstudy.figures.clipping import clipping
 from rnnstudy.figures.curves import learning_curves
-from rnnstudy.figures.heat_map import DECADES_SHOWN, gradient_heat_map
+from rnnstudy.figures.half_life import half_life_by_bias, half_life_of_bias
+from rnnstudy.figures.heat_map import DECADES_SHOWN, gradient_heat_map, informative_stretches
 from rnnstudy.figures.house import (
     ABSENT,
     AROUND_ZERO,
@@ -42,10 +45,16 @@ from rnnstudy.figures.house import (
     shade,
     style,
 )
+from rnnstudy.figures.phase import vanishing_to_exploding
 from rnnstudy.figures.picture import Picture, Provenance, Story, rendered, save, write_all
+from rnnstudy.figures.prediction import prediction, prediction_table
 from rnnstudy.figures.selection import Results, best_by_validation, ordered, validation_table
+from rnnstudy.figures.settings import success_by_setting
+from rnnstudy.figures.spectra import lyapunov_spectrum, singular_values_by_lag
 from rnnstudy.figures.statistics import SEEDS_FOR_INTERVAL, band_words, counted, median_and_band, wilson
 from rnnstudy.figures.success import success_by_length
+from rnnstudy.figures.survival import time_to_solve
+from rnnstudy.figures.truncation import cosine_by_window
 
 __all__ = [
     "ABSENT",
@@ -62,28 +71,43 @@ __all__ = [
     "Style",
     "band_words",
     "best_by_validation",
+    "bifurcation",
     "cell_handle",
     "cell_position",
     "chance_line",
+    "clipping",
+    "cosine_by_window",
     "counted",
     "edges",
     "gradient_by_lag",
     "gradient_heat_map",
     "gradient_label",
+    "half_life_by_bias",
+    "half_life_of_bias",
+    "informative_stretches",
     "learning_curves",
     "legend_below",
     "length_handle",
     "length_line",
     "look",
+    "loss_surface",
+    "lyapunov_spectrum",
     "median_and_band",
     "ordered",
     "panels",
+    "prediction",
+    "prediction_table",
     "rendered",
     "save",
     "shade",
+    "singular_values_by_lag",
     "style",
     "success_by_length",
+    "success_by_setting",
+    "time_to_solve",
     "validation_table",
+    "vanishing_to_exploding",
+    "wall_by_length",
     "wilson",
     "write_all",
 ]

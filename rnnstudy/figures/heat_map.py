@@ -5,20 +5,26 @@
 # pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from rnnstudy.figures.house import ABSENT, HEAT, edges, legend_below, look, panels, style
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.selection import PROBE_ADVICE, Results, medians, ordered, true
+from rnnstudy.figures.selection import PROBE_ADVICE, Results, drawn_keys, medians, ordered, true
 from rnnstudy.spec import SpecError
+from rnnstudy.tasks.task import Task
 
+_MARKS_WORDS = "where the marks to remember stand"
 _ABSENT_WORDS = "no value: the gradient is exactly zero, or not finite"
 
 DECADES_SHOWN = 20
@@ -26,25 +32,35 @@ DECADES_SHOWN = 20
 
 
 def gradient_heat_map(
-    results: Results, *, length: int | None = None, state: str = "h", keys: Sequence[str] | None = None
+    results: Results,
+    *,
+    length: int | None = None,
+    state: str = "h",
+    marks: Sequence[tuple[int, int]] = (),
+    keys: Sequence[str] | None = None,
 ) -> Picture:
     """Gradient over time step by training step, one panel per cell, on one colour scale.
 
     One run per cell is drawn: the one with the lowest seed among `keys` (all runs by default) at `length` (the longest
     by default). Colours span at most `DECADES_SHOWN` decades; the table has every value.
 
-    Raises `SpecError` when no run has such a reading, or none at that length.
+    `marks` are first and last time steps of stretches in which what must be remembered stands
+    (`informative_stretches`).
+
+    Raises `SpecError` when none of these runs has such a reading, or none has that length.
     """
-    frame = medians(results, f"through_time/{state}", keys)
+    runs = results.runs.loc[list(drawn_keys(results, keys))]
+    known = sorted(runs["length"].unique())
+    length = known[-1] if length is None else length
+    chosen = runs[runs["length"] == length]
+    if chosen.empty:
+        raise SpecError(f"no run has length {length}; the lengths here: {', '.join(map(str, known))}")
+    first = chosen.assign(key=chosen.index).sort_values(["seed", "key"]).groupby("cell")["key"].first()
+    frame = medians(results, f"through_time/{state}", list(first))
     if frame.empty:
         raise SpecError(f"no run has a reading through_time/{state}; {PROBE_ADVICE}")
-    known = sorted(frame["length"].unique())
-    length = known[-1] if length is None else length
-    frame = frame[frame["length"] == length]
-    if frame.empty:
-        raise SpecError(f"no run has length {length}; the lengths here: {', '.join(map(str, known))}")
-    first = frame.sort_values(["seed", "key"]).groupby("cell")["key"].first()
-    data = ordered(frame[frame["key"].isin(first)][["cell", "key", "seed", "length", "step", "time", "value"]])
+    first = first[first.isin(frame["key"])]
+    data = ordered(frame[["cell", "key", "seed", "length", "step", "time", "value"]])
     cells = list(dict.fromkeys(data["cell"]))
     finite = data["value"].dropna()
     top = float(finite.max()) if len(finite) else 0.0
@@ -55,18 +71,39 @@ def gradient_heat_map(
             run = results.runs.loc[first[cell]]
             _heat(axis, data[data["cell"] == cell], (bottom, top), data["step"].max())
             axis.set_title(f"{style(cell).label}, seed {run['seed']}: {_ending(run)}", color=style(cell).colour)
+            _mark(axis, marks)
             axis.set_xlabel(f"time step t (of {int(data['time'].max())})")
         axes[0].set_ylabel("training step (updates made)")
         arrow = "min" if len(finite) and finite.min() < bottom else "neither"
         bar = figure.colorbar(ScalarMappable(Normalize(bottom, top), HEAT), ax=axes, extend=arrow, pad=0.02, aspect=28)
         bar.set_label(f"log₁₀ ‖∂L/∂{state}ₜ‖")
+        handles: list[Artist] = [Line2D([], [], color="black", linewidth=6, label=_MARKS_WORDS)] if marks else []
         if data["value"].isna().any():
-            legend_below(figure, [Patch(facecolor=ABSENT, label=_ABSENT_WORDS)])
+            handles.append(Patch(facecolor=ABSENT, label=_ABSENT_WORDS))
+        if handles:
+            legend_below(figure, handles)
     caption = (
         f"Gradient of the loss with respect to state {state} at each time step (across), as training goes on "
         f"(upwards), T = {length}; median over sequences. One run per cell is drawn: the one with the lowest seed."
     )
     return Picture(figure, data, tuple(sorted(first)), caption)
+
+
+def informative_stretches(task: Task) -> list[tuple[int, int]]:
+    """First and last time step (from 1) of each stretch in which what the answer depends on can stand, in 512 draws."""
+    somewhere = task.sample(512, torch.Generator().manual_seed(0)).informative.any(dim=1).tolist()
+    steps = [step for step, informative in enumerate(somewhere, start=1) if informative]
+    starts = [step for step in steps if step - 1 not in steps]
+    ends = [step for step in steps if step + 1 not in steps]
+    return list(zip(starts, ends, strict=True))
+
+
+def _mark(axis: Axes, marks: Sequence[tuple[int, int]]) -> None:
+    """A bar above the panel over each stretch."""
+    above = axis.get_xaxis_transform()
+    for first, last in marks:
+        line: dict[str, Any] = {"color": "black", "linewidth": 6, "solid_capstyle": "butt", "clip_on": False}
+        axis.plot([first - 0.5, last + 0.5], [1.015, 1.015], transform=above, **line)
 
 
 def _heat(axis: Axes, data: pd.DataFrame, limits: tuple[float, float], last_step: int) -> None:

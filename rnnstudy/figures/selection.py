@@ -4,7 +4,7 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +25,9 @@ class Results(Protocol):
     @property
     def runs(self) -> pd.DataFrame: ...
 
-    def readings(self, name: str, *, quantile: float | None = None) -> pd.DataFrame: ...
+    def readings(
+        self, name: str, *, quantile: float | None = None, keys: Iterable[str] | None = None
+    ) -> pd.DataFrame: ...
 
 
 def validation_table(results: Results, over: str = "learning_rate") -> pd.DataFrame:
@@ -95,10 +97,9 @@ def with_runs(
 ) -> pd.DataFrame:
     """A reading of the runs `keys`, joined with columns of `runs`; empty when no run has it."""
     try:
-        frame = results.readings(name, quantile=quantile)
+        frame = results.readings(name, quantile=quantile, keys=keys)
     except SpecError:
         return pd.DataFrame(columns=["key", "value", *columns])
-    frame = frame if keys is None else frame[frame["key"].isin(list(keys))]
     return frame.assign(key=frame["key"].astype(str)).join(results.runs[list(columns)], on="key")
 
 

@@ -71,12 +71,12 @@ def backward(
 ):  # fmt: skip
     """The one state is h."""
     (h,) = kept
-    nothing_else = np.zeros(0, np.float32)
+    nothing_else = np.zeros((h.shape[1], 0), np.float32)
     back = begin_back(w_in, w_rec, bias, h)
     for t in range(inputs.shape[0] - 1, -1, -1):
+        delta = receive(back, t, added, slots, nothing_else)
         for b in range(h.shape[1]):
-            delta = receive(back, t, b, added, slots, nothing_else)
             back.exponent[b] = settle_one(back.by_h[b], back.exponent[b], squares[:, t, b], exponents[:, t, b])
-            _step_back(back.by_h[b], h[t + 1, b], activation, delta)
+            _step_back(back.by_h[b], h[t + 1, b], activation, delta[b])
         pass_back(back, t, inputs, h, grad_inputs)
     finish(back, grad_in, grad_rec, grad_bias)

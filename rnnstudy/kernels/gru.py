@@ -33,6 +33,7 @@ def _step(line, before, h):
         line[j] = sigmoid(line[j])
     for j in range(width):
         line[j] = tanh(line[j] + line[width + j] * line[3 * width + j])
+    for j in range(width):
         h[j] = line[j] + line[2 * width + j] * (before[j] - line[j])
 
 
@@ -68,12 +69,12 @@ def backward(
 ):  # fmt: skip
     """The one state is h; `activation` has no meaning here."""
     h, lines = kept
-    nothing_else = np.zeros(0, np.float32)
+    nothing_else = np.zeros((h.shape[1], 0), np.float32)
     back = begin_back(w_in, w_rec, bias, h)
     for t in range(inputs.shape[0] - 1, -1, -1):
+        delta = receive(back, t, added, slots, nothing_else)
         for b in range(h.shape[1]):
-            delta = receive(back, t, b, added, slots, nothing_else)
             back.exponent[b] = settle_one(back.by_h[b], back.exponent[b], squares[:, t, b], exponents[:, t, b])
-            _step_back(back.by_h[b], lines[t, b], h[t, b], delta)
+            _step_back(back.by_h[b], lines[t, b], h[t, b], delta[b])
         pass_back(back, t, inputs, h, grad_inputs)
     finish(back, grad_in, grad_rec, grad_bias)

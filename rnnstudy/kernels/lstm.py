@@ -107,10 +107,10 @@ def backward(
     by_c = np.zeros(h.shape[1:], np.float32)
     back = begin_back(w_in, w_rec, bias, h)
     for t in range(inputs.shape[0] - 1, -1, -1):
+        delta = receive(back, t, added, slots, by_c)
         for b in range(h.shape[1]):
-            delta = receive(back, t, b, added, slots, by_c[b])
             back.exponent[b] = _step_back(
-                back.by_h[b], by_c[b], back.exponent[b], gates[t, b], c[t, b], c[t + 1, b], delta,
+                back.by_h[b], by_c[b], back.exponent[b], gates[t, b], c[t, b], c[t + 1, b], delta[b],
                 squares[:, t, b], exponents[:, t, b],
             )  # fmt: skip
         pass_back(back, t, inputs, h, grad_inputs)

@@ -109,14 +109,17 @@ def begin_back(w_in, w_rec, bias, h):
 
 
 @njit(nogil=True)
-def receive(back, t, b, added, slots, companion):
-    """Add what the loss gives to dL/dh_t directly, in sequence b; returns its δ, to be written.
+def receive(back, t, added, slots, companion):
+    """Add what the loss gives to dL/dh_t directly; returns step t's δ (batch, blocks·padded width), to be written.
 
-    `companion` is the gradient of another state, under the same exponent.
+    `companion` (batch, padded width) is the gradient of another state, under the same exponents.
     """
+    batch = back.by_h.shape[0]
     if slots[t] >= 0:
-        back.exponent[b] = inject(back.by_h[b], back.exponent[b], added[slots[t], b], companion)
-    return back.delta[t % back.steps * back.by_h.shape[0] + b]
+        for b in range(batch):
+            back.exponent[b] = inject(back.by_h[b], back.exponent[b], added[slots[t], b], companion[b])
+    place = t % back.steps * batch
+    return back.delta[place : place + batch]
 
 
 @njit(nogil=True)

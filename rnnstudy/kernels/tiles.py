@@ -1,8 +1,9 @@
 """Matrix products of small matrices, in tiles that stay in vector registers.
 
 The libraries' products are made for large matrices: 20 x 50 times 50 x 50, the product of one time step, takes them
-about twice as long. Here a tile of up to 4 rows by 4 vectors is accumulated in registers over the whole depth.
-Plain loops compile to a load and a store for each multiplication; hence the vector code, written out for LLVM.
+about twice as long. Here a tile of 4 rows by up to 4 vectors (3 on a processor with 16 vector registers, or 8 rows by 1)
+is accumulated in registers over the whole depth. Plain loops compile to a load and a store for each multiplication;
+hence the vector code, written out for LLVM.
 """
 
 from typing import Any
@@ -16,6 +17,9 @@ from rnnstudy.kernels.compiling import kernel
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f", False) else 8
 """Numbers in a vector register. Matrices that a product runs along are padded to whole vectors."""
+
+MOST_ACROSS = 4 if LANES == 16 else 3
+"""Vectors across a tile: its sums, a row of the weights and a factor stay in the 32 or 16 vector registers."""
 
 VIEW = float32[:, :]
 """One type for all strides, so that each function is compiled once."""
@@ -92,15 +96,17 @@ _tile: Any = intrinsic(prefer_literal=True)(_add_tile)
 
 def _columns(vectors: int) -> Any:
     """Down all rows, for so many vectors across."""
+    # Fewer sums than that wait for each other.
+    many = 8 if vectors == 1 else 4
 
     @kernel(void(VIEW, VIEW, VIEW, int64))
     def down(a, w, out, column):
         rows = a.shape[0]
         row = 0
-        while row + 4 <= rows:
-            _tile(a, w, out, row, column, 4, vectors)
-            row += 4
-        if row + 2 <= rows:
+        while row + many <= rows:
+            _tile(a, w, out, row, column, many, vectors)
+            row += many
+        while row + 2 <= rows:
             _tile(a, w, out, row, column, 2, vectors)
             row += 2
         if row < rows:
@@ -109,19 +115,23 @@ def _columns(vectors: int) -> Any:
     return down
 
 
-_four_across, _two_across, _one_across = _columns(4), _columns(2), _columns(1)
+_most_across, _two_across, _one_across = _columns(MOST_ACROSS), _columns(2), _columns(1)
 
 
 @kernel(void(VIEW, VIEW, VIEW))
 def add_product(a, w, out):
     """out += a w, for a (row, depth) with any strides, and w (depth, column) and out (row, column) in whole vectors."""
-    columns = w.shape[1]
-    column = 0
-    while column + 4 * LANES <= columns:
-        _four_across(a, w, out, column)
-        column += 4 * LANES
-    if column + 2 * LANES <= columns:
-        _two_across(a, w, out, column)
-        column += 2 * LANES
-    if column < columns:
-        _one_across(a, w, out, column)
+    column, vectors = 0, w.shape[1] // LANES
+    while vectors > 0:
+        # 4 vectors by threes would leave a single one, which takes as long as two.
+        if vectors >= MOST_ACROSS and vectors != MOST_ACROSS + 1:
+            _most_across(a, w, out, column)
+            across = MOST_ACROSS
+        elif vectors >= 2:
+            _two_across(a, w, out, column)
+            across = 2
+        else:
+            _one_across(a, w, out, column)
+            across = 1
+        column += across * LANES
+        vectors -= across

@@ -60,7 +60,12 @@ def norms_of(gradient: Tensor) -> Float[Tensor, " replica"]:
 
 def global_norms(gradients: Gradients) -> Float[Tensor, " replica"]:
     """Root of the sum of squares over all parameters of each replica."""
-    return torch.stack([norms_of(gradient) for gradient in gradients.values()]).square().sum(0).sqrt()
+    return norms_of(side_by_side(gradients))
+
+
+def side_by_side(parameters: Mapping[str, Tensor]) -> Float[Tensor, "replica numbers"]:
+    """All numbers of each replica in one row, parameter after parameter."""
+    return torch.cat([values.flatten(1) for values in parameters.values()], dim=1)
 
 
 def per_replica(values: Shaped[Tensor, " replica"], like: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What a probe is: something that reads a moment of training and changes nothing."""
 
 import functools
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,11 +46,12 @@ class BackwardPass:
 
     def labelled(self) -> list[tuple[str, Float[Tensor, "time replica batch"]]]:
         """(label, log10 ‖dℓ_b/ds_t‖) for every layer and state; labels are `h`, or `h_layer2` in a deeper network."""
-        shift = torch.tensor(self.scale, dtype=torch.float64).log10()
+        # Plain numbers travel with the operation; a tensor of one would be a copy that the host waits for.
+        shift = math.log10(self.scale)
         return [
             (
                 layer_label(state, layer, len(self.trajectories)),
-                trajectory.log_norms(state) + shift.to(self.last.device),
+                trajectory.log_norms(state) + shift,
             )
             for layer, trajectory in enumerate(self.trajectories)
             for state in self.states
@@ -157,8 +159,8 @@ def batch_quantiles(
     ranked = torch.where(measured, values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf), torch.inf)
     ranked = ranked.sort(dim=-1).values
     count = measured.sum(-1, keepdim=True)
-    wanted = torch.tensor(QUANTILES, dtype=values.dtype, device=values.device)
-    place = wanted * (count - 1).clamp(min=0)
+    most = (count - 1).clamp(min=0).to(values.dtype)
+    place = torch.cat([quantile * most for quantile in QUANTILES], dim=-1)
     low = ranked.gather(-1, place.floor().long())
     high = ranked.gather(-1, place.ceil().long())
     between = low + (high - low) * (place - place.floor())

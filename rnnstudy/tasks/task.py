@@ -210,7 +210,8 @@ def any_supervised(values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time 
 
 
 def one_hot(symbols: Int[Tensor, "time *any"], size: int) -> Float[Tensor, "time *any size"]:
-    return torch.nn.functional.one_hot(symbols, size).to(torch.get_default_dtype())
+    # A table's rows: the same numbers as by torch.nn.functional.one_hot, without passing through whole numbers.
+    return torch.nn.functional.embedding(symbols, torch.eye(size))
 
 
 def uniform_whole(

@@ -9,10 +9,12 @@ import torch
 
 from rnnstudy.cells.cell import Cell
 from rnnstudy.spec import SpecError, nearest
+from rnnstudy.unroll.graph import GraphEngine
 from rnnstudy.unroll.reference import ReferenceEngine
 from rnnstudy.unroll.trajectory import Engine, Need
+from rnnstudy.unroll.triton import TritonEngine, interpreted, proven
 
-Wanted = Literal["auto", "reference", "compiled"]
+Wanted = Literal["auto", "reference", "compiled", "graph", "triton"]
 
 logger = logging.getLogger("rnnstudy")
 
@@ -23,27 +25,58 @@ def known(wanted: str) -> Wanted:
         if wanted == name:
             return name
     raise SpecError(
-        f"engine '{wanted}' is unknown{nearest(wanted, get_args(Wanted))}; it takes auto, reference, compiled"
+        f"engine '{wanted}' is unknown{nearest(wanted, get_args(Wanted))}; it takes {', '.join(get_args(Wanted))}"
     )
+
+
+def require(wanted: Wanted, device: torch.device) -> None:
+    """Raises `SpecError` when the engine cannot work on `device`, or lacks what it needs, for whatever cell."""
+    if wanted == "compiled":
+        if device.type != "cpu":
+            raise SpecError(f"the compiled engine trains on the CPU, not on {device}; use --engine auto or graph")
+        if not _installed("numba"):
+            raise SpecError("the compiled engine needs numba, which is not installed; use --engine auto or reference")
+    if wanted == "triton":
+        if device.type != "cuda" and not interpreted():
+            raise SpecError(f"the triton engine trains on CUDA, not on {device}; use --engine auto or graph")
+        if not _installed("triton"):
+            raise SpecError("the triton engine needs triton, which is not installed; use --engine auto or graph")
 
 
 def choose(cell: Cell, needs: frozenset[Need], device: torch.device, wanted: Wanted = "auto") -> Engine:
     """The engine that trains `cell` on `device` with methods that ask for `needs`.
 
-    The compiled engine on the CPU for what it serves, unless `wanted` is `reference`; otherwise the reference engine.
-    Raises `SpecError` when `compiled` is wanted and Numba is not installed; `auto` then says so once and goes on.
+    `auto` takes the compiled engine on the CPU and the graph engine on CUDA. What the wanted engine does not serve, the
+    reference engine trains; for `triton`, the graph engine where that serves. The Triton kernels are first held against
+    the reference on the device. Raises `SpecError` as `require`; without Numba `auto` says so once and goes on.
     """
-    if wanted == "reference" or device.type != "cpu":
-        return ReferenceEngine()
-    if importlib.util.find_spec("numba") is None:
-        if wanted == "compiled":
-            raise SpecError("the compiled engine needs numba, which is not installed; use --engine auto or reference")
-        _say_without_numba()
-        return ReferenceEngine()
-    from rnnstudy.unroll.compiled import CompiledEngine
+    require(wanted, device)
+    if wanted == "auto":
+        wanted = _fastest(device)
+    engines: list[Engine] = []
+    if wanted == "compiled":
+        from rnnstudy.unroll.compiled import CompiledEngine
 
-    compiled = CompiledEngine()
-    return compiled if compiled.serves(cell, needs) else ReferenceEngine()
+        engines.append(CompiledEngine())
+    if wanted == "triton" and TritonEngine().serves(cell, needs) and proven(cell, device):
+        engines.append(TritonEngine())
+    if wanted in ("graph", "triton"):
+        engines.append(GraphEngine())
+    return next((engine for engine in engines if engine.serves(cell, needs)), ReferenceEngine())
+
+
+def _fastest(device: torch.device) -> Wanted:
+    """What `auto` means. Triton's kernels are not among it as long as no measurement says that they win."""
+    if device.type == "cuda":
+        return "graph"
+    if _installed("numba"):
+        return "compiled"
+    _say_without_numba()
+    return "reference"
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 @functools.cache

@@ -1,0 +1,245 @@
+"""Whether an engine agrees with the reference engine on a device: what the tests and the GPU check both ask.
+
+`python -m benchmarks.agreement ENGINE DEVICE [--small]` prints one JSON object, name of the case to what is wrong with
+it; an empty text where nothing is. Triton's interpreter runs it on the CPU where TRITON_INTERPRET=1.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rnnstudy.cells.cell import Cell
+from rnnstudy.cells.elman import Elman
+from rnnstudy.cells.gru import GRU
+from rnnstudy.cells.initialisation import PyTorchDefault
+from rnnstudy.cells.lstm import LSTM
+from rnnstudy.kernels.triton.table import padded
+from rnnstudy.model import Model
+from rnnstudy.randomness import generator
+from rnnstudy.unroll.graph import GraphEngine
+from rnnstudy.unroll.reference import ReferenceEngine
+from rnnstudy.unroll.trajectory import Engine
+from rnnstudy.unroll.triton import GATES, TritonEngine, kernels_of, launch
+
+FEATURES, OUTPUTS = 3, 2
+VALUES = 1e-5
+"""Tolerated in outputs and gradients, beside the largest entry of each; float64 on the other side."""
+
+NORMS = 5e-5
+"""Tolerated in log10 norms, in decades."""
+
+LEAST_COMPARED = -140.0
+"""Below 10⁻¹⁴⁰ the float64 reference's own squares come near the end of its range."""
+
+GUARD = 256
+"""Numbers before and after each array that no kernel may touch."""
+
+JUDGED = ("the last step", "some steps", "every step, of all sizes", "varying lengths")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and what of its outputs is judged. `gain` scales its weights: small to vanish, large to explode."""
+
+    cell: Cell
+    judged: str
+    time: int = 12
+    batch: int = 5
+    replicas: int = 2
+    layers: int = 1
+    gain: float = 1.0
+
+    @property
+    def name(self) -> str:
+        shape = f"T={self.time} B={self.batch} K={self.replicas} layers={self.layers} gain={self.gain}"
+        return f"{self.cell!r}, {self.judged}, {shape}"
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def judgement(case: Case) -> Tensor:
+    """What the outputs (time, replica, batch, outputs) are multiplied by before they are summed."""
+    judge = noise(case.time, case.replicas, case.batch, OUTPUTS, seed=1)
+    steps = torch.arange(case.time)[:, None, None, None]
+    if case.judged == "the last step":
+        return judge * (steps == case.time - 1)
+    if case.judged == "some steps":
+        return judge * ((steps == 0) | (steps == 3) | (steps == case.time * 3 // 4))
+    if case.judged == "every step, of all sizes":
+        order = torch.randperm(case.time, generator=torch.Generator().manual_seed(3))
+        return judge * (10.0 ** torch.linspace(3, -25, case.time)[order])[:, None, None, None]
+    ends = torch.randint(3, case.time, (case.replicas, case.batch, 1), generator=torch.Generator().manual_seed(4))
+    return judge * (steps == ends)
+
+
+def passed(
+    engine: Engine, case: Case, device: torch.device, dtype: torch.dtype, spoilt: bool = False
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Outputs and every gradient, each with the replica first, and log norms, for L = Σ judge ⊙ outputs."""
+    model = Model(cell=case.cell, layers=case.layers, features=FEATURES, outputs=OUTPUTS)
+    drawn = [model.draw(PyTorchDefault(), generator(seed, "initialisation")) for seed in range(case.replicas)]
+    parameters = {
+        name: (case.gain * torch.stack([one[name] for one in drawn])).to(device, dtype).requires_grad_()
+        for name in drawn[0]
+    }
+    if spoilt:
+        with torch.no_grad():
+            next(value for name, value in parameters.items() if "W_hh" in name)[1, 0, 0] = torch.nan
+    inputs = noise(case.time, case.replicas, case.batch, FEATURES).to(device, dtype).requires_grad_()
+    judge = judgement(case)
+    steps = tuple(judge.flatten(1).any(1).nonzero().flatten().tolist())
+    outputs, trajectories = model.forward(engine, parameters, inputs, steps=steps, observed=True)
+    (outputs * judge[list(steps)].to(device, dtype)).sum().backward()
+    found = {"outputs": outputs.detach().transpose(0, 1), "inputs": _gradient(inputs).transpose(0, 1)}
+    found |= {name: _gradient(value) for name, value in parameters.items()}
+    norms = [one.log_norms(state).cpu() for one in trajectories for state in case.cell.states]
+    return {name: value.cpu() for name, value in found.items()}, norms
+
+
+def _gradient(value: Tensor) -> Tensor:
+    assert value.grad is not None
+    return value.grad
+
+
+def against_reference(engine: Engine, case: Case, device: torch.device) -> str:
+    """What differs from the reference engine in float64 on the CPU; empty when nothing does."""
+    expected, expected_norms = passed(ReferenceEngine(), case, torch.device("cpu"), torch.float64)
+    found, norms = passed(engine, case, device, torch.float32)
+    for name, value in expected.items():
+        error = ((found[name].double() - value).abs().max() / value.abs().max()).item()
+        if not error < VALUES:
+            return f"{name} differs by {error:.1e} of its largest entry"
+    for one, other in zip(norms, expected_norms, strict=True):
+        if not torch.equal(one == -torch.inf, other == -torch.inf):
+            return "other norms are exactly zero"
+        compared = other > LEAST_COMPARED
+        error = (one - other)[compared].abs().max().item() if compared.any() else math.inf
+        if not error < NORMS:
+            return f"log10 norms differ by {error:.1e}"
+    return ""
+
+
+def beyond_floats(engine: Engine, device: torch.device, time: int) -> str:
+    """W_hh = ρQ with Q orthogonal, linear: log10 ‖dL/dh_t‖ changes by log10 ρ a step, for ρ = 1/2 and 3/2."""
+    width, radii = 20, torch.tensor([0.5, 1.5])
+    orthogonal = torch.linalg.qr(noise(width, width).double()).Q.float()
+    parameters = {
+        "W_xh": torch.zeros(2, FEATURES, width),
+        "W_hh": radii[:, None, None] * orthogonal,
+        "b_h": torch.zeros(2, width),
+    }
+    own = {name: value.to(device).requires_grad_() for name, value in parameters.items()}
+    inputs = torch.zeros(time, 2, 3, FEATURES, device=device)
+    cell = Elman(width=width, activation="linear")
+    trajectory = engine.unroll(cell, own, inputs, widths={"h": width}, observed=True, steps=(time - 1,))
+    (trajectory.outputs * noise(1, 2, 3, width, seed=1).to(device)).sum().backward()
+    norms = trajectory.log_norms("h").cpu()
+    lags = torch.arange(time - 1, -1, -1, dtype=torch.float64)[:, None, None]
+    error = (norms - norms[-1] - radii.double().log10()[:, None] * lags).abs().max().item()
+    return "" if error < 2e-4 else f"log10 norms differ from their closed form by {error:.1e}"
+
+
+def stays_in_its_replica(engine: Engine, case: Case, device: torch.device) -> str:
+    """A weight that is not a number spoils its own replica and leaves the bits of the others alone."""
+    sound, spoilt = (passed(engine, case, device, torch.float32, spoilt=one)[0] for one in (False, True))
+    for name in sound:
+        others = [replica for replica in range(case.replicas) if replica != 1]
+        if not torch.equal(sound[name][others], spoilt[name][others]):
+            return f"{name} of another replica changed"
+    return "" if spoilt["outputs"][1].isnan().any() else "the spoilt replica's outputs are numbers"
+
+
+def stray_writes(cell: Cell, device: torch.device) -> str:
+    """Whether the Triton kernels of `cell` fill their arrays whole and write nowhere else: guards stand around each."""
+    kernels, how, time, replicas, batch, steps = kernels_of(cell), launch(cell), 5, 2, 32, 2
+    wide, gates = padded(type(cell).__name__, cell.width) or 0, GATES[type(cell)]
+    around: list[Tensor] = []
+
+    def guarded(*shape: int, whole: bool = False) -> Tensor:
+        guard, dtype = (-7, torch.int32) if whole else (math.nan, torch.float32)
+        around.append(torch.full((math.prod(shape) + 2 * GUARD,), guard, dtype=dtype, device=device))
+        return around[-1][GUARD:-GUARD].view(shape)
+
+    def given(*shape: int) -> Tensor:
+        return guarded(*shape).copy_(noise(*shape))
+
+    options = {"BATCH": batch, "WIDTH": wide, "ROWS": how.rows, "PRECISION": how.precision, "num_warps": how.warps}
+    grid, recurrent = (replicas, batch // how.rows), given(replicas, wide, gates * wide).mul_(wide**-0.5)
+    projected = given(replicas, time, batch, gates * wide)
+    if isinstance(cell, Elman):
+        kept, options = (projected,), options | {"ACTIVATION": cell.activation}
+        kernels.forward[grid](projected, recurrent, time, **options)
+    else:
+        c, h = guarded(replicas, time + 1, batch, wide), guarded(replicas, time, batch, wide)
+        c[:, 0] = 0
+        kept = (projected, c)
+        kernels.forward[grid](projected, c, h, recurrent, time, **options)
+    own, slots = guarded(replicas, steps, batch, whole=True), guarded(time, whole=True)
+    own.zero_()
+    slots.copy_(torch.tensor([-1, 0, -1, -1, 1]))
+    found = [guarded(*projected.shape), *(guarded(replicas, time, batch) for _ in cell.states)]
+    exponents = guarded(replicas, time, batch, whole=True)
+    kernels.backward[grid](
+        *kept, recurrent, given(replicas, steps, batch, wide), own, slots, *found, exponents, time, steps, **options
+    )
+    for array in around:
+        inside, guards = array[GUARD:-GUARD], torch.cat([array[:GUARD], array[-GUARD:]])
+        if array.is_floating_point() and not (inside.isfinite().all() and guards.isnan().all()):
+            return f"an array of {inside.numel()} numbers is not filled, or not it alone"
+        if not array.is_floating_point() and not (guards == -7).all():
+            return f"something was written beside {inside.numel()} whole numbers"
+    return "" if (exponents != -7).any() else "no exponents were written"
+
+
+def cells_of(engine: Engine, widths: tuple[int, ...]) -> list[Cell]:
+    """The cells that an engine serves, of these widths."""
+    kinds: list[Cell] = [Elman(), *(Elman(activation=one) for one in ("relu", "sigmoid", "linear")), LSTM(), GRU()]
+    found = [kind.replace(width=width) for width in widths for kind in kinds]
+    return [cell for cell in found if engine.serves(cell, frozenset())]
+
+
+def cases(engine: Engine, device: torch.device, small: bool) -> dict[str, Callable[[], str]]:
+    """Every case by name; each says what is wrong, or nothing. `small` suits an interpreter."""
+    found: dict[str, Callable[[], str]] = {}
+    chosen: list[Case] = []
+    for cell in cells_of(engine, (17,) if small else (17, 50, 100)):
+        plain = isinstance(cell, Elman) and cell.activation != "tanh"
+        for judged in JUDGED[2:3] if plain and small else JUDGED:
+            chosen.append(Case(cell, judged, *(() if small else (60, 20, 3))))
+    for kind in (Elman(width=13), LSTM(width=13)):
+        # In 60 steps a gradient falls by tens of decades with a gain of 0.1.
+        time = 12 if small else 60
+        chosen += [Case(kind, JUDGED[1], time, layers=2), Case(kind, JUDGED[0], time, gain=0.1)]
+        own = Case(kind, JUDGED[1], 6, replicas=3)
+        found[f"a replica on its own, {kind!r}"] = partial(stays_in_its_replica, engine, own, device)
+        if isinstance(engine, TritonEngine):
+            found[f"stray writes, {kind!r}"] = partial(stray_writes, kind, device)
+    found |= {case.name: partial(against_reference, engine, case, device) for case in chosen}
+    found["beyond the range of floats"] = partial(beyond_floats, engine, device, 240 if small else 2000)
+    return found
+
+
+def agreement(engine: Engine, device: torch.device, small: bool) -> dict[str, str]:
+    """Every case by name, with what is wrong with it."""
+    return {name: case() for name, case in cases(engine, device, small).items()}
+
+
+ENGINES: dict[str, type[Engine]] = {"graph": GraphEngine, "triton": TritonEngine}
+
+
+def main() -> None:
+    name, device = sys.argv[1:3]
+    torch.set_num_threads(1)
+    print(json.dumps(agreement(ENGINES[name](), torch.device(device), "--small" in sys.argv), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What tracking costs: of the wall time of a run that trains for a minute, of the writer for a short one, of a restart.
+
+`python -m benchmarks.tracking` writes benchmarks/results/tracking.json. Sweeps run as users start them, one worker, in a
+project of their own; the writer's seconds are those its thread spends in the tracker, beside the training.
+"""
+
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import torch
+
+from rnnstudy.cells.lstm import LSTM
+from rnnstudy.claims import Claims
+from rnnstudy.home import Home
+from rnnstudy.launch import Launcher, Summary, plan
+from rnnstudy.learner import Progress
+from rnnstudy.loop import train
+from rnnstudy.population import Population
+from rnnstudy.run import Run, Training
+from rnnstudy.stored import SweepInfo
+from rnnstudy.sweep import grid
+from rnnstudy.tasks.temporal_order import TemporalOrder
+from rnnstudy.tracking import Store, open_store
+from rnnstudy.worker import Task
+
+RESULTS = Path(__file__).parent / "results" / "tracking.json"
+
+LIMITS = {"share_of_wall_time": 0.03, "writer_seconds_per_run": 0.5, "restart_seconds": 5.0}
+
+
+class Silent:
+    """A watcher that draws nothing."""
+
+    def started(self, task: Task) -> None: ...
+
+    def progressed(self, task: Task, progress: Progress) -> None: ...
+
+    def ended(self, task: Task, message: str) -> None: ...
+
+    def said(self, line: str) -> None:
+        print(line)
+
+
+def short_runs(count: int) -> list[Run]:
+    training = Training(steps=200, stop_when_solved=False, validation_sequences=100, test_sequences=100)
+    return grid(Run(task=TemporalOrder(length=20), cell=LSTM(width=10), training=training), {}, seeds=range(count))
+
+
+def minute_run(steps: int) -> Run:
+    training = Training(steps=steps, stop_when_solved=False)
+    return Run(task=TemporalOrder(length=100), cell=LSTM(width=50), training=training)
+
+
+def sweep(runs: Sequence[Run], home: Home) -> tuple[Summary, float]:
+    """Train what the store does not hold; gives the summary and the seconds from looking at the store to the end."""
+    began = time.perf_counter()
+    tracker = open_store(home, SweepInfo("benchmark"))
+    claims = Claims(home.claims)
+    planned = plan(runs, tracker, home.checkpoints, workers=1)
+    launcher = Launcher(
+        planned.supply(), tracker, home, experiment=None, device="cpu", workers=1, watcher=Silent(),
+        claims=claims, replan=lambda free: plan(free, tracker, home.checkpoints, workers=1),
+    )  # fmt: skip
+    return launcher.run(), time.perf_counter() - began
+
+
+def measure(short: int = 200, seconds: float = 60.0) -> dict[str, Any]:
+    """The three costs, each beside its limit."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="rnnstudy-") as folder:
+        home = Home(Path(folder))
+        assert Store(home).client is not None
+        many, _ = sweep(short_runs(short), home)
+        assert len(many.ended) == short
+        _, restart = sweep(short_runs(short), home)
+        sample = minute_run(200)
+        list(train(Population((sample,)), device="cpu"))
+        began = time.perf_counter()
+        list(train(Population((sample,)), device="cpu"))
+        steps = round(200 * seconds / (time.perf_counter() - began))
+        long, _ = sweep([minute_run(steps)], home)
+    (outcome,) = long.ended.values()
+    costs = {
+        "share_of_wall_time": long.writing_seconds / outcome.seconds,
+        "writer_seconds_per_run": many.writing_seconds / short,
+        "restart_seconds": restart,
+    }
+    machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
+    machine |= {"torch": torch.__version__, "mlflow": mlflow.__version__}
+    return {
+        "machine": machine,
+        "runs": {"short": short, "seconds_of_the_long_one": outcome.seconds, "its_steps": steps},
+        "results": {name: {"measured": cost, "limit": LIMITS[name]} for name, cost in costs.items()},
+    }
+
+
+def main() -> None:
+    found = measure()
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    for name, cost in found["results"].items():
+        print(f"{name.replace('_', ' ')}: {cost['measured']:.3g} (limit {cost['limit']:g})")
+
+
+if __name__ == "__main__":
+    main()

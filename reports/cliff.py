@@ -1,0 +1,118 @@
+# ---
+# jupyter:
+#   rnnstudy:
+#     order: 60
+#     experiments: []
+# ---
+
+# %% [markdown]
+# # The cliff: why gradients explode, in one unit
+#
+# A vanishing gradient hides the past; an exploding one destroys what was learned. Both come from the same product of
+# Jacobians. The smallest network that shows it has one unit and no input,
+#
+# h_t = σ(w h_{t−1} + b),  started at h₀ and judged after T steps by the loss (h_T − 0.7)².
+#
+# It has two parameters, so that its whole loss can be drawn (Pascanu, Mikolov & Bengio 2013, section 2.3 and Figure 6;
+# they write x_t = w σ(x_{t−1}) + b, which is the same unit seen before the squashing). Nothing on this page is trained
+# in the store: everything is computed here.
+
+# %%
+import numpy as np
+
+from rnnstudy import cliff, figures
+from rnnstudy.notebook import Notebook
+
+here = Notebook("cliff")
+unit = cliff.Unit()
+start, learning_rate, threshold, updates = (6.0, -2.8), 0.3, 1.0, 300
+limits = {"not clipped": None, "clipped": threshold}
+grid_w, grid_b = np.meshgrid(np.linspace(4.5, 7.0, 26), np.linspace(-3.6, -1.6, 21))
+paths, many = (
+    {
+        name: cliff.descend(unit, w, b, learning_rate=learning_rate, updates=updates, threshold=limit)
+        for name, limit in limits.items()
+    }
+    for w, b in (start, (grid_w, grid_b))
+)
+
+# %% [markdown]
+# ## 1. The wall, and who gets past it
+
+# %%
+free, clipped = paths["not clipped"], paths["clipped"]
+crossing = int(np.argmax(free.loss > 2 * free.loss[0]))
+hit = int(np.argmax(free.gradient_norm > 10))
+low = {name: 100 * float(np.mean(path.loss[-1] < 0.01)) for name, path in many.items()}
+here.show(
+    figures.loss_surface(
+        unit,
+        paths,
+        many,
+        w=np.linspace(3.8, 7.0, 129),
+        b=np.linspace(-3.6, -1.6, 121),
+        learning_rate=learning_rate,
+        threshold=threshold,
+    ),
+    "loss_surface",
+    title="The cliff",
+    see=f"""
+    Two gentle slopes meet in a wall along the dashed straight line: the state has gone to its low value on one side
+    and to its high value on the other, and the wanted value, 0.7, is passed within the wall. Descent reaches the
+    line after {crossing} updates and then jumps to and fro across it, downhill on both sides, as if the wall were
+    not there: its steps are longer than the wall is thick. At update {hit} it happens to stand on the wall, where
+    the gradient is {free.gradient_norm[hit]:.0f} instead of about {np.median(free.gradient_norm[:hit]):.1g}. Up to
+    there both paths are one. Without clipping that single step throws the weights out of the picture, to w =
+    {free.w[-1]:.0f} and b = {free.b[-1]:.0f}, where the unit is saturated, the gradient is zero and nothing calls
+    it back. With clipping it is a step like the others, and the path goes on along the wall to a loss of
+    {clipped.loss[-1]:.1g}. The start was not picked to make the point: of {grid_w.size} starting points over the
+    picture, {low["not clipped"]:.0f} % are at a loss below 0.01 after {updates} updates without clipping, and
+    {low["clipped"]:.0f} % with it.
+    """,
+)
+
+# %% [markdown]
+# ## 2. The wall grows with the length of the sequence
+
+# %%
+weight, lengths = 6.0, (5, 10, 25, 50)
+edge = float(unit.cliff(weight))
+aside = np.geomspace(1e-9, 0.6, 300)
+distances = np.concatenate([-aside[::-1], [0.0], aside])
+steepest = {
+    length: np.log10(np.hypot(*cliff.Unit(steps=length).gradient(weight, edge + distances)).max()) for length in lengths
+}
+slope = weight * unit.start * (1 - unit.start)
+here.show(
+    figures.wall_by_length(unit, w=weight, distances=distances, lengths=lengths),
+    "wall_by_length",
+    title="The wall gets steeper with every step",
+    see=f"""
+    Mind the horizontal scale: it is logarithmic to both sides of the cliff. A tenth away from it the loss is the
+    same for all but the shortest sequence; what T changes is how sharply one side turns into the other. From T =
+    {lengths[0]} to T = {lengths[-1]} the steepest gradient grows from 10^{steepest[lengths[0]]:.1f} to
+    10^{steepest[lengths[-1]]:.1f}, and the strip in which it is large shrinks in the same proportion. On the cliff
+    the state stays at h₀, where each step multiplies a small disturbance by w σ′(h₀) = {slope:.2f}, and
+    {lengths[-1]} steps by {slope ** lengths[-1]:.1g}: the exploding gradient, in closed form. (The narrow dip
+    beside the cliff is the bottom of the valley, where h_T is 0.7.)
+    """,
+)
+
+# %% [markdown]
+# ## 3. What lies behind it: two memories, and the border between them
+
+# %%
+(upper_end, _), (lower_end, _) = sorted(cliff.saddle_nodes(weight), reverse=True)
+here.show(
+    figures.bifurcation(unit, w=weight, b=np.linspace(-4.0, -2.0, 81), weights=np.linspace(3.0, 7.0, 801)),
+    "bifurcation",
+    title="The bifurcation behind the cliff",
+    see=f"""
+    At w = {weight:g} the unit can rest in a low or in a high state while b lies between {lower_end:.2f} and
+    {upper_end:.2f}: one bit of memory. The dashed middle branch, which repels, parts the starting values that fall from
+    those that rise. Where it crosses h₀, at b = {edge:.2f}, the dots jump from the lower branch to the upper one: that
+    is the cliff, and it lies inside the range, not at the saddle-nodes where a branch appears or ends. Right: below
+    w = 4 there is no such range: no bit is kept for ever, and there is no cliff. What lets a unit latch a bit is what
+    makes its gradient explode on the border between its two memories and vanish inside each of them.
+    """,
+)

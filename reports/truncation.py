@@ -1,0 +1,97 @@
+# ---
+# jupyter:
+#   rnnstudy:
+#     order: 80
+#     experiments: [truncation]
+# ---
+
+# %% [markdown]
+# # Truncation: what a short window cannot see
+#
+# Truncated backpropagation cuts the gradient every k steps: states go on, gradients do not. It is cheap, and it is what
+# most recurrent networks are trained with. The task is temporal order: two marks, each A or B, one in the second tenth
+# of the sequence and one just after its middle, to be named in order at the last step. Windows are counted back from
+# that step, so that a window either reaches a mark or does not.
+
+# %%
+from rnnstudy import figures
+from rnnstudy.notebook import Notebook
+from rnnstudy.tasks.temporal_order import TemporalOrder
+
+here = Notebook("truncation")
+study = here.study()
+results = study.results
+runs = results.runs
+task = TemporalOrder(length=int(runs["length"].max()))
+lags = [(task.length - high, task.length - 1 - low) for low, high in task.windows]
+window = "training.truncation.window"
+here.say(study.words)
+here.say(
+    f"T = {task.length}: the later mark stands {lags[1][0]} to {lags[1][1]} steps before the answer, the earlier one "
+    f"{lags[0][0]} to {lags[0][1]}."
+)
+
+# %% [markdown]
+# ## 1. What the window keeps of the gradient
+
+# %%
+whole = runs.index[runs[window] == runs[window].max()]
+picture = figures.cosine_by_window(results, informative=lags, keys=whole)
+
+
+def cosine(stage: str, cell: str, at: int) -> float:
+    """The median cosine drawn."""
+    data = picture.data
+    return float(data[(data["stage"] == stage) & (data["cell"] == cell) & (data["window"] == at)]["median"].iloc[0])
+
+
+between = (lags[0][0] + lags[1][1]) // 2
+here.show(
+    picture,
+    "cosine_by_window",
+    title="A window that gives nearly the whole gradient, and nearly none of what is to be learned",
+    see=f"""
+    Networks trained with the whole gradient. Before training, the last {between} steps, too few to reach the earlier
+    mark, already give a gradient whose cosine with the full one is {cosine("initial", "Elman", between):.2f} (RNN) and
+    {cosine("initial", "LSTM", between):.2f} (LSTM): by this measure the window loses next to nothing, and yet it holds
+    nothing about that mark. After training the cosines are {cosine("final", "Elman", between):.2f} and
+    {cosine("final", "LSTM", between):.2f}: the steps around the marks (shaded) now carry the gradient, and a window
+    that stops short of them points elsewhere. A cosine close to 1 says that a window keeps the direction of the
+    gradient, not that it keeps what the task needs.
+    """,
+)
+
+# %% [markdown]
+# ## 2. What truncated training learns
+
+# %%
+short = sorted(runs[window].unique())
+solved = runs.assign(solved=runs["solved"].eq(True).fillna(False).astype(bool)).groupby(["cell", window])["solved"]
+share, count = solved.sum(), solved.size()
+
+
+def fewest(cell: str) -> str:
+    """The shortest window with which at least half of the runs solved the task."""
+    enough = [k for k in short if share.get((cell, k), 0) * 2 >= count.get((cell, k), 1)]
+    return f"k = {enough[0]}" if enough else "none of these windows"
+
+
+picture = figures.success_by_setting(
+    results,
+    window,
+    label="window k (steps)",
+    chance=task.chance.error,
+    error="test error",
+)
+here.show(
+    picture,
+    "success_by_window",
+    title="What truncated training learns",
+    see=f"""
+    The error falls in steps, from chance (3/4) to one half, where one mark is known, to zero. The shortest window with
+    which at least half of the runs solve the task is {fewest("Elman")} for the RNN and {fewest("LSTM")} for the LSTM;
+    the earlier mark comes within reach at k = {lags[0][0] + 1} and is always inside from k = {lags[0][1] + 1}. A window
+    can be shorter than the lag and still do, because what enters it is a state, and states go on where gradients are
+    cut: a network that happens to hold the mark when the window begins can learn to read it out.
+    """,
+)

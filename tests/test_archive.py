@@ -1,0 +1,89 @@
+"""What is exported comes back value for value, and nothing else is kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rnnstudy.archive import Archive, Asked, Kept, write
+from rnnstudy.cells import LSTM, Elman
+from rnnstudy.loop import train
+from rnnstudy.probes import GradientThroughTime
+from rnnstudy.results import Results, from_records, load
+from rnnstudy.run import Run, Training
+from rnnstudy.spec import SpecError
+from rnnstudy.tasks import TemporalOrder
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    training = Training(steps=4, batch=2, check_every=2, validation_sequences=4, test_sequences=4)
+    probes = (GradientThroughTime(every=2, sequences=3),)
+    cells = (Elman(width=3), LSTM(width=3))
+    runs = [Run(task=TemporalOrder(length=10), cell=cell, training=training, probes=probes) for cell in cells]
+    return from_records(train(runs, device="cpu", engine="reference"), runs)
+
+
+@pytest.fixture
+def folder(results: Results, tmp_path: Path) -> Path:
+    keys = tuple(results.runs.index)
+    asked = [
+        Asked("toy", "profile/h_initial", 0.5, keys),
+        Asked("toy", "through_time/h", None, keys[:1]),
+        Asked("toy", "learning/loss", None, keys),
+        Asked("toy", "profile/c_initial", 0.1, keys),
+    ]
+    write(tmp_path, {"toy": Kept("rnnstudy sweep experiments/toy.py", results)}, asked)
+    return tmp_path
+
+
+def test_what_was_asked_for_comes_back_value_for_value(results: Results, folder: Path) -> None:
+    back = load(experiment="toy", archive=folder)
+    assert back.names == ["learning/loss", "profile/c_initial", "profile/h_initial", "through_time/h"]
+    for name, quantile in (("profile/h_initial", 0.5), ("profile/c_initial", 0.1), ("learning/loss", None)):
+        then, now = results.readings(name, quantile=quantile), back.readings(name, quantile=quantile)
+        assert sorted(map(tuple, then.astype({"key": str}).to_numpy())) == sorted(
+            map(tuple, now.astype({"key": str}).to_numpy())
+        )
+    one = results.runs.index[0]
+    kept = back.readings("through_time/h")
+    assert set(kept["key"]) == {one}
+    np.testing.assert_array_equal(kept["value"], results.readings("through_time/h", keys=[one])["value"])
+
+
+def test_the_table_of_runs_comes_back(results: Results, folder: Path) -> None:
+    back = load(list(results.runs.index), archive=folder)
+    assert back.runs.drop(columns="seconds").equals(results.runs.drop(columns="seconds"))
+
+
+def test_quantiles_and_runs_that_were_not_asked_for_are_not_there(folder: Path) -> None:
+    back = load(experiment="toy", archive=folder)
+    with pytest.raises(SpecError, match=r"quantile 0.9 was not kept; there are 0.5"):
+        back.readings("profile/h_initial", quantile=0.9)
+    with pytest.raises(SpecError, match="no reading is called 'profile/h_final'"):
+        back.readings("profile/h_final")
+
+
+def test_the_same_runs_give_the_same_bytes(results: Results, folder: Path, tmp_path: Path) -> None:
+    asked = [Asked("toy", "learning/loss", None, tuple(results.runs.index))]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, {"toy": Kept("", results)}, asked)
+    for path in (tmp_path / "one").iterdir():
+        if path.name != "manifest.json":
+            assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_a_folder_that_is_no_archive_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"holds no results of a study \(manifest.json is not there\)"):
+        Archive.open(tmp_path / "nowhere")
+    with pytest.raises(
+        SpecError, match=r"holds no run of other \(it holds: toy\); run `rnnstudy sweep experiments/other"
+    ):
+        load(experiment="other", archive=folder)
+    (folder / "runs.parquet").write_bytes(b"not a table")
+    with pytest.raises(SpecError, match="cannot be read"):
+        Archive.open(folder)
+    (folder / "manifest.json").write_text('{"format": 99}')
+    with pytest.raises(SpecError, match="has format 99; this version reads format 1"):
+        Archive.open(folder)

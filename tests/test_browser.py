@@ -1,0 +1,171 @@
+"""What a person sees: MLflow's pages in a browser, on a store with trained runs of an RNN and an LSTM.
+
+Needs the extra `browser` and a Chromium, which is not Playwright's own: Debian's package `chromium`, for example.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rnnstudy.home import Home
+from rnnstudy.tracking import Store
+from rnnstudy.ui import free_port
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+EXPERIMENT = '''
+"""A small sweep."""
+from rnnstudy.cells import LSTM, Elman
+from rnnstudy.run import Run, Training
+from rnnstudy.sweep import grid
+from rnnstudy.tasks import TemporalOrder
+
+
+def runs(scale):
+    training = Training(steps=40, batch=4, check_every=10, validation_sequences=20, test_sequences=40)
+    base = Run(task=TemporalOrder(length=10), cell=Elman(width=4), training=training)
+    return grid(base, {"cell": [Elman(width=4), LSTM(width=4)]}, seeds=range(2))
+'''
+
+COMMAND = [sys.executable, "-c", "from rnnstudy.cli import main; main()"]
+
+PATIENCE = 120_000
+"""Milliseconds that a page may take on a busy machine."""
+
+# How the page marks that its assistant has been shown once: it then stays closed.
+NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[str, Path]]":
+    """What `rnnstudy ui` prints, up to its last picture, over a small sweep; the server runs as long as the tests."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "mlruns").mkdir()
+    (root / "experiments").mkdir()
+    (root / "experiments" / "small.py").write_text(EXPERIMENT)
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    environment["RNNSTUDY_HOME"] = str(root)
+    swept = [*COMMAND, "sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1", "--engine", "reference"]
+    subprocess.run(swept, cwd=root, env=environment, check=True, capture_output=True, timeout=300)
+    command = [*COMMAND, "ui", "--no-browser", "--port", str(free_port(5300))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if "have their pictures now" in line:
+                    break
+            yield "".join(lines), root
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[[str], Any]]:
+    """Opens an address in a window of its own; at the end the page must not have failed."""
+    context = browser.new_context(viewport={"width": 1600, "height": 1400})
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script(NO_ASSISTANT)
+
+    def opened(address: str) -> Any:
+        page = context.new_page()
+        page.goto(address)
+        return page
+
+    yield opened
+    context.close()
+
+
+def landing(printed: str) -> str:
+    [link] = re.findall(r"^  small  (\S+)$", printed, re.MULTILINE)
+    return link
+
+
+def test_the_link_lands_on_grouped_charts_with_data_in_them(
+    printed: tuple[str, Path], open_page: Callable[[str], Any]
+) -> None:
+    page = open_page(landing(printed[0]))
+    # A drawn line has points; an empty chart has a frame and no line.
+    page.wait_for_selector(".js-plotly-plot .scatterlayer .trace path.js-line", state="attached")
+    for section in ("Profile (step = lag)", "Gradient through time", "Gradient during training", "Learning"):
+        page.get_by_text(section, exact=True).first.wait_for()
+    for chart in ("profile/h_initial", "profile/h_final_normalised"):
+        page.get_by_text(chart, exact=True).first.wait_for()
+    first = page.locator(".js-plotly-plot").first
+    lines = first.locator(".scatterlayer .trace path.js-line")
+    drawn = [lines.nth(number).get_attribute("d") for number in range(lines.count())]
+    assert sum(len(path) > 100 for path in drawn) >= 2, "two groups, two lines with points"
+    text = page.inner_text("body")
+    assert "cell: Elman, length: 10" in text
+    assert "cell: LSTM, length: 10" in text
+    assert "Group by: cell" in text
+    assert "4 matching runs" in text
+    assert "A small sweep." in text, "the experiment's hypothesis"
+    assert "No chart data available" not in text
+    assert "Model training" in text
+
+
+def test_the_table_has_the_columns_of_the_view(printed: tuple[str, Path], open_page: Callable[[str], Any]) -> None:
+    page = open_page(landing(printed[0]).replace("compareRunsMode=CHART", "compareRunsMode=TABLE"))
+    page.wait_for_selector("[col-id='params.`cell`']", state="attached")
+    shown = page.evaluate("[...document.querySelectorAll('[col-id]')].map(cell => cell.getAttribute('col-id'))")
+    for column in ("cell", "length", "seed"):
+        assert f"params.`{column}`" in shown
+    for column in ("solved", "half_life_initial", "log10_ratio_initial"):
+        assert f"metrics.`summary/{column}`" in shown
+
+
+def test_a_run_page_shows_its_description_and_its_pictures(
+    printed: tuple[str, Path], open_page: Callable[[str], Any]
+) -> None:
+    text, root = printed
+    run = next(run for run in Store(Home(root)).runs() if run.name.startswith("lstm"))
+    server = landing(text).partition("/#/")[0]
+    page = open_page(f"{server}/#/experiments/1/runs/{run.identity}?workflowType=machine_learning")
+    page.get_by_text("Show more").first.click()
+    described = page.inner_text("body")
+    assert "One layer of LSTM (width 4), initialised by PyTorch" in described
+    assert "edcAdedefcAfcdeecfde -> class 0" in described
+    assert f"rnnstudy sweep experiments/small.py --scale smoke --only {run.key} --rerun" in described
+    assert "temporal-order-T0010" in described, "its data set"
+    pictures = page.locator("img[src*='get-artifact']")
+    pictures.first.wait_for()
+    page.wait_for_function(
+        "[...document.querySelectorAll('img[src*=get-artifact]')].every(one => one.naturalWidth > 300)"
+    )
+    assert pictures.count() == 3
+
+
+def test_an_rnn_can_be_compared_with_an_lstm(printed: tuple[str, Path], open_page: Callable[[str], Any]) -> None:
+    text, root = printed
+    runs = {run.name.split("-")[0]: run.identity for run in Store(Home(root)).runs()}
+    both = f'["{runs["elman"]}","{runs["lstm"]}"]'
+    server = landing(text).partition("/#/")[0]
+    page = open_page(f'{server}/#/compare-runs?runs={both}&experiments=["1"]&workflowType=machine_learning')
+    page.get_by_text("Comparing 2 Runs from 1 Experiment").first.wait_for()
+    compared = page.inner_text("body")
+    assert "elman-T0010" in compared
+    assert "lstm-T0010" in compared
+    page.wait_for_selector(".js-plotly-plot", state="attached")

@@ -1,0 +1,112 @@
+"""A run told to people, in words that follow its specification; the same whether a store could be reached or not."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from rnnstudy import descriptions
+from rnnstudy.cells import LSTM, Chrono, Elman, Orthogonal
+from rnnstudy.descriptions import NOTE, data_set, note, paragraph
+from rnnstudy.home import Home
+from rnnstudy.offline import OfflineTracker, sync
+from rnnstudy.optimisers import SGD
+from rnnstudy.records import Outcome, Record
+from rnnstudy.run import Run, Training
+from rnnstudy.stored import SweepInfo
+from rnnstudy.tasks import Adding, TemporalOrder
+from rnnstudy.tracking import Store, open_store
+
+RUN = Run(
+    task=TemporalOrder(length=50),
+    cell=LSTM(width=7),
+    initialisation=Orthogonal(gate_bias=Chrono(longest=50)),
+    training=Training(steps=30, batch=4, learning_rate=0.01, optimiser=SGD(), clip=None),
+    seed=3,
+)
+
+
+def test_the_paragraph_says_what_the_specification_says() -> None:
+    words = paragraph(RUN)
+    for part in (
+        "One layer of LSTM (width 7)",
+        "Orthogonal (gate bias Chrono (longest 50))",
+        "learns temporal order at T = 50.",
+        "at most 30 updates of 4 sequences by SGD at learning rate 0.01 (Constant), gradient not clipped.",
+        RUN.task.criterion.words,
+        "0.75",
+        "Seed 3.",
+    ):
+        assert part in words
+    assert "\n" not in words
+    other = paragraph(
+        RUN.replace(layers=2, cell=Elman(width=9), initialisation=Orthogonal(), data_seed=8, training=Training())
+    )
+    assert "2 layers of Elman (width 9)" in other
+    assert "clipped (clip norm (threshold 1))" in other
+    assert "Seed 3, sequences of seed 8." in other
+
+
+def test_the_note_holds_the_drawing_and_the_command() -> None:
+    text = note(RUN, "rnnstudy sweep x.py --only abc")
+    assert "```\nedcAdedefcAfcdeecfde -> class 0\n   ^      ^\n" in text
+    assert "To repeat it: `rnnstudy sweep x.py --only abc`" in text
+    assert "To repeat it" not in note(RUN)
+
+
+def test_a_task_without_a_docstring_is_described_too() -> None:
+    class Bare(TemporalOrder):
+        pass
+
+    run = RUN.replace(task=Bare(length=50))
+    assert "learns Bare at T = 50." in note(run)
+    assert descriptions.papers(run)["task.txt"].startswith("Bare (length 50)")
+
+
+def test_equal_sequences_have_equal_digests() -> None:
+    base = data_set(RUN)
+    assert base["name"] == "temporal-order-T0050"
+    assert data_set(RUN.replace(cell=Elman(), initialisation=Orthogonal()))["digest"] == base["digest"]
+    assert data_set(RUN.replace(seed=5, data_seed=3))["digest"] == base["digest"]
+    assert data_set(RUN.replace(seed=5))["digest"] != base["digest"]
+    assert data_set(RUN.replace(task=Adding(length=50)))["digest"] != base["digest"]
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_run_carries_its_papers_whichever_way_it_came(project_with_store: Path, offline: bool) -> None:
+    home = Home(project_with_store)
+    info = SweepInfo("small", "experiments/small.py", "rnnstudy sweep experiments/small.py", hypothesis="Why?\n\nSo.")
+    tracker = OfflineTracker(home.root / "aside", info) if offline else open_store(home, info)
+    tracker.begin(RUN, RUN.name)
+    tracker.write(Record(RUN.key, 30, time.time(), {}, Outcome("finished", 30, solved=False), {}))
+    tracker.close()
+    if offline:
+        sync([home.root / "aside"], home)
+    store = Store(home)
+    [stored] = store.runs()
+    assert stored.tags[NOTE] == note(RUN, f"rnnstudy sweep experiments/small.py --only {RUN.key} --rerun")
+    assert json.loads(store.artifact(stored, "spec.json").read_text())["key"] == RUN.key
+    assert json.loads(store.artifact(stored, "environment.json").read_text())["packages"]["torch"]
+    assert "edcAdedefcAfcdeecfde -> class 0" in store.artifact(stored, "task.txt").read_text()
+    [given] = store.client.get_run(stored.identity).inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("temporal-order-T0050", data_set(RUN)["digest"])
+    assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
+    experiment = store.client.get_experiment_by_name("small")
+    assert experiment is not None
+    assert experiment.tags[NOTE] == "Why?\n\nSo."
+
+
+def test_a_description_that_someone_changed_stays_when_the_run_goes_on(project_with_store: Path) -> None:
+    home, info = Home(project_with_store), SweepInfo("small")
+    tracker = open_store(home, info)
+    tracker.begin(RUN, RUN.name)
+    tracker.interrupt(RUN.key)
+    store = Store(home)
+    [stored] = store.runs()
+    store.client.set_tag(stored.identity, NOTE, "mine")
+    tracker.begin(RUN, RUN.name)
+    tracker.interrupt(RUN.key)
+    [stored] = store.runs()
+    assert stored.tags[NOTE] == "mine"
+    assert len(store.client.get_run(stored.identity).inputs.dataset_inputs) == 1

@@ -1,0 +1,168 @@
+"""Spectra, truncation, half-life, settings and prediction: figures hold the planted numbers, and say what is missing."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rnnstudy import cliff, figures
+from rnnstudy.spec import SpecError
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A table of runs, and readings (key, median value by place)."""
+
+    runs: pd.DataFrame
+    frames: dict[str, pd.DataFrame]
+
+    def readings(self, name: str, *, quantile: float | None = None) -> pd.DataFrame:
+        if name not in self.frames:
+            raise SpecError(f"no reading is called '{name}'")
+        return self.frames[name]
+
+
+SEEDS = 10
+
+
+def planted() -> Planted:
+    """Ten runs of each cell; singular value number i falls by (0.1 + 0.01 i) decades a step, in an LSTM by a tenth."""
+    runs, frames = [], {}
+    rng = np.random.default_rng(0)
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for cell in ("LSTM", "Elman"):
+        for seed in range(SEEDS):
+            key = f"{cell}-{seed}"
+            runs.append({
+                "key": key, "task": "TemporalOrder", "cell": cell, "length": 20, "learning_rate": 0.001, "seed": seed,
+                "status": "finished", "solved": cell == "LSTM" or seed < 5, "error": 0.0 if cell == "LSTM" else 0.5,
+                "steps_to_solve": 100.0 + seed if cell == "LSTM" or seed < 5 else np.nan,
+                "log10_ratio_initial": -float(seed) if cell == "Elman" else rng.normal(), "layers": 1,
+                "bias": np.nan if seed >= 8 else float(seed // 4), "half_life_initial_c": 2.0 + seed,
+                "half_life_initial": 1.0, "half_life_final_c": np.nan if seed == 0 else 4.0, "half_life_final": 3.0,
+            })  # fmt: skip
+            for stage in ("initial", "final"):
+                for path, size in (("h", 5),) if cell == "Elman" else (("h", 5), ("c", 5), ("joint", 10)):
+                    lags, index = np.meshgrid([1, 2, 4, 8, 16, 19], np.arange(size), indexing="ij")
+                    rate = (0.1 + 0.01 * index) * (0.1 if path in ("c", "joint") else 1.0)
+                    frame = pd.DataFrame({"key": key, "step": 0, "lag": lags.ravel(), "index": index.ravel()})
+                    parts.setdefault(f"singular_values/{path}_{stage}", []).append(
+                        frame.assign(value=(-rate * lags).ravel() + 0.001 * seed)
+                    )
+                size = 5 if cell == "Elman" else 10
+                frame = pd.DataFrame({"key": key, "step": 0, "index": np.arange(size)})
+                parts.setdefault(f"lyapunov/exponents_{stage}", []).append(
+                    frame.assign(value=-0.1 * np.arange(size) - 0.001 * seed)
+                )
+                lag = np.arange(20)
+                frame = pd.DataFrame({"key": key, "step": 0, "lag": lag, "value": (lag + 1) / 20})
+                parts.setdefault(f"by_lag/W_hh_cosine_{stage}", []).append(frame)
+    frames = {name: pd.concat(blocks, ignore_index=True) for name, blocks in parts.items()}
+    return Planted(pd.DataFrame(runs).set_index("key"), frames)
+
+
+@pytest.fixture(scope="module")
+def results() -> Planted:
+    return planted()
+
+
+def test_singular_values_are_the_medians_of_the_runs(results: Planted) -> None:
+    picture = figures.singular_values_by_lag(results)
+    data = picture.data.set_index(["stage", "cell", "path", "singular_value", "lag"])["median"]
+    # The median of 0, 0.001, …, 0.009 is 0.0045; of five values the quarter is number 1, the half number 2.
+    assert data["initial", "Elman", "h", "largest", 8] == pytest.approx(-0.8 + 0.0045)
+    assert data["initial", "Elman", "h", "a quarter", 8] == pytest.approx(-0.88 + 0.0045)
+    assert data["final", "Elman", "h", "all", 19] == pytest.approx(-0.14 * 19 + 0.0045)
+    assert data["final", "LSTM", "joint", "all", 19] == pytest.approx(-0.019 * 19 + 0.0045)
+    assert data["initial", "LSTM", "h of several", "largest", 1] == pytest.approx(-0.1 + 0.0045)
+    assert set(picture.data["path"]) == {"h", "joint", "c", "h of several"}
+    assert (picture.data["low"] <= picture.data["median"]).all()
+    assert len(picture.keys) == 2 * SEEDS
+
+
+def test_lyapunov_exponents_stand_at_their_share_of_the_directions(results: Planted) -> None:
+    data = figures.lyapunov_spectrum(results).data
+    elman = data[(data["cell"] == "Elman") & (data["stage"] == "final")]
+    np.testing.assert_allclose(elman["share"], [0.1, 0.3, 0.5, 0.7, 0.9])
+    np.testing.assert_allclose(elman["median"], -0.1 * np.arange(5) - 0.0045)
+
+
+def test_the_cosine_is_drawn_against_the_number_of_steps_kept(results: Planted) -> None:
+    data = figures.cosine_by_window(results, informative=[(4, 6)]).data
+    np.testing.assert_allclose(data["median"], data["window"] / 20)
+    assert set(data["runs"]) == {SEEDS}
+
+
+def test_half_life_of_a_constant_gate() -> None:
+    for bias in (-3.0, 0.0, 2.0, 8.0):
+        steps = figures.half_life_of_bias(np.array([bias]))[0]
+        assert (1 / (1 + np.exp(-bias))) ** steps == pytest.approx(0.5)
+
+
+def test_half_lives_by_bias_count_the_gradients_that_do_not_fall(results: Planted) -> None:
+    lstm = Planted(results.runs[results.runs["cell"] == "LSTM"], {})
+    picture = figures.half_life_by_bias(lstm, "bias", longest=20)
+    data = picture.data.set_index(["stage", "state", "rule", "bias"])
+    assert data.loc[("initial", "c", "bias", 0.0), "median"] == 3.5
+    assert data.loc[("initial", "c", "bias", 1.0), "median"] == 7.5
+    assert data.loc[("final", "c", "bias", 0.0), ["runs", "without_half_life"]].tolist() == [3, 1]
+    chrono = picture.data[picture.data["rule"] == "chrono"]
+    assert chrono["runs"].tolist() == [2] * 4
+    assert "0 readings before training, 1 after" in picture.caption
+
+
+def test_success_by_setting_counts_and_names_its_interval(results: Planted) -> None:
+    picture = figures.success_by_setting(results, "layers", each="length", label="layers", chance=0.75)
+    data = picture.data.set_index("cell")
+    assert data.loc["Elman", ["runs", "solved", "share", "median_error"]].tolist() == [10, 5, 0.5, 0.5]
+    assert (data.loc["Elman", "wilson_low"], data.loc["Elman", "wilson_high"]) == figures.wilson(5, 10)
+    assert "Wilson 95 %" in picture.caption
+    with pytest.raises(SpecError, match="did you mean 'layers'"):
+        figures.success_by_setting(results, "layer", label="layers", chance=0.75)
+
+
+def test_prediction_holds_the_planted_order_and_says_which_strata_can_speak(results: Planted) -> None:
+    picture = figures.prediction(results, "log10_ratio_initial", label="score")
+    table = picture.data.set_index(["comparison", "target", "cell"])
+    # Elman: the five highest scores are the five solved, the sooner the higher.
+    assert table.loc[("within strata", "solved", "Elman"), ["value", "pairs", "informative"]].tolist() == [1.0, 25, 1]
+    assert table.loc[("within strata", "sooner", "Elman"), "value"] == 1.0
+    # All LSTMs solve the task: nothing to compare, but for when.
+    assert np.isnan(table.loc[("within strata", "solved", "LSTM"), "value"])
+    assert table.loc[("within strata", "sooner", "LSTM"), "pairs"] == 45
+    assert "1 of 2 strata" in picture.caption
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda empty: figures.singular_values_by_lag(empty), "SingularValues"),
+        (lambda empty: figures.lyapunov_spectrum(empty), "LyapunovExponents"),
+        (lambda empty: figures.cosine_by_window(empty), "GradientByLag"),
+        (lambda empty: figures.half_life_by_bias(empty, "nothing"), "nothing"),
+        (lambda empty: figures.prediction(empty, "nothing", label=""), "nothing"),
+    ],
+)
+def test_what_is_missing_is_named(results: Planted, draw, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        draw(Planted(results.runs, {}))
+
+
+def test_pictures_of_the_cliff_hold_the_closed_forms() -> None:
+    unit = cliff.Unit(steps=20)
+    w, b = np.linspace(4, 7, 7), np.linspace(-3.5, -1.5, 5)
+    paths = {
+        name: cliff.descend(unit, 6.0, -2.8, learning_rate=0.3, updates=20, threshold=limit)
+        for name, limit in (("not clipped", None), ("clipped", 1.0))
+    }
+    picture = figures.loss_surface(unit, paths, paths, w=w, b=b, learning_rate=0.3, threshold=1.0)
+    ground = picture.data[picture.data["path"] == "surface"]
+    np.testing.assert_allclose(ground["loss"], unit.loss(ground["w"].to_numpy(), ground["b"].to_numpy()))
+    assert picture.keys == ()
+    wall = figures.wall_by_length(unit, w=6.0, distances=np.array([-0.1, -1e-5, 0.0, 1e-5, 0.1]), lengths=(5, 10)).data
+    on_it = wall[wall["distance"] == 0]
+    np.testing.assert_allclose(on_it["loss"], (unit.start - unit.target) ** 2, rtol=1e-9)
+    curve = figures.bifurcation(unit, w=6.0, b=b, weights=np.linspace(3.5, 7, 8)).data
+    fixed = curve[curve["what"].isin(["stable", "unstable"])]
+    np.testing.assert_allclose(1 / (1 + np.exp(-(6 * fixed["h"] + fixed["b"]))), fixed["h"], atol=1e-12)

@@ -1,0 +1,396 @@
+"""Searches: what a candidate is worth, which are asked for and told, and what a kill, a restart and more trials do."""
+
+import math
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.pruners import MedianPruner, ThresholdPruner
+from optuna.samplers import GridSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from rnnstudy import results, studies
+from rnnstudy.cells import Elman
+from rnnstudy.home import Home
+from rnnstudy.learner import Check
+from rnnstudy.records import Outcome
+from rnnstudy.run import Run, Training
+from rnnstudy.search import Course, Search
+from rnnstudy.searching import SearchSupply
+from rnnstudy.spec import SpecError
+from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.tasks import TemporalOrder
+from rnnstudy.tracker import Kept
+from rnnstudy.tracking import Store
+from rnnstudy.worker import Task
+
+
+def sample(trial: Any, scale: Scale) -> Run:
+    rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+    training = Training(steps=30, batch=2, check_every=10, learning_rate=rate, validation_sequences=4, test_sequences=4)
+    return Run(task=TemporalOrder(length=10), cell=Elman(width=3), training=training, probes=())
+
+
+def error_of(run: Run, step: int) -> float:
+    """Made up: least at a rate of 0.01, falling with the steps, a little different for each seed."""
+    return abs(math.log10(run.training.learning_rate) + 2) * (2 - step / 30) + 0.01 * (run.seed % 10) + 0.001
+
+
+SEARCH = Search(trials=8, together=4, seeds=(0, 1, 2), fresh_seeds=(100, 101))
+
+
+class Shelf:
+    """A tracker of which only the reading part is asked."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Kept] = {}
+
+    def finished(self) -> Mapping[str, Kept]:
+        return self.kept
+
+
+class Stage:
+    """A project in which searches run without training: every run goes as `error_of` says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = Home(folder)
+        self.trained: list[str] = []
+
+    def supply(self, search: Search, *, workers: int = 1, name: str = "mine") -> SearchSupply:
+        storage = studies.connect(self.home, None)
+        return SearchSupply(
+            [(name, search, sample)],
+            storage,
+            Shelf(),  # type: ignore[arg-type]
+            self.home,
+            scale=Scale.SMOKE,
+            path=Path("mine.py"),
+            workers=workers,
+        )
+
+    def train(self, supply: SearchSupply, most: int = 1000) -> None:
+        """What a launcher does, up to so many populations."""
+        for _ in range(most):
+            task = supply.take()
+            if task is None:
+                return
+            self.train_one(supply, task)
+
+    def train_one(self, supply: SearchSupply, task: Task) -> None:
+        pruned: dict[str, int] = {}
+        for step in (10, 20, 30):
+            errors = {run.key: error_of(run, step) for run in task.runs if run.key not in pruned}
+            pruned |= dict.fromkeys(supply.checked(Check(step, errors)), step)
+        for run in task.runs:
+            self.trained.append(run.key)
+            step = pruned.get(run.key, 30)
+            supply.ended(run.key, Outcome("pruned" if run.key in pruned else "finished", step))
+
+    def study(self, name: str = "mine") -> optuna.Study:
+        return optuna.load_study(study_name=name, storage=studies.connect(self.home, None))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    (tmp_path / "mlruns").mkdir()
+    yield Stage(tmp_path)
+
+
+def states(study: optuna.Study) -> list[str]:
+    return [trial.state.name for trial in study.get_trials(deepcopy=False)]
+
+
+@pytest.mark.parametrize(
+    ("objective", "worth"),
+    [("error", 0.02), ("log10_error", math.log10(0.02)), ("steps_to_solve", 300.0)],
+)
+def test_a_candidate_is_worth_the_median_over_its_seeds(objective, worth):
+    courses = [Course(0.02, 300, 1000), Course(math.inf, None, 1000), Course(0.0, 100, 1000)]
+    assert Search(trials=1, objective=objective).worth(courses) == pytest.approx(worth)
+
+
+def test_what_has_no_logarithm_and_what_solved_nothing():
+    perfect, hopeless = [Course(0.0, 100, 1000)], [Course(math.inf, None, 1000)]
+    assert Search(trials=1, objective="log10_error").worth(perfect) == -6
+    assert Search(trials=1, objective="log10_error").worth(hopeless) == math.inf
+    assert Search(trials=1, objective="steps_to_solve").worth(hopeless) == 2000
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"trials": 0}, "Search.trials is 0; it must be at least 1"),
+        ({"seeds": ()}, "needs at least one seed"),
+        ({"seeds": (1, 1)}, "Search.seeds names a seed twice"),
+        ({"seeds": (0, 5), "fresh_seeds": (5, 6)}, "holds 5, which the search itself uses"),
+        ({"sampler": "tpe"}, "Search.sampler is 'tpe'; it takes an Optuna sampler"),
+        ({"sampler": TPESampler}, "or a function that makes one from a seed"),
+        ({"pruner": MedianPruner}, "it takes an Optuna pruner"),
+        ({"objective": "loss"}, "It takes 'error', 'log10_error', 'steps_to_solve'"),
+        ({"trails": 3}, "did you mean 'trials'"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(fields, said):
+    with pytest.raises(SpecError) as refused:
+        Search(**{"trials": 1, **fields})
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_each_candidate_is_told_what_it_was_worth_and_the_winner_trains_on_fresh_seeds(stage: Stage):
+    supply = stage.supply(SEARCH)
+    stage.train(supply)
+    assert supply.done
+    study = stage.study()
+    assert states(study) == ["COMPLETE"] * 8
+    for trial in study.trials:
+        # The median of three seeds is the middle one.
+        middle = sample(optuna.trial.FixedTrial(trial.params), Scale.SMOKE).replace(seed=1)
+        assert trial.value == pytest.approx(math.log10(error_of(middle, 30)), rel=1e-6)
+        assert list(trial.intermediate_values) == [10, 20, 30]
+        assert len(trial.user_attrs["keys"]) == 3
+    standing = studies.standing(study)
+    assert standing.best is not None
+    assert standing.best.value == min(trial.value for trial in study.trials)
+    winner = sample(optuna.trial.FixedTrial(standing.params), Scale.SMOKE)
+    assert standing.fresh_keys == tuple(winner.replace(seed=seed).key for seed in (100, 101))
+    assert len(stage.trained) == len(set(stage.trained)) == 8 * 3 + 2
+
+
+def test_candidates_asked_for_together_train_as_one_population_and_are_tagged(stage: Stage):
+    supply = stage.supply(SEARCH)
+    task = supply.take()
+    assert task is not None
+    assert len(task.runs) == 4 * 3
+    assert len({run.training.learning_rate for run in task.runs}) == 4
+    assert supply.take() is None, "the next batch waits until this one has been told"
+    assert not supply.done
+    assert supply.tags(task.runs[4]) == {"rnnstudy.study": "mine", "rnnstudy.trial": "1", "rnnstudy.seeds": "search"}
+    assert supply.name(task.runs[4]) == "elman-T0010-s1-trial1"
+    supply.give_back(task)
+    assert supply.take() == task
+
+
+@pytest.mark.parametrize("sampler", [RandomSampler, TPESampler])
+def test_a_search_repeats_itself_whatever_the_number_of_workers(tmp_path: Path, sampler: Any):
+    found = []
+    for workers in (1, 3):
+        (tmp_path / str(workers) / "mlruns").mkdir(parents=True)
+        stage = Stage(tmp_path / str(workers))
+        search = SEARCH.replace(sampler=lambda seed: sampler(seed=seed), trials=12, pruner=MedianPruner(4, 5))
+        stage.train(stage.supply(search, workers=workers))
+        found.append([(trial.params, trial.state, trial.intermediate_values) for trial in stage.study().trials])
+    assert found[0] == found[1]
+    assert len({tuple(params.items()) for params, _, _ in found[0]}) == 12
+
+
+def test_a_finished_search_asks_for_nothing_and_more_trials_for_the_difference(stage: Stage):
+    stage.train(stage.supply(SEARCH))
+    before = list(stage.trained)
+    again = stage.supply(SEARCH)
+    stage.train(again)
+    assert again.done
+    assert stage.trained == before
+    more = stage.supply(SEARCH.replace(trials=11))
+    stage.train(more)
+    assert states(stage.study()) == ["COMPLETE"] * 11
+    searched = [key for trial in stage.study().trials[8:] for key in trial.user_attrs["keys"]]
+    assert set(searched) <= set(stage.trained[len(before) :])
+    assert len(stage.trained) - len(before) in (9, 11), "the difference, and a new winner on its fresh seeds"
+
+
+def test_trials_that_a_dead_process_left_are_queued_again_exactly_once(stage: Stage):
+    stage.train(stage.supply(SEARCH), most=1)
+    dying = stage.supply(SEARCH)
+    task = dying.take()
+    assert task is not None
+    running = [trial for trial in stage.study().trials if trial.state == TrialState.RUNNING]
+    assert len(running) == 4
+    # Killed between the two steps of mending: the copy of one is there, and the trial itself still runs.
+    first = running[0]
+    stage.study().add_trial(
+        optuna.create_trial(
+            state=TrialState.WAITING, params=first.params, distributions=first.distributions, user_attrs={"again": 4}
+        )
+    )
+    resumed = stage.supply(SEARCH)
+    assert [run.key for run in resumed.take().runs] == [run.key for run in task.runs]
+    stage.train(stage.supply(SEARCH))
+    study = stage.study()
+    assert states(study).count("COMPLETE") == 8
+    assert "RUNNING" not in states(study)
+    assert "WAITING" not in states(study)
+    complete = [tuple(trial.params.items()) for trial in study.trials if trial.state == TrialState.COMPLETE]
+    assert len(set(complete)) == 8
+
+    undisturbed = Stage(stage.home.root / "other")
+    undisturbed.home.mlruns.mkdir(parents=True)
+    undisturbed.train(undisturbed.supply(SEARCH))
+    assert complete == [tuple(trial.params.items()) for trial in undisturbed.study().trials]
+
+
+def test_a_pruner_stops_what_is_bad_and_it_is_told_as_pruned(stage: Stage):
+    search = SEARCH.replace(objective="error", pruner=ThresholdPruner(upper=1.5), sampler=RandomSampler(seed=0))
+    stage.train(stage.supply(search))
+    trials = stage.study().trials
+    bad = [
+        error_of(sample(optuna.trial.FixedTrial(one.params), Scale.SMOKE).replace(seed=1), 10) > 1.5 for one in trials
+    ]
+    assert any(bad)
+    assert not all(bad)
+    for trial, is_bad in zip(trials, bad, strict=True):
+        assert trial.state == (TrialState.PRUNED if is_bad else TrialState.COMPLETE)
+        assert list(trial.intermediate_values) == ([10] if is_bad else [10, 20, 30])
+    standing = studies.standing(stage.study())
+    assert (standing.pruned, standing.complete) == (sum(bad), 8 - sum(bad))
+
+
+def test_a_failed_run_fails_its_trial_which_is_not_replaced_in_the_same_process(stage: Stage):
+    supply = stage.supply(SEARCH.replace(trials=2, together=2))
+    task = supply.take()
+    assert task is not None
+    supply.ended(task.runs[0].key, Outcome("failed", 0))
+    for run in task.runs[1:]:
+        supply.checked(Check(30, {run.key: 0.5}))
+        supply.ended(run.key, Outcome("finished", 30))
+    assert states(stage.study()) == ["FAIL", "COMPLETE"]
+    stage.train(supply)
+    assert supply.done
+    stage.train(stage.supply(SEARCH.replace(trials=2, together=2)))
+    assert states(stage.study()) == ["FAIL", "COMPLETE", "COMPLETE"], "the next start makes it good"
+
+
+def test_candidates_that_mean_the_same_train_once_and_are_all_told(stage: Stage):
+    grid = GridSampler({"learning_rate": [1e-2]}, seed=0)
+    stage.train(stage.supply(SEARCH.replace(trials=2, together=2, sampler=grid)))
+    assert len(stage.trained) == 3 + 2
+    values = [trial.value for trial in stage.study().trials]
+    assert values[0] == values[1] is not None
+
+
+def test_a_study_of_another_meaning_is_not_gone_on_with(stage: Stage):
+    stage.supply(SEARCH)
+    with pytest.raises(SpecError, match="'mine' was begun with another objective or other seeds"):
+        stage.supply(SEARCH.replace(objective="error"))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "the storage of searches nonsense cannot be used"),
+        ("postgresql://me:secret@127.0.0.1:1/none", "postgresql://me:…@127.0.0.1:1/none cannot be used"),
+        ("sqlite:////nowhere/at/all.db", "unable to open database file"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_refused_in_one_line_without_its_password(stage: Stage, url: str, said: str):
+    with pytest.raises(SpecError) as refused:
+        studies.connect(stage.home, url)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+FILE = '''
+"""A small search."""
+from rnnstudy.cells import Elman
+from rnnstudy.run import Run, Training
+from rnnstudy.search import Search
+from rnnstudy.tasks import TemporalOrder
+
+SEARCH = Search(trials={trials}, together=2, seeds=(0, 1), fresh_seeds=(10, 11))
+
+
+def sample(trial, scale):
+    rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+    training = Training(steps=20, batch=4, check_every=10, learning_rate=rate, validation_sequences=20,
+                        test_sequences=40)
+    return Run(task=TemporalOrder(length=10), cell=Elman(width=4), training=training, probes=())
+'''
+
+
+def test_a_search_from_the_command_line_and_its_second_start(
+    project_with_store: Path, rnnstudy: Callable[..., Any]
+) -> None:
+    project = project_with_store
+    path = project / "experiments" / "mine.py"
+    path.write_text(FILE.format(trials=2))
+    none = rnnstudy("studies")
+    assert (none.returncode, none.stdout.startswith("no studies in ")) == (0, True)
+    assert not (project / "mlruns" / "optuna.db").exists(), "looking creates nothing"
+
+    sweep = ("sweep", "experiments/mine.py", "--scale", "smoke", "--workers", "1")
+    first = rnnstudy(*sweep)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "1 studies: 2 trials to go, at most 6 runs" in first.stdout
+    stored = Store(Home(project)).runs()
+    assert len(stored) == len({run.key for run in stored}) == 6
+    assert {run.state for run in stored} == {"finished"}
+    assert {run.tags["rnnstudy.study"] for run in stored} == {"mine/smoke"}
+    fresh = [run for run in stored if run.tags["rnnstudy.seeds"] == "fresh"]
+    assert len(fresh) == 2
+    shown = rnnstudy("studies")
+    assert shown.returncode == 0
+    assert "mine/smoke" in shown.stdout
+    assert "2 of 2" in shown.stdout
+    assert "of 2" in shown.stdout.split("learning_rate")[1]
+    [standing] = studies.standings(Home(project))
+    assert standing.best is not None
+    loaded = results.load(standing.best.user_attrs["keys"], home=Home(project))
+    last = loaded.readings("learning/error").groupby("key")["value"].last()
+    assert standing.best.value == pytest.approx(math.log10(last.median()))
+
+    again = rnnstudy(*sweep)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "0 trials to go" in again.stdout
+    assert len(Store(Home(project)).runs()) == 6
+
+    # The study is lost, the runs are not: the same candidates are told without training.
+    (project / "mlruns" / "optuna.db").unlink()
+    told = rnnstudy(*sweep)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "training" not in told.stdout
+    assert len(Store(Home(project)).runs()) == 6
+    assert studies.standings(Home(project))[0].best.value == standing.best.value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("sweep", "experiments/mine.py", "--rerun"), "--rerun cannot be given"),
+        (("sweep", "experiments/mine.py", "--set", "training.steps=5"), "--set cannot be given"),
+        (("sweep", "experiments/small.py", "--storage", "sqlite:///x.db"), "defines none"),
+        (("list", "experiments/mine.py"), "defines a search, whose runs are not known before"),
+        (("sweep", "experiments/half.py"), "defines no sample(trial, scale) for its search"),
+        (("sweep", "experiments/broken.py"), "trials is 0; it must be at least 1"),
+    ],
+)
+def test_bad_input_for_a_search_gets_one_line_and_leaves_nothing(
+    project: Path, rnnstudy: Callable[..., Any], arguments: tuple[str, ...], said: str
+) -> None:
+    folder = project / "experiments"
+    (folder / "mine.py").write_text(FILE.format(trials=2))
+    (folder / "half.py").write_text("from rnnstudy.search import Search\nSEARCH = Search(trials=1)\n")
+    (folder / "broken.py").write_text(FILE.format(trials=0))
+    answer = rnnstudy(*arguments)
+    assert answer.returncode == 2
+    assert said in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert not list((project / "mlruns").iterdir())
+
+
+def test_two_searches_of_one_name_are_refused(tmp_path: Path):
+    path = tmp_path / "twice.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            from rnnstudy.search import Search
+            def sample(trial, scale): ...
+            def searches(scale): return [Search(trials=1), Search(trials=2)]
+            """
+        )
+    )
+    with pytest.raises(SpecError, match="two searches are called ''"):
+        load_experiment(path).searches(Scale.SMOKE)

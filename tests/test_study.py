@@ -1,0 +1,110 @@
+"""Every report of the folder, executed at the smallest scale, from a store and from what was exported of it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rnnstudy import report
+from rnnstudy.home import Home
+from rnnstudy.loop import train
+from rnnstudy.run import names
+from rnnstudy.spec import SpecError
+from rnnstudy.stored import SweepInfo
+from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.tracking import open_store
+
+PROJECT = Path(__file__).parents[1]
+
+REPORTS = report.known(Home(PROJECT))
+
+
+def sources(root: Path) -> Home:
+    """The project's experiments and reports, without any result."""
+    for folder in ("experiments", "reports"):
+        (root / folder).mkdir()
+        for path in (PROJECT / folder).iterdir():
+            if path.suffix in (".py", ".md"):
+                shutil.copy(path, root / folder / path.name)
+    (root / "mlruns").mkdir()
+    return Home(root)
+
+
+def sweep_at_smoke_scale(home: Home, experiment: str) -> None:
+    path = home.root / "experiments" / f"{experiment}.py"
+    runs = load_experiment(path).runs(Scale.SMOKE)
+    tracker = open_store(home, SweepInfo(experiment, f"experiments/{experiment}.py", "rnnstudy sweep"))
+    named = names(runs)
+    for run in runs:
+        tracker.begin(run, named[run.key])
+    # The compiled engine would spend longer compiling than these runs take.
+    for record in train(runs, device="cpu", engine="reference"):
+        tracker.write(record)
+    tracker.close()
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A project in which every experiment that a report needs was run, and every report was built and exported."""
+    home = sources(tmp_path_factory.mktemp("study"))
+    needed = {experiment for name in REPORTS for experiment in report.header(name, home).experiments}
+    for experiment in sorted(needed):
+        sweep_at_smoke_scale(home, experiment)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(PROJECT))
+        patch.delenv("RNNSTUDY_HOME", raising=False)
+        report.export(REPORTS, home, home.reports / "data")
+    return home
+
+
+def tables(home: Home) -> dict[str, bytes]:
+    """The numbers behind all figures."""
+    return {str(path.relative_to(home.reports)): path.read_bytes() for path in home.reports.glob("figures/*/*.csv")}
+
+
+def test_every_report_is_built_and_every_figure_has_its_four_files(studied: Home) -> None:
+    for name in REPORTS:
+        assert (studied.reports / f"{name}.ipynb").stat().st_size > 1000
+        assert (studied.reports / f"{name}.html").stat().st_size > 1000
+        figures = {path.stem for path in (studied.reports / "figures" / name).iterdir()}
+        for figure in figures:
+            for ending in ("png", "svg", "csv", "json"):
+                assert (studied.reports / "figures" / name / f"{figure}.{ending}").stat().st_size > 50
+
+
+def test_a_clone_redraws_every_number_from_the_exported_results(
+    studied: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    clone = sources(tmp_path)
+    shutil.copytree(studied.reports / "data", clone.reports / "data")
+    with pytest.raises(SpecError, match=r"rnnstudy sweep experiments/.*--from reports/data"):
+        report.build(REPORTS, clone)
+    report.build(REPORTS, clone, clone.reports / "data")
+    assert not list(clone.mlruns.iterdir())
+    assert tables(clone) == tables(studied)
+
+
+def test_the_exported_results_say_what_they_are(studied: Home) -> None:
+    manifest = json.loads((studied.reports / "data" / "manifest.json").read_text(encoding="utf-8"))
+    for name, told in manifest["experiments"].items():
+        runs = load_experiment(studied.root / "experiments" / f"{name}.py").runs(Scale.SMOKE)
+        assert told["keys"] == sorted(run.key for run in runs)
+        assert told["command"] == f"rnnstudy sweep experiments/{name}.py --scale smoke"
+
+
+def test_the_index_page_shows_every_figure_that_has_a_story(studied: Home) -> None:
+    page = (studied.reports / "index.html").read_text(encoding="utf-8")
+    told = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in studied.reports.glob("figures/*/*.json")]
+    stories = [(path, one) for path, one in told if "see" in one]
+    assert stories
+    for path, one in stories:
+        assert f'src="figures/{path.parent.name}/{one["figure"]}.png"' in page
+        assert len(one["see"]) > 100, path
+    links = set(re.findall(r'(?:href|src)="([^"#]+)"', page))
+    for link in links:
+        assert (studied.reports / link).resolve().exists(), link
+    places = [report.header(name, studied).order for name in re.findall(r'<section id="(\w+?)-', page)]
+    assert places == sorted(places)
