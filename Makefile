@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 WITH_PEERS := $(VENV)/.with-peers
 WITH_SERVERS := $(VENV)/.with-servers
 
-.PHONY: install demo test test-slow study bench lint clean
+.PHONY: install demo test test-slow study bench bench-full gpu-check lint clean
 
 install: $(READY)
 
@@ -53,6 +53,14 @@ study: install
 
 bench: $(WITH_PEERS)
 	$(BIN)/python -m benchmarks
+
+# On a GPU machine that has torch and triton already, and perhaps no package index: its own Python, no environment made.
+gpu-check:
+	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu_check $(or $(OUT),build/gpu-check)
+
+bench-full: bench
+	$(BIN)/python -m benchmarks --growth
+	$(BIN)/python -m benchmarks --outcomes
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -27,7 +27,7 @@ from rnnstudy.unroll.triton import TritonEngine
 Step = Callable[[], Any]
 Take = Callable[[str, Any], None]
 
-LAYERS: dict[type[Cell], type[torch.nn.RNNBase]] = {Elman: torch.nn.RNN, LSTM: torch.nn.LSTM}
+LAYERS: dict[type[Cell], Callable[..., torch.nn.Module]] = {Elman: torch.nn.RNN, LSTM: torch.nn.LSTM}
 MOST_ROUNDS, MOST_SECONDS = 11, 1.5
 NETWORKS = 132
 """cuDNN networks in a round; more take proportionally longer, one after another."""

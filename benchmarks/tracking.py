@@ -1,11 +1,14 @@
-"""What tracking costs: of the wall time of a run that trains for a minute, of the writer for a short one, of a restart.
+"""What tracking costs: wall time where a run trains for a minute, the writer's time for a short one, a second start.
 
-`python -m benchmarks.tracking` writes benchmarks/results/tracking.json. Sweeps run as users start them, one worker, in a
-project of their own; the writer's seconds are those its thread spends in the tracker, beside the training.
+`python -m benchmarks.tracking` writes benchmarks/results/tracking.json. Sweeps have one worker and a project of their
+own; the writer's seconds are those its thread spends in the tracker, beside the training. A second start is the whole
+command, from the shell and back.
 """
 
 import json
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -29,7 +32,8 @@ from rnnstudy.tasks.temporal_order import TemporalOrder
 from rnnstudy.tracking import Store, open_store
 from rnnstudy.worker import Task
 
-RESULTS = Path(__file__).parent / "results" / "tracking.json"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "tracking.json"
 
 LIMITS = {"share_of_wall_time": 0.03, "writer_seconds_per_run": 0.5, "restart_seconds": 5.0}
 
@@ -57,9 +61,8 @@ def minute_run(steps: int) -> Run:
     return Run(task=TemporalOrder(length=100), cell=LSTM(width=50), training=training)
 
 
-def sweep(runs: Sequence[Run], home: Home) -> tuple[Summary, float]:
-    """Train what the store does not hold; gives the summary and the seconds from looking at the store to the end."""
-    began = time.perf_counter()
+def sweep(runs: Sequence[Run], home: Home) -> Summary:
+    """Train what the store does not hold, in a worker."""
     tracker = open_store(home, SweepInfo("benchmark"))
     claims = Claims(home.claims)
     planned = plan(runs, tracker, home.checkpoints, workers=1)
@@ -67,7 +70,22 @@ def sweep(runs: Sequence[Run], home: Home) -> tuple[Summary, float]:
         planned.supply(), tracker, home, experiment=None, device="cpu", workers=1, watcher=Silent(),
         claims=claims, replan=lambda free: plan(free, tracker, home.checkpoints, workers=1),
     )  # fmt: skip
-    return launcher.run(), time.perf_counter() - began
+    return launcher.run()
+
+
+def second_start(count: int, home: Home) -> float:
+    """Seconds that `rnnstudy sweep` takes where the store holds every run."""
+    file = home.root / "experiments" / "short.py"
+    file.parent.mkdir()
+    file.write_text(
+        f"from benchmarks.tracking import short_runs\n\n\ndef runs(scale):\n    return short_runs({count})\n"
+    )
+    command = [sys.executable, "-c", "from rnnstudy.cli import main; main()", "sweep", str(file), "--workers", "1"]
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - began
+    assert f"{count} in the store, 0 to train" in done.stdout, done.stdout
+    return seconds
 
 
 def measure(short: int = 200, seconds: float = 60.0) -> dict[str, Any]:
@@ -76,15 +94,15 @@ def measure(short: int = 200, seconds: float = 60.0) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="rnnstudy-") as folder:
         home = Home(Path(folder))
         assert Store(home).client is not None
-        many, _ = sweep(short_runs(short), home)
+        many = sweep(short_runs(short), home)
         assert len(many.ended) == short
-        _, restart = sweep(short_runs(short), home)
+        restart = second_start(short, home)
         sample = minute_run(200)
         list(train(Population((sample,)), device="cpu"))
         began = time.perf_counter()
         list(train(Population((sample,)), device="cpu"))
         steps = round(200 * seconds / (time.perf_counter() - began))
-        long, _ = sweep([minute_run(steps)], home)
+        long = sweep([minute_run(steps)], home)
     (outcome,) = long.ended.values()
     costs = {
         "share_of_wall_time": long.writing_seconds / outcome.seconds,

@@ -1,20 +1,22 @@
 """One training step of a population with every gradient through time recorded, against what public code does.
 
 Ours: the compiled engine, which trains by default on the CPU, and the reference engine. Peers: `torch.nn`
-un-instrumented, one network after another; and the loop of cells with `retain_grad` on every state, which is what a
-person writes who wants dL/dh_t. All on one CPU thread with denormals flushed. Each step is forward, readout,
-cross-entropy, backward, clipping by norm and SGD. Timings are interleaved; what counts is the ratio.
+un-instrumented, one network after another; the loop of cells with `retain_grad` on every state, which is what a person
+writes who wants dL/dh_t; and JAX (`jax_scan`). All on one CPU core with denormals flushed. Each step is forward,
+readout, cross-entropy, backward, clipping by norm and SGD. Timings are interleaved; what counts is the ratio.
 """
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
+from benchmarks import jax_scan
 from rnnstudy.cells.cell import Cell
 from rnnstudy.cells.elman import Elman
+from rnnstudy.cells.gru import GRU
 from rnnstudy.cells.lstm import LSTM
 from rnnstudy.learner import Learner
 from rnnstudy.optimisers.sgd import SGD
@@ -25,9 +27,9 @@ from rnnstudy.unroll.compiled import CompiledEngine
 from rnnstudy.unroll.reference import ReferenceEngine
 from rnnstudy.unroll.trajectory import Engine
 
-ROUNDS = 7
-LAYERS = {Elman: torch.nn.RNN, LSTM: torch.nn.LSTM}
-CELLS = {Elman: torch.nn.RNNCell, LSTM: torch.nn.LSTMCell}
+ROUNDS, FEWEST_ROUNDS, SECONDS_FOR_ROUNDS = 9, 3, 4.0
+LAYERS = {Elman: torch.nn.RNN, LSTM: torch.nn.LSTM, GRU: torch.nn.GRU}
+CELLS = {Elman: torch.nn.RNNCell, LSTM: torch.nn.LSTMCell, GRU: torch.nn.GRUCell}
 
 
 def compiled(cell: Cell, length: int, batch: int, replicas: int) -> Callable[[], Any]:
@@ -102,20 +104,44 @@ def _one_after_another(
     return step
 
 
-STEPS = (compiled, reference, torch_nn, loop_with_retain_grad)
+ONE_AT_A_TIME = (torch_nn, loop_with_retain_grad)
+"""Their time for a network does not depend on how many there are: they are timed on one."""
+
+MOST_FOR_JAX = 8 * 200 * 128 * 128
+"""Replicas · steps · batch · width beyond which JAX is left out: a step takes many seconds."""
+
+MOST_FOR_REFERENCE = 8 * 1000 * 20 * 50
+"""The same for the reference engine."""
+
+
+def peers(cell: Cell, length: int, batch: int, replicas: int) -> dict[str, Callable[[], Any]]:
+    """The steps to be compared, by name, ours first."""
+    size = replicas * length * batch * cell.width
+    found = {"compiled": compiled(cell, length, batch, replicas)}
+    found |= {build.__name__: build(cell, length, batch, 1) for build in ONE_AT_A_TIME}
+    if size <= MOST_FOR_REFERENCE:
+        found["reference"] = reference(cell, length, batch, replicas)
+    if size <= MOST_FOR_JAX and jax_scan.there():
+        found["jax_scan"] = jax_scan.jax_scan(cell, length, batch, replicas)
+    return found
 
 
 def compare(cell: Cell, length: int, batch: int, replicas: int) -> dict[str, Any]:
-    """Median milliseconds for each replica and step, and how many times the others' time is the compiled engine's."""
-    steps = {build.__name__: build(cell, length, batch, replicas) for build in STEPS}
+    """Milliseconds for each replica and step, and how many times the others' time is the compiled engine's."""
+    steps = peers(cell, length, batch, replicas)
+    networks = {name: 1 if name in [build.__name__ for build in ONE_AT_A_TIME] else replicas for name in steps}
     for step in steps.values():
         step()
+        step()
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(ROUNDS):
+    began = time.perf_counter()
+    for turn in range(ROUNDS):
+        if turn >= FEWEST_ROUNDS and time.perf_counter() - began > SECONDS_FOR_ROUNDS:
+            break
         for name, step in steps.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             step()
-            times[name].append((time.perf_counter() - began) / replicas)
+            times[name].append((time.perf_counter() - start) / networks[name])
     ratios = {
         name: sorted(theirs / own for theirs, own in zip(times[name], times["compiled"], strict=True))
         for name in steps
@@ -127,9 +153,29 @@ def compare(cell: Cell, length: int, batch: int, replicas: int) -> dict[str, Any
         "batch": batch,
         "width": cell.width,
         "replicas": replicas,
+        "rounds": len(times["compiled"]),
         "milliseconds": {name: 1e3 * statistics.median(values) for name, values in times.items()},
-        "times_faster": {
-            name: {"median": statistics.median(values), "lowest": values[0], "highest": values[-1]}
-            for name, values in ratios.items()
-        },
+        "times_faster": {name: spread(values) for name, values in ratios.items()},
     }
+
+
+def with_two_threads(cell: Cell, length: int, batch: int, replicas: int) -> dict[str, Any]:
+    """How many times faster two threads are than one, the compiled engine alone."""
+    step = compiled(cell, length, batch, replicas)
+    ratios = []
+    for _ in range(ROUNDS + 1):
+        seconds = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            start = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - start)
+        ratios.append(seconds[0] / seconds[1])
+    torch.set_num_threads(1)
+    # The first round warms up.
+    return {"cell": type(cell).__name__, "length": length, "replicas": replicas, "times_faster": spread(ratios[1:])}
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {"median": statistics.median(ordered), "lowest": ordered[0], "highest": ordered[-1]}

@@ -2,9 +2,10 @@
 
 Hypothesis: were the forget gate constant, f = σ(b), the gradient along the cell state would fall by f at each step, and
 halve every log 2/(−log σ(b)) steps: 1 step at b = 0, 2 at b = 1, 14 at b = 3, 100 at b = 5. The measured half-life
-should follow that curve while the cell path dominates, and the task of T = 100 should be learned, within few updates,
-only where the half-life comes within reach of the lag of the earlier mark (80 steps). Chrono initialisation draws
-biases log u, so that half-lives spread over the sequence, and needs no bias to be chosen.
+should follow that curve where the cell path dominates, and be longer where what comes back to the cell through h adds
+to it. The task of T = 100 should be learned, within few updates, only where the half-life comes within reach of the lag
+of the earlier mark (80 steps). Chrono initialisation draws biases log u, so that half-lives spread over the sequence,
+shuts the input gates to match, and needs no bias to be chosen.
 """
 
 from rnnstudy.cells.initialisation import Chrono, ForgetBias, GateBias, PyTorchDefault

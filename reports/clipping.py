@@ -38,15 +38,15 @@ here.show(
     "clipping",
     title="Explosions are rare spikes; clipping survives them",
     see=f"""
-    Each line is the norm of one run's gradient, update by update, before any clipping; mind the logarithmic axis. Left,
-    without clipping: the typical norm is 10^{typical["without clipping"]:.1f}, yet single updates meet one of up to
-    10^{largest["without clipping"]:.0f}. Such a step throws the weights far away; where the line ends in a cross, the
-    numbers have left the range of floats and the run is lost, at learning rate {rate:g} {when}. Middle, the same runs
-    with the norm clipped at the dashed line: gradients above it still come (up to 10^{largest["with clipping"]:.1f}),
-    but each moves the weights by no more than a step of the threshold's size. Right: over all learning rates
-    {int(without["diverged"])} of {int(without["runs"])} runs diverge without clipping and {int(with_["diverged"])} of
-    {int(with_["runs"])} with it. Clipping keeps a run alive; it does not by itself bring back a gradient that has
-    vanished.""",
+    Each line is the norm of one run's gradient, update by update, before any clipping; mind the logarithmic axis.
+    Left, without clipping: the typical norm is 10<sup>{typical["without clipping"]:.1f}</sup>, yet single updates
+    meet one of up to 10<sup>{largest["without clipping"]:.0f}</sup>. Such a step throws the weights far away; where
+    the line ends in a cross, the numbers have left the range of floats and the run is lost, at learning rate {rate:g}
+    {when}. Middle, the same runs with the norm clipped at the dashed line: gradients above it still come (up to
+    10<sup>{largest["with clipping"]:.1f}</sup>), but each moves the weights by no more than a step of the threshold's
+    size. Right: over all learning rates {int(without["diverged"])} of {int(without["runs"])} runs diverge without
+    clipping and {int(with_["diverged"])} of {int(with_["runs"])} with it. Clipping keeps a run alive; it does not by
+    itself bring back a gradient that has vanished.""",
 )
 
 # %% [markdown]

@@ -46,8 +46,8 @@ def median(cell: str, column: str) -> float:
 
 
 def times_smaller(decades: float) -> str:
-    """In words: −6.6 is '10^6.6 times smaller'."""
-    return f"10^{-decades:.1f} times smaller" if decades < 0 else f"10^{decades:.1f} times larger"
+    """In words: −6.6 is 10 to the 6.6 times smaller."""
+    return f"10<sup>{-decades:.1f}</sup> times smaller" if decades < 0 else f"10<sup>{decades:.1f}</sup> times larger"
 
 
 # %% [markdown]
@@ -77,21 +77,30 @@ here.show(
 
 # %%
 picture = figures.gradient_by_lag(results, stage="final", states=("h", "c"), normalised=True, bound=True, keys=pair)
-solved = runs.assign(solved=runs["solved"].eq(True).fillna(False)).groupby(["cell", "length"])["solved"].mean()
-lost = [str(length) for length in sorted(runs["length"].unique()) if solved.get(("Elman", length), 0) < 0.5]
+
+
+def before_and_after(cell: str) -> str:
+    """For each length, decades at the first step relative to the last, before and after training, and who solved."""
+    told = []
+    for length, group in runs[runs["cell"] == cell].groupby("length"):
+        before, after = (float(group[f"log10_ratio_{stage}"].median()) for stage in ("initial", "final"))
+        solved = int(group["solved"].eq(True).fillna(False).sum())
+        told.append(f"{before:.1f} to {after:.1f} at T = {length} ({solved} of {len(group)} solved)")
+    return "; ".join(told)
+
+
 here.show(
     picture,
     "gradient_by_lag_final_normalised",
-    title="Training flattens the profile where the task is learned, and only there",
+    title="After training: how much of the gradient now reaches the beginning",
     see=f"""
     The same after training, each sequence's gradient divided by its own value at lag 0, because a network that has
-    solved its task has a small gradient everywhere. Compare with the figure above. The LSTM's lines have risen: at T
-    = {longest} the gradient at the first step is now {times_smaller(median("LSTM", "log10_ratio_final"))} than at the
-    last, against {times_smaller(median("LSTM", "log10_ratio_initial"))} before training. For the RNN look at the
-    lengths apart: where most runs solved the task the line has been lifted as well; where they did not
-    ({"T = " + ", ".join(lost) if lost else "no length here"}) it has no reason to be, and the band over runs is wide.
-    The bound now rises steeply and leaves the panel: training has enlarged σ_max(W_hh), which permits a gradient to
-    grow without making it do so.""",
+    solved its task has a small gradient everywhere. Compare with the figure above: has a line been lifted? In
+    decades, the first step relative to the last, before and after training, the RNN went from
+    {before_and_after("Elman")}; the LSTM from {before_and_after("LSTM")}. A line near 0 means that the distant past
+    is heard as well as the present. That is needed to learn from it, and not enough: compare the numbers with who
+    solved the task. Where the bound (dashed) rises and leaves the panel, training has enlarged σ_max(W_hh), which
+    permits a gradient to grow without making it do so.""",
 )
 
 # %% [markdown]
@@ -111,10 +120,10 @@ here.show(
     title="While learning: how far back the gradient is felt, update by update",
     see=f"""
     One run of each cell at T = {longest}. Each row is one moment of training, from the bottom upwards; each column a
-    time step, the answer being due at the right edge. Light is a large gradient, dark a small one; the black bars show
-    where the marks to be remembered stand. Ask whether light colours reach the bars. At the first time step the RNN's
-    gradient is never larger than 10^{first["Elman"]:.1f} during training; the LSTM's reaches 10^{first["LSTM"]:.1f}.
-    Horizontal stripes in the RNN are moments at which its profile changes as a whole, from vanishing to nearly
-    exploding and back: one matrix is multiplied at every step, so a small change of it acts with the power of the
-    lag.""",
+    time step, the answer being due at the right edge. Light is a large gradient, dark a small one; the black bars
+    show where the marks to be remembered stand. Ask whether light colours reach the bars. At the first time step the
+    RNN's gradient is never larger than 10<sup>{first["Elman"]:.1f}</sup> during training; the LSTM's reaches
+    10<sup>{first["LSTM"]:.1f}</sup>. Horizontal stripes in the RNN are moments at which its profile changes as a
+    whole, from vanishing to nearly exploding and back: one matrix is multiplied at every step, so a small change of
+    it acts with the power of the lag.""",
 )

@@ -42,8 +42,7 @@ here.show(
     {", ".join(f"{figures.style(cell).label} {ratios[cell, longest]:.1f} (state {state[cell]})" for cell in state)}. The
     Jordan network loses the most for each step: its way back goes through the small matrix product W_ho W_oh. The
     output recurrence with an orthogonal W_oo is linear and loses nothing: a gradient that arrives undiminished. Whether
-    that helps is the question of the next figure. Its h has no line beyond lag 0 that matters for memory: h there
-    depends on the present input alone.
+    that helps is the question of the next figure.
     """,
 )
 
@@ -70,9 +69,9 @@ here.show(
     "success_by_layers",
     title="Hidden against output recurrence, and depth: what is learned",
     see=f"""
-    Runs that solved the task with {", ".join(map(str, depths))} layers. RNN (Elman): {told("Elman")}. RNN (Jordan):
-    {told("Jordan")}. Output recurrence: {told("OutputRecurrent")}. The output recurrence shows that a gradient that
-    arrives is not enough: its path through time is a linear sum in four numbers, and its hidden layer sees one step at
-    a time. What depth does can be read along the horizontal axis, at equal length.
+    Runs that solved the task with {", ".join(map(str, depths))} layers. RNN (Elman): {told("Elman")}. RNN
+    (Jordan): {told("Jordan")}. Output recurrence: {told("OutputRecurrent")}. An output recurrence without success
+    is a gradient that arrives and does not help: its path through time is a linear sum in four numbers, and its
+    hidden layer sees one step at a time. What depth does can be read along the horizontal axis, at equal length.
     """,
 )

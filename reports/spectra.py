@@ -11,8 +11,8 @@
 # The norm of a gradient is one number for each lag. Behind it stands a matrix, the product of Jacobians
 # ∂s_τ/∂s_t = J_τ ⋯ J_{t+1}: what a small change of the state at step t does to the state at the end. Its singular
 # values say how much of the change is left, direction by direction. For an LSTM the state is c and h *together*; beside
-# it stand its two paths, each with the other state held fixed: the cell path, which is a product of forget gates, and the
-# hidden path, which goes through W_hh like a vanilla RNN. (Published spectra of LSTMs often hold c fixed, and so leave
+# it stand its two paths, each with the other state held fixed: the cell path, a product of forget gates, and the hidden
+# path, which goes through W_hh like a vanilla RNN. (Published spectra of LSTMs often hold c fixed, and so leave
 # out what makes it an LSTM.)
 #
 # Both networks have orthogonal recurrent matrices at the start; the LSTM's forget biases are spread by chrono

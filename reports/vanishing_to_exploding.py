@@ -39,7 +39,7 @@ def turns(kind: str) -> str:
 def span(kind: str) -> str:
     """The factor over all lags, from the lowest to the highest gain."""
     of_kind = rates[kind].dropna().sort_index() * (length - 1)
-    return f"10^{of_kind.iloc[0]:.0f} to 10^{of_kind.iloc[-1]:.0f}"
+    return f"10<sup>{of_kind.iloc[0]:.0f}</sup> to 10<sup>{of_kind.iloc[-1]:.0f}</sup>"
 
 
 here.show(

@@ -228,7 +228,7 @@ def sweep(
             workers=count,
             watcher=display,
             claims=claims,
-            replan=lambda free: launch.plan(free, tracker, place.checkpoints, count),
+            replan=lambda free: launch.plan(free, tracker, place.checkpoints, count, device=device),
             refuge=None if offline else Refuge(str(refuge), lambda: OfflineTracker(refuge, info)),
             crew=crew,
         )

@@ -17,7 +17,6 @@ from rnnstudy.learner import Progress as TrainingProgress
 from rnnstudy.population import Population
 from rnnstudy.records import State
 from rnnstudy.run import Run, telling_fields
-from rnnstudy.search import described as described_parameters
 from rnnstudy.stored import repeating
 from rnnstudy.studies import Standing
 
@@ -184,24 +183,26 @@ def studies_table(standings: Sequence[Standing], place: Home) -> Table:
     """How searches stand. The last columns are the winner's on fresh seeds, which the search has not seen."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("study", no_wrap=True)
-    for heading in ("trials", "complete", "pruned", "failed", "best"):
-        table.add_column(heading, justify="right")
-    table.add_column("with")
-    for heading in ("fresh seeds: solved", "test error"):
+    parameters = list(dict.fromkeys(name for one in standings for name in one.params))
+    shown = [name.replace("_", " ") for name in parameters]
+    for heading in ("trials", "complete", "pruned", "failed", "best", *shown, "fresh: solved", "test error"):
         table.add_column(heading, justify="right")
     for one in standings:
-        judged = one.complete + one.pruned
         table.add_row(
             one.name,
-            f"{judged} of {one.planned}" + (f", {one.running} open" if one.running else ""),
+            f"{one.complete + one.pruned} of {one.planned}" + (f", {one.running} open" if one.running else ""),
             str(one.complete),
             str(one.pruned),
             str(one.failed),
             "–" if one.best is None else f"{one.best.value:.3g}",
-            described_parameters(one.params) or "–",
+            *(_shown(one.params.get(name, "–")) for name in parameters),
             *_fresh(one, place),
         )
     return table
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _fresh(standing: Standing, place: Home) -> tuple[str, str]:

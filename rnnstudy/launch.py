@@ -346,6 +346,8 @@ class Launcher:
             del self._elsewhere[run.key]
         self._ended_elsewhere -= {run.key for run in free}
         self.summary.served |= planned.served
+        for key, failures in planned.set_aside.items():
+            self.summary.ended[key] = Outcome("failed", 0, reason=failures.reason)
         for task in reversed(planned.tasks):
             self._supply.give_back(task)
 

@@ -80,7 +80,8 @@ def plan(
                 tasks.append(_task(tuple(held), folder, path))
                 for run in held:
                     del waiting[run.key]
-    tasks += [_task(population.runs, folder, None) for population in split(list(waiting.values()), workers, device)]
+    groups = populations(list(waiting.values()), *bounds(resolve_device(device), workers))
+    tasks += [_task(population.runs, folder, None) for population in split(groups, workers)]
     tasks.sort(key=lambda task: -cost(Population(task.runs)).seconds)
     return Plan(runs, names(runs), served, tasks, warnings, set_aside)
 
@@ -89,9 +90,8 @@ def _task(runs: tuple[Run, ...], folder: Path, resume: Path | None) -> worker.Ta
     return worker.Task(runs, folder / f"{Population(runs).key}.pt", resume)
 
 
-def split(runs: Sequence[Run], workers: int, device: str = "cpu") -> list[Population]:
+def split(groups: Sequence[Population], workers: int) -> list[Population]:
     """Populations small enough that no worker is left alone with a large one at the end."""
-    groups = populations(runs, *bounds(resolve_device(device), workers))
     if not groups:
         return []
     costs = [cost(group).seconds for group in groups]

@@ -17,7 +17,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from rnnstudy.run import Run
 from rnnstudy.spec import Spec, SpecError, at_least, digest
@@ -155,10 +155,3 @@ def _median_error(errors: Sequence[float], logarithmic: bool) -> float:
 def candidates(run: Run, seeds: Sequence[int]) -> tuple[Run, ...]:
     """`run` with each seed, for weights and data alike: equal seeds see equal sequences whatever the candidate."""
     return tuple(run.replace(seed=seed, data_seed=None) for seed in seeds)
-
-
-def described(params: dict[str, Any]) -> str:
-    """`learning_rate 0.0123, clip 1`, for people."""
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in params.items()
-    )

@@ -16,21 +16,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rnnstudy import launch, studies
+from rnnstudy import studies
 from rnnstudy.home import Home
 from rnnstudy.learner import Check
+from rnnstudy.plan import plan
 from rnnstudy.records import Outcome
 from rnnstudy.run import Run
 from rnnstudy.search import Course, Search, candidates
 from rnnstudy.spec import SpecError
 from rnnstudy.stored import COMPLETE
 from rnnstudy.sweep import Scale
-from rnnstudy.tracker import Kept, Tracker
+from rnnstudy.tracker import Failures, Kept, Tracker
 from rnnstudy.worker import Task
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.storages import RDBStorage
+    from optuna.trial import TrialState
 
 
 @dataclass
@@ -51,11 +53,15 @@ class _Candidate:
 class _Shelf:
     """What is complete: in the store when the search began, or since."""
 
-    def __init__(self, kept: Mapping[str, Kept]) -> None:
-        self.kept = dict(kept)
+    def __init__(self, tracker: Tracker) -> None:
+        self.kept = dict(tracker.finished())
+        self._failures = tracker.failures()
 
     def finished(self) -> Mapping[str, Kept]:
         return self.kept
+
+    def failures(self) -> Mapping[str, Failures]:
+        return self._failures
 
 
 class OneStudy:
@@ -145,12 +151,21 @@ class OneStudy:
                 self.done = True
             elif "failed" in ended:
                 self._failed += 1
-                self.study.tell(one.trial, state=TrialState.FAIL)
+                self._tell(one.trial, state=TrialState.FAIL)
             elif one.pruned or "pruned" in ended:
-                self.study.tell(one.trial, state=TrialState.PRUNED)
+                self._tell(one.trial, state=TrialState.PRUNED)
             else:
-                self.study.tell(one.trial, self.search.worth([courses[key] for key in one.keys]))
+                self._tell(one.trial, self.search.worth([courses[key] for key in one.keys]))
         self.open = []
+
+    def _tell(self, trial: "Trial", value: float | None = None, state: "TrialState | None" = None) -> None:
+        try:
+            self.study.tell(trial, value, state=state)
+        except RuntimeError:
+            # A grid sampler that has no more to propose asks the study to stop, which only Study.optimize can. The
+            # trial itself has been told.
+            if not self.study.trials[trial.number].state.is_finished():
+                raise
 
 
 class SearchSupply:
@@ -168,7 +183,7 @@ class SearchSupply:
         workers: int,
     ) -> None:
         self._home, self._storage, self._workers = home, storage, workers
-        self._shelf = _Shelf(tracker.finished())
+        self._shelf = _Shelf(tracker)
         self._waiting: deque[Task] = deque()
         self._errors: dict[str, dict[int, float]] = {}
         self._outcomes: dict[str, Outcome] = {}
@@ -207,9 +222,10 @@ class SearchSupply:
         runs = [run for key, run in wanted.items() if key not in under_way or key in self._status]
         # Studies train beside each other: a batch is split only where there are more workers than studies.
         share = max(1, -(-self._workers // max(1, sum(not one.done for one in self.studies))))
-        planned = launch.plan(runs, self._shelf, self._home.checkpoints, share)
+        planned = plan(runs, self._shelf, self._home.checkpoints, share)
         for key in planned.served:
             self._status[key] = self._status.get(key, "finished")
+        self._status |= dict.fromkeys(planned.set_aside, "failed")
         for task in planned.tasks:
             for run in task.runs:
                 self._status.pop(run.key, None)

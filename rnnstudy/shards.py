@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rnnstudy.plan import split
+from rnnstudy.population import populations
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
 
@@ -30,6 +31,7 @@ class Shard:
 
         Populations, split where they are large, are dealt out in the order of the hash of their keys.
         """
-        dealt = sorted(split(sorted(runs, key=lambda run: run.key), self.parts), key=lambda population: population.key)
+        groups = populations(sorted(runs, key=lambda run: run.key))
+        dealt = sorted(split(groups, self.parts), key=lambda population: population.key)
         keys = {key for population in dealt[self.part - 1 :: self.parts] for key in population.keys}
         return [run for run in runs if run.key in keys]

@@ -11,6 +11,7 @@ from rnnstudy.search import Search
 from rnnstudy.spec import SpecError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from optuna import Study
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
@@ -171,3 +172,51 @@ def standings(home: Home, named: str | None = None) -> list[Standing]:
     with told(storage.url):
         names = sorted(summary.study_name for summary in optuna.get_all_study_summaries(storage))
         return [standing(optuna.load_study(study_name=name, storage=storage)) for name in names]
+
+
+def trials_table(study: "Study") -> "pd.DataFrame":
+    """One row for each complete or pruned trial: `study`, `trial`, `state`, `value`, `keys` (of its runs, in one text),
+    and one column for each parameter; `value` of a pruned trial is missing."""
+    import pandas as pd
+    from optuna.trial import TrialState
+
+    rows = [
+        {
+            "study": study.study_name,
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "value": trial.value if trial.state == TrialState.COMPLETE else None,
+            "keys": " ".join(trial.user_attrs.get(KEYS, ())),
+            **trial.params,
+        }
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    ]
+    return pd.DataFrame(rows)
+
+
+def importances(study: "Study") -> "pd.DataFrame":
+    """Share of each parameter in how far the trials lie apart: PED-ANOVA, Optuna's default. Columns `study`,
+    `parameter`, `importance`; empty where fewer than four trials of finite value are complete."""
+    import math
+
+    import optuna
+    import pandas as pd
+
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
+    shares: dict[str, float] = {}
+    if sum(trial.value is not None and math.isfinite(trial.value) for trial in complete) >= 4:
+        shares = optuna.importance.get_param_importances(study)
+    rows = [{"study": study.study_name, "parameter": name, "importance": share} for name, share in shares.items()]
+    return pd.DataFrame(rows, columns=["study", "parameter", "importance"])
+
+
+def load(home: Home, experiment: str, named: str | None = None) -> "list[Study]":
+    """The studies of an experiment (`experiment` or `experiment/scale`), by name. Raises `SpecError` for none."""
+    import optuna
+
+    found = [one.name for one in standings(home, named) if f"{one.name}/".startswith(f"{experiment}/")]
+    if not found:
+        raise SpecError(f"there are no studies of {experiment}; run the sweep that makes them first")
+    storage = connect(home, named)
+    return [optuna.load_study(study_name=name, storage=storage) for name in found]

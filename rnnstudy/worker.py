@@ -120,6 +120,9 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
 
         try:
             while (task := connection.recv()) is not None:
+                if parent is not None and not parent.is_alive():
+                    # It died while this process was starting: nothing has been done that would have to be saved.
+                    return
                 if isinstance(task, Prune):
                     # Told too late: its runs have ended.
                     continue

@@ -2,6 +2,8 @@
 
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -136,20 +138,25 @@ def test_a_run_that_fails_three_times_is_set_aside_until_it_is_forgotten(
 ) -> None:
     project = project_with_store
     add(project, FAILS)
-    for _ in range(3):
-        failed = rnnstudy(*SWEEP)
-        assert failed.returncode == 1
-        assert "2 runs failed: lstm-T0010-s0, lstm-T0010-s1" in failed.stdout
+    lstm = [run.key for run in runs_of(project) if run.cell.label() == "lstm"]
+    store = Store(Home(project))
+    failed = rnnstudy(*SWEEP)
+    assert failed.returncode == 1
+    assert "2 runs failed: lstm-T0010-s0, lstm-T0010-s1" in failed.stdout
+    assert {key: one.attempts for key, one in store.failures().items()} == dict.fromkeys(lstm, 1)
+    for run in store.runs(lstm[0]):
+        store.client.set_tag(run.identity, "rnnstudy.attempts", "2")
+    assert rnnstudy(*SWEEP).returncode == 1
+    assert {key: one.attempts for key, one in store.failures().items()} == {lstm[0]: 3, lstm[1]: 2}
     (project / "experiments" / "mended").touch()
     aside = rnnstudy(*SWEEP)
     assert aside.returncode == 1
-    assert "2 in the store, 0 to train" in aside.stdout
-    lstm = [run.key for run in runs_of(project) if run.cell.label() == "lstm"]
-    for key in lstm:
-        assert f"rnnstudy forget {key}, or --rerun, has it tried again" in aside.stdout
-    assert rnnstudy("forget", *lstm).returncode == 0
-    assert rnnstudy(*SWEEP).returncode == 0
-    assert statuses(project) == ["FINISHED"] * 4
+    assert "2 in the store, 1 to train" in aside.stdout
+    assert "set aside after 3 failed attempts: lstm-T0010-s0 (RuntimeError: no data today)" in aside.stdout
+    assert f"rnnstudy forget {lstm[0]}, or --rerun, has it tried again" in aside.stdout
+    assert rnnstudy("forget", lstm[0]).returncode == 0
+    assert store.failures() == {}
+    assert [run.key for task in launch.plan(runs_of(project), store, project, 1).tasks for run in task.runs] == lstm[:1]
 
 
 def test_a_run_deleted_in_the_pages_and_one_that_is_new_are_all_that_runs(
@@ -172,6 +179,20 @@ def test_a_run_deleted_in_the_pages_and_one_that_is_new_are_all_that_runs(
     assert "6 runs: 3 in the store, 3 to train" in again.stdout
     assert "a checkpoint was damaged, its runs begin anew" in again.stdout
     assert statuses(project) == ["FINISHED"] * 6
+
+
+def test_two_launchers_started_at_once_over_no_store_share_the_sweep(project: Path) -> None:
+    command = [sys.executable, "-c", "from rnnstudy.cli import main; main()", *SWEEP]
+    both = [
+        subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [one.communicate(timeout=300)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], "\n".join(said)
+    assert statuses(project) == ["FINISHED"] * 4
+    assert not list((project / "mlruns" / "claims").glob("*.json"))
+    for told in said:
+        assert re.search("^LSTM +10 +. of 2", told, re.MULTILINE), "each shows the whole sweep at its end"
 
 
 def test_shards_offline_hold_every_run_once(project_with_store: Path, rnnstudy: Callable[..., Any]) -> None:

@@ -1,12 +1,15 @@
-"""Spectra, truncation, half-life, settings and prediction: figures hold the planted numbers, and say what is missing."""
+"""Spectra, truncation, half-life, settings, prediction: figures hold planted numbers and name what is missing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from rnnstudy import cliff, figures
+from rnnstudy.cells import LSTM
 from rnnstudy.spec import SpecError
 
 
@@ -17,10 +20,11 @@ class Planted:
     runs: pd.DataFrame
     frames: dict[str, pd.DataFrame]
 
-    def readings(self, name: str, *, quantile: float | None = None) -> pd.DataFrame:
+    def readings(self, name: str, *, quantile: float | None = None, keys: Sequence[str] | None = None) -> pd.DataFrame:
         if name not in self.frames:
             raise SpecError(f"no reading is called '{name}'")
-        return self.frames[name]
+        frame = self.frames[name]
+        return frame if keys is None else frame[frame["key"].isin(list(keys))]
 
 
 SEEDS = 10
@@ -39,8 +43,8 @@ def planted() -> Planted:
                 "status": "finished", "solved": cell == "LSTM" or seed < 5, "error": 0.0 if cell == "LSTM" else 0.5,
                 "steps_to_solve": 100.0 + seed if cell == "LSTM" or seed < 5 else np.nan,
                 "log10_ratio_initial": -float(seed) if cell == "Elman" else rng.normal(), "layers": 1,
-                "bias": np.nan if seed >= 8 else float(seed // 4), "half_life_initial_c": 2.0 + seed,
-                "half_life_initial": 1.0, "half_life_final_c": np.nan if seed == 0 else 4.0, "half_life_final": 3.0,
+                "bias": np.nan if seed >= 8 else float(seed // 4), "rate_initial_c": -0.1 * (1 + seed),
+                "rate_initial": -1.0, "rate_final_c": np.nan if seed == 0 else 0.02, "rate_final": -0.3,
             })  # fmt: skip
             for stage in ("initial", "final"):
                 for path, size in (("h", 5),) if cell == "Elman" else (("h", 5), ("c", 5), ("joint", 10)):
@@ -98,18 +102,44 @@ def test_half_life_of_a_constant_gate() -> None:
     for bias in (-3.0, 0.0, 2.0, 8.0):
         steps = figures.half_life_of_bias(np.array([bias]))[0]
         assert (1 / (1 + np.exp(-bias))) ** steps == pytest.approx(0.5)
+    assert figures.half_life_of_bias(np.array([0.0, 4.0]), 0.25).tolist() == [
+        pytest.approx(np.log(2) / np.log(4 / 3)),
+        np.inf,
+    ]
 
 
-def test_half_lives_by_bias_count_the_gradients_that_do_not_fall(results: Planted) -> None:
+def test_the_loop_through_h_is_that_of_an_lstm_at_rest() -> None:
+    """The spectral radius of ∂(c, h)_t/∂(c, h)_{t−1} at c = h = 0 with input and output gates of one half."""
+    torch.manual_seed(0)
+    width, bias = 40, 1.0
+    cell = LSTM(width=width)
+    parameters = {"W_hh": torch.zeros(1, width, 4 * width, dtype=torch.float64)}
+    block = torch.diag(torch.linspace(-0.5, 0.6, width, dtype=torch.float64))
+    turn = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64))[0]
+    parameters["W_hh"][0, :, 3 * width :] = turn @ block @ turn.T
+    projected = torch.zeros(1, 1, 4 * width, dtype=torch.float64)
+    projected[..., :width] = bias
+
+    def step(joint: torch.Tensor) -> torch.Tensor:
+        c, h = joint.view(1, 1, 2 * width).chunk(2, dim=-1)
+        after = cell.step(parameters, projected, {"c": c, "h": h}, lambda _, value: value)
+        return torch.cat([after["c"], after["h"]], dim=-1).flatten()
+
+    jacobian = torch.autograd.functional.jacobian(step, torch.zeros(2 * width, dtype=torch.float64))
+    radius = float(torch.linalg.eigvals(jacobian).abs().max())
+    steps = figures.half_life_of_bias(np.array([bias]), 0.25 * 0.6)[0]
+    assert radius**steps == pytest.approx(0.5)
+
+
+def test_rates_by_bias_are_medians_and_have_a_half_life_where_they_fall(results: Planted) -> None:
     lstm = Planted(results.runs[results.runs["cell"] == "LSTM"], {})
-    picture = figures.half_life_by_bias(lstm, "bias", longest=20)
-    data = picture.data.set_index(["stage", "state", "rule", "bias"])
-    assert data.loc[("initial", "c", "bias", 0.0), "median"] == 3.5
-    assert data.loc[("initial", "c", "bias", 1.0), "median"] == 7.5
-    assert data.loc[("final", "c", "bias", 0.0), ["runs", "without_half_life"]].tolist() == [3, 1]
-    chrono = picture.data[picture.data["rule"] == "chrono"]
-    assert chrono["runs"].tolist() == [2] * 4
-    assert "0 readings before training, 1 after" in picture.caption
+    picture = figures.half_life_by_bias(lstm, "bias", loop=0.1, longest=20)
+    data = picture.data.set_index(["stage", "state", "start"])
+    assert data.loc[("initial", "c", "0"), "rate"] == pytest.approx(-0.25)
+    assert data.loc[("initial", "c", "0"), "half_life"] == pytest.approx(np.log10(2) / 0.25)
+    assert data.loc[("final", "c", "0"), ["runs", "half_life"]].tolist() == [3, np.inf]
+    assert data.loc[("initial", "c", "chrono"), "rate"] == pytest.approx(-0.95)
+    assert picture.data.loc[picture.data["start"] == "chrono", "runs"].tolist() == [2] * 4
 
 
 def test_success_by_setting_counts_and_names_its_interval(results: Planted) -> None:
@@ -140,7 +170,7 @@ def test_prediction_holds_the_planted_order_and_says_which_strata_can_speak(resu
         (lambda empty: figures.singular_values_by_lag(empty), "SingularValues"),
         (lambda empty: figures.lyapunov_spectrum(empty), "LyapunovExponents"),
         (lambda empty: figures.cosine_by_window(empty), "GradientByLag"),
-        (lambda empty: figures.half_life_by_bias(empty, "nothing"), "nothing"),
+        (lambda empty: figures.half_life_by_bias(empty, "nothing", loop=0.1), "nothing"),
         (lambda empty: figures.prediction(empty, "nothing", label=""), "nothing"),
     ],
 )

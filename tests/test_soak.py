@@ -62,7 +62,7 @@ def soak(project: Path, *, steps: int, lengths: int, seeds: int, kills: int, lon
             parent.kill()
             parent.wait()
             killed.append("parent")
-            _, orphans = psutil.wait_procs(workers, timeout=60)
+            _, orphans = psutil.wait_procs(workers, timeout=180)
             assert not orphans, "workers whose parent was killed end by themselves"
             parent = _start(project)
     assert len(killed) == kills, f"the sweep ended after {len(killed)} kills: make it longer"

@@ -46,9 +46,10 @@ def sweep_at_smoke_scale(home: Home, experiment: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def studied(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Home:
     """A project in which every experiment that a report needs was run, and every report was built and exported."""
     home = sources(tmp_path_factory.mktemp("study"))
+    shutil.copy(empty_database, home.database)
     needed = {experiment for name in REPORTS for experiment in report.header(name, home).experiments}
     for experiment in sorted(needed):
         sweep_at_smoke_scale(home, experiment)

@@ -21,6 +21,7 @@ within `look()`. No function opens a window or needs a display.
 
 from rnnstudy.figures.by_lag import gradient_by_lag
 from rnnstudy.figures.cliff import bifurcation, loss_surface, wall_by_length
+from rnnstudy.figures.clipping import DECADES_SHOWN as CLIPPING_DECADES
 from rnnstudy.figures.clipping import clipping
 from rnnstudy.figures.curves import learning_curves
 from rnnstudy.figures.half_life import half_life_by_bias, half_life_of_bias
@@ -48,6 +49,7 @@ from rnnstudy.figures.house import (
 from rnnstudy.figures.phase import vanishing_to_exploding
 from rnnstudy.figures.picture import Picture, Provenance, Story, rendered, save, write_all
 from rnnstudy.figures.prediction import prediction, prediction_table
+from rnnstudy.figures.searches import optimisation_history, parallel_coordinates, parameter_importances, slices
 from rnnstudy.figures.selection import Results, best_by_validation, ordered, validation_table
 from rnnstudy.figures.settings import success_by_setting
 from rnnstudy.figures.spectra import lyapunov_spectrum, singular_values_by_lag
@@ -55,11 +57,13 @@ from rnnstudy.figures.statistics import SEEDS_FOR_INTERVAL, band_words, counted,
 from rnnstudy.figures.success import success_by_length
 from rnnstudy.figures.survival import time_to_solve
 from rnnstudy.figures.truncation import cosine_by_window
+from rnnstudy.figures.tuned import tuned_comparison
 
 __all__ = [
     "ABSENT",
     "AROUND_ZERO",
     "BOUND",
+    "CLIPPING_DECADES",
     "DECADES_SHOWN",
     "HEAT",
     "SEEDS_FOR_INTERVAL",
@@ -93,18 +97,23 @@ __all__ = [
     "loss_surface",
     "lyapunov_spectrum",
     "median_and_band",
+    "optimisation_history",
     "ordered",
     "panels",
+    "parallel_coordinates",
+    "parameter_importances",
     "prediction",
     "prediction_table",
     "rendered",
     "save",
     "shade",
     "singular_values_by_lag",
+    "slices",
     "style",
     "success_by_length",
     "success_by_setting",
     "time_to_solve",
+    "tuned_comparison",
     "validation_table",
     "vanishing_to_exploding",
     "wall_by_length",

@@ -55,7 +55,7 @@ def gradient_heat_map(
     chosen = runs[runs["length"] == length]
     if chosen.empty:
         raise SpecError(f"no run has length {length}; the lengths here: {', '.join(map(str, known))}")
-    first = chosen.assign(key=chosen.index).sort_values(["seed", "key"]).groupby("cell")["key"].first()
+    first = chosen.rename_axis("key").reset_index().sort_values(["seed", "key"]).groupby("cell")["key"].first()
     frame = medians(results, f"through_time/{state}", list(first))
     if frame.empty:
         raise SpecError(f"no run has a reading through_time/{state}; {PROBE_ADVICE}")
@@ -70,7 +70,8 @@ def gradient_heat_map(
         for axis, cell in zip(axes, cells, strict=True):
             run = results.runs.loc[first[cell]]
             _heat(axis, data[data["cell"] == cell], (bottom, top), data["step"].max())
-            axis.set_title(f"{style(cell).label}, seed {run['seed']}: {_ending(run)}", color=style(cell).colour)
+            title = f"{style(cell).label}, seed {run['seed']}: {_ending(run)}"
+            axis.set_title(title, color=style(cell).colour, pad=14 if marks else 6)
             _mark(axis, marks)
             axis.set_xlabel(f"time step t (of {int(data['time'].max())})")
         axes[0].set_ylabel("training step (updates made)")

@@ -1,8 +1,8 @@
 """Matrix products of small matrices, in tiles that stay in vector registers.
 
 The libraries' products are made for large matrices: 20 x 50 times 50 x 50, the product of one time step, takes them
-about twice as long. Here a tile of 4 rows by up to 4 vectors (3 on a processor with 16 vector registers, or 8 rows by 1)
-is accumulated in registers over the whole depth. Plain loops compile to a load and a store for each multiplication;
+about twice as long. Here a tile of 4 rows by up to 4 vectors (3 on a processor with 16 vector registers, or 8 by 1) is
+accumulated in registers over the whole depth. Plain loops compile to a load and a store for each multiplication;
 hence the vector code, written out for LLVM.
 """
 

@@ -1,0 +1,120 @@
+"""The tables in README.md and benchmarks/README.md, made from the JSON results and put between two markers."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+BEGIN, END = "<!-- made by: python -m benchmarks --readme -->", "<!-- end of what is made -->"
+COLUMNS = {
+    "torch_nn": "torch.nn, nothing recorded",
+    "loop_with_retain_grad": "loop of cells with retain_grad",
+    "jax_scan": "JAX scan with perturbations",
+    "reference": "reference engine",
+}
+CELLS = ("Elman", "LSTM", "GRU")
+ESSENTIAL = [("Elman", 200, 20, 1), *((cell, 200, batch, 8) for batch in (20, 128) for cell in CELLS)]
+"""(cell, T, batch, replicas) of the rows in README.md."""
+
+
+def write() -> None:
+    """Bring both pages up to date with the results."""
+    root = Path(__file__).parent.parent
+    for page, text in ((root / "README.md", essential()), (root / "benchmarks" / "README.md", whole())):
+        before, rest = page.read_text().split(BEGIN)
+        after = rest.split(END)[1]
+        page.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+
+
+def on_page(page: Path) -> str:
+    """What stands between the markers."""
+    return page.read_text().split(BEGIN)[1].split(END)[0].strip("\n") + "\n"
+
+
+def read(name: str) -> dict[str, Any] | None:
+    """A file of results; None where it was not measured."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def essential() -> str:
+    steps = read("training_step")
+    assert steps is not None
+    rows = [row for row in steps["results"] if place(row) in ESSENTIAL]
+    return _steps(rows, [name for name in COLUMNS if name != "reference"]) + _threads(steps) + _machine(steps)
+
+
+def whole() -> str:
+    steps = read("training_step")
+    assert steps is not None
+    return (
+        _steps(steps["results"], list(COLUMNS)) + _threads(steps) + _growth() + _outcomes() + _gpu() + _machine(steps)
+    )
+
+
+def place(row: dict[str, Any]) -> tuple[str, int, int, int]:
+    return row["cell"], row["length"], row["batch"], row["replicas"]
+
+
+def _steps(rows: Sequence[dict[str, Any]], peers: Sequence[str]) -> str:
+    lines = [
+        [
+            row["cell"],
+            f"B={row['batch']} H={row['width']} T={row['length']}",
+            str(row["replicas"]),
+            f"{row['milliseconds']['compiled']:.2f}",
+            *(_ratio(row["times_faster"].get(peer)) for peer in peers),
+        ]
+        for row in rows
+    ]
+    return _table(["cell", "sizes", "replicas", "ms", *(COLUMNS[peer] for peer in peers)], lines)
+
+
+def _ratio(found: dict[str, float] | None) -> str:
+    return f"{found['median']:.1f} ({found['lowest']:.1f}–{found['highest']:.1f})" if found else "left out"
+
+
+def _threads(steps: dict[str, Any]) -> str:
+    found = [f"{one['cell']} {_ratio(one['times_faster'])}" for one in steps.get("two_threads", [])]
+    return f"\nTwo threads against one, 8 replicas, T=200: {', '.join(found)} times faster.\n" if found else ""
+
+
+def _growth() -> str:
+    growth = read("growth")
+    if growth is None:
+        return ""
+    lines = [
+        [one["cell"], str(one["length"]), f"{one['microseconds_per_step']:.1f}", f"{one['bytes_per_unit']:.1f}"]
+        for one in growth["results"]
+    ]
+    return "\n" + _table(["cell", "T", "µs for each time step", "bytes kept for each (t, b, h)"], lines)
+
+
+def _outcomes() -> str:
+    found = read("outcomes")
+    if found is None:
+        return ""
+    lines = [
+        [
+            *(one["cell"], str(one["length"]), str(one["seeds"])),
+            *(f"{share['share']:.2f} ({share['low']:.2f}–{share['high']:.2f})" for share in one["solved"].values()),
+            f"{one['mcnemar_p']:.2f}",
+        ]
+        for one in found["results"]
+    ]
+    header = ["cell", "T", "seeds", "solved, reference engine", "solved, compiled engine", "McNemar's p"]
+    return "\n" + _table(header, lines)
+
+
+def _gpu() -> str:
+    return "" if read("gpu") else "\nOn a GPU: unmeasured.\n"
+
+
+def _machine(steps: dict[str, Any]) -> str:
+    return f"\nMeasured on: {', '.join(f'{name} {value}' for name, value in steps['machine'].items())}.\n"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,56 @@
+"""What the pages say about speed is what was measured; and a small benchmark runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import jax_scan, tables, training_step
+from benchmarks.outcomes import agree
+from rnnstudy.cells import GRU, LSTM, Elman
+from rnnstudy.run import Training
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(("page", "text"), [("README.md", tables.essential), ("benchmarks/README.md", tables.whole)])
+def test_the_tables_are_those_of_the_results(page, text):
+    assert tables.on_page(ROOT / page) == text()
+
+
+def test_results_name_what_they_compare():
+    found = tables.read("training_step")
+    assert found is not None
+    places = [tables.place(row) for row in found["results"]]
+    assert len(places) == len(set(places))
+    for row in found["results"]:
+        assert {"torch_nn", "loop_with_retain_grad"} <= set(row["times_faster"])
+        assert all(one["lowest"] <= one["median"] <= one["highest"] for one in row["times_faster"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [Elman(width=7), LSTM(width=7), GRU(width=7)], ids=repr)
+def test_a_small_comparison(cell, monkeypatch):
+    monkeypatch.setattr(training_step, "ROUNDS", 2)
+    threads = torch.get_num_threads()
+    found = training_step.compare(cell, 10, 3, 2)
+    assert torch.get_num_threads() == threads
+    assert {"torch_nn", "loop_with_retain_grad", "reference"} <= set(found["times_faster"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not jax_scan.there(), reason="jax is not installed")
+def test_the_jax_peer_computes_every_norm():
+    for cell in (Elman(width=7), LSTM(width=7), GRU(width=7)):
+        _, norms = jax_scan.jax_scan(cell, 10, 3, 2)()
+        assert len(norms) == len(cell.states)
+        assert all(one.shape == (2, 10, 3) and np.isfinite(np.asarray(one)).all() for one in norms)
+
+
+@pytest.mark.slow
+def test_a_small_agreement():
+    training = Training(steps=20, batch=4, check_every=10, validation_sequences=20, test_sequences=20)
+    found = agree(Elman(width=5), length=10, seeds=3, training=training)
+    assert found["mcnemar_p"] == 1.0
+    assert found["solved"]["reference"] == found["solved"]["compiled"]
