@@ -211,7 +211,7 @@ def _train(runs: bytes, experiment: str | None, device: str, engine: Wanted, boa
         population, device, engine, lambda: look()[0], heard.append, lambda: own & look()[1]
     ):
         # Not `yield from`: Ray sends into the generator, which a list's iterator does not take.
-        for one in heard:
+        for one in heard:  # noqa: UP028
             yield one
         heard.clear()
         if not isinstance(message, Record) or message.outcome is not None:
