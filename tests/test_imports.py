@@ -13,7 +13,10 @@ import rnnstudy
 ROOT = Path(rnnstudy.__file__).parent
 ROOMS = ["tasks", "cells", "probes", "unroll", "optimisers"]
 TRAINING = [
-    *(f"rnnstudy.{module}" for module in ("model", "population", "loop", "records", "run", "learner", "evaluation")),
+    *(
+        f"rnnstudy.{module}"
+        for module in ("model", "memory", "population", "loop", "records", "run", "learner", "evaluation")
+    ),
     *(f"rnnstudy.{module}" for module in ("history", "checkpoint", "spec", "discovery", "randomness")),
     *(f"rnnstudy.{room}.{one.name}" for room in ROOMS for one in pkgutil.iter_modules([str(ROOT / room)])),
 ]
@@ -34,7 +37,8 @@ BELOW = {
     "model": {"cells", "tasks", "unroll", "probes"},
     "history": {"records"},
     "checkpoint": {"spec", "run"},
-    "population": {"model", "randomness", "run", "spec", "tasks", "unroll"},
+    "memory": {"model", "records", "run"},
+    "population": {"memory", "model", "randomness", "run", "spec", "tasks", "unroll"},
     "learner": {"checkpoint", "history", "optimisers", "population", "records", "run", "unroll"},
     "evaluation": {"cells", "learner", "population", "probes", "records", "tasks", "unroll"},
     "loop": {"evaluation", "learner", "population", "probes", "records", "run", "spec", "unroll"},
