@@ -116,6 +116,7 @@ def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[st
     help="Train on a Ray cluster: auto (the one this machine belongs to), local, or an address. Needs rnnstudy[ray].",
 )
 @click.option("--gpus-per-worker", type=float, default=0.0, help="With --ray: GPUs for each worker, such as 0.25.")
+@click.option("--system-metrics", is_flag=True, help="Log CPU, memory and GPU use to each run, every 10 s.")
 def sweep(
     file: Path,
     scale: str,
@@ -131,6 +132,7 @@ def sweep(
     storage: str | None,
     ray: str | None,
     gpus_per_worker: float,
+    system_metrics: bool,
 ) -> None:
     """Train the runs of an experiment file that the store does not hold yet, or go on with its searches.
 
@@ -141,6 +143,7 @@ def sweep(
     from rnnstudy.claims import Claims
     from rnnstudy.display import SweepDisplay, duration, set_aside_lines, summary_table
     from rnnstudy.loop import resolve_device
+    from rnnstudy.machine import Machine
     from rnnstudy.offline import OfflineTracker
     from rnnstudy.shards import Shard
     from rnnstudy.spec import SpecError
@@ -168,17 +171,8 @@ def sweep(
             "--offline": offline,
             "--shard": shard,
         }
-        _search(
-            file,
-            scale,
-            workers,
-            device,
-            engine,
-            storage,
-            ray,
-            gpus_per_worker,
-            [name for name, given in refused.items() if given],
-        )
+        unsuited = [name for name, given in refused.items() if given]
+        _search(file, scale, workers, device, engine, storage, ray, gpus_per_worker, system_metrics, unsuited)
         return
     if storage is not None:
         raise SpecError(f"--storage is where searches are kept, and {file} defines none")
@@ -231,6 +225,7 @@ def sweep(
             replan=lambda free: launch.plan(free, tracker, place.checkpoints, count, device=device),
             refuge=None if offline else Refuge(str(refuge), lambda: OfflineTracker(refuge, info)),
             crew=crew,
+            machine=Machine() if system_metrics else None,
         )
         summary = launcher.run()
     if summary.interrupted:
@@ -259,11 +254,13 @@ def _search(
     storage: str | None,
     ray: str | None,
     gpus_per_worker: float,
+    system_metrics: bool,
     refused: Sequence[str],
 ) -> None:
     """Go on with the searches of an experiment file."""
     from rnnstudy import home, launch, studies, tracking
     from rnnstudy.display import SweepDisplay, studies_table
+    from rnnstudy.machine import Machine
     from rnnstudy.searching import SearchSupply
     from rnnstudy.spec import SpecError
     from rnnstudy.stored import SweepInfo
@@ -298,6 +295,7 @@ def _search(
             workers=count,
             watcher=display,
             crew=crew,
+            machine=Machine() if system_metrics else None,
         ).run()
     if summary.interrupted:
         _say(console, f"interrupted: {len(summary.ended)} runs ended; the same command goes on")

@@ -17,6 +17,7 @@ from rnnstudy.crew import Crew, Processes, Worker, default_workers, devices, req
 from rnnstudy.faults import StoreFault
 from rnnstudy.home import Home
 from rnnstudy.learner import Check, Progress
+from rnnstudy.machine import Machine
 from rnnstudy.plan import ATTEMPTS, Plan, Shelf, plan
 from rnnstudy.population import Population
 from rnnstudy.records import Outcome, Record
@@ -110,6 +111,7 @@ class Launcher:
         replan: what is to be done about runs that another launcher had claimed and no longer has.
         refuge: where records go if the store stays away.
         crew: who trains; without, `workers` processes of this machine on `device`.
+        machine: its sensors, whose readings go to the runs that are being trained.
     """
 
     def __init__(
@@ -127,10 +129,11 @@ class Launcher:
         replan: Callable[[Sequence[Run]], Plan] | None = None,
         refuge: Refuge | None = None,
         crew: Crew | None = None,
+        machine: Machine | None = None,
     ) -> None:
         self._supply, self._tracker, self._home, self._watcher = supply, tracker, home, watcher
         self._crew = crew or Processes(workers, devices(device), experiment, engine, home.logs)
-        self._claims, self._replan = claims, replan
+        self._claims, self._replan, self._machine = claims, replan, machine
         self._writer = Writer(tracker, refuge)
         self._deaths: dict[str, Deaths] = {}
         self._steps: dict[str, int] = {}
@@ -195,11 +198,13 @@ class Launcher:
         return self._supply.done and not (self._elsewhere and self._replan is not None)
 
     def _tell(self) -> None:
-        """Now and then: say what the writer has to say, and show other launchers that this one lives."""
+        """Now and then: say what the writer has to say, read the sensors, show other launchers that this one lives."""
         for line in self._writer.news():
             self._watcher.said(line)
         if self._claims is not None:
             self._claims.beat()
+        if self._machine is not None and (sample := self._machine.sample()):
+            self._writer.sampled(sample)
 
     # What workers say
 
