@@ -301,8 +301,8 @@ def stored_courses(runs: Sequence[Run], home: Home) -> dict[str, Course]:
     for run in runs:
         row, error = loaded.runs.loc[run.key], math.inf
         if row["status"] == "finished" and checks is not None:
-            own = checks[checks["key"] == run.key]
-            error = float(own["value"].to_numpy()[own["step"].to_numpy().argmax()])
+            own = checks.loc[checks["key"] == run.key]
+            error = float(own.set_index("step")["value"].sort_index().iloc[-1])
         solved_at = str(row["steps_to_solve"])
         courses[run.key] = Course(error, int(solved_at) if solved_at.isdigit() else None, run.training.steps)
     return courses

@@ -174,12 +174,19 @@ def standings(home: Home, named: str | None = None) -> list[Standing]:
         return [standing(optuna.load_study(study_name=name, storage=storage)) for name in names]
 
 
+COLUMNS = ("study", "trial", "state", "value", "keys", "fresh")
+"""Of `trials_table`, before the parameters."""
+
+
 def trials_table(study: "Study") -> "pd.DataFrame":
     """One row for each complete or pruned trial: `study`, `trial`, `state`, `value`, `keys` (of its runs, in one text),
-    and one column for each parameter; `value` of a pruned trial is missing."""
+    `fresh` (the same for the winner's runs on fresh seeds; otherwise empty), and one column for each parameter; `value`
+    of a pruned trial is missing."""
     import pandas as pd
     from optuna.trial import TrialState
 
+    stands = standing(study)
+    fresh = {stands.best.number: " ".join(stands.fresh_keys)} if stands.best is not None else {}
     rows = [
         {
             "study": study.study_name,
@@ -187,12 +194,14 @@ def trials_table(study: "Study") -> "pd.DataFrame":
             "state": trial.state.name.lower(),
             "value": trial.value if trial.state == TrialState.COMPLETE else None,
             "keys": " ".join(trial.user_attrs.get(KEYS, ())),
+            "fresh": fresh.get(trial.number, ""),
             **trial.params,
         }
         for trial in study.get_trials(deepcopy=False)
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])))
+    return table.astype({"trial": int, "value": float})
 
 
 def importances(study: "Study") -> "pd.DataFrame":
@@ -208,15 +217,13 @@ def importances(study: "Study") -> "pd.DataFrame":
     if sum(trial.value is not None and math.isfinite(trial.value) for trial in complete) >= 4:
         shares = optuna.importance.get_param_importances(study)
     rows = [{"study": study.study_name, "parameter": name, "importance": share} for name, share in shares.items()]
-    return pd.DataFrame(rows, columns=["study", "parameter", "importance"])
+    return pd.DataFrame(rows, columns=["study", "parameter", "importance"]).astype({"importance": float})
 
 
 def load(home: Home, experiment: str, named: str | None = None) -> "list[Study]":
-    """The studies of an experiment (`experiment` or `experiment/scale`), by name. Raises `SpecError` for none."""
+    """The studies of an experiment (`experiment` or `experiment/scale`), by name; none where there are none."""
     import optuna
 
     found = [one.name for one in standings(home, named) if f"{one.name}/".startswith(f"{experiment}/")]
-    if not found:
-        raise SpecError(f"there are no studies of {experiment}; run the sweep that makes them first")
-    storage = connect(home, named)
+    storage = connect(home, named) if found else None
     return [optuna.load_study(study_name=name, storage=storage) for name in found]
