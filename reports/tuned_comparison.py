@@ -9,10 +9,10 @@
 # # Each cell at its own best settings
 #
 # A vanilla RNN that fails with the settings of an LSTM may only be badly tuned. Here each cell has, at each length, a
-# search of its own (Optuna's tree-structured Parzen estimator) over learning rate, clipping threshold and the gain of an
-# orthogonal W_hh. A candidate is worth the median validation error over seeds that are the same in all searches; test
-# sequences are never asked. Each search's winner is trained again on fresh seeds, and only those runs are compared: the
-# least value of a search is too good, being the least.
+# search of its own (Optuna's tree-structured Parzen estimator) over learning rate, clipping threshold and the gain of
+# an orthogonal W_hh. A candidate is worth the median validation error over seeds that are the same in all searches;
+# test sequences are never asked. Each search's winner is trained again on fresh seeds, and only those runs are
+# compared: the least value of a search is too good, being the least.
 
 # %%
 from rnnstudy import figures
@@ -33,7 +33,9 @@ here.say(study.words)
 # %%
 lengths = sorted(study.results.runs["length"].unique())
 task = TemporalOrder(length=int(lengths[-1]))
-picture = figures.tuned_comparison(study.results, chance=task.chance.error, error="test error", keys=searched.fresh_keys)
+picture = figures.tuned_comparison(
+    study.results, chance=task.chance.error, error="test error", keys=searched.fresh_keys
+)
 solved = ", ".join(f"{row.cell} T = {row.length} {row.solved}/{row.runs}" for row in picture.data.itertuples())
 here.show(
     picture,

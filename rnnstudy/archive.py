@@ -1,8 +1,9 @@
 """The results of a study in a few files that are kept beside the source, so that a clone redraws every figure.
 
 A folder holds `manifest.json` (commits, experiment files, commands, keys), `runs.parquet` (one row for each run: what
-it was and how it ended) and, for each experiment, `<experiment>.parquet` (one row for each series of each run) and, where it
-searches, `<experiment>.trials.parquet` and `<experiment>.importances.parquet` (see `rnnstudy.searched`). A series is there if a report asked for it when the folder was written, with the quantiles that were asked for, and at
+it was and how it ended) and, for each experiment, `<experiment>.parquet` (one row for each series of each run); where
+it searches, also `<experiment>.trials.parquet` and `<experiment>.importances.parquet` (see `rnnstudy.searched`). A
+series is there if a report asked for it when the folder was written, with the quantiles that were asked for, and at
 every moment and place: what is drawn from the folder has the same bytes as what is drawn from the store.
 """
 

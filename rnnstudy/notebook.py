@@ -115,9 +115,7 @@ def _search_study(defined: Experiment, place: Home, archive: Path | None, comple
             f"run `rnnstudy sweep experiments/{defined.name}.py` first"
         )
     wanted = sorted(set(found.keys) & complete.keys())
-    loaded = results.load(
-        wanted, experiment=defined.name, home=place, archive=archive, asked=_listener(defined.name)
-    )
+    loaded = results.load(wanted, experiment=defined.name, home=place, archive=archive, asked=_listener(defined.name))
     return Study(defined.name, scale, Asked.of(defined, scale).runs, loaded, found)
 
 

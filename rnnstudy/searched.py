@@ -1,4 +1,4 @@
-"""What a report reads of an experiment's searches: their trials and importances as tables, from studies or an archive."""
+"""What a report reads of an experiment's searches: trials and importances as tables, from studies or an archive."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,11 @@ class Searched:
         return tuple(key for keys in self.trials["fresh"] for key in keys.split())
 
     @property
+    def winners(self) -> int:
+        """How many winners were trained on fresh seeds."""
+        return sum(bool(keys) for keys in self.trials["fresh"])
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """All runs, of candidates and of winners on fresh seeds; a run that two candidates share once."""
         own = [key for keys in self.trials["keys"] for key in keys.split()]
@@ -40,10 +45,9 @@ class Searched:
     def words(self) -> str:
         """How many candidates were judged, in words."""
         states = self.trials["state"].value_counts()
-        winners = int((self.trials["fresh"] != "").sum())
         return (
             f"{len(self.trials)} candidates in {self.trials['study'].nunique()} searches, {states.get('pruned', 0)} of "
-            f"them given up early; {winners} winners trained again on fresh seeds"
+            f"them given up early; {self.winners} winners trained again on fresh seeds"
         )
 
 
@@ -69,8 +73,7 @@ class Asked:
 
     def share(self, there: Searched) -> float:
         """How much of it is there: 1 when every candidate was judged and every winner trained on fresh seeds."""
-        winners = int((there.trials["fresh"] != "").sum())
-        return min(1.0, (len(there.trials) + winners) / (self.trials + self.winners))
+        return min(1.0, (len(there.trials) + there.winners) / (self.trials + self.winners))
 
 
 def searched(experiment: str, scale: "Scale", home: Home, archive: Path | None = None) -> Searched:
@@ -88,7 +91,7 @@ def searched(experiment: str, scale: "Scale", home: Home, archive: Path | None =
 
 def _of_scale(all_scales: Searched, name: str) -> Searched:
     def own(table: "pd.DataFrame") -> "pd.DataFrame":
-        return table[(table["study"] + "/").str.startswith(name + "/")].reset_index(drop=True)
+        return table.loc[(table["study"] + "/").str.startswith(name + "/")].reset_index(drop=True)
 
     return Searched(own(all_scales.trials), own(all_scales.importances))
 

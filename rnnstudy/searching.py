@@ -251,6 +251,13 @@ class SearchSupply:
         with studies.told(self._storage.url):
             self._close()
 
+    def ended_elsewhere(self, served: Collection[str], set_aside: Collection[str]) -> None:
+        self._shelf.kept |= dict.fromkeys(served, _JustMade())
+        self._status |= dict.fromkeys(served, "finished") | dict.fromkeys(set_aside, "failed")
+        self.served |= set(served)
+        with studies.told(self._storage.url):
+            self._close()
+
     def _close(self) -> None:
         for one in self.studies:
             runs = {run.key: run for candidate in one.open for run in candidate.runs}
@@ -309,7 +316,7 @@ def stored_courses(runs: Sequence[Run], home: Home) -> dict[str, Course]:
 
 
 class _JustMade:
-    """A run that this search has just trained, with the probes it asks for."""
+    """A run that has just been trained, with the probes that this search asks for."""
 
     def serves(self, run: Run) -> bool:
         return True

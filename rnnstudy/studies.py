@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rnnstudy.claims import Claims
 from rnnstudy.home import Home
 from rnnstudy.search import Search
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import SpecError, digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,21 @@ def connect(home: Home, named: str | None) -> "RDBStorage":
     with told(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return RDBStorage(url)
+
+
+def claim(claims: Claims, storage: "RDBStorage", names: Sequence[str]) -> None:
+    """Make these studies this launcher's own, all or none: another would take its trials in training for dead ones.
+
+    Raises `SpecError` with who has one.
+    """
+    held = {f"study-{digest([storage.url, name])}": name for name in names}
+    for key in held.keys() - claims.take(held):
+        claims.release(held)
+        owner = claims.holder(key)
+        raise SpecError(
+            f"study '{held[key]}' is being searched by {owner or 'another process, which has just ended'}; "
+            "wait for it, or end it first"
+        )
 
 
 def open_study(storage: "RDBStorage", name: str, search: Search) -> "Study":
@@ -225,5 +241,7 @@ def load(home: Home, experiment: str, named: str | None = None) -> "list[Study]"
     import optuna
 
     found = [one.name for one in standings(home, named) if f"{one.name}/".startswith(f"{experiment}/")]
-    storage = connect(home, named) if found else None
+    if not found:
+        return []
+    storage = connect(home, named)
     return [optuna.load_study(study_name=name, storage=storage) for name in found]
