@@ -1,5 +1,6 @@
 """The command line. Thin: each command imports what it needs and calls it, so that --help answers at once."""
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -259,12 +260,15 @@ def _search(
 ) -> None:
     """Go on with the searches of an experiment file."""
     from rnnstudy import home, launch, studies, tracking
+    from rnnstudy.claims import Claims
     from rnnstudy.display import SweepDisplay, studies_table
     from rnnstudy.machine import Machine
+    from rnnstudy.offline import OfflineTracker
     from rnnstudy.searching import SearchSupply
     from rnnstudy.spec import SpecError
     from rnnstudy.stored import SweepInfo
     from rnnstudy.sweep import Scale, load_experiment
+    from rnnstudy.writer import Refuge
 
     if refused:
         raise SpecError(f"{' and '.join(refused)} cannot be given: {file} defines a search, which chooses its own runs")
@@ -276,27 +280,35 @@ def _search(
     named = ["--storage", studies.without_password(storage)] if storage else []
     command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *named])
     kept = studies.connect(place, storage)
-    tracker = tracking.open_store(
-        place, SweepInfo(experiment.name, experiment_file=str(file), command=command, engine=engine)
+    info = SweepInfo(
+        experiment.name, experiment_file=str(file), command=command, engine=engine, hypothesis=experiment.hypothesis
     )
-    if mended := tracker.mend():
-        _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
-    supply = SearchSupply(searches, kept, tracker, place, scale=Scale(scale), path=experiment.path, workers=count)
-    trials = sum(one.left for one in supply.studies)
-    _say(console, f"{len(searches)} studies: {trials} trials to go, at most {supply.runs_left} runs")
-    with SweepDisplay([], console, most=supply.runs_left) as display:
-        summary = launch.Launcher(
-            supply,
-            tracker,
-            place,
-            experiment=experiment.path,
-            device=device,
-            engine=engine,
-            workers=count,
-            watcher=display,
-            crew=crew,
-            machine=Machine() if system_metrics else None,
-        ).run()
+    tracker = tracking.open_store(place, info)
+    with contextlib.closing(Claims(place.claims)) as claims:
+        # Before the studies are opened: what looks like left by a dead process may be another launcher's.
+        studies.claim(claims, kept, [name for name, _, _ in searches])
+        if mended := tracker.mend():
+            _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
+        supply = SearchSupply(searches, kept, tracker, place, scale=Scale(scale), path=experiment.path, workers=count)
+        trials = sum(one.left for one in supply.studies)
+        _say(console, f"{len(searches)} studies: {trials} trials to go, at most {supply.runs_left} runs")
+        refuge = place.offline / info.sweep
+        with SweepDisplay([], console, most=supply.runs_left) as display:
+            summary = launch.Launcher(
+                supply,
+                tracker,
+                place,
+                experiment=experiment.path,
+                device=device,
+                engine=engine,
+                workers=count,
+                watcher=display,
+                claims=claims,
+                replan=lambda free: launch.plan(free, tracker, place.checkpoints, count, device=device),
+                refuge=Refuge(str(refuge), lambda: OfflineTracker(refuge, info)),
+                crew=crew,
+                machine=Machine() if system_metrics else None,
+            ).run()
     if summary.interrupted:
         _say(console, f"interrupted: {len(summary.ended)} runs ended; the same command goes on")
         sys.exit(INTERRUPTED)

@@ -355,6 +355,7 @@ class Launcher:
             self.summary.ended[key] = Outcome("failed", 0, reason=failures.reason)
         for task in reversed(planned.tasks):
             self._supply.give_back(task)
+        self._supply.ended_elsewhere(planned.served, planned.set_aside.keys())
 
     # How runs end
 
