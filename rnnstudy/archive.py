@@ -1,7 +1,8 @@
 """The results of a study in a few files that are kept beside the source, so that a clone redraws every figure.
 
 A folder holds `manifest.json` (commits, experiment files, commands, keys), `runs.parquet` (one row for each run: what
-it was and how it ended) and, for each experiment, `<experiment>.parquet` (one row for each series of each run). A
+it was and how it ended) and, for each experiment, `<experiment>.parquet` (one row for each series of each run); where
+it searches, also `<experiment>.trials.parquet` and `<experiment>.importances.parquet` (see `rnnstudy.searched`). A
 series is there if a report asked for it when the folder was written, with the quantiles that were asked for, and at
 every moment and place: what is drawn from the folder has the same bytes as what is drawn from the store.
 """
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,11 @@ import pandas as pd
 from rnnstudy.figures.picture import write_all
 from rnnstudy.records import QUANTILES, Series
 from rnnstudy.results import Listener, Results, RunReadings
+from rnnstudy.searched import Searched
 from rnnstudy.spec import SpecError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MANIFEST = "manifest.json"
 RUNS = "runs.parquet"
@@ -53,10 +58,12 @@ class Kept:
     Attributes:
         command: what launches them.
         results: what they are read from.
+        searched: how its searches went, where it searches.
     """
 
     command: str
     results: Results
+    searched: Searched | None = None
 
 
 def write(folder: Path, studies: Mapping[str, Kept], asked: Iterable[Asked]) -> list[Path]:
@@ -78,6 +85,9 @@ def write(folder: Path, studies: Mapping[str, Kept], asked: Iterable[Asked]) -> 
             if key in sources and name in sources[key].units
         ]
         contents[folder / f"{experiment}.parquet"] = _parquet(rows, _SERIES)
+        if kept.searched is not None:
+            contents[folder / f"{experiment}.trials.parquet"] = _plain_parquet(kept.searched.trials)
+            contents[folder / f"{experiment}.importances.parquet"] = _plain_parquet(kept.searched.importances)
         described[experiment] = {
             "file": f"experiments/{experiment}.py",
             "command": kept.command,
@@ -167,6 +177,11 @@ class Archive:
             asked,
         )
 
+    def searched(self, experiment: str) -> Searched:
+        """How the searches of an experiment went. Raises `SpecError` when the folder has no run of it."""
+        self.keys(experiment)
+        return Searched(self._table(f"{experiment}.trials"), self._table(f"{experiment}.importances"))
+
     def _table(self, experiment: str) -> pd.DataFrame:
         path = self.folder / f"{experiment}.parquet"
         try:
@@ -232,10 +247,16 @@ def _series(row: Mapping[str, Any]) -> Series:
     )
 
 
+def _plain_parquet(table: pd.DataFrame) -> bytes:
+    """A table as it is; without what pandas would add about itself."""
+    import pyarrow as pa
+
+    return _file(pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None))
+
+
 def _parquet(rows: Sequence[Mapping[str, Any]], lists: Mapping[str, str] | None) -> bytes:
     """Rows as a Parquet file; the same rows give the same bytes."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     texts = pa.string()
     if lists is None:
@@ -247,6 +268,12 @@ def _parquet(rows: Sequence[Mapping[str, Any]], lists: Mapping[str, str] | None)
             [("key", texts), ("name", texts), ("unit", texts), ("spacing", pa.int32()), ("coordinates", texts)]
             + [(name, pa.list_(kinds[kind])) for name, kind in lists.items()]
         )
+    return _file(pa.Table.from_pylist(list(rows), schema=schema))
+
+
+def _file(table: "pa.Table") -> bytes:
+    import pyarrow.parquet as pq
+
     buffer = BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd", compression_level=9)
+    pq.write_table(table, buffer, compression="zstd", compression_level=9)
     return buffer.getvalue()

@@ -13,7 +13,7 @@ from typing import Protocol
 from rnnstudy import checkpoint as checkpoints
 from rnnstudy import worker
 from rnnstudy.claims import Claims
-from rnnstudy.crew import Crew, Worker, default_workers, devices, require_workers
+from rnnstudy.crew import Crew, Processes, Worker, default_workers, devices, require_workers
 from rnnstudy.faults import StoreFault
 from rnnstudy.home import Home
 from rnnstudy.learner import Check, Progress
@@ -110,6 +110,7 @@ class Launcher:
         claims: which runs this launcher and which ones others train; without, nobody else is there.
         replan: what is to be done about runs that another launcher had claimed and no longer has.
         refuge: where records go if the store stays away.
+        crew: who trains; without, `workers` processes of this machine on `device`.
         machine: its sensors, whose readings go to the runs that are being trained.
     """
 
@@ -127,10 +128,11 @@ class Launcher:
         claims: Claims | None = None,
         replan: Callable[[Sequence[Run]], Plan] | None = None,
         refuge: Refuge | None = None,
+        crew: Crew | None = None,
         machine: Machine | None = None,
     ) -> None:
         self._supply, self._tracker, self._home, self._watcher = supply, tracker, home, watcher
-        self._crew = Crew(workers, devices(device), experiment, engine, home.logs)
+        self._crew = crew or Processes(workers, devices(device), experiment, engine, home.logs)
         self._claims, self._replan, self._machine = claims, replan, machine
         self._writer = Writer(tracker, refuge)
         self._deaths: dict[str, Deaths] = {}
@@ -212,8 +214,7 @@ class Launcher:
         try:
             message: worker.Message = one.connection.recv()
         except (EOFError, ConnectionResetError):
-            one.process.join(5)
-            self._died(one, task, f"worker ended with exit code {one.process.exitcode}")
+            self._died(one, task, one.how_it_ended())
             return
         match message:
             case Record():
@@ -354,6 +355,7 @@ class Launcher:
             self.summary.ended[key] = Outcome("failed", 0, reason=failures.reason)
         for task in reversed(planned.tasks):
             self._supply.give_back(task)
+        self._supply.ended_elsewhere(planned.served, planned.set_aside.keys())
 
     # How runs end
 

@@ -7,7 +7,7 @@ here.show(figures.gradient_by_lag(study.results), "by_lag", title="The gradient 
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from rnnstudy import figures, home, results
 from rnnstudy.figures import Picture, Provenance, Story
 from rnnstudy.home import Home
 from rnnstudy.results import Listener, Results
-from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.searched import Asked, Searched, searched
+from rnnstudy.spec import SpecError
+from rnnstudy.sweep import Experiment, Scale, load_experiment
 from rnnstudy.versions import commit
 
 FIGURES = "RNNSTUDY_FIGURES"
@@ -37,14 +39,16 @@ class Study:
     Attributes:
         experiment: its name.
         scale: the scale they belong to; None when they belong to none (fields were set by hand).
-        planned: how many runs the scale has.
+        planned: how many runs the scale has; of an experiment that searches, at most.
         results: those of them that are in the store.
+        searched: how its searches went, where it searches.
     """
 
     experiment: str
     scale: Scale | None
     planned: int
     results: Results
+    searched: Searched | None = None
 
     @property
     def command(self) -> str:
@@ -59,6 +63,11 @@ class Study:
         scale = f"scale `{self.scale.value}`" if self.scale else "no named scale (fields were set by hand)"
         ended = runs["status"].value_counts().sort_index().items()
         statuses = ", ".join(f"{count} {status}" for status, count in ended)
+        if self.searched is not None:
+            return (
+                f"**Searches of `experiments/{self.experiment}.py`**, {scale}: {self.searched.words}. Of their runs "
+                f"{len(runs)} ended by themselves: {statuses}. Launch or complete them with `{self.command}`."
+            )
         return (
             f"**Runs of `experiments/{self.experiment}.py`:** {len(runs)} of the {self.planned} runs of {scale}: "
             f"{statuses}. Launch or complete them with `{self.command}`."
@@ -74,6 +83,8 @@ def study(experiment: str, home_folder: Home | None = None, archive: Path | None
     place = home_folder or home.find()
     complete = results.complete_keys(home=place, archive=archive)
     defined = load_experiment(place.root / "experiments" / f"{experiment}.py")
+    if defined.searches_here:
+        return _search_study(defined, place, archive, complete)
     largest, wanted = 0.0, [key for key, made_by in complete.items() if made_by == experiment]
     scale, count = None, len(wanted)
     for one in (Scale.PAPER, Scale.DESK, Scale.SMOKE):
@@ -88,6 +99,24 @@ def study(experiment: str, home_folder: Home | None = None, archive: Path | None
         sorted(wanted), experiment=experiment, home=place, archive=archive, asked=_listener(experiment)
     )
     return Study(experiment, scale, count, loaded)
+
+
+def _search_study(defined: Experiment, place: Home, archive: Path | None, complete: Mapping[str, str]) -> Study:
+    """The same for an experiment that searches; which runs are its own, its studies say."""
+    best, scale, found = 0.0, None, None
+    for one in (Scale.PAPER, Scale.DESK, Scale.SMOKE):
+        there = searched(defined.name, one, place, archive)
+        share = Asked.of(defined, one).share(there)
+        if share > best and not complete.keys().isdisjoint(there.keys):
+            best, scale, found = share, one, there
+    if scale is None or found is None:
+        raise SpecError(
+            f"there are no searches of {defined.name} with complete runs; "
+            f"run `rnnstudy sweep experiments/{defined.name}.py` first"
+        )
+    wanted = sorted(set(found.keys) & complete.keys())
+    loaded = results.load(wanted, experiment=defined.name, home=place, archive=archive, asked=_listener(defined.name))
+    return Study(defined.name, scale, Asked.of(defined, scale).runs, loaded, found)
 
 
 def _listener(experiment: str) -> Listener | None:
@@ -122,6 +151,13 @@ class Notebook:
             archive = os.environ.get(ARCHIVE)
             self._studies[wanted] = study(wanted, archive=Path(archive) if archive else None)
         return self._studies[wanted]
+
+    def searched(self, experiment: str | None = None) -> Searched:
+        """How the searches of an experiment went. Raises `SpecError` for one that searches nothing."""
+        found = self.study(experiment)
+        if found.searched is None:
+            raise SpecError(f"experiments/{found.experiment}.py defines no search")
+        return found.searched
 
     def show(self, picture: Picture, name: str, *, title: str = "", see: str = "") -> None:
         """Keep a figure and display it with its story and caption.

@@ -78,7 +78,7 @@ def export(names: Iterable[str], home: Home, folder: Path) -> list[Path]:
     asked = [archives.Asked(experiment, name, quantile, tuple(keys)) for experiment, name, quantile, keys in lines]
     experiments = {one.experiment for one in asked}.union(*(header(name, home).experiments for name in names))
     studies = {experiment: study(experiment, home) for experiment in sorted(experiments)}
-    kept = {experiment: archives.Kept(one.command, one.results) for experiment, one in studies.items()}
+    kept = {experiment: archives.Kept(one.command, one.results, one.searched) for experiment, one in studies.items()}
     return [*built, *archives.write(folder, kept, asked)]
 
 

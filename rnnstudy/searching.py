@@ -251,6 +251,13 @@ class SearchSupply:
         with studies.told(self._storage.url):
             self._close()
 
+    def ended_elsewhere(self, served: Collection[str], set_aside: Collection[str]) -> None:
+        self._shelf.kept |= dict.fromkeys(served, _JustMade())
+        self._status |= dict.fromkeys(served, "finished") | dict.fromkeys(set_aside, "failed")
+        self.served |= set(served)
+        with studies.told(self._storage.url):
+            self._close()
+
     def _close(self) -> None:
         for one in self.studies:
             runs = {run.key: run for candidate in one.open for run in candidate.runs}
@@ -301,15 +308,15 @@ def stored_courses(runs: Sequence[Run], home: Home) -> dict[str, Course]:
     for run in runs:
         row, error = loaded.runs.loc[run.key], math.inf
         if row["status"] == "finished" and checks is not None:
-            own = checks[checks["key"] == run.key]
-            error = float(own["value"].to_numpy()[own["step"].to_numpy().argmax()])
+            own = checks.loc[checks["key"] == run.key]
+            error = float(own.set_index("step")["value"].sort_index().iloc[-1])
         solved_at = str(row["steps_to_solve"])
         courses[run.key] = Course(error, int(solved_at) if solved_at.isdigit() else None, run.training.steps)
     return courses
 
 
 class _JustMade:
-    """A run that this search has just trained, with the probes it asks for."""
+    """A run that has just been trained, with the probes that this search asks for."""
 
     def serves(self, run: Run) -> bool:
         return True

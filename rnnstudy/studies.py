@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rnnstudy.claims import Claims
 from rnnstudy.home import Home
 from rnnstudy.search import Search
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import SpecError, digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,21 @@ def connect(home: Home, named: str | None) -> "RDBStorage":
     with told(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return RDBStorage(url)
+
+
+def claim(claims: Claims, storage: "RDBStorage", names: Sequence[str]) -> None:
+    """Make these studies this launcher's own, all or none: another would take its trials in training for dead ones.
+
+    Raises `SpecError` with who has one.
+    """
+    held = {f"study-{digest([storage.url, name])}": name for name in names}
+    for key in held.keys() - claims.take(held):
+        claims.release(held)
+        owner = claims.holder(key)
+        raise SpecError(
+            f"study '{held[key]}' is being searched by {owner or 'another process, which has just ended'}; "
+            "wait for it, or end it first"
+        )
 
 
 def open_study(storage: "RDBStorage", name: str, search: Search) -> "Study":
@@ -174,12 +190,19 @@ def standings(home: Home, named: str | None = None) -> list[Standing]:
         return [standing(optuna.load_study(study_name=name, storage=storage)) for name in names]
 
 
+COLUMNS = ("study", "trial", "state", "value", "keys", "fresh")
+"""Of `trials_table`, before the parameters."""
+
+
 def trials_table(study: "Study") -> "pd.DataFrame":
     """One row for each complete or pruned trial: `study`, `trial`, `state`, `value`, `keys` (of its runs, in one text),
-    and one column for each parameter; `value` of a pruned trial is missing."""
+    `fresh` (the same for the winner's runs on fresh seeds; otherwise empty), and one column for each parameter; `value`
+    of a pruned trial is missing."""
     import pandas as pd
     from optuna.trial import TrialState
 
+    stands = standing(study)
+    fresh = {stands.best.number: " ".join(stands.fresh_keys)} if stands.best is not None else {}
     rows = [
         {
             "study": study.study_name,
@@ -187,12 +210,14 @@ def trials_table(study: "Study") -> "pd.DataFrame":
             "state": trial.state.name.lower(),
             "value": trial.value if trial.state == TrialState.COMPLETE else None,
             "keys": " ".join(trial.user_attrs.get(KEYS, ())),
+            "fresh": fresh.get(trial.number, ""),
             **trial.params,
         }
         for trial in study.get_trials(deepcopy=False)
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])))
+    return table.astype({"trial": int, "value": float})
 
 
 def importances(study: "Study") -> "pd.DataFrame":
@@ -208,15 +233,15 @@ def importances(study: "Study") -> "pd.DataFrame":
     if sum(trial.value is not None and math.isfinite(trial.value) for trial in complete) >= 4:
         shares = optuna.importance.get_param_importances(study)
     rows = [{"study": study.study_name, "parameter": name, "importance": share} for name, share in shares.items()]
-    return pd.DataFrame(rows, columns=["study", "parameter", "importance"])
+    return pd.DataFrame(rows, columns=["study", "parameter", "importance"]).astype({"importance": float})
 
 
 def load(home: Home, experiment: str, named: str | None = None) -> "list[Study]":
-    """The studies of an experiment (`experiment` or `experiment/scale`), by name. Raises `SpecError` for none."""
+    """The studies of an experiment (`experiment` or `experiment/scale`), by name; none where there are none."""
     import optuna
 
     found = [one.name for one in standings(home, named) if f"{one.name}/".startswith(f"{experiment}/")]
     if not found:
-        raise SpecError(f"there are no studies of {experiment}; run the sweep that makes them first")
+        return []
     storage = connect(home, named)
     return [optuna.load_study(study_name=name, storage=storage) for name in found]

@@ -39,6 +39,10 @@ class Supply(Protocol):
         """Told how a run ended, after its last record was written."""
         ...
 
+    def ended_elsewhere(self, served: Collection[str], set_aside: Collection[str]) -> None:
+        """Told of runs that another launcher had claimed: the store holds them now, or they failed too often."""
+        ...
+
     def name(self, run: Run) -> str:
         """What people call the run."""
         ...
@@ -70,6 +74,9 @@ class Planned:
         return ()
 
     def ended(self, key: str, outcome: Outcome) -> None:
+        """Nothing depends on it."""
+
+    def ended_elsewhere(self, served: Collection[str], set_aside: Collection[str]) -> None:
         """Nothing depends on it."""
 
     def name(self, run: Run) -> str:

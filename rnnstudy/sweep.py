@@ -133,7 +133,7 @@ class Experiment:
         for search in given:
             if not isinstance(search, Search):
                 raise SpecError(f"{self.path}: SEARCH and searches(scale) take Search objects, not {search!r}")
-            sample: Any = search.sample or defined.get("sample")
+            sample: Callable[..., Run] | None = search.sample or defined.get("sample")
             if not callable(sample):
                 raise SpecError(f"{self.path} defines no sample(trial, scale) for its search {search.name!r}")
             if search.name in found:

@@ -78,6 +78,17 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store.database
 
 
+@pytest.fixture(scope="session")
+def empty_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Optuna's database without a study, made once: making it takes seconds."""
+    from rnnstudy import studies
+    from rnnstudy.home import Home
+
+    home = Home(tmp_path_factory.mktemp("template"))
+    studies.connect(home, None).engine.dispose()
+    return home.mlruns / "optuna.db"
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder of its own, with one experiment and no store."""

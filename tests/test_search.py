@@ -1,8 +1,9 @@
 """Searches: what a candidate is worth, which are asked for and told, and what a kill, a restart and more trials do."""
 
 import math
+import shutil
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,19 @@ import pytest
 from optuna.pruners import MedianPruner, ThresholdPruner
 from optuna.samplers import GridSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
+from pandas.testing import assert_frame_equal
 
-from rnnstudy import results, studies
+from rnnstudy import results, searching, studies
+from rnnstudy.archive import Kept as KeptStudy
+from rnnstudy.archive import write
 from rnnstudy.cells import Elman
+from rnnstudy.claims import Claims
 from rnnstudy.home import Home
 from rnnstudy.learner import Check
 from rnnstudy.records import Outcome
 from rnnstudy.run import Run, Training
 from rnnstudy.search import Course, Search
+from rnnstudy.searched import searched
 from rnnstudy.searching import SearchSupply
 from rnnstudy.spec import SpecError
 from rnnstudy.sweep import Scale, load_experiment
@@ -97,9 +103,14 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    (tmp_path / "mlruns").mkdir()
-    return Stage(tmp_path)
+def stage(tmp_path: Path, empty_storage: Path) -> Stage:
+    return staged(tmp_path, empty_storage)
+
+
+def staged(folder: Path, empty_storage: Path) -> Stage:
+    (folder / "mlruns").mkdir(parents=True)
+    shutil.copy(empty_storage, folder / "mlruns" / "optuna.db")
+    return Stage(folder)
 
 
 def states(study: optuna.Study) -> list[str]:
@@ -178,11 +189,10 @@ def test_candidates_asked_for_together_train_as_one_population_and_are_tagged(st
 
 
 @pytest.mark.parametrize("sampler", [RandomSampler, TPESampler])
-def test_a_search_repeats_itself_whatever_the_number_of_workers(tmp_path: Path, sampler: Any):
+def test_a_search_repeats_itself_whatever_the_number_of_workers(tmp_path: Path, empty_storage: Path, sampler: Any):
     found = []
     for workers in (1, 3):
-        (tmp_path / str(workers) / "mlruns").mkdir(parents=True)
-        stage = Stage(tmp_path / str(workers))
+        stage = staged(tmp_path / str(workers), empty_storage)
         search = SEARCH.replace(sampler=lambda seed: sampler(seed=seed), trials=12, pruner=MedianPruner(4, 5))
         stage.train(stage.supply(search, workers=workers))
         found.append([(trial.params, trial.state, trial.intermediate_values) for trial in stage.study().trials])
@@ -205,7 +215,7 @@ def test_a_finished_search_asks_for_nothing_and_more_trials_for_the_difference(s
     assert len(stage.trained) - len(before) in (9, 11), "the difference, and a new winner on its fresh seeds"
 
 
-def test_trials_that_a_dead_process_left_are_queued_again_exactly_once(stage: Stage):
+def test_trials_that_a_dead_process_left_are_queued_again_exactly_once(stage: Stage, empty_storage: Path):
     stage.train(stage.supply(SEARCH), most=1)
     dying = stage.supply(SEARCH)
     task = dying.take()
@@ -229,8 +239,7 @@ def test_trials_that_a_dead_process_left_are_queued_again_exactly_once(stage: St
     complete = [tuple(trial.params.items()) for trial in study.trials if trial.state == TrialState.COMPLETE]
     assert len(set(complete)) == 8
 
-    undisturbed = Stage(stage.home.root / "other")
-    undisturbed.home.mlruns.mkdir(parents=True)
+    undisturbed = staged(stage.home.root / "other", empty_storage)
     undisturbed.train(undisturbed.supply(SEARCH))
     assert complete == [tuple(trial.params.items()) for trial in undisturbed.study().trials]
 
@@ -315,7 +324,7 @@ def sample(trial, scale):
 
 
 def test_a_search_from_the_command_line_and_its_second_start(
-    project_with_store: Path, rnnstudy: Callable[..., Any]
+    project_with_store: Path, empty_storage: Path, rnnstudy: Callable[..., Any]
 ) -> None:
     project = project_with_store
     path = project / "experiments" / "mine.py"
@@ -323,6 +332,7 @@ def test_a_search_from_the_command_line_and_its_second_start(
     none = rnnstudy("studies")
     assert (none.returncode, none.stdout.startswith("no studies in ")) == (0, True)
     assert not (project / "mlruns" / "optuna.db").exists(), "looking creates nothing"
+    shutil.copy(empty_storage, project / "mlruns" / "optuna.db")
 
     sweep = ("sweep", "experiments/mine.py", "--scale", "smoke", "--workers", "1")
     first = rnnstudy(*sweep)
@@ -351,7 +361,7 @@ def test_a_search_from_the_command_line_and_its_second_start(
     assert len(Store(Home(project)).runs()) == 6
 
     # The study is lost, the runs are not: the same candidates are told without training.
-    (project / "mlruns" / "optuna.db").unlink()
+    shutil.copy(empty_storage, project / "mlruns" / "optuna.db")
     told = rnnstudy(*sweep)
     assert told.returncode == 0, told.stdout + told.stderr
     assert "training" not in told.stdout
@@ -382,6 +392,72 @@ def test_bad_input_for_a_search_gets_one_line_and_leaves_nothing(
     assert said in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
     assert not list((project / "mlruns").iterdir())
+
+
+def test_a_second_launcher_of_a_search_is_told_who_has_it_and_touches_no_trial(
+    project_with_store: Path, empty_storage: Path, rnnstudy: Callable[..., Any]
+) -> None:
+    home = Home(project_with_store)
+    shutil.copy(empty_storage, home.mlruns / "optuna.db")
+    (project_with_store / "experiments" / "mine.py").write_text(FILE.format(trials=2))
+    storage = studies.connect(home, None)
+    claims = Claims(home.claims)
+    studies.claim(claims, storage, ["mine/smoke"])
+    study = studies.open_study(storage, "mine/smoke", Search(trials=2, seeds=(0, 1)))
+    study.ask()
+    refused = rnnstudy("sweep", "experiments/mine.py", "--scale", "smoke", "--workers", "1")
+    assert refused.returncode == 2
+    said = f"rnnstudy: study 'mine/smoke' is being searched by {claims.owner}; wait for it, or end it first\n"
+    assert refused.stderr == said
+    assert states(study) == ["RUNNING"]
+    assert not Store(home).runs()
+    claims.close()
+    other = Claims(home.claims)
+    studies.claim(other, storage, ["mine/desk", "mine/smoke"])
+    with pytest.raises(SpecError, match="'mine/desk' is being searched"):
+        studies.claim(claims, storage, ["mine/paper", "mine/desk"])
+    assert not claims.held, "all of them, or none"
+
+
+def test_candidates_that_another_launcher_has_trained_are_told_from_the_store(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Run] = []
+
+    def stored(runs: Sequence[Run], home: Home) -> dict[str, Course]:
+        asked.extend(runs)
+        return {run.key: Course(error_of(run, 30), None, 30) for run in runs}
+
+    monkeypatch.setattr(searching, "stored_courses", stored)
+    supply = stage.supply(SEARCH.replace(trials=4))
+    task = supply.take()
+    assert task is not None
+    supply.ended_elsewhere([run.key for run in task.runs], [])
+    assert {run.key for run in asked} == {run.key for run in task.runs}
+    assert states(stage.study()) == ["COMPLETE"] * 4
+    assert stage.study().best_value == min(
+        math.log10(error_of(run, 30)) for run in task.runs if run.seed == SEARCH.seeds[1]
+    )
+
+
+def test_the_tables_of_a_search_come_back_from_an_archive_value_for_value(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = SEARCH.replace(objective="error", pruner=ThresholdPruner(upper=0.8), sampler=RandomSampler(seed=0))
+    for scale in ("smoke", "desk"):
+        stage.train(stage.supply(search, name=f"mine/{scale}/a"))
+    there = searched("mine", Scale.SMOKE, stage.home)
+    assert set(there.trials["study"]) == {"mine/smoke/a"}
+    [standing] = [one for one in studies.standings(stage.home) if one.name == "mine/smoke/a"]
+    assert there.fresh_keys == standing.fresh_keys
+    assert len(there.fresh_keys) == 2
+    assert there.trials["value"].isna().sum() == standing.pruned > 0
+    write(tmp_path / "kept", {"mine": KeptStudy("rnnstudy sweep", results.Results([]), there)}, [])
+    back = searched("mine", Scale.SMOKE, stage.home, tmp_path / "kept")
+    assert_frame_equal(back.trials, there.trials)
+    assert_frame_equal(back.importances, there.importances)
+    assert searched("mine", Scale.PAPER, stage.home, tmp_path / "kept").trials.empty
+    assert searched("mine", Scale.PAPER, stage.home).trials.empty
 
 
 def test_two_searches_of_one_name_are_refused(tmp_path: Path):

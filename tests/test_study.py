@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from rnnstudy import report
+from rnnstudy import report, studies
 from rnnstudy.home import Home
 from rnnstudy.loop import train
 from rnnstudy.run import names
+from rnnstudy.searched import searched
+from rnnstudy.searching import SearchSupply
 from rnnstudy.spec import SpecError
 from rnnstudy.stored import SweepInfo
-from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.sweep import Experiment, Scale, load_experiment
+from rnnstudy.tracker import Tracker
 from rnnstudy.tracking import open_store
 
 PROJECT = Path(__file__).parents[1]
@@ -33,9 +36,12 @@ def sources(root: Path) -> Home:
 
 
 def sweep_at_smoke_scale(home: Home, experiment: str) -> None:
-    path = home.root / "experiments" / f"{experiment}.py"
-    runs = load_experiment(path).runs(Scale.SMOKE)
+    defined = load_experiment(home.root / "experiments" / f"{experiment}.py")
     tracker = open_store(home, SweepInfo(experiment, f"experiments/{experiment}.py", "rnnstudy sweep"))
+    if defined.searches_here:
+        search_at_smoke_scale(home, defined, tracker)
+        return
+    runs = defined.runs(Scale.SMOKE)
     named = names(runs)
     for run in runs:
         tracker.begin(run, named[run.key])
@@ -45,11 +51,34 @@ def sweep_at_smoke_scale(home: Home, experiment: str) -> None:
     tracker.close()
 
 
+def search_at_smoke_scale(home: Home, experiment: Experiment, tracker: Tracker) -> None:
+    """What a launcher with one worker does, in this process."""
+    storage = studies.connect(home, None)
+    supply = SearchSupply(
+        experiment.searches(Scale.SMOKE),
+        storage,
+        tracker,
+        home,
+        scale=Scale.SMOKE,
+        path=experiment.path,
+        workers=1,
+    )
+    while (task := supply.take()) is not None:
+        for run in task.runs:
+            tracker.begin(run, supply.name(run), supply.tags(run))
+        for record in train(task.runs, device="cpu", engine="reference", prune=supply.checked):
+            tracker.write(record)
+            if record.outcome is not None:
+                supply.ended(record.key, record.outcome)
+    tracker.close()
+
+
 @pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Home:
+def studied(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, empty_storage: Path) -> Home:
     """A project in which every experiment that a report needs was run, and every report was built and exported."""
     home = sources(tmp_path_factory.mktemp("study"))
     shutil.copy(empty_database, home.database)
+    shutil.copy(empty_storage, home.mlruns / "optuna.db")
     needed = {experiment for name in REPORTS for experiment in report.header(name, home).experiments}
     for experiment in sorted(needed):
         sweep_at_smoke_scale(home, experiment)
@@ -91,8 +120,14 @@ def test_a_clone_redraws_every_number_from_the_exported_results(
 def test_the_exported_results_say_what_they_are(studied: Home) -> None:
     manifest = json.loads((studied.reports / "data" / "manifest.json").read_text(encoding="utf-8"))
     for name, told in manifest["experiments"].items():
-        runs = load_experiment(studied.root / "experiments" / f"{name}.py").runs(Scale.SMOKE)
-        assert told["keys"] == sorted(run.key for run in runs)
+        defined = load_experiment(studied.root / "experiments" / f"{name}.py")
+        if defined.searches_here:
+            fresh = [seed for _, search, _ in defined.searches(Scale.SMOKE) for seed in search.fresh_seeds]
+            there = searched(name, Scale.SMOKE, studied)
+            assert len(there.fresh_keys) == len(fresh)
+            assert told["keys"] == sorted(there.keys)
+        else:
+            assert told["keys"] == sorted(run.key for run in defined.runs(Scale.SMOKE))
         assert told["command"] == f"rnnstudy sweep experiments/{name}.py --scale smoke"
 
 

@@ -24,7 +24,7 @@ from rnnstudy.spec import SpecError
 MOST_PANELS = 3
 DOT = "#0072B2"
 BEST = "#D55E00"
-OWN_COLUMNS = ("study", "trial", "state", "value", "keys")
+OWN_COLUMNS = ("study", "trial", "state", "value", "keys", "fresh")
 
 
 def optimisation_history(trials: pd.DataFrame, *, value: str) -> Picture:

@@ -1,0 +1,116 @@
+# ---
+# jupyter:
+#   rnnstudy:
+#     order: 55
+#     experiments: [tuned_comparison]
+# ---
+
+# %% [markdown]
+# # Each cell at its own best settings
+#
+# A vanilla RNN that fails with the settings of an LSTM may only be badly tuned. Here each cell has, at each length, a
+# search of its own (Optuna's tree-structured Parzen estimator) over learning rate, clipping threshold and the gain of
+# an orthogonal W_hh. A candidate is worth the median validation error over seeds that are the same in all searches;
+# test sequences are never asked. Each search's winner is trained again on fresh seeds, and only those runs are
+# compared: the least value of a search is too good, being the least.
+
+# %%
+from rnnstudy import figures
+from rnnstudy.notebook import Notebook
+from rnnstudy.tasks import TemporalOrder
+
+here = Notebook("tuned_comparison")
+study = here.study()
+searched = here.searched()
+trials = searched.trials
+value = "log10 of validation error"
+logarithmic = ("learning_rate", "clip_threshold")
+here.say(study.words)
+
+# %% [markdown]
+# ## 1. The comparison
+
+# %%
+lengths = sorted(study.results.runs["length"].unique())
+task = TemporalOrder(length=int(lengths[-1]))
+picture = figures.tuned_comparison(
+    study.results, chance=task.chance.error, error="test error", keys=searched.fresh_keys
+)
+solved = ", ".join(f"{row.cell} T = {row.length} {row.solved}/{row.runs}" for row in picture.data.itertuples())
+here.show(
+    picture,
+    "tuned_comparison",
+    title="Each cell at its own best settings",
+    see=f"""
+    Runs on fresh seeds that solved the task: {solved}. The settings of each point are those that won a search for
+    that cell and that length alone, so that what is left of a difference is not one of tuning within these ranges
+    (learning rate, clipping threshold, gain) and this number of updates.
+    """,
+)
+
+# %% [markdown]
+# The settings that won, what they were worth in their search, and what the same settings are worth on fresh seeds.
+
+# %%
+winners = trials[trials["fresh"] != ""].set_index("study")
+runs = study.results.runs
+table = winners[["learning_rate", "clip_threshold", "gain"]].assign(
+    error_in_the_search=10 ** winners["value"],
+    median_test_error_on_fresh_seeds=[float(runs.loc[keys.split(), "error"].median()) for keys in winners["fresh"]],
+    solved=[f"{runs.loc[keys.split(), 'solved'].eq(True).sum()} of {len(keys.split())}" for keys in winners["fresh"]],
+)
+here.table(table.reset_index())
+
+# %% [markdown]
+# ## 2. How the searches went
+
+# %%
+picture = figures.optimisation_history(trials, value=value)
+last = picture.data.groupby("study")["order"].max()
+found = picture.data[picture.data["value"] == picture.data["best"]].groupby("study")["order"].max()
+late = ", ".join(f"{name.rpartition('/')[2]} {found[name]} of {last[name]}" for name in found.index)
+here.show(
+    picture,
+    "optimisation_history",
+    title="Searches, candidate by candidate",
+    see=f"""
+    The candidate that won, by its place in its search: {late}. A winner near the end says that a longer search might
+    find better ones still. {int((trials["state"] == "pruned").sum())} of {len(trials)} candidates were given up early.
+    """,
+)
+
+# %%
+picture = figures.parameter_importances(searched.importances, trials)
+first = picture.data.sort_values("importance").groupby("study").last()
+most = ", ".join(f"{name.rpartition('/')[2]}: {row.parameter.replace('_', ' ')}" for name, row in first.iterrows())
+here.show(
+    picture,
+    "parameter_importances",
+    title="What decides how good a candidate is",
+    see=f"""
+    The parameter of the greatest importance: {most}. With so few candidates these shares are rough; the slices below
+    show the candidates themselves.
+    """,
+)
+
+# %%
+here.show(
+    figures.slices(trials, value=value, logarithmic=logarithmic),
+    "slices",
+    title="Where the good candidates lie",
+    see="""
+    Each column is a parameter, each row a search. A parameter that matters shows a valley; one whose points scatter
+    like a cloud decides little within its range. A winner at the edge of a range asks for a wider range.
+    """,
+)
+
+# %%
+here.show(
+    figures.parallel_coordinates(trials, value=value, logarithmic=logarithmic),
+    "parallel_coordinates",
+    title="Good candidates as lines",
+    see="""
+    Lines of good candidates that run together through one point of an axis pin that parameter down; where they spread
+    over all of an axis, several settings do as well. All axes have the same range in all panels.
+    """,
+)
