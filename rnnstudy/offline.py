@@ -208,12 +208,15 @@ def _sync_one(store: Store, folder: Path, described: Description) -> str:
     )
     # While it is being brought in, the run belongs to this process, so that it can be mended; then to its own again.
     borrowed = dataclasses.replace(described, tags={**described.tags, **process_tags()})
-    opened = store.start(borrowed, store.experiment(described.experiment, experiment_tags(info)))
+    # A run in files does not tell when it began; its first record is the first that is known of it.
+    times = [point.time / 1000 for point in points]
+    experiment = store.experiment(described.experiment, experiment_tags(info))
+    opened = store.start(borrowed, experiment, min(times, default=None))
     opened.buffer += opened.fresh(points)
     files = [path for path in (folder / READINGS, folder / WEIGHTS) if ending and path.exists()]
     again = {name: value for name, value in described.tags.items() if name != NOTE}
     tags = {**again, "rnnstudy.outcome": "interrupted", **ending}
-    store.end(opened, tags, files, max((point.time for point in points), default=0) / 1000)
+    store.end(opened, tags, files, max(times, default=None))
     return "added" if present is None else "updated"
 
 

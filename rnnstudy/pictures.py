@@ -2,6 +2,10 @@
 
 MLflow's page shows a run's description, and a description may hold pictures: theirs are fetched from the run's own
 artifacts. A tag says that a run has its pictures.
+
+`rnnstudy ui` draws those that are missing. Reports do not: their figures are drawn from the readings, they show none of
+these, and they may be built from committed results where there is no store to keep a picture in. The page of a run that
+a report names is opened by `rnnstudy ui`, which has drawn its pictures then.
 """
 
 import tempfile

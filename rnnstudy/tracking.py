@@ -297,15 +297,16 @@ class Store:
             history = self.client.get_metric_history
             return {name: {metric.step for metric in history(run.info.run_id, name)} for name in run.data.metrics}
 
-    def start(self, description: Description, experiment_id: str) -> OpenRun:
-        """Resume the unfinished run of this key, or make one."""
+    def start(self, description: Description, experiment_id: str, time: float | None = None) -> OpenRun:
+        """Resume the unfinished run of this key, or make one that began at `time`, in seconds since 1970, or now."""
         from mlflow.entities import Param, RunTag
 
         present = self.unfinished(description)
         client = self.client
         with self._told():
             if present is None:
-                made = client.create_run(experiment_id, tags=description.tags, run_name=description.name)
+                began = None if time is None else milliseconds(time)
+                made = client.create_run(experiment_id, began, tags=description.tags, run_name=description.name)
                 opened = OpenRun(description, made.info.run_id)
             else:
                 attempts = attempts_of(present.data.tags)

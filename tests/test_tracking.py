@@ -507,6 +507,9 @@ def test_offline_and_synced_is_as_tracked(home: Home, tmp_path: Path, empty_data
         metrics = {(names[row[0]], *row[1:]) for row in metric_rows(where)}
         kept[where] = (metrics, files, statuses, {key: (dict(one.tags), one.name) for key, one in stored.items()})
     assert kept[home] == kept[online]
+    for one in Store(home).runs():
+        told = Store(home).client.get_run(one.identity).info
+        assert told.start_time <= told.end_time, "what was trained before it was brought in began before it ended"
     before, files = snapshot(home), as_files(home.artifacts)
     report = sync([tmp_path / "offline"], home)
     assert (report.added, report.updated, set(report.unchanged)) == ((), (), {run.key, part.key})
