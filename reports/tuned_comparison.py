@@ -67,8 +67,8 @@ here.table(table.reset_index())
 # %%
 picture = figures.optimisation_history(trials, value=value)
 last = picture.data.groupby("study")["order"].max()
-found = picture.data[picture.data["value"] == picture.data["best"]].groupby("study")["order"].max()
-late = ", ".join(f"{name.rpartition('/')[2]} {found[name]} of {last[name]}" for name in found.index)
+found = picture.data.loc[picture.data.groupby("study")["value"].idxmin()]
+late = ", ".join(f"{row.study.rpartition('/')[2]} {row.order} of {last[row.study]}" for row in found.itertuples())
 here.show(
     picture,
     "optimisation_history",
