@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rnnstudy.catalogue import Kind
+    from rnnstudy.crew import Crew
     from rnnstudy.run import Run
     from rnnstudy.sweep import Experiment
     from rnnstudy.unroll.choice import Wanted
@@ -110,6 +111,13 @@ def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[st
 @click.option("--offline", type=FOLDER, metavar="DIR", help="Write to files in DIR, for rnnstudy sync.")
 @click.option("--shard", metavar="PART/PARTS", help="Only this part of the sweep, for example 3/16.")
 @click.option("--storage", metavar="URL", help="Where a search keeps its studies. Default: mlruns/optuna.db.")
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Train on a Ray cluster: auto (the one this machine belongs to), local, or an address. Needs rnnstudy[ray].",
+)
+@click.option("--gpus-per-worker", type=float, default=0.0, help="With --ray: GPUs for each worker, such as 0.25.")
+@click.option("--system-metrics", is_flag=True, help="Log CPU, memory and GPU use to each run, every 10 s.")
 def sweep(
     file: Path,
     scale: str,
@@ -123,6 +131,9 @@ def sweep(
     offline: Path | None,
     shard: str | None,
     storage: str | None,
+    ray: str | None,
+    gpus_per_worker: float,
+    system_metrics: bool,
 ) -> None:
     """Train the runs of an experiment file that the store does not hold yet, or go on with its searches.
 
@@ -133,6 +144,7 @@ def sweep(
     from rnnstudy.claims import Claims
     from rnnstudy.display import SweepDisplay, duration, set_aside_lines, summary_table
     from rnnstudy.loop import resolve_device
+    from rnnstudy.machine import Machine
     from rnnstudy.offline import OfflineTracker
     from rnnstudy.shards import Shard
     from rnnstudy.spec import SpecError
@@ -143,7 +155,14 @@ def sweep(
 
     if workers is not None:
         launch.require_workers(workers)
-    require(engine, resolve_device(device))
+    if ray is None:
+        require(engine, resolve_device(device))
+        if gpus_per_worker:
+            raise SpecError(
+                "--gpus-per-worker belongs to --ray; on one machine, --workers says how many share its GPUs"
+            )
+    elif device == "auto" and not gpus_per_worker:
+        device = "cpu"
     if load_experiment(file).searches_here:
         refused = {
             "--set": settings,
@@ -153,7 +172,8 @@ def sweep(
             "--offline": offline,
             "--shard": shard,
         }
-        _search(file, scale, workers, device, engine, storage, [name for name, given in refused.items() if given])
+        unsuited = [name for name, given in refused.items() if given]
+        _search(file, scale, workers, device, engine, storage, ray, gpus_per_worker, system_metrics, unsuited)
         return
     if storage is not None:
         raise SpecError(f"--storage is where searches are kept, and {file} defines none")
@@ -169,7 +189,8 @@ def sweep(
         click.get_current_context().invoke(list_, file=file, scale=scale, settings=settings, only=only)
         return
     place, console = home.find(experiment.path), _console()
-    count = workers or launch.default_workers(device)
+    crew = _crew(ray, gpus_per_worker, workers, experiment.path, device, engine, place.logs)
+    count = crew.count if crew else workers or launch.default_workers(device)
     command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *_repeated("--set", settings)])
     info = SweepInfo(
         experiment.name, experiment_file=str(file), command=command, engine=engine, hypothesis=experiment.hypothesis
@@ -182,7 +203,8 @@ def sweep(
     if rerun:
         claims.require_free(run.key for run in runs)
         tracker.forget([run.key for run in runs])
-    planned = launch.plan(runs, tracker, place.checkpoints, count, rerun, device)
+    here = "cpu" if crew else device
+    planned = launch.plan(runs, tracker, place.checkpoints, count, rerun, here)
     for line in planned.warnings:
         _say(console, line)
     waiting = sum(len(task.runs) for task in planned.tasks)
@@ -203,6 +225,8 @@ def sweep(
             claims=claims,
             replan=lambda free: launch.plan(free, tracker, place.checkpoints, count, device=device),
             refuge=None if offline else Refuge(str(refuge), lambda: OfflineTracker(refuge, info)),
+            crew=crew,
+            machine=Machine() if system_metrics else None,
         )
         summary = launcher.run()
     if summary.interrupted:
@@ -229,12 +253,16 @@ def _search(
     device: str,
     engine: "Wanted",
     storage: str | None,
+    ray: str | None,
+    gpus_per_worker: float,
+    system_metrics: bool,
     refused: Sequence[str],
 ) -> None:
     """Go on with the searches of an experiment file."""
     from rnnstudy import home, launch, studies, tracking
     from rnnstudy.claims import Claims
     from rnnstudy.display import SweepDisplay, studies_table
+    from rnnstudy.machine import Machine
     from rnnstudy.offline import OfflineTracker
     from rnnstudy.searching import SearchSupply
     from rnnstudy.spec import SpecError
@@ -247,7 +275,8 @@ def _search(
     experiment = load_experiment(file)
     searches = experiment.searches(Scale(scale))
     place, console = home.find(experiment.path), _console()
-    count = workers or launch.default_workers(device)
+    crew = _crew(ray, gpus_per_worker, workers, experiment.path, device, engine, place.logs)
+    count = crew.count if crew else workers or launch.default_workers(device)
     named = ["--storage", studies.without_password(storage)] if storage else []
     command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *named])
     kept = studies.connect(place, storage)
@@ -277,6 +306,8 @@ def _search(
                 claims=claims,
                 replan=lambda free: launch.plan(free, tracker, place.checkpoints, count, device=device),
                 refuge=Refuge(str(refuge), lambda: OfflineTracker(refuge, info)),
+                crew=crew,
+                machine=Machine() if system_metrics else None,
             ).run()
     if summary.interrupted:
         _say(console, f"interrupted: {len(summary.ended)} runs ended; the same command goes on")
@@ -438,6 +469,17 @@ def _runs(file: Path, scale: str, settings: Sequence[str], only: Sequence[str]) 
             hint = nearest(beginning, [run.key for run in runs]) or f"; rnnstudy list {file} shows them"
             raise SpecError(f"no run of {file} at scale {scale} has a key that begins with '{beginning}'{hint}")
     return experiment, [run for run in runs if not only or run.key.startswith(tuple(only))]
+
+
+def _crew(
+    ray: str | None, gpus: float, workers: int | None, experiment: Path, device: str, engine: "Wanted", logs: Path
+) -> "Crew | None":
+    """The workers of a Ray cluster where one is asked for; otherwise None: processes of this machine."""
+    if ray is None:
+        return None
+    from rnnstudy.ray_crew import RayCrew
+
+    return RayCrew(ray, gpus, experiment=experiment, device=device, engine=engine, logs=logs, count=workers)
 
 
 def _catalogue(kind: "Kind", file: Path | None) -> None:

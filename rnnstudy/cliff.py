@@ -40,7 +40,7 @@ _SQUASHING: Mapping[Activation, _Squashing] = {
     "tanh": _Squashing(np.tanh, np.arctanh, lambda h: 1 - h * h, 1.0, -1.0, 1.0),
 }
 
-PASCANU_START = float(_sigmoid(np.float64(0.5)))
+PASCANU_START = float(_sigmoid(np.array(0.5)))
 """h_0 = σ(0.5), from x_0 = 0.5."""
 
 

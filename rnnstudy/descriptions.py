@@ -88,9 +88,9 @@ def in_words(spec: Spec, *, without: str = "", always: str = "", whole: bool = F
 
 
 def _split(name: str, between: str) -> str:
-    """`TemporalOrder` → `temporal order`; `LSTM` and `Elman` stay as they are."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", between, name)
-    return words.lower() if between in words else words
+    """`TemporalOrder` → `temporal order`; `LSTM`, `Elman` and the name PyTorch stay as they are."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", between, name.replace("PyTorch", "Pytorch"))
+    return (words.lower() if between in words else words).replace("pytorch", "PyTorch").replace("Pytorch", "PyTorch")
 
 
 def _worded(value: Any) -> str:

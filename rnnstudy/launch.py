@@ -13,10 +13,11 @@ from typing import Protocol
 from rnnstudy import checkpoint as checkpoints
 from rnnstudy import worker
 from rnnstudy.claims import Claims
-from rnnstudy.crew import Crew, Worker, default_workers, devices, require_workers
+from rnnstudy.crew import Crew, Processes, Worker, default_workers, devices, require_workers
 from rnnstudy.faults import StoreFault
 from rnnstudy.home import Home
 from rnnstudy.learner import Check, Progress
+from rnnstudy.machine import Machine
 from rnnstudy.plan import ATTEMPTS, Plan, Shelf, plan
 from rnnstudy.population import Population
 from rnnstudy.records import Outcome, Record
@@ -109,6 +110,8 @@ class Launcher:
         claims: which runs this launcher and which ones others train; without, nobody else is there.
         replan: what is to be done about runs that another launcher had claimed and no longer has.
         refuge: where records go if the store stays away.
+        crew: who trains; without, `workers` processes of this machine on `device`.
+        machine: its sensors, whose readings go to the runs that are being trained.
     """
 
     def __init__(
@@ -125,10 +128,12 @@ class Launcher:
         claims: Claims | None = None,
         replan: Callable[[Sequence[Run]], Plan] | None = None,
         refuge: Refuge | None = None,
+        crew: Crew | None = None,
+        machine: Machine | None = None,
     ) -> None:
         self._supply, self._tracker, self._home, self._watcher = supply, tracker, home, watcher
-        self._crew = Crew(workers, devices(device), experiment, engine, home.logs)
-        self._claims, self._replan = claims, replan
+        self._crew = crew or Processes(workers, devices(device), experiment, engine, home.logs)
+        self._claims, self._replan, self._machine = claims, replan, machine
         self._writer = Writer(tracker, refuge)
         self._deaths: dict[str, Deaths] = {}
         self._steps: dict[str, int] = {}
@@ -193,11 +198,13 @@ class Launcher:
         return self._supply.done and not (self._elsewhere and self._replan is not None)
 
     def _tell(self) -> None:
-        """Now and then: say what the writer has to say, and show other launchers that this one lives."""
+        """Now and then: say what the writer has to say, read the sensors, show other launchers that this one lives."""
         for line in self._writer.news():
             self._watcher.said(line)
         if self._claims is not None:
             self._claims.beat()
+        if self._machine is not None and (sample := self._machine.sample()):
+            self._writer.sampled(sample)
 
     # What workers say
 
@@ -207,8 +214,7 @@ class Launcher:
         try:
             message: worker.Message = one.connection.recv()
         except (EOFError, ConnectionResetError):
-            one.process.join(5)
-            self._died(one, task, f"worker ended with exit code {one.process.exitcode}")
+            self._died(one, task, one.how_it_ended())
             return
         match message:
             case Record():

@@ -13,6 +13,7 @@ from rnnstudy.arrays import READINGS, WEIGHTS
 from rnnstudy.decimation import Point
 from rnnstudy.descriptions import NOTE
 from rnnstudy.home import Home
+from rnnstudy.machine import Sample
 from rnnstudy.records import Record, State
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
@@ -95,15 +96,16 @@ class OfflineTracker:
     def write(self, record: Record) -> None:
         opened = self._open[record.key]
         folder = Path(opened.identity)
-        points = opened.points(record)
-        if points:
-            with (folder / "points.jsonl").open("a", encoding="utf-8") as file:
-                file.write(_line(points))
+        _append(folder, opened.points(record))
         if record.outcome is not None:
             write_arrays(folder, opened.description, record)
             ending = {"tags": ending_tags(record.outcome, opened.attempts), "time": record.time}
             _write_text(folder / "ending.json", json.dumps(ending, indent=1))
             del self._open[record.key]
+
+    def sampled(self, sample: Sample, seconds: float) -> None:
+        for opened in self._open.values():
+            _append(Path(opened.identity), opened.sampled(sample, seconds))
 
     def interrupt(self, key: str) -> None:
         """A run without `ending.json` counts as interrupted."""
@@ -111,6 +113,12 @@ class OfflineTracker:
 
     def close(self) -> None:
         """Nothing to do: each record is in its file at once."""
+
+
+def _append(folder: Path, points: Sequence[Point]) -> None:
+    if points:
+        with (folder / "points.jsonl").open("a", encoding="utf-8") as file:
+            file.write(_line(points))
 
 
 def _line(points: Sequence[Point]) -> str:

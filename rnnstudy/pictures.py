@@ -24,7 +24,7 @@ FOLDER = "pictures"
 DRAWN = "rnnstudy.pictures"
 """The tag of a run whose pictures have been drawn; its value is `STYLE` of the time."""
 
-STYLE = "1"
+STYLE = "2"
 """Raised when the pictures change: those of all runs are then drawn again."""
 
 HEADING = "### Pictures"

@@ -18,6 +18,7 @@ from typing import Any, cast
 from rnnstudy.arrays import READINGS, WEIGHTS, write_readings, write_weights
 from rnnstudy.decimation import MOST_POINTS, Point, points_of, summary_of, summary_points
 from rnnstudy.descriptions import NOTE, data_set, note, papers
+from rnnstudy.machine import Sample, points_of_sample, samples_in
 from rnnstudy.processes import Owner
 from rnnstudy.records import Outcome, Record, State
 from rnnstudy.run import Run
@@ -220,13 +221,14 @@ def failures_of(runs: Iterable[StoredRun]) -> dict[str, Failures]:
 @dataclasses.dataclass
 class OpenRun:
     """A run being written: `sent` holds the steps of each metric that the store has or is about to get; `attempts` says
-    how often it has failed before."""
+    how often it has failed before, `samples` how many of the machine it has had, once there was one."""
 
     description: Description
     identity: str
     sent: dict[str, set[int]] = dataclasses.field(default_factory=dict)
     buffer: list[Point] = dataclasses.field(default_factory=list)
     attempts: int = 0
+    samples: int | None = None
 
     def fresh(self, points: Iterable[Point]) -> list[Point]:
         """The points that are new, now counted as sent."""
@@ -237,6 +239,12 @@ class OpenRun:
                 steps.add(point.step)
                 new.append(point)
         return new
+
+    def sampled(self, sample: Sample, seconds: float) -> list[Point]:
+        """The new points of what the machine's sensors said at `seconds` since 1970."""
+        number = samples_in(self.sent) if self.samples is None else self.samples
+        self.samples = number + 1
+        return self.fresh(points_of_sample(sample, number, seconds))
 
     def points(self, record: Record) -> list[Point]:
         """The new points of a record."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from rnnstudy.machine import Sample
 from rnnstudy.records import Record, State
 from rnnstudy.run import Run
 
@@ -57,6 +58,10 @@ class Tracker(Protocol):
 
     def write(self, record: Record) -> None:
         """Keep a record; may be buffered. A record with an outcome ends its run."""
+        ...
+
+    def sampled(self, sample: Sample, seconds: float) -> None:
+        """What the machine's sensors said at `seconds` since 1970, for every run that is being written."""
         ...
 
     def interrupt(self, key: str) -> None:

@@ -24,6 +24,7 @@ from rnnstudy.decimation import milliseconds
 from rnnstudy.descriptions import NOTE
 from rnnstudy.faults import StoreFault
 from rnnstudy.home import Home
+from rnnstudy.machine import Sample
 from rnnstudy.papers import lodge
 from rnnstudy.processes import Owner
 from rnnstudy.records import Record, State
@@ -540,6 +541,10 @@ class MlflowTracker:
             del self._open[record.key]
         elif len(opened.buffer) >= BUFFERED_POINTS:
             self.store.send(opened)
+
+    def sampled(self, sample: Sample, seconds: float) -> None:
+        for opened in self._open.values():
+            opened.buffer += opened.sampled(sample, seconds)
 
     def interrupt(self, key: str) -> None:
         """A run was stopped from outside and can go on later. One that is not being written is left as it is."""

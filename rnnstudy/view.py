@@ -143,7 +143,7 @@ def _section(title: str, *, folded: bool) -> dict[str, Any]:
         "deleted": False,
         "isGenerated": False,
         "columns": 2,
-        "cardHeight": 360,
+        "cardHeight": 440,
     }
 
 

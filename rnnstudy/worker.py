@@ -126,7 +126,9 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
                 if isinstance(task, Prune):
                     # Told too late: its runs have ended.
                     continue
-                for message in _messages(task, device, engine, told_to_stop, send, prunes):
+                for message in messages(
+                    task.runs, device, engine, told_to_stop, send, prunes, task.checkpoint, task.resume
+                ):
                     send(message)
                 if terminated or orphaned:
                     return
@@ -134,14 +136,20 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
             return
 
 
-def _messages(
-    task: Task,
+def messages(
+    runs: tuple[Run, ...],
     device: str,
     engine: Wanted,
     told_to_stop: Callable[[], bool],
     send: Callable[[Message], None],
     prunes: Callable[[], set[str]],
+    checkpoint: Path | None = None,
+    resume: Path | None = None,
 ) -> Iterator[Message]:
+    """Train a population and say what comes of it; `send` is told at once what does not wait for a checkpoint.
+
+    `prunes` gives the keys of the runs that are to be stopped, as far as that is known. An error is told, not raised.
+    """
     from rnnstudy.checkpoint import set_damaged_aside
     from rnnstudy.loop import train
     from rnnstudy.population import Population
@@ -153,23 +161,23 @@ def _messages(
         return prunes()
 
     try:
-        for path in (task.checkpoint, task.resume):
+        for path in (checkpoint, resume):
             if damaged := set_damaged_aside(path):
                 yield Told(f"a checkpoint was damaged, its runs begin anew; it is kept as {damaged}")
         ended = 0
         for record in train(
-            Population(task.runs),
+            Population(runs),
             device=device,
             engine=engine,
-            checkpoint=task.checkpoint,
-            resume=task.resume,
+            checkpoint=checkpoint,
+            resume=resume,
             stop=told_to_stop,
             progress=send,
             prune=pruned,
         ):
             ended += record.outcome is not None
             yield record
-        yield Finished() if ended == len(task.runs) else Stopped()
+        yield Finished() if ended == len(runs) else Stopped()
     except Exception as error:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rnnstudy.faults import DiskFull, StoreFault, disk_is_full
+from rnnstudy.machine import Sample
 from rnnstudy.records import Record
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
@@ -77,6 +78,11 @@ class Writer:
                     del self._open[record.key]
 
         self._put(act, record.key)
+
+    def sampled(self, sample: Sample) -> None:
+        """What the machine's sensors say now."""
+        seconds = time.time()
+        self._put(lambda: self._tracker.sampled(sample, seconds), None)
 
     def interrupt(self, key: str) -> None:
         """A run was stopped from outside and can go on later."""

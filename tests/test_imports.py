@@ -13,7 +13,10 @@ import rnnstudy
 ROOT = Path(rnnstudy.__file__).parent
 ROOMS = ["tasks", "cells", "probes", "unroll", "optimisers"]
 TRAINING = [
-    *(f"rnnstudy.{module}" for module in ("model", "population", "loop", "records", "run", "learner", "evaluation")),
+    *(
+        f"rnnstudy.{module}"
+        for module in ("model", "memory", "population", "loop", "records", "run", "learner", "evaluation")
+    ),
     *(f"rnnstudy.{module}" for module in ("history", "checkpoint", "spec", "discovery", "randomness")),
     *(f"rnnstudy.{room}.{one.name}" for room in ROOMS for one in pkgutil.iter_modules([str(ROOT / room)])),
 ]

@@ -77,7 +77,8 @@ def gradient_by_lag(
         axes[0].set_ylabel(gradient_label(list(dict.fromkeys(data["state"])), normalised=normalised))
         band = band_words(fewest, most)
         handles = [length_handle(lengths, length) for length in lengths]
-        handles.append(Patch(facecolor="0.6", alpha=0.4, label=band))
+        if most > 1:
+            handles.append(Patch(facecolor="0.6", alpha=0.4, label=band))
         if data["bound"].notna().any():
             words = "RNN: upper bound, σ_max(W_hh)·max φ′"
             handles.append(Line2D([], [], color=BOUND, linestyle=_BOUND_DASH, label=words))
@@ -85,7 +86,11 @@ def gradient_by_lag(
     moment = "before the first update" if stage == "initial" else "after the last update"
     caption = (
         f"Gradient of the last step's loss L with respect to a state, {moment}, by lag (lag 0: the step of the loss). "
-        f"Line: median over {counted(fewest, most)} of each run's median over sequences; band: {band}."
+        + (
+            f"Line: median over {counted(fewest, most)} of each run's median over sequences; band: {band}."
+            if most > 1
+            else "Line: median over sequences, of one run."
+        )
     )
     if data["bound"].notna().any():
         caption += " Dashed grey: no gradient of an RNN can lie above, by the norm of W_hh and the slope of its units."

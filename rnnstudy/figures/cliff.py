@@ -5,6 +5,7 @@ These figures are computed, not measured: they are made from no run.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ def loss_surface(
             left.plot(path.w, path.b, color=colour, linewidth=1.8, path_effects=around)
             left.plot(path.w[:1], path.b[:1], "o", color=colour, markersize=7, mec=edge)
             _end(left, path, colour, edge, (w[0], w[-1]), (b[0], b[-1]))
-            line = {"color": "black"} if colour == "black" else {"color": "0.5", "linestyle": _DASHED}
+            line: dict[str, Any] = {"color": "black"} if colour == "black" else {"color": "0.5", "linestyle": _DASHED}
             right.plot(100 * shares[name], **line)
         left.set(xlim=(w[0], w[-1]), ylim=(b[0], b[-1]), xlabel="recurrent weight w", ylabel="bias b")
         left.set_title(f"loss at T = {unit.steps}")
@@ -102,7 +103,7 @@ def _end(
     """A star where a path ends, or an arrow where it leaves the picture for good."""
     places = np.column_stack([path.w, path.b])
     low, high = np.array([across[0], upwards[0]]), np.array([across[1], upwards[1]])
-    inside = ((places >= low) & (places <= high)).all(axis=1)
+    inside = np.all((places >= low) & (places <= high), axis=1)
     if inside[-1]:
         axis.plot(*places[-1], "*", color=colour, markersize=14, mec=edge)
         return
@@ -142,7 +143,7 @@ def wall_by_length(unit: Unit, *, w: float, distances: Array, lengths: Sequence[
         for axis, column in zip(axes, ("loss", "log10_gradient_norm"), strict=True):
             for length in lengths:
                 chosen = data[data["length"] == length]
-                line = length_line(list(lengths), length, "0.5") | {"marker": ""}
+                line: dict[str, Any] = {**length_line(list(lengths), length, "0.5"), "marker": ""}
                 axis.plot(chosen["distance"], chosen[column], **line)
             axis.set_xscale("symlog", linthresh=10 * nearest, linscale=0.3)
             axis.set_xticks(decades, words)

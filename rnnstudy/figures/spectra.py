@@ -56,7 +56,7 @@ def singular_values_by_lag(
         raise SpecError("no run has a reading singular_values; add the probe SingularValues to the runs")
     several = set(frame.loc[frame["path"] == "joint", "cell"])
     frame.loc[(frame["path"] == "h") & frame["cell"].isin(several), "path"] = "h of several"
-    size = frame.groupby(["cell", "path"])["index"].transform("max")
+    size = pd.Series(frame.groupby(["cell", "path"])["index"].transform("max"))
     parts = []
     for name, share in SHARES.items():
         wanted = frame[frame["index"] == (share * size).round()]

@@ -1,0 +1,97 @@
+"""A sweep on a Ray cluster of two nodes on this machine, one of which is taken away in the middle."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rnnstudy import results
+from rnnstudy.cli import app
+from rnnstudy.home import Home
+from rnnstudy.tracking import Store
+
+pytestmark = pytest.mark.slow
+ray = pytest.importorskip("ray", reason="Ray is not installed; the extra rnnstudy[ray] brings it")
+
+EXPERIMENT = '''
+"""Enough work that a node can be lost in the middle of it."""
+from rnnstudy.cells import LSTM, Elman
+from rnnstudy.run import Run, Training
+from rnnstudy.sweep import grid
+from rnnstudy.tasks import TemporalOrder
+
+
+class Mine(TemporalOrder):
+    """A task that only this file knows."""
+
+
+def runs(scale):
+    training = Training(steps=600, validation_sequences=100, test_sequences=100, check_every=20, stop_when_solved=False)
+    base = Run(task=Mine(length=60), cell=Elman(width=20), training=training)
+    return grid(base, {"cell": [Elman(width=20), LSTM(width=20)], "task.length": [60, 80]}, seeds=range(3))
+'''
+
+
+def keys_in(home: Home) -> list[str]:
+    return [run.key for run in Store(home).runs()]
+
+
+@pytest.fixture
+def cluster():
+    """Two nodes of one core each, and the one that can be taken away."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    node = made.add_node(num_cpus=1)
+    yield made, node
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RNNSTUDY_HOME", str(tmp_path))
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (folder / "lost_node.py").write_text(EXPERIMENT)
+    return folder / "lost_node.py"
+
+
+def test_a_node_is_lost_and_nothing_with_it(cluster, experiment: Path, tmp_path: Path) -> None:
+    made, node = cluster
+    home = Home(tmp_path)
+    removed = threading.Event()
+
+    def take_away() -> None:
+        # When the first run has ended, both nodes are at work.
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            if any(run.state == "finished" for run in Store(home).runs()):
+                made.remove_node(node)
+                removed.set()
+                return
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=take_away)
+    thread.start()
+    done = CliRunner().invoke(app, ["sweep", str(experiment), "--ray", made.address], catch_exceptions=False)
+    thread.join()
+    assert done.exit_code == 0, done.output
+    assert removed.is_set()
+    keys = keys_in(home)
+    assert len(keys) == len(set(keys)) == 12
+    stored = Store(home).runs()
+    assert {run.state for run in stored} == {"finished"}
+    assert set(results.load(experiment="lost_node", home=home).runs["status"]) == {"finished"}
+    # Started again: nothing is left to do, and no cluster is asked for.
+    again = CliRunner().invoke(app, ["sweep", str(experiment), "--ray", made.address], catch_exceptions=False)
+    assert again.exit_code == 0
+    assert keys_in(home) == keys
+
+
+def test_a_cluster_that_is_not_there_is_told_in_one_line(experiment: Path) -> None:
+    done = CliRunner().invoke(app, ["sweep", str(experiment), "--ray", "127.0.0.1:1"])
+    assert "no Ray cluster answers at '127.0.0.1:1'" in str(done.exception)
+    assert not (experiment.parent.parent / "mlruns" / "mlflow.db").exists()
