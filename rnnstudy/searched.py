@@ -44,10 +44,10 @@ class Searched:
     @property
     def words(self) -> str:
         """How many candidates were judged, in words."""
-        states, searches = self.trials["state"].value_counts(), self.trials["study"].nunique()
+        states, searches = list(self.trials["state"]), len(set(self.trials["study"]))
         return (
             f"{len(self.trials)} candidates in {searches} {'search' if searches == 1 else 'searches'}, "
-            f"{states.get('pruned', 0)} of them given up early; "
+            f"{states.count('pruned')} of them given up early; "
             f"{self.winners} {'winner' if self.winners == 1 else 'winners'} trained again on fresh seeds"
         )
 
