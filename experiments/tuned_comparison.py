@@ -50,9 +50,9 @@ def searches(scale: Scale) -> list[Search]:
         Search(
             name=f"{cell.label()}-T{length}",
             sample=partial(sample, cell=cell, length=length),
-            objective="log10_error",
-            trials=scale.pick(smoke=4, desk=16, paper=64),
-            together=scale.pick(smoke=4, desk=8, paper=16),
+            objective="error",
+            trials=scale.pick(smoke=4, desk=12, paper=64),
+            together=scale.pick(smoke=4, desk=6, paper=16),
             seeds=scale.pick(smoke=(0, 1), desk=(0, 1, 2), paper=(0, 1, 2, 3, 4)),
             fresh_seeds=tuple(range(100, scale.pick(smoke=102, desk=110, paper=130))),
             pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=scale.pick(smoke=0, desk=200, paper=2000)),

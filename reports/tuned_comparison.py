@@ -23,7 +23,7 @@ here = Notebook("tuned_comparison")
 study = here.study()
 searched = here.searched()
 trials = searched.trials
-value = "log10 of validation error"
+value = "validation error"
 logarithmic = ("learning_rate", "clip_threshold")
 here.say(study.words)
 
@@ -55,7 +55,7 @@ here.show(
 winners = trials[trials["fresh"] != ""].set_index("study")
 runs = study.results.runs
 table = winners[["learning_rate", "clip_threshold", "gain"]].assign(
-    error_in_the_search=10 ** winners["value"],
+    validation_error_in_the_search=winners["value"],
     median_test_error_on_fresh_seeds=[float(runs.loc[keys.split(), "error"].median()) for keys in winners["fresh"]],
     solved=[f"{runs.loc[keys.split(), 'solved'].eq(True).sum()} of {len(keys.split())}" for keys in winners["fresh"]],
 )
@@ -67,8 +67,8 @@ here.table(table.reset_index())
 # %%
 picture = figures.optimisation_history(trials, value=value)
 last = picture.data.groupby("study")["order"].max()
-found = picture.data[picture.data["value"] == picture.data["best"]].groupby("study")["order"].max()
-late = ", ".join(f"{name.rpartition('/')[2]} {found[name]} of {last[name]}" for name in found.index)
+found = picture.data.loc[picture.data.groupby("study")["value"].idxmin()]
+late = ", ".join(f"{row.study.rpartition('/')[2]} {row.order} of {last[row.study]}" for row in found.itertuples())
 here.show(
     picture,
     "optimisation_history",

@@ -44,10 +44,11 @@ class Searched:
     @property
     def words(self) -> str:
         """How many candidates were judged, in words."""
-        states = self.trials["state"].value_counts()
+        states, searches = list(self.trials["state"]), len(set(self.trials["study"]))
         return (
-            f"{len(self.trials)} candidates in {self.trials['study'].nunique()} searches, {states.get('pruned', 0)} of "
-            f"them given up early; {self.winners} winners trained again on fresh seeds"
+            f"{len(self.trials)} candidates in {searches} {'search' if searches == 1 else 'searches'}, "
+            f"{states.count('pruned')} of them given up early; "
+            f"{self.winners} {'winner' if self.winners == 1 else 'winners'} trained again on fresh seeds"
         )
 
 

@@ -57,7 +57,14 @@ def connect(home: Home, named: str | None) -> "RDBStorage":
         home.mlruns.mkdir(parents=True, exist_ok=True)
     with told(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return RDBStorage(url)
+        return RDBStorage(_with_driver(url))
+
+
+def _with_driver(url: str) -> str:
+    """PostgreSQL by the driver that `rnnstudy[postgres]` installs: which one SQLAlchemy takes by itself depends on its
+    version."""
+    scheme, colon, rest = url.partition(":")
+    return f"postgresql+psycopg2{colon}{rest}" if scheme == "postgresql" else url
 
 
 def claim(claims: Claims, storage: "RDBStorage", names: Sequence[str]) -> None:

@@ -163,7 +163,7 @@ def test_a_search_over_postgresql_is_killed_and_goes_on(project_with_store: Path
     shown = finished(started(project, "studies", "--storage", postgres))
     assert "mine/smoke" in shown
     assert "6 of 6" in shown
-    elsewhere = postgres.replace("/postgres", "/absent").replace("postgresql://", "postgresql+psycopg2://")
+    elsewhere = postgres.removesuffix("/postgres") + "/absent"
     refused = started(project, "studies", "--storage", elsewhere)
     told, _ = refused.communicate(timeout=120)
     assert refused.returncode == 2

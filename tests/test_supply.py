@@ -76,6 +76,9 @@ class TwoAfterTheOther:
         assert key not in self.outcomes
         self.outcomes[key] = outcome
 
+    def ended_elsewhere(self, served: Collection[str], set_aside: Collection[str]) -> None:
+        raise AssertionError("nobody else trains here")
+
     def name(self, run: Run) -> str:
         return f"candidate {run.seed}"
 

@@ -42,7 +42,7 @@ def tuned_comparison(
                     across, own[middle], spread, fmt=drawn.marker, color=drawn.colour, capsize=4, markersize=8
                 )
         chance_line(right, chance, labelled=True)
-        left.set(ylim=(-0.06, 1.06), ylabel="share of fresh runs that solved the task")
+        left.set(ylim=(-0.06, 1.06), ylabel="share solved, on fresh seeds")
         right.set(ylabel=error)
         for axis in (left, right):
             axis.set_xticks(range(len(lengths)), [str(length) for length in lengths])
