@@ -190,7 +190,7 @@ def _kernels(cell: type[Cell]) -> ModuleType:
 
         def on_start(self, event: Any) -> None:
             if not self.said:
-                logger.warning("compiling the kernels of %s, once on this machine: some ten seconds", cell.__name__)
+                logger.warning("compiling the kernels of %s, once on this machine: up to half a minute", cell.__name__)
                 self.said = True
 
         def on_end(self, event: Any) -> None:
