@@ -4,6 +4,7 @@ The source of a report is `reports/<name>.py`, a notebook in jupytext's percent 
 `rnnstudy.notebook.Notebook(name)`. What it says about itself is its `Header`.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -201,7 +202,8 @@ def _execute(notebook: "NotebookNode", name: str, place: Home, folder: Path, inp
     )
     unchanged = "what was built before is unchanged"
     try:
-        client.execute(env={**_environment(place, folder), **inputs}, cleanup_kc=True)
+        # Not client.execute(): it makes an event loop for its thread and never closes it.
+        asyncio.run(client.async_execute(env={**_environment(place, folder), **inputs}, cleanup_kc=True))
     except CellExecutionError as error:
         message = " ".join(_plain(f"{error.ename}: {error.evalue}").split())
         raise SpecError(f"report '{name}' stopped in {_stopped_in(notebook)}: {message}; {unchanged}") from None

@@ -142,7 +142,7 @@ class Run(Spec):
             "learning_rate": self.training.learning_rate,
         }
 
-    @property
+    @cached_property
     def structure(self) -> str:
         """Runs with equal structure train together: hash of all but seeds, initialisation and per-replica fields."""
         alike = self.replace(initialisation=PyTorchDefault(), seed=0, data_seed=None)

@@ -29,9 +29,14 @@ class Shard:
     def of(self, runs: Sequence[Run]) -> list[Run]:
         """The runs of this part. Every run is in exactly one; the division depends on nothing but `runs` and `parts`.
 
-        Populations, split where they are large, are dealt out in the order of the hash of their keys.
+        Populations, split where they are large, are dealt out in the order of the hash of their keys. No part is empty
+        unless there are more parts than runs.
         """
-        groups = populations(sorted(runs, key=lambda run: run.key))
-        dealt = sorted(split(groups, self.parts), key=lambda population: population.key)
+        dealt = split(populations(sorted(runs, key=lambda run: run.key)), self.parts)
+        while len(dealt) < min(self.parts, len(runs)):
+            largest = max(dealt, key=lambda population: len(population.runs))
+            dealt.remove(largest)
+            dealt += populations(largest.runs, -(-len(largest.runs) // 2))
+        dealt.sort(key=lambda population: population.key)
         keys = {key for population in dealt[self.part - 1 :: self.parts] for key in population.keys}
         return [run for run in runs if run.key in keys]

@@ -89,7 +89,7 @@ def test_quickstart_is_built_from_a_store(quickstart: Home, monkeypatch: pytest.
         "success_by_length",
     ]  # fmt: skip
     expected = {figures / f"{name}.{ending}" for name in pictures for ending in ("png", "svg", "csv", "json")}
-    expected |= {quickstart.reports / "quickstart.ipynb", quickstart.reports / "quickstart.html"}
+    expected |= {quickstart.reports / name for name in ("quickstart.ipynb", "quickstart.html", "index.html")}
     assert set(written) == expected
     assert all(path.stat().st_size > 100 for path in written)
     page = (quickstart.reports / "quickstart.html").read_text(encoding="utf-8")
@@ -123,6 +123,7 @@ def test_a_study_prefers_the_largest_complete_scale(home: Home, monkeypatch: pyt
         return SimpleNamespace(runs=pd.DataFrame(index=stored if wanted is None else wanted))
 
     monkeypatch.setattr(results, "load", load)
+    monkeypatch.setattr(results, "complete_keys", lambda **_: dict.fromkeys(stored, "quickstart"))
     for present, scale, count in (
         ([*keys[Scale.SMOKE], *keys[Scale.DESK]], Scale.DESK, len(keys[Scale.DESK])),
         ([*keys[Scale.SMOKE], *keys[Scale.DESK][1:]], Scale.SMOKE, len(keys[Scale.SMOKE])),
@@ -139,7 +140,7 @@ def test_a_report_has_the_same_bytes_each_time_and_drops_stale_figures(home: Hom
     write(stale, "old")
     written = report.build(["plain"], home)
     assert [str(path.relative_to(home.reports)) for path in written] == [
-        "plain.ipynb", "plain.html", "figures/plain/curve.csv",
+        "plain.ipynb", "plain.html", "figures/plain/curve.csv", "index.html",
     ]  # fmt: skip
     assert not stale.exists()
     first = contents(home.reports)
@@ -158,7 +159,7 @@ def test_a_notebook_runs_in_this_python_whatever_kernel_is_installed(
     decoy = {"argv": ["/bin/false", "{connection_file}"], "display_name": "decoy", "language": "python"}
     write(tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json", json.dumps(decoy))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    assert len(report.build(["plain"], home)) == 3
+    assert len(report.build(["plain"], home)) == 4
 
 
 def test_an_error_names_the_cell_and_leaves_what_was_built(home: Home) -> None:
