@@ -59,8 +59,7 @@ gpu-check:
 	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu_check $(or $(OUT),build/gpu-check)
 
 bench-full: bench
-	$(BIN)/python -m benchmarks --growth
-	$(BIN)/python -m benchmarks --outcomes
+	for what in growth outcomes end_to_end tracking loading; do $(BIN)/python -m benchmarks $$what || exit $$?; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -3,11 +3,12 @@
 import argparse
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks import tables
 from benchmarks.machine import machine, only_one_core
+from benchmarks.results_file import read_results, write_results
 
 SIZES = ((20, 50, 50), (20, 50, 200), (20, 50, 1000), (128, 128, 200))
 REPLICAS = (1, 8, 32)
@@ -17,18 +18,16 @@ MOST = 8 * 1000 * 20 * 50
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", default="steps", choices=["steps", *OTHERS, "tables"], help=WHAT)
     parser.add_argument("--cells", nargs="+", default=tables.CELLS, choices=tables.CELLS, help="these; others stay")
     parser.add_argument("--essential", action="store_true", help="only the rows that stand in README.md")
-    parser.add_argument("--growth", action="store_true", help="time and memory against the length instead")
-    parser.add_argument("--outcomes", action="store_true", help="outcomes by both engines over seeds instead")
-    parser.add_argument("--readme", action="store_true", help="measure nothing, only make the tables again")
     asked = parser.parse_args()
-    if asked.growth:
-        measure_growth()
-    elif asked.outcomes:
-        measure_outcomes()
-    elif not asked.readme:
+    if asked.what == "steps":
         measure_steps(asked.cells, asked.essential)
+    elif asked.what != "tables":
+        results = OTHERS[asked.what]()
+        print(json.dumps(results, indent=1))
+        write_results(asked.what, results)
     tables.write()
 
 
@@ -45,7 +44,7 @@ def measure_steps(names: Sequence[str], essential: bool) -> None:
     torch.set_flush_denormal(True)
     if not jax_scan.there():
         print("jax is not installed: its column is left out; the extra `bench` brings it")
-    before = tables.read("training_step")
+    before = read_results("training_step")
     # Figures from two machines do not stand in one table.
     if before is None or before["machine"] != machine():
         before = {"results": [], "two_threads": []}
@@ -56,12 +55,12 @@ def measure_steps(names: Sequence[str], essential: bool) -> None:
         rows[cell, length, batch, replicas] = row
         print(json.dumps(row), flush=True)
         # What is measured stays, whatever happens to the next one.
-        write("training_step", in_order(rows.values()), two_threads=before["two_threads"])
+        write_results("training_step", in_order(rows.values()), two_threads=before["two_threads"])
     os.sched_setaffinity(0, cores)
     threads = [row for row in before["two_threads"] if row["cell"] not in names]
     if len(cores) > 1:
         threads += [with_two_threads(getattr(cells, name)(width=50), 200, 20, 8) for name in names]
-    write("training_step", in_order(rows.values()), two_threads=in_order(threads))
+    write_results("training_step", in_order(rows.values()), two_threads=in_order(threads))
 
 
 def planned(names: Sequence[str], essential: bool) -> list[tuple[str, int, int, int]]:
@@ -81,8 +80,7 @@ def in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (order[row["cell"]], row.get("batch", 0), row["length"], row["replicas"]))
 
 
-def measure_growth() -> None:
-    """Time and memory of a step against the length, on one core."""
+def growth() -> list[dict[str, Any]]:
     only_one_core()
     import torch
 
@@ -91,24 +89,45 @@ def measure_growth() -> None:
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    write("growth", [row for name in tables.CELLS for row in grow(getattr(cells, name)(width=50))])
+    return [row for name in tables.CELLS for row in grow(getattr(cells, name)(width=50))]
 
 
-def measure_outcomes() -> None:
-    """Outcomes of the same runs by the reference and the compiled engine, on one core."""
+def outcomes() -> list[dict[str, Any]]:
     only_one_core()
     import torch
 
     from benchmarks.outcomes import all_cells
 
     torch.set_num_threads(1)
-    write("outcomes", all_cells())
+    return all_cells()
 
 
-def write(name: str, results: list[dict[str, Any]], **more: Any) -> None:
-    tables.RESULTS.mkdir(exist_ok=True)
-    content = {"machine": machine(), "results": results, **more}
-    (tables.RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+def end_to_end() -> list[dict[str, Any]]:
+    from benchmarks.end_to_end import measure
+
+    return measure()
+
+
+def tracking() -> list[dict[str, Any]]:
+    from benchmarks.tracking import measure
+
+    return measure()
+
+
+def loading() -> list[dict[str, Any]]:
+    from benchmarks.loading import measure
+
+    return measure()
+
+
+OTHERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
+    one.__name__: one for one in (growth, outcomes, end_to_end, tracking, loading)
+}
+WHAT = (
+    "steps: training steps against peers; growth: time and memory against the length; outcomes: of the same runs by "
+    "both engines; end_to_end: a sweep against separate processes; tracking: what it costs; loading: of 200 runs; "
+    "tables: measure nothing, make the tables again"
+)
 
 
 if __name__ == "__main__":

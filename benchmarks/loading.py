@@ -5,7 +5,6 @@ gradients by time step every 25 updates of 1500, by lag before and after trainin
 random; what is measured is opening the files and building one data frame for each reading, as reports do.
 """
 
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results_file import write_results
+from benchmarks.training_step import spread
 from rnnstudy import results
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
@@ -26,9 +25,11 @@ from rnnstudy.tracking import open_store
 
 RUNS, LENGTH, STEPS, SPACING = 200, 100, 1500, 25
 ROUNDS = 5
+LIMIT = 3.0
+"""Seconds that a report may wait for its data."""
 
 
-def measure() -> dict[str, Any]:
+def measure() -> list[dict[str, Any]]:
     """Seconds to load all runs and all their readings: median, lowest and highest of the rounds."""
     with tempfile.TemporaryDirectory(prefix="rnnstudy-loading-") as folder:
         home = Home(Path(folder))
@@ -40,17 +41,8 @@ def measure() -> dict[str, Any]:
             rows = sum(len(loaded.readings(name)) for name in loaded.names)
             seconds.append(time.perf_counter() - began)
         size = sum(path.stat().st_size for path in home.artifacts.rglob("*.npz"))
-    return {
-        "runs": len(loaded.runs),
-        "readings": len(loaded.names),
-        "rows": rows,
-        "megabytes": round(size / 1e6, 1),
-        "seconds": {
-            "median": round(statistics.median(seconds), 2),
-            "lowest": round(min(seconds), 2),
-            "highest": round(max(seconds), 2),
-        },
-    }
+    found = {"runs": len(loaded.runs), "readings": len(loaded.names), "rows": rows, "megabytes": size / 1e6}
+    return [{**found, "seconds": spread(seconds), "limit": LIMIT}]
 
 
 def _fill(home: Home) -> None:
@@ -80,17 +72,3 @@ def _series(run: Run, seed: int) -> dict[str, Series]:
                 name = f"profile/{state}_{stage}{suffix}"
                 series[name] = Series(np.array([0]), by_lag, ("quantile", "lag"), "log10")
     return series
-
-
-def main() -> None:
-    found = measure()
-    write_results("loading", found)
-    seconds = found["seconds"]
-    print(
-        f"{found['runs']} runs, {found['readings']} readings, {found['rows']:,} rows, {found['megabytes']} MB on disk: "
-        f"{seconds['median']} s ({seconds['lowest']} to {seconds['highest']})"
-    )
-
-
-if __name__ == "__main__":
-    main()

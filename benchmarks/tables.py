@@ -1,12 +1,12 @@
 """The tables in README.md and benchmarks/README.md, made from the JSON results and put between two markers."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-BEGIN, END = "<!-- made by: python -m benchmarks --readme -->", "<!-- end of what is made -->"
+from benchmarks.results_file import read_results
+
+BEGIN, END = "<!-- made by: python -m benchmarks tables -->", "<!-- end of what is made -->"
 COLUMNS = {
     "torch_nn": "torch.nn, nothing recorded",
     "loop_with_retain_grad": "loop of cells with retain_grad",
@@ -32,25 +32,23 @@ def on_page(page: Path) -> str:
     return page.read_text().split(BEGIN)[1].split(END)[0].strip("\n") + "\n"
 
 
-def read(name: str) -> dict[str, Any] | None:
-    """A file of results; None where it was not measured."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 def essential() -> str:
-    steps = read("training_step")
+    steps = read_results("training_step")
     assert steps is not None
     rows = [row for row in steps["results"] if place(row) in ESSENTIAL]
     return _steps(rows, [name for name in COLUMNS if name != "reference"]) + _threads(steps) + _machine(steps)
 
 
 def whole() -> str:
-    steps = read("training_step")
+    steps = read_results("training_step")
     assert steps is not None
-    return (
-        _steps(steps["results"], list(COLUMNS)) + _threads(steps) + _growth() + _outcomes() + _gpu() + _machine(steps)
-    )
+    parts = [_steps(steps["results"], list(COLUMNS)) + _threads(steps) + _machine(steps)]
+    for name, section in SECTIONS.items():
+        found = read_results(name)
+        if found is not None:
+            elsewhere = "" if found["machine"] == steps["machine"] else _machine(found)
+            parts.append("\n" + section(found["results"]) + elsewhere)
+    return "".join(parts) + _gpu()
 
 
 def place(row: dict[str, Any]) -> tuple[str, int, int, int]:
@@ -80,35 +78,66 @@ def _threads(steps: dict[str, Any]) -> str:
     return f"\nTwo threads against one, 8 replicas, T=200: {', '.join(found)} times faster.\n" if found else ""
 
 
-def _growth() -> str:
-    growth = read("growth")
-    if growth is None:
-        return ""
+def _growth(results: Sequence[dict[str, Any]]) -> str:
     lines = [
         [one["cell"], str(one["length"]), f"{one['microseconds_per_step']:.1f}", f"{one['bytes_per_unit']:.1f}"]
-        for one in growth["results"]
+        for one in results
     ]
-    return "\n" + _table(["cell", "T", "µs for each time step", "bytes kept for each (t, b, h)"], lines)
+    return _table(["cell", "T", "µs for each time step", "bytes kept for each (t, b, h)"], lines)
 
 
-def _outcomes() -> str:
-    found = read("outcomes")
-    if found is None:
-        return ""
+def _outcomes(results: Sequence[dict[str, Any]]) -> str:
     lines = [
         [
             *(one["cell"], str(one["length"]), str(one["seeds"])),
             *(f"{share['share']:.2f} ({share['low']:.2f}–{share['high']:.2f})" for share in one["solved"].values()),
             f"{one['mcnemar_p']:.2f}",
         ]
-        for one in found["results"]
+        for one in results
     ]
     header = ["cell", "T", "seeds", "solved, reference engine", "solved, compiled engine", "McNemar's p"]
-    return "\n" + _table(header, lines)
+    return _table(header, lines)
+
+
+def _end_to_end(results: Sequence[dict[str, Any]]) -> str:
+    return "".join(
+        f"A sweep of {one['runs']} quickstart runs, from the shell and back, ends {one['times_sooner']:.1f} times "
+        f"sooner than {one['runs']} processes that use torch.nn and log metric by metric, on all cores "
+        f"({one['seconds']['sweep']:.0f} s against {one['seconds']['processes']:.0f} s).\n"
+        for one in results
+    )
+
+
+def _tracking(results: Sequence[dict[str, Any]]) -> str:
+    lines = [[COSTS[one["cost"]], f"{one['measured']:.3g}", f"{one['limit']:g}"] for one in results]
+    return _table(["what tracking costs", "measured", "limit"], lines)
+
+
+def _loading(results: Sequence[dict[str, Any]]) -> str:
+    return "".join(
+        f"Loading {one['runs']} runs with all {one['readings']} readings ({one['rows']:,} rows, "
+        f"{one['megabytes']:.0f} MB on disk) into data frames takes {one['seconds']['median']:.1f} s "
+        f"({one['seconds']['lowest']:.1f}–{one['seconds']['highest']:.1f}; limit {one['limit']:g} s).\n"
+        for one in results
+    )
+
+
+COSTS = {
+    "share_of_wall_time": "share of wall time, a run of a minute",
+    "writer_seconds_per_run": "the writer's seconds for each short run, beside the training",
+    "restart_seconds": "seconds to start a finished sweep of 200 runs again",
+}
+SECTIONS = {
+    "growth": _growth,
+    "outcomes": _outcomes,
+    "end_to_end": _end_to_end,
+    "tracking": _tracking,
+    "loading": _loading,
+}
 
 
 def _gpu() -> str:
-    return "" if read("gpu") else "\nOn a GPU: unmeasured.\n"
+    return "" if read_results("gpu") else "\nOn a GPU: unmeasured.\n"
 
 
 def _machine(steps: dict[str, Any]) -> str:

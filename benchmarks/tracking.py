@@ -1,12 +1,9 @@
 """What tracking costs: wall time where a run trains for a minute, the writer's time for a short one, a second start.
 
-`python -m benchmarks.tracking` writes benchmarks/results/tracking.json. Sweeps have one worker and a project of their
-own; the writer's seconds are those its thread spends in the tracker, beside the training. A second start is the whole
-command, from the shell and back.
+Sweeps have one worker and a project of their own; the writer's seconds are those its thread spends in the tracker,
+beside the training. A second start is the whole command, from the shell and back.
 """
 
-import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -15,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import torch
 
 from rnnstudy.cells.lstm import LSTM
@@ -33,7 +29,6 @@ from rnnstudy.tracking import Store, open_store
 from rnnstudy.worker import Task
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "tracking.json"
 
 LIMITS = {"share_of_wall_time": 0.03, "writer_seconds_per_run": 0.5, "restart_seconds": 5.0}
 
@@ -88,7 +83,7 @@ def second_start(count: int, home: Home) -> float:
     return seconds
 
 
-def measure(short: int = 200, seconds: float = 60.0) -> dict[str, Any]:
+def measure(short: int = 200, seconds: float = 60.0) -> list[dict[str, Any]]:
     """The three costs, each beside its limit."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="rnnstudy-") as folder:
@@ -109,22 +104,4 @@ def measure(short: int = 200, seconds: float = 60.0) -> dict[str, Any]:
         "writer_seconds_per_run": many.writing_seconds / short,
         "restart_seconds": restart,
     }
-    machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
-    machine |= {"torch": torch.__version__, "mlflow": mlflow.__version__}
-    return {
-        "machine": machine,
-        "runs": {"short": short, "seconds_of_the_long_one": outcome.seconds, "its_steps": steps},
-        "results": {name: {"measured": cost, "limit": LIMITS[name]} for name, cost in costs.items()},
-    }
-
-
-def main() -> None:
-    found = measure()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    for name, cost in found["results"].items():
-        print(f"{name.replace('_', ' ')}: {cost['measured']:.3g} (limit {cost['limit']:g})")
-
-
-if __name__ == "__main__":
-    main()
+    return [{"cost": name, "measured": cost, "limit": LIMITS[name]} for name, cost in costs.items()]

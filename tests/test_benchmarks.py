@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import jax_scan, tables, training_step
+from benchmarks import end_to_end, jax_scan, tables, training_step
 from benchmarks.outcomes import agree
+from benchmarks.results_file import read_results
 from rnnstudy.cells import GRU, LSTM, Elman
 from rnnstudy.run import Training
+from rnnstudy.sweep import Scale, load_experiment
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,7 +23,7 @@ def test_the_tables_are_those_of_the_results(page, text):
 
 
 def test_results_name_what_they_compare():
-    found = tables.read("training_step")
+    found = read_results("training_step")
     assert found is not None
     places = [tables.place(row) for row in found["results"]]
     assert len(places) == len(set(places))
@@ -54,3 +57,23 @@ def test_a_small_agreement():
     found = agree(Elman(width=5), length=10, seeds=3, training=training)
     assert found["mcnemar_p"] == 1.0
     assert found["solved"]["reference"] == found["solved"]["compiled"]
+
+
+def test_the_end_to_end_runs_are_those_of_the_quickstart():
+    runs = end_to_end.quickstart()
+    assert len({run.key for run in runs}) == len(runs) == end_to_end.RUNS
+    published = load_experiment(end_to_end.QUICKSTART).runs(Scale.DESK)
+    assert {run.key for run in published} <= {run.key for run in runs}
+    assert {type(run.cell) for run in runs[: end_to_end.TO_WARM_UP]} == {Elman, LSTM}
+
+
+@pytest.mark.slow
+def test_the_sweep_and_the_separate_processes_both_end(tmp_path):
+    assert end_to_end.as_a_sweep(1, tmp_path / "sweep") > 0
+    (tmp_path / "separate").mkdir()
+    assert end_to_end.as_separate_processes(1, tmp_path / "separate") > 0
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'separate' / 'mlflow.db'}")
+    [run] = client.search_runs([client.get_experiment_by_name("separate processes").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert len(client.get_metric_history(run.info.run_id, "loss")) >= 20
+    assert 0 <= run.data.metrics["test_error"] < 0.8
