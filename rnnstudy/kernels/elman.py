@@ -4,12 +4,13 @@ import numpy as np
 from numba import njit
 
 from rnnstudy.kernels.compiling import DEFINED, kernel
-from rnnstudy.kernels.numbers import settle_one, sigmoid, tanh
+from rnnstudy.kernels.numbers import settle, sigmoid, tanh
 from rnnstudy.kernels.through_time import (
     add_up,
     backward_signature,
     begin,
     begin_back,
+    delta_of,
     finish,
     forward_signature,
     pass_back,
@@ -23,16 +24,17 @@ TANH, RELU, SIGMOID, LINEAR = range(4)
 
 
 @njit(nogil=True, error_model="numpy", fastmath=DEFINED)
-def _step(row, activation):
+def _step(h, activation):
+    """h_t = φ(a_t), in its place."""
     if activation == TANH:
-        for j in range(row.shape[0]):
-            row[j] = tanh(row[j])
+        for j in range(h.shape[0]):
+            h[j] = tanh(h[j])
     elif activation == RELU:
-        for j in range(row.shape[0]):
-            row[j] = np.float32(0) if row[j] < 0 else row[j]
+        for j in range(h.shape[0]):
+            h[j] = np.float32(0) if h[j] < 0 else h[j]
     elif activation == SIGMOID:
-        for j in range(row.shape[0]):
-            row[j] = sigmoid(row[j])
+        for j in range(h.shape[0]):
+            h[j] = sigmoid(h[j])
 
 
 @njit(nogil=True, error_model="numpy", fastmath=DEFINED)
@@ -60,8 +62,7 @@ def forward(inputs, w_in, w_rec, bias, activation, kept):
     weights = begin(w_in, w_rec, bias, h)
     for t in range(inputs.shape[0]):
         add_up(weights, inputs[t], h[t], h[t + 1])
-        for b in range(h.shape[1]):
-            _step(h[t + 1, b], activation)
+        _step(h[t + 1].reshape(h[t + 1].size), activation)
 
 
 @kernel(backward_signature(kept=1))
@@ -73,10 +74,10 @@ def backward(
     (h,) = kept
     nothing_else = np.zeros((h.shape[1], 0), np.float32)
     back = begin_back(w_in, w_rec, bias, h)
+    by_h = back.by_h.reshape(back.by_h.size)
     for t in range(inputs.shape[0] - 1, -1, -1):
-        delta = receive(back, t, added, slots, nothing_else)
-        for b in range(h.shape[1]):
-            back.exponent[b] = settle_one(back.by_h[b], back.exponent[b], squares[:, t, b], exponents[:, t, b])
-            _step_back(back.by_h[b], h[t + 1, b], activation, delta[b])
+        receive(back, t, added, slots, nothing_else)
+        settle(back.by_h, back.exponent, squares[0, t], exponents[0, t])
+        _step_back(by_h, h[t + 1].reshape(by_h.size), activation, delta_of(back, t, 0))
         pass_back(back, t, inputs, h, grad_inputs)
     finish(back, grad_in, grad_rec, grad_bias)

@@ -111,12 +111,26 @@ def scale(row, n):
         row[j] = row[j] * first * second
 
 
+@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
+def scale_rows(rows, exponents, most):
+    """rows·2^exponents become rows·2^most: each row (row, number) is multiplied by 2^(its exponent − most)."""
+    for row in range(rows.shape[0]):
+        if exponents[row] != most:
+            n = exponents[row] - most
+            first = power(n >> 1)
+            second = power(n - (n >> 1))
+            for j in range(rows.shape[1]):
+                rows[row, j] = rows[row, j] * first * second
+
+
 @njit(nogil=True, error_model="numpy", fastmath=SUMS)
-def sum_of_squares(row):
-    total = np.float32(0)
-    for j in range(row.shape[0]):
-        total += row[j] * row[j]
-    return total
+def sums_of_squares(rows, sums):
+    """(row, number) to (row)."""
+    for row in range(rows.shape[0]):
+        total = np.float32(0)
+        for j in range(rows.shape[1]):
+            total += rows[row, j] * rows[row, j]
+        sums[row] = total
 
 
 @njit(nogil=True, error_model="numpy", fastmath=DEFINED)
@@ -131,6 +145,7 @@ def largest(row):
 
 @njit(nogil=True, error_model="numpy", fastmath=DEFINED)
 def _measure_far_out(row):
+    """As `measure`, for a row whose plain sum of squares has left the range of floats or come near its ends."""
     top = largest(row)
     if top == 0 or top == np.inf:
         return top, 0
@@ -144,23 +159,36 @@ def _measure_far_out(row):
 
 
 @njit(nogil=True)
-def measure(row):
-    """(s, n) with the row's sum of squares = s·4^n; n is 0 while the sum is well within float32's range."""
-    total = sum_of_squares(row)
-    if LEAST_SQUARE <= total <= MOST_SQUARE or np.isnan(total):
-        return total, 0
+def well_within(squares):
+    """Whether a row with this sum of squares may stay as it is: near 1, or not a number, which nothing mends."""
+    return LEAST_SQUARE <= squares <= MOST_SQUARE or np.isnan(squares)
+
+
+@njit(nogil=True)
+def measure(row, squares):
+    """(s, n) with the row's sum of squares = s·4^n, where `squares` is what a plain sum gave; n is 0 near 1."""
+    if well_within(squares):
+        return squares, 0
     return _measure_far_out(row)
 
 
 @njit(nogil=True)
-def settle_one(row, exponent, squares, exponents):
-    """Note the squared norm of row·2^exponent in place 0, and bring the row near 1: its new exponent is returned."""
-    squares[0], far_out = measure(row)
-    if far_out != 0:
-        scale(row, -far_out)
-    exponent = NOTHING if squares[0] == 0 else exponent + far_out
-    exponents[0] = exponent
-    return exponent
+def settle(rows, exponent, squares, exponents):
+    """Bring each of the rows·2^exponent near 1, and note ‖row‖² = squares·4^exponents for each.
+
+    Args:
+        rows: (row, number), changed where far from 1.
+        exponent: (row), changed with them.
+        squares, exponents: (row), to be written.
+    """
+    sums_of_squares(rows, squares)
+    for row in range(rows.shape[0]):
+        if not well_within(squares[row]):
+            squares[row], far_out = _measure_far_out(rows[row])
+            if far_out != 0:
+                scale(rows[row], -far_out)
+            exponent[row] = NOTHING if squares[row] == 0 else exponent[row] + far_out
+        exponents[row] = exponent[row]
 
 
 @njit(nogil=True, error_model="numpy", fastmath=DEFINED)

@@ -174,10 +174,10 @@ def _arranged(cell: Cell, parameters: Parameters) -> tuple[Tensor, Tensor, Tenso
 
 
 def _shapes(cell: Cell, replicas: int, time: int, batch: int, width: int) -> list[tuple[int, ...]]:
-    """What the backward pass needs: h, another state where there is one, and where there are gates, their lines."""
+    """What the backward pass needs: h, another state where there is one, and where there are gates, their blocks."""
     blocks = BLOCKS[type(cell)]
     states = [(replicas, time + 1, batch, width)] * len(cell.states)
-    return states if blocks == 1 else [*states, (replicas, time, batch, blocks * width)]
+    return states if blocks == 1 else [*states, (replicas, time, blocks * batch, width)]
 
 
 @functools.cache
