@@ -24,8 +24,8 @@ def runs(scale: Scale) -> list[Run]:
         batch=20,
         optimiser=SGD(),
         check_every=scale.pick(smoke=10, desk=100, paper=1000),
-        validation_sequences=scale.pick(smoke=50, desk=500, paper=1000),
-        test_sequences=scale.pick(smoke=100, desk=2000, paper=10_000),
+        validation_sequences=scale.pick(smoke=50, desk=1000, paper=1000),
+        test_sequences=scale.pick(smoke=100, desk=10_000, paper=10_000),
     )
     base = Run(
         task=Adding(length=scale.pick(smoke=20, desk=100, paper=200)),

@@ -28,8 +28,8 @@ def runs(scale: Scale) -> list[Run]:
         steps=scale.pick(smoke=20, desk=1500, paper=10_000),
         batch=20,
         check_every=scale.pick(smoke=10, desk=50, paper=100),
-        validation_sequences=scale.pick(smoke=50, desk=500, paper=1000),
-        test_sequences=scale.pick(smoke=100, desk=2000, paper=10_000),
+        validation_sequences=scale.pick(smoke=50, desk=1000, paper=1000),
+        test_sequences=scale.pick(smoke=100, desk=10_000, paper=10_000),
     )
     probes = (
         ParameterGradients(every=10),

@@ -29,8 +29,8 @@ def runs(scale: Scale) -> list[Run]:
     training = Training(
         steps=scale.pick(smoke=10, desk=800, paper=10_000),
         check_every=scale.pick(smoke=5, desk=100, paper=100),
-        validation_sequences=scale.pick(smoke=20, desk=500, paper=1000),
-        test_sequences=scale.pick(smoke=40, desk=2000, paper=10_000),
+        validation_sequences=scale.pick(smoke=20, desk=1000, paper=1000),
+        test_sequences=scale.pick(smoke=40, desk=10_000, paper=10_000),
     )
     base = Run(task=TemporalOrder(length=length), cell=Elman(width=width), training=training, probes=(GradientByLag(),))
     cells = [

@@ -36,8 +36,8 @@ def sample(trial: Trial, scale: Scale, *, cell: Cell, length: int) -> Run:
             learning_rate=rate,
             clip=ClipNorm(threshold=threshold),
             check_every=scale.pick(smoke=10, desk=100, paper=500),
-            validation_sequences=scale.pick(smoke=50, desk=400, paper=1000),
-            test_sequences=scale.pick(smoke=100, desk=2000, paper=10_000),
+            validation_sequences=scale.pick(smoke=50, desk=1000, paper=1000),
+            test_sequences=scale.pick(smoke=100, desk=10_000, paper=10_000),
         ),
         probes=(ParameterGradients(every=20), GradientThroughTime(every=scale.pick(smoke=10, desk=100, paper=500))),
     )
