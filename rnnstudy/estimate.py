@@ -11,6 +11,10 @@ from rnnstudy.run import Run
 # Measured with the reference engine on one thread of a 2-core server; they give the order of magnitude.
 SECONDS_PER_STATE_STEP = 70e-6
 OPERATIONS_PER_SECOND = 2.0e10
+SECONDS_TO_LOOK = 1e-3
+"""For each time step and replica: reading the gradients before and after training, in float64."""
+SECONDS_TO_KEEP = 0.2
+"""For each run: its weights, readings and description go into the store."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,10 @@ def cost(population: Population) -> Cost:
     # A backward pass costs about twice a forward pass.
     operations = per_step * (3 * training.batch * steps + judged)
     loops = steps * population.task.steps * len(run.cell.states) * run.layers
+    looks = 2 * population.task.steps * run.layers * len(population.runs) if run.probes else 0
+    seconds = loops * SECONDS_PER_STATE_STEP + operations / OPERATIONS_PER_SECOND
     return Cost(
-        seconds=loops * SECONDS_PER_STATE_STEP + operations / OPERATIONS_PER_SECOND,
+        seconds=seconds + looks * SECONDS_TO_LOOK + len(population.runs) * SECONDS_TO_KEEP,
         bytes=sum(_bytes(one) for one in population.runs),
     )
 
