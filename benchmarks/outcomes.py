@@ -6,11 +6,12 @@ afterwards: the share solved, and an exact McNemar test on pairs of the same see
 
 from typing import Any
 
-from scipy.stats import binomtest
+import numpy as np
 
 from rnnstudy.cells.cell import Cell
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
+from rnnstudy.figures.statistics import mcnemar, wilson
 from rnnstudy.loop import train
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks.temporal_order import TemporalOrder
@@ -32,15 +33,14 @@ def agree(cell: Cell, length: int, seeds: int, training: Training = TRAINING) ->
         engine: {one.key: bool(one.outcome.solved) for one in train(runs, engine=engine, device="cpu") if one.outcome}
         for engine in ENGINES
     }
-    one, other = (solved[engine] for engine in ENGINES)
-    only = [sum(a[run.key] and not b[run.key] for run in runs) for a, b in ((one, other), (other, one))]
+    *only, p = mcnemar(*(np.array([solved[engine][run.key] for run in runs]) for engine in ENGINES))
     return {
         "cell": type(cell).__name__,
         "length": length,
         "seeds": seeds,
         "solved": {engine: _share(sum(found.values()), seeds) for engine, found in solved.items()},
         "solved_by_one_alone": dict(zip(ENGINES, only, strict=True)),
-        "mcnemar_p": binomtest(only[0], sum(only)).pvalue if sum(only) else 1.0,
+        "mcnemar_p": p,
     }
 
 
@@ -49,5 +49,5 @@ def all_cells(seeds: int = 32) -> list[dict[str, Any]]:
 
 
 def _share(solved: int, seeds: int) -> dict[str, float]:
-    interval = binomtest(solved, seeds).proportion_ci(method="wilson")
-    return {"share": solved / seeds, "low": float(interval.low), "high": float(interval.high)}
+    low, high = wilson(solved, seeds)
+    return {"share": solved / seeds, "low": low, "high": high}

@@ -42,7 +42,11 @@ def words(comparison: str, target: str, cell: str = "all") -> str:
     row = table.loc[(comparison, target, cell)]
     if row["pairs"] == 0:
         return "no two runs to compare"
-    return f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f}, {int(row['pairs'])} pairs)"
+    interval = (
+        f"{row['low']:.2f} to {row['high']:.2f}, " if row["low"] == row["low"] else "too few runs for an interval, "
+    )
+    chance = f"p = {row['p']:.2g}, " if row["p"] == row["p"] else ""
+    return f"{row['value']:.2f} ({interval}{chance}{int(row['pairs'])} pairs)"
 
 
 within = table.loc[("within strata", "solved", "all")]
@@ -52,8 +56,9 @@ here.show(
     "prediction",
     title="Does the gradient before training predict success?",
     see=f"""
-    Across lengths the score predicts which runs solve the task: AUC {words("across lengths", "solved")} for all cells
-    together. That is the length speaking: it sets both. Within strata only {int(within["informative"])} of
+    Of two runs of different length, the one with the higher score solved the task, and the other did not, as often as
+    this: AUC {words("across lengths", "solved")} for all cells together. There the length speaks with: it sets both.
+    Within strata only {int(within["informative"])} of
     {int(within["strata"])} hold solved and unsolved runs at all, since most settings are solved always or never; there
     the AUC is {words("within strata", "solved")}. Solved sooner or later can be compared in more of them: Harrell's C
     is {words("within strata", "sooner")}; by cell, {
@@ -63,7 +68,8 @@ here.show(
         )
     }. An interval that
     holds 1/2 means that these runs show no relation among networks of one kind: the gradient at initialisation tells
-    kinds of network apart, and then it may tell nothing about the luck of a seed.
+    kinds of network apart, and then it may tell nothing about the luck of a seed. p: how often dealing the scores out
+    to the seeds by chance would give a number as far from 1/2.
     """,
 )
 

@@ -8,7 +8,10 @@ import numpy.typing as npt
 from rnnstudy.spec import SpecError
 
 RESAMPLED = 2000
-"""Bootstrap samples."""
+"""Bootstrap samples, and permutations."""
+
+FEWEST_RUNS = 5
+"""Where fewer runs than that ended sooner than another, or later, resampling them tells too little for an interval."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,10 @@ class Concordance:
 
     Attributes:
         value: from 0 to 1; 1/2 is no relation. NaN where no two runs can be compared.
-        low, high: bootstrap 95 % interval over seeds. NaN with `value`.
+        low, high: bootstrap 95 % interval over seeds. NaN with `value`, and where it rests on fewer than `FEWEST_RUNS`
+            runs that ended sooner than another they are compared with, or on fewer that ended later.
+        p: how often so far from 1/2, or further, were the scores dealt out to the seeds by chance: a permutation test
+            within strata. NaN with `value`, and across `apart`.
         pairs: of runs that were compared.
         strata: how many there are.
         informative: how many of them have a pair that can be compared.
@@ -26,13 +32,19 @@ class Concordance:
     value: float
     low: float
     high: float
+    p: float
     pairs: int
     strata: int
     informative: int
 
 
 def success_auc(
-    score: npt.ArrayLike, solved: npt.ArrayLike, stratum: npt.ArrayLike, seed: npt.ArrayLike
+    score: npt.ArrayLike,
+    solved: npt.ArrayLike,
+    stratum: npt.ArrayLike,
+    seed: npt.ArrayLike,
+    *,
+    apart: npt.ArrayLike | None = None,
 ) -> Concordance:
     """The area under the ROC curve for `solved`, within strata.
 
@@ -40,10 +52,17 @@ def success_auc(
     scores count one half. Pairs of all strata count alike, so that a stratum weighs (solved · unsolved), and one in
     which all runs solved the task or none did says nothing. See `concordance` for the interval.
     """
-    return concordance(score, np.where(np.asarray(solved, dtype=bool), 0.0, np.inf), stratum, seed)
+    return concordance(score, np.where(np.asarray(solved, dtype=bool), 0.0, np.inf), stratum, seed, apart=apart)
 
 
-def concordance(score: npt.ArrayLike, time: npt.ArrayLike, stratum: npt.ArrayLike, seed: npt.ArrayLike) -> Concordance:
+def concordance(
+    score: npt.ArrayLike,
+    time: npt.ArrayLike,
+    stratum: npt.ArrayLike,
+    seed: npt.ArrayLike,
+    *,
+    apart: npt.ArrayLike | None = None,
+) -> Concordance:
     """Harrell's C within strata: the chance that of two comparable runs the one with the higher score ends sooner.
 
     Two runs are comparable when they share a stratum and their times differ; equal scores count one half.
@@ -53,7 +72,8 @@ def concordance(score: npt.ArrayLike, time: npt.ArrayLike, stratum: npt.ArrayLik
         time: when each run reached its end; infinite for one that never did within its budget (censored there).
         stratum: what each run may be compared within, for example its task, cell and length.
         seed: runs of equal seed share their initial weights or their sequences: the bootstrap draws seeds, and all runs
-            of a seed with it.
+            of a seed with it; the permutation deals scores out to seeds, in all strata alike.
+        apart: compare only runs that differ in this, for example in their length.
 
     Source: Harrell et al. 1982; with two times it is the Mann–Whitney statistic, the area under the ROC curve.
     Raises `SpecError` for arrays of different lengths, or a score that is not finite.
@@ -65,25 +85,54 @@ def concordance(score: npt.ArrayLike, time: npt.ArrayLike, stratum: npt.ArrayLik
     if not np.isfinite(score).all():
         raise SpecError("concordance takes finite scores; leave out the runs that have none, and say how many")
     seeds, which = np.unique(seed, return_inverse=True)
-    drawn = np.random.default_rng(0).multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=RESAMPLED)
+    random = np.random.default_rng(0)
+    drawn = random.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=RESAMPLED)
+    dealt = random.random((RESAMPLED, len(seeds)))
     comparable, concordant = 0.0, 0.0
-    resampled = np.zeros((2, RESAMPLED))
+    resampled, permuted = np.zeros((2, RESAMPLED)), np.zeros(RESAMPLED)
     names = np.unique(stratum)
-    informative = 0
+    informative, sooner, later = 0, 0, 0
     for name in names:
-        inside = stratum == name
-        of_pair = (time[inside][:, None] < time[inside][None, :]).astype(np.float64)
-        difference = np.sign(score[inside][:, None] - score[inside][None, :])
-        agreeing = of_pair * (1 + difference) / 2
+        # In the order of their seeds, so that one deal exchanges the same seeds in every stratum.
+        inside = np.flatnonzero(stratum == name)
+        inside = inside[np.argsort(which[inside], kind="stable")]
+        of_pair = time[inside][:, None] < time[inside][None, :]
+        if apart is not None:
+            own = np.asarray(apart)[inside]
+            of_pair = of_pair & (own[:, None] != own[None, :])
+        agreeing = _agreement(of_pair, score[inside])
         comparable, concordant = comparable + of_pair.sum(), concordant + agreeing.sum()
         informative += bool(of_pair.any())
+        sooner, later = sooner + of_pair.any(axis=1).sum(), later + of_pair.any(axis=0).sum()
         weights = drawn[:, which[inside]].astype(np.float64)
-        for place, matrix in enumerate((of_pair, agreeing)):
+        for place, matrix in enumerate((of_pair.astype(np.float64), agreeing)):
             resampled[place] += ((weights @ matrix) * weights).sum(axis=1)
+        if of_pair.any() and apart is None:
+            permuted += _permuted(of_pair, score[inside], dealt[:, which[inside]])
     if comparable == 0:
-        return Concordance(np.nan, np.nan, np.nan, 0, len(names), 0)
-    there = resampled[0] > 0
-    low, high = np.quantile(resampled[1, there] / resampled[0, there], [0.025, 0.975])
-    return Concordance(
-        float(concordant / comparable), float(low), float(high), int(comparable), len(names), informative
-    )
+        return Concordance(np.nan, np.nan, np.nan, np.nan, 0, len(names), 0)
+    value, low, high, p = float(concordant / comparable), np.nan, np.nan, np.nan
+    if min(sooner, later) >= FEWEST_RUNS:
+        there = resampled[0] > 0
+        low, high = (float(end) for end in np.quantile(resampled[1, there] / resampled[0, there], [0.025, 0.975]))
+    if apart is None:
+        # As far from 1/2 up to rounding; the order that was seen is one of those that chance could have dealt.
+        further = np.abs(permuted / comparable - 0.5) >= abs(value - 0.5) - 1e-12
+        p = float((1 + further.sum()) / (1 + RESAMPLED))
+    return Concordance(value, low, high, p, int(comparable), len(names), informative)
+
+
+def _agreement(of_pair: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """(run that ended sooner, run that ended later): 1 where the first has the higher score, 1/2 where equal."""
+    return of_pair * (1 + np.sign(score[:, None] - score[None, :])) / 2
+
+
+def _permuted(of_pair: np.ndarray, score: np.ndarray, dealt: np.ndarray) -> np.ndarray:
+    """The agreeing pairs of a stratum for each deal (deal, run) of its scores to its runs.
+
+    The scores, in the order of their runs, go to the runs in the order of their random numbers; runs of one seed share
+    theirs, so that strata with the same seeds exchange the same seeds.
+    """
+    given = score[np.argsort(dealt, axis=1, kind="stable")]
+    sooner, later = np.nonzero(of_pair)
+    return ((1 + np.sign(given[:, sooner] - given[:, later])) / 2).sum(axis=1)

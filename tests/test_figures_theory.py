@@ -42,6 +42,7 @@ def planted() -> Planted:
                 "key": key, "task": "TemporalOrder", "cell": cell, "length": 20, "learning_rate": 0.001, "seed": seed,
                 "status": "finished", "solved": cell == "LSTM" or seed < 5, "error": 0.0 if cell == "LSTM" else 0.5,
                 "steps_to_solve": 100.0 + seed if cell == "LSTM" or seed < 5 else np.nan,
+                "training.steps": 600,
                 "log10_ratio_initial": -float(seed) if cell == "Elman" else rng.normal(), "layers": 1,
                 "bias": np.nan if seed >= 8 else float(seed // 4), "rate_initial_c": -0.1 * (1 + seed),
                 "rate_initial": -1.0, "rate_final_c": np.nan if seed == 0 else 0.02, "rate_final": -0.3,

@@ -84,6 +84,7 @@ def test_runs_of_one_seed_are_drawn_together() -> None:
     score, solved = np.tile([1.0, 0.0], 30), np.tile([True, False], 30)
     found = success_auc(score, solved, np.repeat(np.arange(30), 2), np.tile([0, 1], 30))
     assert (found.value, found.low, found.high, found.pairs) == (1.0, 1.0, 1.0, 30)
+    assert found.p == 1.0, "either way of dealing two scores to two seeds is as far from 1/2"
     rng = np.random.default_rng(0)
     noise = rng.normal(size=12)
     apart = success_auc(noise, np.arange(12) % 2 == 0, np.zeros(12), np.arange(12))
@@ -101,3 +102,58 @@ def test_nothing_to_compare_is_said_and_bad_scores_are_refused() -> None:
         success_auc([0.1, np.nan], [True, False], [0, 0], [0, 1])
     with pytest.raises(SpecError, match="for each run"):
         success_auc([0.1], [True, False], [0, 0], [0, 1])
+
+
+def test_the_permutation_test_is_right_about_chance() -> None:
+    """Scores without any relation are called significant at 5 % in about 5 % of cases, however few runs solved."""
+    for count in (1, 2, 5):
+        called = 0
+        for number in range(200):
+            rng = np.random.default_rng(1000 * count + number)
+            solved = np.arange(10) < count
+            called += success_auc(rng.normal(size=10), solved, np.zeros(10), np.arange(10)).p <= 0.05
+        # With one run of ten solved no order is rarer than 2 in 10.
+        assert called <= 20 if count > 1 else called == 0
+
+
+def test_the_permutation_test_counts_orders_as_all_permutations_do() -> None:
+    time = np.array([1.0, 2.0, 2.0, np.inf, 3.0])
+    score = np.array([4.0, 3.0, 1.0, 0.0, 2.0])
+    found = concordance(score, time, np.zeros(5), np.arange(5))
+    values = [
+        concordance(score[list(order)], time, np.zeros(5), np.arange(5)).value
+        for order in itertools.permutations(range(5))
+    ]
+    exact = np.mean(np.abs(np.array(values) - 0.5) >= abs(found.value - 0.5) - 1e-12)
+    assert found.p == pytest.approx(exact, abs=0.015)
+
+
+def test_strata_with_the_same_seeds_exchange_the_same_seeds() -> None:
+    # Ten copies of one stratum, their runs in other orders, know no more than one of them does.
+    rng = np.random.default_rng(5)
+    score, solved = rng.normal(size=8), np.arange(8) < 4
+    alone = success_auc(score, solved, np.zeros(8), np.arange(8))
+    order = np.concatenate([rng.permutation(8) for _ in range(10)])
+    copies = success_auc(score[order], solved[order], np.repeat(np.arange(10), 8), order)
+    assert copies.p == pytest.approx(alone.p)
+
+
+def test_no_interval_where_few_runs_stand_on_a_side() -> None:
+    rng = np.random.default_rng(6)
+    score = rng.normal(size=12)
+    few = success_auc(score, np.arange(12) < 4, np.zeros(12), np.arange(12))
+    enough = success_auc(score, np.arange(12) < 5, np.zeros(12), np.arange(12))
+    assert np.isfinite([few.value, few.p]).all()
+    assert np.isnan([few.low, few.high]).all()
+    assert enough.low < enough.value < enough.high
+
+
+def test_runs_that_do_not_differ_in_what_sets_them_apart_are_not_compared() -> None:
+    score, solved = np.array([4.0, 3.0, 2.0, 1.0]), np.array([True, False, True, False])
+    length = np.array([10, 10, 20, 20])
+    everywhere = success_auc(score, solved, np.zeros(4), [0, 1, 0, 1])
+    apart = success_auc(score, solved, np.zeros(4), [0, 1, 0, 1], apart=length)
+    assert (everywhere.pairs, everywhere.value) == (4, 0.75)
+    # The pairs of unlike length: 4 against 1, in order, and 2 against 3, not.
+    assert (apart.pairs, apart.value) == (2, 0.5)
+    assert np.isnan(apart.p)

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import CensoredData, ecdf
 
 from rnnstudy import figures
+from rnnstudy.figures.selection import medians
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import TemporalOrder
 
@@ -43,8 +45,11 @@ def gains() -> Planted:
                 key = f"{kind}-{activation}-{gain}-{seed}"
                 slope = np.log10(gain) * (0.1 if kind == "LSTM" else 1.0) + 0.001 * seed
                 rows.append(
-                    {"key": key, "cell": kind, "cell.activation": activation, "initialisation.gain": gain, "seed": seed}
-                )
+                    {
+                        "key": key, "cell": kind, "cell.activation": activation, "initialisation.gain": gain,
+                        "seed": seed, "rate_initial": slope,
+                    }
+                )  # fmt: skip
                 frames.append(pd.DataFrame({"key": key, "step": 0, "lag": lag, "value": slope * lag}))
     return Planted(
         pd.DataFrame(rows).set_index("key"), {"profile/h_initial_normalised": pd.concat(frames, ignore_index=True)}
@@ -123,38 +128,90 @@ def test_clipping_says_what_is_missing(clipped: Planted) -> None:
         figures.clipping(only, learning_rate=0.1)
 
 
-def test_survival_is_the_product_of_shares_and_censors_what_is_not_solved() -> None:
-    # Ten runs: solved after 100, 100, 200, 400; six never, one of them diverged, within 500 updates.
-    times = [100, 100, 200, 400, *[None] * 6]
+def test_survival_is_the_share_unsolved_and_censors_what_is_not_solved() -> None:
+    # Eleven runs: solved after 100, 100, 200, 400; one met the criterion after 100 and failed the test; six never did,
+    # one of them diverged, within 500 updates.
+    times = [100, 100, 200, 400, 100, *[None] * 6]
     runs = pd.DataFrame(
         {
-            "key": [f"k{place}" for place in range(10)], "cell": "LSTM", "length": 50, "seed": range(10),
-            "status": ["finished"] * 9 + ["diverged"], "training.steps": 500,
+            "key": [f"k{place}" for place in range(11)], "cell": "LSTM", "length": 50, "seed": range(11),
+            "status": ["finished"] * 10 + ["diverged"], "training.steps": 500,
             "steps_to_solve": pd.array(times, dtype="Int64"),
+            "solved": pd.array([True] * 4 + [False] * 6 + [None], dtype="boolean"),
         }
     ).set_index("key")  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         picture = figures.time_to_solve(Planted(runs, {}))
     curve = picture.data.set_index("step")["unsolved"]
-    assert curve.to_dict() == pytest.approx({0: 1.0, 100: 0.8, 200: 0.7, 400: 0.6, 500: 0.6})
+    assert curve.to_dict() == pytest.approx({0: 1.0, 100: 9 / 11, 200: 8 / 11, 400: 7 / 11, 500: 7 / 11})
+    # Nothing is censored before the end: the Kaplan–Meier estimate is the same.
+    solved = runs["solved"].eq(True).fillna(False).to_numpy(bool)
+    known = np.array([one for one, done in zip(times, solved, strict=True) if done], dtype=float)
+    estimate = ecdf(CensoredData(uncensored=known, right=np.full(7, 500.0))).sf
+    np.testing.assert_allclose(curve[[100, 200, 400]], estimate.evaluate([100, 200, 400]))
     at = picture.data.set_index("step").loc[200]
-    # Greenwood's variance of log(−log S) at 0.7: Σ d/(n(n−d)) over the events, divided by (log S)².
-    deviation = 1.959963984540054 * np.sqrt(2 / (10 * 8) + 1 / (8 * 7)) / abs(np.log(0.7))
-    assert at["low"] == pytest.approx(0.7 ** np.exp(deviation))
-    assert at["high"] == pytest.approx(0.7 ** np.exp(-deviation))
+    assert (at["low"], at["high"]) == pytest.approx(figures.wilson(8, 11))
     assert (picture.data["solved"] == 4).all()
+    drawn = picture.figure.axes[0].lines[0]
+    assert set(drawn.get_ydata()) == set(picture.data["unsolved"])
 
 
 @pytest.mark.parametrize(("times", "last"), [([100] * 5, 0.0), ([None] * 5, 1.0)])
 def test_survival_where_all_or_none_solve(times: list[int | None], last: float) -> None:
     runs = pd.DataFrame(
-        {"cell": "GRU", "length": 20, "status": "finished", "training.steps": 300, "steps_to_solve": times},
+        {
+            "cell": "GRU", "length": 20, "status": "finished", "training.steps": 300, "steps_to_solve": times,
+            "solved": last == 0.0,
+        },
         index=pd.Index([f"k{place}" for place in range(5)], name="key"),
-    )
+    )  # fmt: skip
     picture = figures.time_to_solve(Planted(runs.astype({"steps_to_solve": "Int64"}), {}))
-    assert picture.data["unsolved"].iloc[-1] == last
-    assert picture.data["step"].iloc[-1] == 300
+    end = picture.data.iloc[-1]
+    assert (end["unsolved"], end["step"]) == (last, 300)
+    assert (end["low"], end["high"]) == pytest.approx(figures.wilson(round(5 * last), 5))
+    assert end["high"] - end["low"] > 0.3
+
+
+def test_a_run_that_passed_the_test_alone_has_taken_the_whole_budget_and_budgets_must_agree() -> None:
+    runs = pd.DataFrame(
+        {
+            "cell": "GRU", "length": 20, "status": "finished", "training.steps": [300, 300],
+            "steps_to_solve": pd.array([None, 100], dtype="Int64"), "solved": True,
+        },
+        index=pd.Index(["a", "b"], name="key"),
+    )  # fmt: skip
+    assert figures.updates_to_solve(runs).tolist() == [300, 100]
+    with pytest.raises(SpecError, match=r"different budgets \(300, 400 updates\)"):
+        figures.time_to_solve(Planted(runs.assign(**{"training.steps": [300, 400]}), {}))
+
+
+def test_what_is_exactly_zero_ranks_below_all_numbers() -> None:
+    values = np.array([[-np.inf, np.nan, 1.0, -np.inf]] * 4 + [[2.0, 3.0, 1.0, -np.inf]] * 6)
+    median, low, high = figures.median_and_band(values)
+    # Ten values with four of them below: the median is a number, the lower end of its interval is not.
+    assert (median[0], np.isnan(low[0]), high[0]) == (2.0, True, 2.0)
+    # Six values that are there, fewer than a bootstrap needs: their range.
+    assert (median[1], low[1], high[1]) == (3.0, 3.0, 3.0)
+    assert (median[2], low[2], high[2]) == (1.0, 1.0, 1.0)
+    assert np.isnan([median[3], low[3], high[3]]).all()
+
+
+def test_mcnemar_is_the_binomial_of_the_pairs_that_differ() -> None:
+    one = np.array([True] * 6 + [False] * 3 + [True])
+    other = np.array([False] * 6 + [False] * 3 + [True])
+    assert figures.mcnemar(one, other) == (6, 0, pytest.approx(2 * 0.5**6))
+    assert figures.mcnemar(other, other) == (0, 0, 1.0)
+
+
+def test_zeros_that_the_readings_tell_of_are_below_and_others_unknown() -> None:
+    frame = pd.DataFrame({"key": ["a"] * 3, "step": 0, "lag": range(3), "value": [1.0, np.nan, np.nan]})
+    zeros = pd.DataFrame({"key": ["a"] * 3, "step": 0, "lag": range(3), "value": [0.0, 0.9, 0.1]})
+    runs = pd.DataFrame({"cell": "Elman", "length": 3, "seed": 0}, index=pd.Index(["a"], name="key"))
+    planted = Planted(runs, {"profile/h_initial_normalised": frame, "profile/h_initial_zeros": zeros})
+    found = medians(planted, "profile/h_initial_normalised", None)["value"].tolist()
+    assert found[:2] == [1.0, -np.inf]
+    assert np.isnan(found[2])
 
 
 def test_the_upper_bound_has_the_slope_of_the_largest_singular_value() -> None:

@@ -50,10 +50,17 @@ from rnnstudy.figures.phase import vanishing_to_exploding
 from rnnstudy.figures.picture import Picture, Provenance, Story, rendered, save, write_all
 from rnnstudy.figures.prediction import prediction, prediction_table
 from rnnstudy.figures.searches import optimisation_history, parallel_coordinates, parameter_importances, slices
-from rnnstudy.figures.selection import Results, best_by_validation, ordered, validation_table
+from rnnstudy.figures.selection import (
+    Results,
+    best_by_validation,
+    ordered,
+    true,
+    updates_to_solve,
+    validation_table,
+)
 from rnnstudy.figures.settings import success_by_setting
 from rnnstudy.figures.spectra import lyapunov_spectrum, singular_values_by_lag
-from rnnstudy.figures.statistics import SEEDS_FOR_INTERVAL, band_words, counted, median_and_band, wilson
+from rnnstudy.figures.statistics import SEEDS_FOR_INTERVAL, band_words, counted, mcnemar, median_and_band, wilson
 from rnnstudy.figures.success import success_by_length
 from rnnstudy.figures.survival import time_to_solve
 from rnnstudy.figures.truncation import cosine_by_window
@@ -96,6 +103,7 @@ __all__ = [
     "look",
     "loss_surface",
     "lyapunov_spectrum",
+    "mcnemar",
     "median_and_band",
     "optimisation_history",
     "ordered",
@@ -113,7 +121,9 @@ __all__ = [
     "success_by_length",
     "success_by_setting",
     "time_to_solve",
+    "true",
     "tuned_comparison",
+    "updates_to_solve",
     "validation_table",
     "vanishing_to_exploding",
     "wall_by_length",

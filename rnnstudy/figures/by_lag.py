@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from rnnstudy.figures.house import BOUND, gradient_label, legend_below, length_handle, length_line, look, panels, style
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.selection import PROBE_ADVICE, Results, drawn_keys, medians, ordered
-from rnnstudy.figures.statistics import band_words, counted, median_and_band
+from rnnstudy.figures.statistics import band_words, counted, median_table
 from rnnstudy.spec import SpecError
 
 LARGEST_SLOPE = {"tanh": 1.0, "relu": 1.0, "linear": 1.0, "sigmoid": 0.25}
@@ -102,13 +102,9 @@ def _by_lag(frame: pd.DataFrame) -> pd.DataFrame:
     columns = ["cell", "length", "lag", "median", "low", "high", "runs", "of_runs"]
     parts = []
     for (cell, length), group in frame.groupby(["cell", "length"]) if len(frame) else ():
-        table = group.pivot(index="key", columns="lag", values="value").sort_index().sort_index(axis=1)
-        values = table.to_numpy(float)
-        present = np.isfinite(values).sum(axis=0)
-        median, low, high = median_and_band(values)
-        shown = present * 2 >= len(values)
-        part = pd.DataFrame({"lag": table.columns, "median": median, "low": low, "high": high, "runs": present})
-        parts.append(part.assign(cell=cell, length=length, of_runs=len(values))[shown & (present > 0)])
+        table = group.pivot(index="key", columns="lag", values="value")
+        part = median_table(table, "lag").assign(cell=cell, length=length, of_runs=len(table))
+        parts.append(part[(part["runs"] * 2 >= len(table)) & part["median"].notna()])
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 

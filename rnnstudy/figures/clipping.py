@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from rnnstudy.figures.house import BOUND, legend_below, look, panels, shade, style
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.selection import Results, judged, with_runs
-from rnnstudy.figures.statistics import wilson
+from rnnstudy.figures.statistics import wilson_row
 from rnnstudy.spec import SpecError
 
 CLIP, THRESHOLD = "training.clip", "training.clip.threshold"
@@ -132,14 +132,8 @@ def _norms(axis: Axes, data: pd.DataFrame, last: int) -> int:
 def _shares(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (clipped, rate), group in runs.groupby(["clipped", "learning_rate"]):
-        diverged = int((group["status"] == "diverged").sum())
-        low, high = wilson(diverged, len(group))
-        rows.append(
-            {
-                "clipping": _WITH if clipped else _WITHOUT, "learning_rate": rate, "diverged": diverged,
-                "runs": len(group), "share": diverged / len(group), "wilson_low": low, "wilson_high": high,
-            }
-        )  # fmt: skip
+        counts = wilson_row(group["status"] == "diverged", "diverged")
+        rows.append({"clipping": _WITH if clipped else _WITHOUT, "learning_rate": rate, **counts})
     return pd.DataFrame(rows)
 
 

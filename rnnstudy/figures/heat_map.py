@@ -129,4 +129,6 @@ def _heat(axis: Axes, data: pd.DataFrame, limits: tuple[float, float], last_step
 def _ending(run: pd.Series) -> str:
     if run["status"] == "diverged":
         return f"diverged at {int(run['step'])}"
-    return "solved" if true(pd.Series([run["solved"]])).iloc[0] else "not solved"
+    if true(pd.Series([run["solved"]])).iloc[0]:
+        return "solved"
+    return "not solved" if pd.isna(run["steps_to_solve"]) else "solved in validation, not in the test"

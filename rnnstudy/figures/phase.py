@@ -17,7 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from rnnstudy.figures.house import ABSENT, AROUND_ZERO, BOUND, edges, legend_below, look, panels, style
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.selection import PROBE_ADVICE, Results, with_runs
-from rnnstudy.figures.statistics import band_words, counted, median_and_band
+from rnnstudy.figures.statistics import band_words, counted, median_table
 from rnnstudy.spec import SpecError
 
 GAIN = "initialisation.gain"
@@ -32,10 +32,10 @@ _VARIANTS = {"tanh": ("s", "-"), "relu": ("D", (0, (5, 1.6)))}
 def vanishing_to_exploding(results: Results, *, state: str = "h", keys: Sequence[str] | None = None) -> Picture:
     """The gradient relative to lag 0 in colour, by lag and recurrent gain: a panel per cell and activation.
 
-    The last panel shows the rate, in decades per step: the slope of the median profile from lag 0 to the longest lag at
-    which it is known, run by run; then median and band over runs. Below zero the gradient vanishes, above it explodes.
+    The last panel shows the rate, in decades per step: the Theil–Sen slope of the median profile over lags, run by run
+    (the summary `rate_initial`); then median and band over runs. Below zero the gradient vanishes, above it explodes.
 
-    Raises `SpecError` when no run has such a reading, or the runs do not differ in their gain.
+    Raises `SpecError` when no run has such readings, or the runs do not differ in their gain.
     """
     if GAIN not in results.runs or results.runs[GAIN].nunique() < 2:
         raise SpecError(f"the runs do not differ in {GAIN}; sweep Orthogonal(gain=…) over several values")
@@ -49,7 +49,7 @@ def vanishing_to_exploding(results: Results, *, state: str = "h", keys: Sequence
     ]
     data = frame.groupby(["kind", "gain", "lag"], as_index=False)["value"].median()
     data = data.rename(columns={"value": "median_decades"})
-    rates = _rates(frame)
+    rates = _rates(results, frame, state)
     data = data.merge(rates, on=["kind", "gain"], how="left").sort_values(["kind", "gain", "lag"], ignore_index=True)
     kinds = sorted(data["kind"].unique(), key=_place)
     with look():
@@ -77,7 +77,7 @@ def vanishing_to_exploding(results: Results, *, state: str = "h", keys: Sequence
                 [],
                 color=BOUND,
                 linestyle=(0, (4, 2)),
-                label="g = 1, where σ_max·max φ′ = 1 (left); no change (right)",
+                label="g = 1, where σ_max·max φ′ = 1 (RNN); no change (right)",
             )
         )
         if data["median_decades"].isna().any():
@@ -85,8 +85,8 @@ def vanishing_to_exploding(results: Results, *, state: str = "h", keys: Sequence
         legend_below(figure, handles)
     caption = (
         "Gradient of the last step's loss with respect to the hidden state before any training, relative to lag 0, by "
-        f"lag (across) and recurrent gain (upwards); median over {counted(fewest, most)}. Right: its slope over all "
-        f"lags, median; band: {band}."
+        f"lag (across) and recurrent gain (upwards); median over {counted(fewest, most)}. Right: its Theil–Sen slope "
+        f"over lags, median; band: {band}."
     )
     return Picture(figure, data, tuple(sorted(set(frame["key"]))), caption)
 
@@ -116,16 +116,18 @@ def _handle(kind: str) -> Line2D:
     return Line2D([], [], label=_label(kind), markersize=7, **_look_of(kind))
 
 
-def _rates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Slope from lag 0 to the last lag that has a value, run by run; median and band by kind and gain."""
-    known = frame[np.isfinite(frame["value"].astype(float)) & (frame["lag"] > 0)]
-    last = known.sort_values("lag").groupby("key", observed=True).last()
-    slopes = (last["value"] / last["lag"]).rename("slope")
+def _rates(results: Results, frame: pd.DataFrame, state: str) -> pd.DataFrame:
+    """Median and band over runs of the rate, by kind and gain."""
+    # That of the output state has no further name; see the probe.
+    column = next((name for name in (f"rate_initial_{state}", "rate_initial") if name in results.runs), None)
+    if column is None:
+        raise SpecError(f"the runs have no column rate_initial; {PROBE_ADVICE}")
+    runs = frame.drop_duplicates("key").join(results.runs[[column]], on="key").sort_values("key")
     rows = []
-    for (kind, gain), group in last.assign(slope=slopes).groupby(["kind", "gain"]):
-        median, low, high = median_and_band(group.sort_index()["slope"].to_numpy(float)[:, None])
-        rows.append({"kind": kind, "gain": gain, "rate": median[0], "low": low[0], "high": high[0], "runs": len(group)})
-    return pd.DataFrame(rows)
+    for (kind, gain), group in runs.groupby(["kind", "gain"]):
+        table = median_table(pd.DataFrame({gain: group[column].astype(float)}), "gain")
+        rows.append(table.assign(kind=kind).rename(columns={"median": "rate"}))
+    return pd.concat(rows, ignore_index=True)[["kind", "gain", "rate", "low", "high", "runs"]]
 
 
 def _diagram(axis: Axes, data: pd.DataFrame, kind: str) -> None:
@@ -139,8 +141,10 @@ def _diagram(axis: Axes, data: pd.DataFrame, kind: str) -> None:
     limits = {"vmin": -DECADES_SHOWN, "vmax": DECADES_SHOWN}
     axis.pcolormesh(across, upwards, values, cmap=AROUND_ZERO, rasterized=True, zorder=1, **limits)
     axis.set_yticks(range(len(gains)), [f"{gain:g}" for gain in gains])
-    one = np.interp(1.0, gains, np.arange(len(gains)))
-    axis.axhline(one, color=BOUND, linestyle=(0, (4, 2)), linewidth=1.3, zorder=2)
+    if kind.startswith("Elman"):
+        # The bound is about a recurrent matrix that every path passes through; an LSTM's cell path does not.
+        one = np.interp(1.0, gains, np.arange(len(gains)))
+        axis.axhline(one, color=BOUND, linestyle=(0, (4, 2)), linewidth=1.3, zorder=2)
     axis.set_xlim(across[0], across[-1])
     axis.grid(False)
     axis.set_xlabel("lag τ − t (steps)")

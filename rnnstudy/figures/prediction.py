@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 
 from rnnstudy.figures.house import BOUND, cell_handle, cell_position, legend_below, look, panels, style
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.selection import Results, judged, true
-from rnnstudy.prediction import Concordance, concordance, success_auc
+from rnnstudy.figures.selection import Results, judged, true, updates_to_solve
+from rnnstudy.prediction import FEWEST_RUNS, Concordance, concordance, success_auc
 from rnnstudy.spec import SpecError
 
 STRATUM = ("task", "cell", "length", "learning_rate")
@@ -26,10 +26,10 @@ def prediction_table(
     """How well a column of `results.runs` known before training predicts success, within strata and across them.
 
     One row for each comparison, target and cell (and `all` of them). Comparison: `within strata`, pairs of runs of the
-    same stratum; `across lengths`, pairs of runs that share all of the stratum but the length, which tells how much of
-    a relation is the length alone. Target: `solved` (area under the ROC curve) and `sooner` (Harrell's C for
-    steps_to_solve, unsolved runs censored). Columns: value, low, high (bootstrap 95 % over seeds), pairs, strata,
-    informative (strata with a pair that can be compared), runs, without_score (left out).
+    same stratum; `across lengths`, pairs of runs that differ in their length and share all else of the stratum, which
+    tells how much of a relation is the length alone. Target: `solved` (area under the ROC curve) and `sooner`
+    (Harrell's C for `updates_to_solve`, unsolved runs censored). Columns: those of `Concordance`, runs, without_score
+    (left out).
 
     Raises `SpecError` when the runs have no such column.
     """
@@ -45,11 +45,11 @@ def prediction_table(
             chosen = scored if cell == "all" else scored[scored["cell"] == cell]
             labels = chosen[columns].astype(str).agg(" | ".join, axis=1).to_numpy()
             numbers, seeds = chosen[score].astype(float).to_numpy(), chosen["seed"].to_numpy()
-            solved = true(chosen["solved"]).to_numpy()
-            sooner = np.where(solved, chosen["steps_to_solve"].astype(float).fillna(np.inf).to_numpy(), np.inf)
+            solved, sooner = true(chosen["solved"]).to_numpy(), updates_to_solve(chosen).to_numpy()
+            apart = chosen["length"].to_numpy() if comparison == "across lengths" else None
             found: dict[str, Concordance] = {
-                "solved": success_auc(numbers, solved, labels, seeds),
-                "sooner": concordance(numbers, sooner, labels, seeds),
+                "solved": success_auc(numbers, solved, labels, seeds, apart=apart),
+                "sooner": concordance(numbers, sooner, labels, seeds, apart=apart),
             }
             left_out = int((runs["cell"].eq(cell) if cell != "all" else runs["cell"].notna()).sum()) - len(chosen)
             rows += [
@@ -102,7 +102,8 @@ def prediction(
                 continue
             height = groups.index((row.comparison, row.target)) + (len(order) / 2 - order.index(row.cell)) * 0.15
             colour, marker = ("black", "P") if row.cell == "all" else (style(row.cell).colour, style(row.cell).marker)
-            right.plot([row.low, row.high], [height, height], color=colour, linewidth=2)
+            if np.isfinite(row.low):
+                right.plot([row.low, row.high], [height, height], color=colour, linewidth=2)
             right.plot(row.value, height, marker=marker, color=colour, mec="white", markersize=9)
         right.axvline(0.5, color=BOUND, linestyle=(0, (4, 2)), linewidth=1.3)
         words = {"within strata": "same T, only the\nseed differs:", "across lengths": "T differs:"}
@@ -117,10 +118,11 @@ def prediction(
         legend_below(figure, handles)
     within = table[(table["comparison"] == "within strata") & (table["cell"] == "all")].set_index("target")
     told = within.loc["solved"]
+    shared = ", ".join(name.replace("_", " ") for name in stratum)
     caption = (
         f"Right: of two runs, how often the one with the higher score solved the task (AUC), or solved it sooner "
-        f"(Harrell's C, unsolved runs censored); bars: 95 % bootstrap interval over seeds; no mark where no two runs "
-        f"can be compared. Within strata of {', '.join(name.replace('_', ' ') for name in stratum)}: "
+        f"(Harrell's C, unsolved runs censored); bars: 95 % bootstrap interval over seeds, none where fewer than "
+        f"{FEWEST_RUNS} runs stand on a side; no mark where no two runs can be compared. Within strata of {shared}: "
         f"{told['informative']} of {told['strata']} strata hold both solved and unsolved runs, {told['pairs']} pairs."
     )
     return Picture(figure, table, tuple(sorted(runs.index)), caption)

@@ -104,8 +104,19 @@ def with_runs(
 
 
 def medians(results: Results, name: str, keys: Sequence[str] | None) -> pd.DataFrame:
-    """The median over sequences of a reading with quantiles, joined with the runs' cell, length and seed."""
-    return with_runs(results, name, keys, ["cell", "length", "seed"], quantile=0.5)
+    """The median over sequences of a reading with quantiles, joined with the runs' cell, length and seed.
+
+    Where it is absent because the gradient of most sequences is exactly zero, which `<name>_zeros` tells, it is −inf:
+    below every number, and not unknown.
+    """
+    frame = with_runs(results, name, keys, ["cell", "length", "seed"], quantile=0.5)
+    if not frame["value"].isna().any():
+        return frame
+    zeros = with_runs(results, f"{name.removesuffix('_normalised')}_zeros", keys, [])
+    place = ["key", *(column for column in ("step", "time", "lag") if column in frame and column in zeros)]
+    share = frame[place].merge(zeros[[*place, "value"]], on=place, how="left")["value"].to_numpy(float)
+    below = frame["value"].isna().to_numpy() & (share > 0.5)
+    return frame.assign(value=np.where(below, -np.inf, frame["value"].to_numpy(float)))
 
 
 def judged(results: Results, keys: Sequence[str] | None) -> pd.DataFrame:
@@ -125,3 +136,14 @@ def by_cell(runs: pd.DataFrame) -> list[tuple[tuple[str, int], pd.DataFrame]]:
 def true(values: pd.Series) -> pd.Series:
     """Whether each value is true; a run that was not judged (diverged) has not solved its task."""
     return values.eq(True).fillna(False).astype(bool)
+
+
+def updates_to_solve(runs: pd.DataFrame) -> pd.Series:
+    """Updates until each run solved its task; infinite for one that did not, a diverged one among them.
+
+    `solved` decides, the published criterion on fresh test sequences: a run that met it in validation twice, stopped
+    there and failed the test has not solved its task. The time is `steps_to_solve`, the first of the two validation
+    checks, or the whole budget for a run that passed the test without having met the criterion twice.
+    """
+    budget = runs["training.steps"].astype(float)
+    return runs["steps_to_solve"].astype(float).fillna(budget).where(true(runs["solved"]), np.inf)

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from rnnstudy.figures.house import cell_handle, cell_position, chance_line, legend_below, look, panels, style
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.selection import Results, judged, true
-from rnnstudy.figures.statistics import wilson
+from rnnstudy.figures.statistics import wilson_row
 from rnnstudy.spec import SpecError, nearest
 
 
@@ -122,13 +122,4 @@ def success_by_setting(
 
 
 def _counted(group: pd.DataFrame) -> dict[str, float]:
-    solved = int(true(group["solved"]).sum())
-    low, high = wilson(solved, len(group))
-    return {
-        "runs": len(group),
-        "solved": solved,
-        "share": solved / len(group),
-        "wilson_low": low,
-        "wilson_high": high,
-        "median_error": float(group["error"].astype(float).median()),
-    }
+    return {**wilson_row(true(group["solved"]), "solved"), "median_error": float(group["error"].astype(float).median())}

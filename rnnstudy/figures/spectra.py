@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from rnnstudy.figures.house import BOUND, cell_handle, cell_position, legend_below, look, panels, shade, style
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.selection import Results, drawn_keys, with_runs
-from rnnstudy.figures.statistics import band_words, counted, median_and_band
+from rnnstudy.figures.statistics import band_words, counted, median_table
 from rnnstudy.spec import SpecError
 
 PATHS = {"h": "state h", "joint": "joint state (c, h)", "c": "cell path", "h of several": "hidden path"}
@@ -56,27 +56,8 @@ def singular_values_by_lag(
         raise SpecError("no run has a reading singular_values; add the probe SingularValues to the runs")
     several = set(frame.loc[frame["path"] == "joint", "cell"])
     frame.loc[(frame["path"] == "h") & frame["cell"].isin(several), "path"] = "h of several"
-    size = pd.Series(frame.groupby(["cell", "path"])["index"].transform("max"))
-    parts = []
-    for name, share in SHARES.items():
-        wanted = frame[frame["index"] == (share * size).round()]
-        for (stage, cell, path), group in wanted.groupby(["stage", "cell", "path"]):
-            table = group.pivot(index="key", columns="lag", values="value").sort_index().sort_index(axis=1)
-            values = table.to_numpy(float)
-            present = np.isfinite(values).sum(axis=0)
-            median, low, high = median_and_band(values)
-            part = pd.DataFrame({"lag": table.columns, "median": median, "low": low, "high": high, "runs": present})
-            part = part[present * 2 >= len(values)]
-            parts.append(part.assign(stage=stage, cell=cell, path=path, singular_value=name, of_runs=len(values)))
-    data = pd.concat(parts, ignore_index=True)
-    order = {"cell": cell_position, "path": list(PATHS).index, "stage": ("initial", "final").index}
-    order["singular_value"] = list(SHARES).index
-    ranks = {name: data[name].map(rank) for name, rank in order.items()}
-    data = data.assign(**{f"_{name}": rank for name, rank in ranks.items()})
-    data = data.sort_values(["_stage", "_cell", "_path", "_singular_value", "lag"], ignore_index=True)
-    columns = ["stage", "cell", "path", "singular_value", "lag", "median", "low", "high", "runs", "of_runs"]
+    data = _over_runs(frame)
     shown = list(data[["cell", "path"]].drop_duplicates().itertuples(index=False, name=None))
-    data = data[columns]
     fewest, most = int(data["of_runs"].min()), int(data["of_runs"].max())
     with look():
         figure, axes = panels(len(shown), rows=2, height=3.0, share_x=True)
@@ -119,6 +100,32 @@ def singular_values_by_lag(
     return Picture(figure, data, drawn_keys(results, chosen), caption)
 
 
+def _over_runs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Median and band over runs of each of `SHARES`, by stage, cell, path and lag.
+
+    A singular value that is absent beside a largest one that is there lies below 10⁻¹² of it: it ranks lowest.
+    """
+    place = ["stage", "path", "key", "lag"]
+    largest = frame.loc[frame["index"] == 0, [*place, "value"]].rename(columns={"value": "largest"})
+    frame = frame.merge(largest, on=place, how="left")
+    frame["value"] = frame["value"].where(frame["value"].notna() | frame["largest"].isna(), -np.inf)
+    size = pd.Series(frame.groupby(["cell", "path"])["index"].transform("max"))
+    parts = []
+    for name, share in SHARES.items():
+        wanted = frame[frame["index"] == (share * size).round()]
+        for (stage, cell, path), group in wanted.groupby(["stage", "cell", "path"]):
+            table = group.pivot(index="key", columns="lag", values="value")
+            part = median_table(table, "lag")
+            part = part[(part["runs"] * 2 >= len(table)) & part["median"].notna()]
+            parts.append(part.assign(stage=stage, cell=cell, path=path, singular_value=name, of_runs=len(table)))
+    data = pd.concat(parts, ignore_index=True)
+    order = {"cell": cell_position, "path": list(PATHS).index, "stage": ("initial", "final").index}
+    order["singular_value"] = list(SHARES).index
+    data = data.assign(**{f"_{name}": data[name].map(rank) for name, rank in order.items()})
+    data = data.sort_values(["_stage", "_cell", "_path", "_singular_value", "lag"], ignore_index=True)
+    return data[["stage", "cell", "path", "singular_value", "lag", "median", "low", "high", "runs", "of_runs"]]
+
+
 def lyapunov_spectrum(results: Results, *, length: int | None = None, keys: Sequence[str] | None = None) -> Picture:
     """Lyapunov exponents from the largest to the smallest, before training and after, a line for each cell.
 
@@ -144,14 +151,11 @@ def lyapunov_spectrum(results: Results, *, length: int | None = None, keys: Sequ
     for stage in ("initial", "final"):
         for cell in cells:
             group = frame[(frame["stage"] == stage) & (frame["cell"] == cell)]
-            table = group.pivot(index="key", columns="index", values="value").sort_index().sort_index(axis=1)
-            values = table.to_numpy(float)
-            present = np.isfinite(values).sum(axis=0)
-            median, low, high = median_and_band(values)
-            part = pd.DataFrame({"index": table.columns, "median": median, "low": low, "high": high, "runs": present})
+            table = group.pivot(index="key", columns="index", values="value")
+            part = median_table(table, "index")
             part["share"] = (part["index"] + 0.5) / len(part)
-            part = part[present * 2 >= len(values)]
-            parts.append(part.assign(stage=stage, cell=cell, of_runs=len(values)))
+            part = part[part["runs"] * 2 >= len(table)]
+            parts.append(part.assign(stage=stage, cell=cell, of_runs=len(table)))
     data = pd.concat(parts, ignore_index=True)
     data = data[["stage", "cell", "index", "share", "median", "low", "high", "runs", "of_runs"]]
     fewest, most = int(data["of_runs"].min()), int(data["of_runs"].max())

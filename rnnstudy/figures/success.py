@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from rnnstudy.figures.house import Style, cell_handle, chance_line, legend_below, look, panels, style
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.selection import Results, by_cell, judged, ordered, true
-from rnnstudy.figures.statistics import wilson
+from rnnstudy.figures.statistics import wilson_row
 
 
 def success_by_length(
@@ -45,8 +45,10 @@ def success_by_length(
             dots_across = np.array([lengths.index(length) for length in dots["length"]]) + shift
             _error_points(right, across, chosen, dots_across, dots["error"].to_numpy(float), style(cell))
         left.axhline(0, color="0.35", linestyle=(0, (4, 2)), linewidth=1.3, zorder=1)
-        left.text(-0.46, -0.035, "chance: guessing solves no run", color="0.25", va="top", fontsize=10)
-        left.set(ylim=(-0.13, 1.13), ylabel="share of runs that solved the task")
+        left.text(-0.46, 0.012, "chance: guessing solves no run", color="0.25", va="bottom", fontsize=10)
+        _counts(left, data, lengths)
+        left.set(ylim=(-0.09 * len(cells) - 0.05, 1.06), ylabel="share of runs that solved the task")
+        left.set_yticks(np.linspace(0, 1, 6))
         highest = float(np.nanmax([chance, *runs["error"].astype(float)]))
         chance_line(right, chance, labelled=True)
         right.set(ylim=(-0.06 * highest, 1.22 * highest), ylabel=error)
@@ -57,27 +59,16 @@ def success_by_length(
         handles.append(Line2D([], [], marker="o", linestyle="", color="0.45", markersize=4, label="one run (right)"))
         legend_below(figure, handles)
     caption = (
-        "Left: share of runs that solved the task on fresh test sequences, with Wilson 95 % intervals; k/n above each "
-        "point: solved of all. Right: test error, one dot per run, the large mark is their median; dashed: what the "
-        f"best predictor that sees no input attains ({chance:.3g})."
+        "Left: share of runs that solved the task on fresh test sequences, with Wilson 95 % intervals; k/n below: "
+        "solved of all, a diverged run counts as unsolved. Right: test error, one dot per run that did not diverge, "
+        f"the large mark is their median; dashed: what the best predictor that sees no input attains ({chance:.3g})."
     )
     return Picture(figure, data, tuple(sorted(runs.index)), caption)
 
 
 def _success(cell: str, length: int, group: pd.DataFrame) -> dict[str, Any]:
-    solved = int(true(group["solved"]).sum())
-    low, high = wilson(solved, len(group))
-    share, error = solved / len(group), float(group["error"].astype(float).median())
-    return {
-        "cell": cell,
-        "length": length,
-        "solved": solved,
-        "runs": len(group),
-        "share": share,
-        "wilson_low": low,
-        "wilson_high": high,
-        "median_error": error,
-    }
+    counts = wilson_row(true(group["solved"]), "solved")
+    return {"cell": cell, "length": length, **counts, "median_error": float(group["error"].astype(float).median())}
 
 
 def _success_points(axis: Axes, across: np.ndarray, data: pd.DataFrame, drawn: Style) -> None:
@@ -98,8 +89,15 @@ def _success_points(axis: Axes, across: np.ndarray, data: pd.DataFrame, drawn: S
         mec="white",
         zorder=3,
     )
-    for place, top, solved, runs in zip(across, high, data["solved"], data["runs"], strict=True):
-        axis.text(place, top + 0.025, f"{solved}/{runs}", ha="center", va="bottom", color=drawn.colour, fontsize=10)
+
+
+def _counts(axis: Axes, data: pd.DataFrame, lengths: Sequence[int]) -> None:
+    """k/n in a row for each cell, under the points, where no bars are."""
+    for number, (cell, group) in enumerate(data.groupby("cell", sort=False)):
+        for row in group.itertuples():
+            place, height = lengths.index(row.length), -0.05 - 0.09 * number
+            told, colour = f"{row.solved}/{row.runs}", style(str(cell)).colour
+            axis.text(place, height, told, ha="center", va="center", color=colour, fontsize=10)
 
 
 def _error_points(

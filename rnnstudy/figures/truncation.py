@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from rnnstudy.figures.house import BOUND, cell_handle, cell_position, legend_below, look, panels, style
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.selection import Results, drawn_keys, with_runs
-from rnnstudy.figures.statistics import band_words, counted, median_and_band
+from rnnstudy.figures.statistics import band_words, counted, median_table
 from rnnstudy.spec import SpecError
 
 
@@ -54,10 +54,8 @@ def cosine_by_window(
             table = group.pivot(index="key", columns="lag", values="value").sort_index().sort_index(axis=1)
             if table.empty:
                 continue
-            values = table.to_numpy(float)
-            median, low, high = median_and_band(values)
-            part = pd.DataFrame({"window": table.columns + 1, "median": median, "low": low, "high": high})
-            parts.append(part.assign(stage=stage, cell=cell, runs=np.isfinite(values).sum(axis=0)))
+            part = median_table(table, "window")
+            parts.append(part.assign(stage=stage, cell=cell, window=part["window"] + 1))
     data = pd.concat(parts, ignore_index=True)[["stage", "cell", "window", "median", "low", "high", "runs"]]
     fewest, most = int(data["runs"].min()), int(data["runs"].max())
     with look():

@@ -12,7 +12,7 @@ import pandas as pd
 from rnnstudy.figures.house import cell_handle, chance_line, legend_below, look, panels, style
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.selection import Results, by_cell, judged, ordered, true
-from rnnstudy.figures.statistics import band_words, median_and_band, wilson
+from rnnstudy.figures.statistics import band_words, median_and_band, wilson_row
 
 
 def tuned_comparison(
@@ -52,25 +52,14 @@ def tuned_comparison(
     caption = (
         "Each cell at the settings that won its own search at that length, on seeds that the search has not seen. "
         f"Left: share solved on test sequences, with Wilson 95 % intervals. Right: median {error}, with the "
-        f"{band_words(fewest, most)}; dashed: chance ({chance:.3g})."
+        f"{band_words(fewest, most)}; dashed: chance ({chance:.3g}), which also stands for a diverged run."
     )
     return Picture(figure, data, tuple(sorted(runs.index)), caption)
 
 
 def _row(cell: str, length: int, group: pd.DataFrame, chance: float) -> dict[str, object]:
-    solved = int(true(group["solved"]).sum())
-    low, high = wilson(solved, len(group))
+    counts = wilson_row(true(group["solved"]), "solved")
     errors = group["error"].astype(float).fillna(chance).to_numpy()
-    middle, error_low, error_high = median_and_band(errors[:, None])
-    return {
-        "cell": cell,
-        "length": length,
-        "runs": len(group),
-        "solved": solved,
-        "share": solved / len(group),
-        "wilson_low": low,
-        "wilson_high": high,
-        "median_error": float(middle[0]),
-        "error_low": float(error_low[0]),
-        "error_high": float(error_high[0]),
-    }
+    middle, error_low, error_high = (float(one[0]) for one in median_and_band(errors[:, None]))
+    of_error = {"median_error": middle, "error_low": error_low, "error_high": error_high}
+    return {"cell": cell, "length": length, **counts, **of_error}
