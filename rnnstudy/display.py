@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,6 +19,9 @@ from rnnstudy.records import State
 from rnnstudy.run import Run, telling_fields
 from rnnstudy.stored import repeating
 from rnnstudy.studies import Standing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class SweepDisplay:
@@ -171,12 +174,24 @@ def summary_table(runs: Sequence[Run], place: Home) -> Table:
         ]
         medians = [_number(group[name].median() if name in group else None, form) for name, form in outcomes]
         table.add_row(
-            *(f"{value:g}" if isinstance(value, float) else str(value) for value in cast(tuple[Any, ...], row)),
-            f"{sum(group['solved'].eq(True))} of {len(group)}",
-            str(sum(group["status"].eq("diverged")) or ""),
+            *(_setting(value) for value in cast(tuple[Any, ...], row)),
+            _solved(group, len(group)),
+            str(int(group["status"].eq("diverged").sum()) or ""),
             *medians,
         )
     return table
+
+
+def _setting(value: Any) -> str:
+    """A field's value; a dash where a run has no such field: no clipping, for example, and so no threshold."""
+    import pandas as pd
+
+    return "–" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _solved(runs: "pd.DataFrame", count: int) -> str:
+    # A diverged run was not judged: neither true nor false.
+    return f"{int(runs['solved'].eq(True).fillna(False).sum())} of {count}"
 
 
 def studies_table(standings: Sequence[Standing], place: Home) -> Table:
@@ -216,7 +231,7 @@ def _fresh(standing: Standing, place: Home) -> tuple[str, str]:
         return "–", "–"
     runs = results.load(keys, home=place).runs
     errors = runs.get("error")
-    return f"{sum(runs['solved'].eq(True))} of {len(keys)}", _number(None if errors is None else errors.median(), ".3g")
+    return _solved(runs, len(keys)), _number(None if errors is None else errors.median(), ".3g")
 
 
 def _number(value: Any, form: str) -> str:

@@ -4,16 +4,18 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
 
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from rnnstudy.figures.house import cell_handle, cell_position, chance_line, legend_below, look, panels, style
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.selection import Results, judged, true
-from rnnstudy.figures.statistics import wilson_row
+from rnnstudy.figures.statistics import counted, wilson_row
 from rnnstudy.spec import SpecError, nearest
 
 
@@ -52,8 +54,7 @@ def success_by_setting(
     named = words or {value: f"{value:g}" if isinstance(value, float) else str(value) for value in values}
     shown = sorted(runs[each].unique()) if each else [None]
     cells = sorted(runs["cell"].unique(), key=cell_position)
-    rows = []
-    width = min(0.24, 0.7 / len(cells))
+    data = _counted_by(runs, setting, values, each, cells)
     with look():
         figure, axes = panels(len(shown), rows=2, height=3.1, share_x=True, share_y=False)
         if len(shown) == 1:
@@ -61,37 +62,8 @@ def success_by_setting(
         above, below = axes[: len(shown)], axes[len(shown) :]
         highest = float(np.nanmax([chance, *runs["error"].astype(float)]))
         for number, panel in enumerate(shown):
-            for place, cell in enumerate(cells):
-                of_cell = runs[(runs["cell"] == cell) & ((runs[each] == panel) if each else True)]
-                groups = [(value, of_cell[of_cell[setting] == value]) for value in values]
-                groups = [(value, group) for value, group in groups if len(group)]
-                if not groups:
-                    continue
-                counted = pd.DataFrame([_counted(group) for _, group in groups])
-                across = np.array([values.index(value) for value, _ in groups]) + (place - (len(cells) - 1) / 2) * width
-                drawn = style(cell)
-                look_of_it = {"color": drawn.colour, "marker": drawn.marker, "markersize": 8, "mec": "white"}
-                share = counted["share"].to_numpy(float)
-                bars = [share - counted["wilson_low"], counted["wilson_high"] - share]
-                above[number].errorbar(
-                    across,
-                    share,
-                    np.clip(bars, 0, None),
-                    linestyle=drawn.dash,
-                    linewidth=1.2,
-                    elinewidth=2,
-                    capsize=3,
-                    **look_of_it,
-                )
-                for x, (_, group) in zip(across, groups, strict=True):
-                    dots = group["error"].astype(float)
-                    below[number].plot(np.full(len(dots), x), dots, ".", color=drawn.colour, alpha=0.45, mew=0)
-                below[number].plot(across, counted["median_error"], linestyle=drawn.dash, linewidth=1.2, **look_of_it)
-                of_panel = {each: panel} if each else {}
-                rows += [
-                    {**of_panel, "cell": cell, setting: value, **count}
-                    for (value, _), count in zip(groups, counted.to_dict("records"), strict=True)
-                ]
+            own = (runs, data) if each is None else (runs[runs[each] == panel], data[data[each] == panel])
+            _draw(above[number], below[number], *own, setting, values, cells)
             title = f"{'T' if each == 'length' else each} = {panel}" if each else ""
             above[number].set(ylim=(-0.05, 1.05), title=title)
             below[number].set(ylim=(-0.05 * highest, 1.1 * highest), xlabel=label)
@@ -99,11 +71,10 @@ def success_by_setting(
             below[number].set_xlim(-0.6, len(values) - 0.4)
             chance_line(below[number], chance, labelled=number == len(shown) - 1)
             for value, told in (marked or {}).items():
+                place = values.index(value)
                 for axis in (above[number], below[number]):
-                    axis.axvline(values.index(value) + 0.5, color="0.35", linestyle=(0, (1, 1.5)), linewidth=1.3)
-                above[number].text(
-                    values.index(value) + 0.46, 0.97, told, ha="right", va="top", color="0.25", fontsize=10
-                )
+                    axis.axvline(place + 0.5, color="0.35", linestyle=(0, (1, 1.5)), linewidth=1.3)
+                above[number].text(place + 0.46, 0.97, told, ha="right", va="top", color="0.25", fontsize=10)
         above[0].set_ylabel("share of runs solved")
         below[0].set_ylabel(error)
         for axis in (*above[1:], *below[1:]):
@@ -111,14 +82,54 @@ def success_by_setting(
         handles = [cell_handle(cell) for cell in cells]
         handles.append(Line2D([], [], marker=".", linestyle="", color="0.45", markersize=8, label="one run (below)"))
         legend_below(figure, handles)
-    fewest, most = min(row["runs"] for row in rows), max(row["runs"] for row in rows)
-    counts = str(most) if fewest == most else f"{fewest} to {most}"
     caption = (
-        f"Above: share of {counts} runs that solved the task on fresh test sequences, with Wilson 95 % intervals. "
-        f"Below: test error, one dot for each run, the large mark is their median; dashed: what the best predictor "
-        f"that sees no input attains ({chance:.3g})."
+        f"Above: share of {counted(int(data['runs'].min()), int(data['runs'].max()))} that solved the task on fresh "
+        "test sequences, with Wilson 95 % intervals; a diverged run counts as unsolved. Below: test error, one dot for "
+        "each run that did not diverge, the large mark is their median; dashed: what the best predictor that sees no "
+        f"input attains ({chance:.3g})."
     )
-    return Picture(figure, pd.DataFrame(rows), tuple(sorted(runs.index)), caption)
+    return Picture(figure, data, tuple(sorted(runs.index)), caption)
+
+
+def _counted_by(
+    runs: pd.DataFrame, setting: str, values: Sequence[Hashable], each: str | None, cells: Sequence[str]
+) -> pd.DataFrame:
+    """A row for each panel, cell and value of the setting that some run has."""
+    rows = []
+    for panel in sorted(runs[each].unique()) if each else [None]:
+        of_panel = runs if each is None else runs[runs[each] == panel]
+        for cell, value in itertools.product(cells, values):
+            group = of_panel[(of_panel["cell"] == cell) & (of_panel[setting] == value)]
+            if len(group):
+                rows.append({**({each: panel} if each else {}), "cell": cell, setting: value, **_counted(group)})
+    return pd.DataFrame(rows)
+
+
+def _draw(
+    above: Axes,
+    below: Axes,
+    runs: pd.DataFrame,
+    data: pd.DataFrame,
+    setting: str,
+    values: Sequence[Hashable],
+    cells: Sequence[str],
+) -> None:
+    """One panel: shares with their intervals above, errors below, the cells side by side."""
+    width = min(0.24, 0.7 / len(cells))
+    for number, cell in enumerate(cells):
+        counts, drawn = data[data["cell"] == cell], style(cell)
+        if counts.empty:
+            continue
+        aside = (number - (len(cells) - 1) / 2) * width
+        across = np.array([values.index(value) for value in counts[setting]]) + aside
+        line = {"color": drawn.colour, "marker": drawn.marker, "markersize": 8, "mec": "white"}
+        share, low, high = (counts[name].to_numpy(float) for name in ("share", "wilson_low", "wilson_high"))
+        bars = np.clip([share - low, high - share], 0, None)
+        above.errorbar(across, share, bars, linestyle=drawn.dash, linewidth=1.2, elinewidth=2, capsize=3, **line)
+        own = runs[(runs["cell"] == cell) & runs[setting].isin(list(values))]
+        dots = np.array([values.index(value) for value in own[setting]]) + aside
+        below.plot(dots, own["error"].astype(float), ".", color=drawn.colour, alpha=0.45, mew=0)
+        below.plot(across, counts["median_error"], linestyle=drawn.dash, linewidth=1.2, **line)
 
 
 def _counted(group: pd.DataFrame) -> dict[str, float]:
