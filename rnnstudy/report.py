@@ -68,6 +68,9 @@ def build(names: Iterable[str], home: Home, archive: Path | None = None) -> list
 def export(names: Iterable[str], home: Home, folder: Path) -> list[Path]:
     """Build the named reports from the store, and write what they asked of it into `folder`; see `rnnstudy.archive`.
 
+    Where they are all reports, the folder then holds what they asked for and nothing else; where they are some, what
+    the folder holds for the others stays.
+
     Returns the files written. Raises as `build` does.
     """
     names = list(names)
@@ -80,7 +83,7 @@ def export(names: Iterable[str], home: Home, folder: Path) -> list[Path]:
     experiments = {one.experiment for one in asked}.union(*(header(name, home).experiments for name in names))
     studies = {experiment: study(experiment, home) for experiment in sorted(experiments)}
     kept = {experiment: archives.Kept(one.command, one.results, one.searched) for experiment, one in studies.items()}
-    return [*built, *archives.write(folder, kept, asked)]
+    return [*built, *archives.write(folder, kept, asked, add=set(names) != set(known(home)))]
 
 
 def _build(names: Iterable[str], home: Home, archive: Path | None, asked: Path | None) -> list[Path]:
