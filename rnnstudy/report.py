@@ -87,7 +87,12 @@ def export(names: Iterable[str], home: Home, folder: Path) -> list[Path]:
 
 
 def _build(names: Iterable[str], home: Home, archive: Path | None, asked: Path | None) -> list[Path]:
-    names, archive = list(names), archive.resolve() if archive else None
+    names = list(names)
+    if archive is not None:
+        if not archive.is_dir():
+            raise SpecError(f"--from: {archive} is no folder; `rnnstudy report --export DIR` writes one")
+        archive = archive.resolve()
+        archives.Archive.open(archive)
     headers = {name: header(name, home) for name in names}
     _require_runs((one for told in headers.values() for one in told.experiments), home, archive)
     inputs = {ARCHIVE: str(archive) if archive else "", ASKED: str(asked) if asked else ""}

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,5 +201,47 @@ def test_without_runs_the_sweep_to_launch_is_named(home: Home) -> None:
     assert contents(home.root) == before
 
 
+def test_a_folder_of_results_that_is_not_there_is_told_in_one_line(home: Home) -> None:
+    for name in ("experiments/quickstart.py", "reports/quickstart.py"):
+        write(home.root / name, (PROJECT / name).read_text(encoding="utf-8"))
+    before = contents(home.root)
+    for reports in (["plain"], ["plain", "quickstart"]):
+        with pytest.raises(
+            SpecError, match=r"^--from: .*nowhere is no folder; `rnnstudy report --export DIR` writes one$"
+        ):
+            report.build(reports, home, home.root / "nowhere")
+        with pytest.raises(SpecError, match=r"mlruns holds no results of a study \(manifest.json is not there\)"):
+            report.build(reports, home, home.mlruns)
+    assert contents(home.root) == before
+
+
 def test_the_commit_is_absent_outside_a_repository(tmp_path: Path) -> None:
     assert commit(tmp_path) is None
+
+
+def test_the_commit_says_when_the_source_differs_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
+        monkeypatch.setenv(f"{name}_NAME", "someone")
+        monkeypatch.setenv(f"{name}_EMAIL", "someone@example.org")
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", "-C", str(tmp_path), *command], capture_output=True, text=True, check=True).stdout
+
+    git("init", "--quiet")
+    for name in ("experiments/one.py", "reports/one.html", "reports/figures/one/a.csv"):
+        write(tmp_path / name, "as committed")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    head = git("rev-parse", "HEAD").strip()
+    assert commit(tmp_path) == head
+    # What a report writes is not what it was drawn with.
+    for name in ("reports/one.html", "reports/figures/one/a.csv", "reports/figures/one/new.csv", "mlruns/mlflow.db"):
+        write(tmp_path / name, "drawn anew")
+    write(tmp_path / "notes.txt", "lies about")
+    assert commit(tmp_path) == head
+    write(tmp_path / "experiments" / "two.py", "not committed")
+    assert commit(tmp_path) == head + "+changes"
+    (tmp_path / "experiments" / "two.py").unlink()
+    assert commit(tmp_path) == head
+    write(tmp_path / "experiments" / "one.py", "changed")
+    assert commit(tmp_path) == head + "+changes"
