@@ -74,8 +74,8 @@ here.show(
     see=f"""
     Follow a line from left (the last step, where the loss is) to right (the distant past). A straight line on this
     logarithmic axis is exponential decay. Where lines of all lengths lie on top of one another, what matters is only
-    how far back one looks. At T = {longest} each step back multiplies the RNN's gradient by {factor("Elman")}; at the first
-    step it is {times_smaller(median("Elman", "log10_ratio_initial"))} than at the last. The RNN's weights are
+    how far back one looks. At T = {longest} each step back multiplies the RNN's gradient by {factor("Elman")}; at the
+    first step it is {times_smaller(median("Elman", "log10_ratio_initial"))} than at the last. The RNN's weights are
     orthogonal, so the upper bound (dashed) is flat: it allows the gradient to survive, and what eats it is the slope of
     the tanh units, below 1 wherever they are active. The biases of the LSTM's gates were spread over the length of the
     sequence: where its lines bend, units that forget soon are done, and units that forget slowly carry on. At

@@ -46,9 +46,10 @@ here.show(
     title="Hidden against output recurrence: the gradient before training",
     see=f"""
     One layer, before training, relative to lag 0. At T = {longest} the gradient at the first step, in decades:
-    {"; ".join(ratio(cell) for cell in state)}. The Jordan network's way back goes through the small matrix product W_ho W_oh, and shrinks with it; the output
-    recurrence with an orthogonal W_oo is linear, and each step keeps the gradient's size. Whether a gradient that
-    arrives is enough is the question of the next figure.
+    {"; ".join(ratio(cell) for cell in state)}. The Jordan
+    network's way back goes through the small matrix product W_ho W_oh, and shrinks with it; the output recurrence
+    with an orthogonal W_oo is linear, and each step keeps the gradient's size. Whether a gradient that arrives is
+    enough is the question of the next figure.
     """,
 )
 
