@@ -9,7 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +197,7 @@ class Notebook:
         return found.searched
 
     def show(self, picture: Picture, name: str, *, title: str = "", see: str = "") -> None:
-        """Keep a figure and display it with its story and caption.
+        """Keep a figure and display it with its story and caption; the caption ends with the settings of its runs.
 
         Args:
             name: of its files.
@@ -206,6 +206,7 @@ class Notebook:
         """
         from IPython.display import display
 
+        picture = replace(picture, caption=f"{picture.caption} {self._settings(picture.keys)}".strip())
         self._shown += 1
         story = Story(title, " ".join(see.split()), self._shown) if title and see else None
         figures.save(picture, self.figures, name, self.provenance(picture.keys), story)
@@ -236,7 +237,24 @@ class Notebook:
     def provenance(self, keys: Sequence[str] = ()) -> Provenance:
         """Of a figure made from the runs `keys`: the experiments they belong to, and what builds the report."""
         wanted = set(keys)
-        experiments = [
-            f"experiments/{name}.py" for name, one in self._studies.items() if wanted & set(one.results.runs.index)
-        ]
-        return Provenance.of(experiments, f"rnnstudy report {self.name}", commit(home.find().root))
+        drawn = [one for one in self._studies.values() if wanted & set(one.results.runs.index)]
+        command = " && ".join([*(one.command for one in drawn), f"rnnstudy report {self.name}"])
+        return Provenance.of([f"experiments/{one.experiment}.py" for one in drawn], command, commit(home.find().root))
+
+    def _settings(self, keys: Sequence[str]) -> str:
+        """Width, updates, batch, seeds and scale of the runs `keys`, in a sentence; nothing for no runs."""
+        told = []
+        for one in self._studies.values():
+            runs = one.results.runs[one.results.runs.index.isin(keys)]
+            if len(runs):
+                told.append(
+                    f"Width {_range(runs['width'])}, at most {_range(runs['training.steps'])} updates of "
+                    f"{_range(runs['training.batch'])} sequences, {runs['seed'].nunique()} seeds, "
+                    f"{f'scale {one.scale.value}' if one.scale else 'no named scale'}."
+                )
+        return " ".join(told)
+
+
+def _range(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -101,6 +101,13 @@ def test_quickstart_is_built_from_a_store(quickstart: Home, monkeypatch: pytest.
     described = json.loads((figures / "success_by_length.json").read_text(encoding="utf-8"))
     assert set(described["runs"]) < {run.key for run in runs}
     assert described["experiments"] == ["experiments/quickstart.py"]
+    sweep = "rnnstudy sweep experiments/quickstart.py --scale smoke"
+    assert described["command"] == f"{sweep} && rnnstudy report quickstart"
+    training = runs[0].training
+    assert described["caption"].endswith(
+        f"Width {runs[0].cell.width}, at most {training.steps} updates of {training.batch} sequences, "
+        f"{len({run.seed for run in runs})} seeds, scale smoke."
+    )
     notebook = json.loads((quickstart.reports / "quickstart.ipynb").read_text(encoding="utf-8"))
     streams = [output for cell in notebook["cells"] for output in cell.get("outputs", ()) if "name" in output]
     assert streams == []
@@ -245,3 +252,24 @@ def test_the_commit_says_when_the_source_differs_from_it(tmp_path: Path, monkeyp
     assert commit(tmp_path) == head
     write(tmp_path / "experiments" / "one.py", "changed")
     assert commit(tmp_path) == head + "+changes"
+
+
+def test_the_index_page_links_what_is_there_and_says_how_to_see_runs(home: Home) -> None:
+    write(home.reports / "other.py", "# %%\n")
+    told = {
+        "figure": "curve", "title": "A curve", "see": "Look.", "place": 1, "caption": "Of runs.",
+        "experiments": ["experiments/one.py"], "runs": ["3f2a", "9b1c"],
+        "command": "rnnstudy sweep experiments/one.py --scale desk && rnnstudy report other",
+    }  # fmt: skip
+    for ending in ("png", "svg", "csv"):
+        write(home.reports / "figures" / "other" / f"curve.{ending}", "drawn")
+    write(home.reports / "figures" / "other" / "curve.json", json.dumps(told))
+    report.build(["plain"], home)
+    page = (home.reports / "index.html").read_text(encoding="utf-8")
+    links = set(re.findall(r'(?:href|src)="([^"#]+)"', page))
+    assert "plain.html" in links
+    assert "figures/other/curve.csv" in links
+    assert all((home.reports / link).resolve().exists() for link in links)
+    assert "other: not built yet" in page
+    assert "<code>rnnstudy sweep experiments/one.py --scale desk</code>" in page
+    assert "<code>rnnstudy show 3f2a</code>" in page
