@@ -23,6 +23,9 @@ study = here.study()
 here.say(study.words)
 
 # %%
+if "cell.activation" not in study.results.runs:
+    # Not one RNN has been run: an LSTM has no activation to choose.
+    study.results.runs["cell.activation"] = None
 picture = figures.vanishing_to_exploding(study.results)
 rates = picture.data.groupby(["kind", "gain"])["rate"].first()
 length = int(study.results.runs["length"].max())
