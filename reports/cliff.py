@@ -21,7 +21,7 @@
 import numpy as np
 
 from rnnstudy import cliff, figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.notebook import Notebook, power_of_ten
 
 here = Notebook("cliff")
 unit = cliff.Unit()
@@ -90,9 +90,9 @@ here.show(
     see=f"""
     Mind the horizontal scale: it is logarithmic to both sides of the cliff. A tenth away from it the loss is the
     same for all but the shortest sequence; what T changes is how sharply one side turns into the other. From T =
-    {lengths[0]} to T = {lengths[-1]} the steepest gradient grows from 10^{steepest[lengths[0]]:.1f} to
-    10^{steepest[lengths[-1]]:.1f}, and the strip in which it is large shrinks in the same proportion. On the cliff
-    the state stays at h₀, where each step multiplies a small disturbance by w σ′(h₀) = {slope:.2f}, and
+    {lengths[0]} to T = {lengths[-1]} the steepest gradient grows from {power_of_ten(steepest[lengths[0]])} to
+    {power_of_ten(steepest[lengths[-1]])}, and the strip in which it is large shrinks in the same proportion. On the
+    cliff the state stays at h₀, where each step multiplies a small disturbance by w σ′(h₀) = {slope:.2f}, and
     {lengths[-1]} steps by {slope ** lengths[-1]:.1g}: the exploding gradient, in closed form. (The narrow dip
     beside the cliff is the bottom of the valley, where h_T is 0.7.)
     """,

@@ -14,7 +14,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.notebook import NOT_RUN, Notebook, in_words
 
 here = Notebook("clipping")
 study = here.study()
@@ -32,21 +32,29 @@ counts = picture.data.dropna(subset=["share"]).groupby("clipping")[["diverged", 
 ended = picture.data[(picture.data["status"] == "diverged") & (picture.data["clipping"] == "without clipping")]
 ends = ended.groupby("key")["step"].max()
 when = f"after {int(ends.min())} to {int(ends.max())} updates" if len(ends) else "at no time here"
-without, with_ = counts.loc["without clipping"], counts.loc["with clipping"]
+
+
+def diverged(clipping: str) -> str:
+    """How many of the runs diverge, over all learning rates."""
+    if clipping not in counts.index:
+        return NOT_RUN
+    return f"{int(counts.loc[clipping, 'diverged'])} of {int(counts.loc[clipping, 'runs'])}"
+
+
 here.show(
     picture,
     "clipping",
-    title="Explosions are rare spikes; clipping survives them",
+    title="Explosions and clipping, update by update",
     see=f"""
     Each line is the norm of one run's gradient, update by update, before any clipping; mind the logarithmic axis.
-    Left, without clipping: the typical norm is 10<sup>{typical["without clipping"]:.1f}</sup>, yet single updates
-    meet one of up to 10<sup>{largest["without clipping"]:.0f}</sup>. Such a step throws the weights far away; where
-    the line ends in a cross, the numbers have left the range of floats and the run is lost, at learning rate {rate:g}
-    {when}. Middle, the same runs with the norm clipped at the dashed line: gradients above it still come (up to
-    10<sup>{largest["with clipping"]:.1f}</sup>), but each moves the weights by no more than a step of the threshold's
-    size. Right: over all learning rates {int(without["diverged"])} of {int(without["runs"])} runs diverge without
-    clipping and {int(with_["diverged"])} of {int(with_["runs"])} with it. Clipping keeps a run alive; it does not by
-    itself bring back a gradient that has vanished.""",
+    Left, without clipping: the median of the log10 norm is {in_words(typical, "without clipping")}, the largest
+    {in_words(largest, "without clipping")}. A step along such a spike throws the weights far away; where a line ends
+    in a cross, the numbers have left the range of floats and the run is lost, at learning rate {rate:g}
+    {when}. Middle, the same runs with the norm clipped at the dashed line: the largest log10 norm before clipping is
+    {in_words(largest, "with clipping")}, but no update moves the weights by more than a step of the threshold's
+    size. Right: over all learning rates {diverged("without clipping")} runs diverge without clipping and
+    {diverged("with clipping")} with it. Clipping bounds the length of a step; it does not by itself bring back a
+    gradient that has vanished.""",
 )
 
 # %% [markdown]

@@ -20,8 +20,10 @@
 # state at step t, by lag τ − t; the norm is taken sequence by sequence. For the LSTM also ∂L/∂c_t, at its cell state.
 
 # %%
+import pandas as pd
+
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.notebook import NOT_RUN, Notebook, in_words, power_of_ten
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("forgetting")
@@ -47,7 +49,17 @@ def median(cell: str, column: str) -> float:
 
 def times_smaller(decades: float) -> str:
     """In words: −6.6 is 10 to the 6.6 times smaller."""
-    return f"10<sup>{-decades:.1f}</sup> times smaller" if decades < 0 else f"10<sup>{decades:.1f}</sup> times larger"
+    if pd.isna(decades):
+        return NOT_RUN
+    return f"{power_of_ten(abs(decades))} times {'smaller' if decades < 0 else 'larger'}"
+
+
+def factor(cell: str) -> str:
+    """What each step back costs before training, and after how many steps half is left."""
+    rate, half = median(cell, "rate_initial"), median(cell, "half_life_initial")
+    if pd.isna(rate):
+        return NOT_RUN
+    return f"{10**rate:.3f} ({'it does not fall' if pd.isna(half) else f'it halves every {half:.0f} steps'})"
 
 
 # %% [markdown]
@@ -58,18 +70,17 @@ picture = figures.gradient_by_lag(results, states=("h", "c"), bound=True, keys=p
 here.show(
     picture,
     "gradient_by_lag_initial",
-    title="Before any learning, the RNN's gradient already fades exponentially on its way back",
+    title="Before any learning: how the gradient fades on its way back",
     see=f"""
     Follow a line from left (the last step, where the loss is) to right (the distant past). A straight line on this
-    logarithmic axis is exponential decay. In the RNN the lines of all lengths lie on top of one another: each step back
-    costs the same factor, {10 ** median("Elman", "rate_initial"):.3f} (it halves every
-    {median("Elman", "half_life_initial"):.0f} steps), so what matters is only how far back one looks. At T = {longest}
-    the gradient at the first step is {times_smaller(median("Elman", "log10_ratio_initial"))} than at the last. Its
-    weights are orthogonal, so the upper bound (dashed) is flat: the bound allows the gradient to survive, and it is the
-    slope of the tanh units, below 1 wherever they are active, that eats it. In the LSTM the lines bend: after a first
-    drop they fall more slowly, the more so the longer the sequence, because the biases of its gates were spread over
-    that length; at T = {longest} the first step's gradient is {times_smaller(median("LSTM", "log10_ratio_initial"))}.
-    The cell state c (third panel) is the path on which it survives.""",
+    logarithmic axis is exponential decay. Where lines of all lengths lie on top of one another, what matters is only
+    how far back one looks. At T = {longest} each step back multiplies the RNN's gradient by {factor("Elman")}; at the
+    first step it is {times_smaller(median("Elman", "log10_ratio_initial"))} than at the last. The RNN's weights are
+    orthogonal, so the upper bound (dashed) is flat: it allows the gradient to survive, and what eats it is the slope of
+    the tanh units, below 1 wherever they are active. The biases of the LSTM's gates were spread over the length of the
+    sequence: where its lines bend, units that forget soon are done, and units that forget slowly carry on. At
+    T = {longest} its first step's gradient is {times_smaller(median("LSTM", "log10_ratio_initial"))} than the last. The
+    panel of the cell state c shows the path that an RNN has not.""",
 )
 
 # %% [markdown]
@@ -79,14 +90,19 @@ here.show(
 picture = figures.gradient_by_lag(results, stage="final", states=("h", "c"), normalised=True, bound=True, keys=pair)
 
 
+def worded(decades: float) -> str:
+    """Decades, or that there are none."""
+    return "none" if pd.isna(decades) else f"{decades:.1f}".replace("-", "−")
+
+
 def before_and_after(cell: str) -> str:
     """For each length, decades at the first step relative to the last, before and after training, and who solved."""
     told = []
     for length, group in runs[runs["cell"] == cell].groupby("length"):
         before, after = (float(group[f"log10_ratio_{stage}"].median()) for stage in ("initial", "final"))
         solved = int(group["solved"].eq(True).fillna(False).sum())
-        told.append(f"{before:.1f} to {after:.1f} at T = {length} ({solved} of {len(group)} solved)")
-    return "; ".join(told)
+        told.append(f"{worded(before)} to {worded(after)} at T = {length} ({solved} of {len(group)} solved)")
+    return "; ".join(told) or NOT_RUN
 
 
 here.show(
@@ -110,10 +126,10 @@ here.show(
 task = TemporalOrder(length=longest)
 marks = figures.informative_stretches(task)
 picture = figures.gradient_heat_map(results, marks=marks, keys=pair)
-words = {cell: results.runs.loc[key] for cell, key in picture.data.groupby("cell")["key"].first().items()}
-first = {
-    cell: picture.data[(picture.data["cell"] == cell) & (picture.data["time"] == 1)]["value"].max() for cell in words
-}
+# The median over training: a single update's spike would say little about how a network learned.
+first = picture.data[picture.data["time"] == 1].groupby("cell")["value"].median()
+last = picture.data[picture.data["time"] == longest].groupby("cell")["value"].median()
+fallen = first - last
 here.show(
     picture,
     "gradient_heat_map",
@@ -121,9 +137,9 @@ here.show(
     see=f"""
     One run of each cell at T = {longest}. Each row is one moment of training, from the bottom upwards; each column a
     time step, the answer being due at the right edge. Light is a large gradient, dark a small one; the black bars
-    show where the marks to be remembered stand. Ask whether light colours reach the bars. At the first time step the
-    RNN's gradient is never larger than 10<sup>{first["Elman"]:.1f}</sup> during training; the LSTM's reaches
-    10<sup>{first["LSTM"]:.1f}</sup>. Horizontal stripes in the RNN are moments at which its profile changes as a
-    whole, from vanishing to nearly exploding and back: one matrix is multiplied at every step, so a small change of
-    it acts with the power of the lag.""",
+    show where the marks to be remembered stand. Ask whether light colours reach the bars. The median
+    over training of log10 of the gradient at the first time step is {in_words(first, "Elman")} in the RNN and
+    {in_words(first, "LSTM")} in the LSTM; relative to the last step {in_words(fallen, "Elman")} and
+    {in_words(fallen, "LSTM")} decades. A horizontal stripe, where there is one, is a moment at which the whole profile
+    changes: one matrix is multiplied at every step, so a small change of it acts with the power of the lag.""",
 )

@@ -18,7 +18,7 @@
 import numpy as np
 
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.notebook import NOT_RUN, Notebook
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("gate_bias")
@@ -47,7 +47,9 @@ biases = sorted(runs[bias].dropna().unique())
 
 def steps(half_life: float) -> str:
     """A half-life in words."""
-    return f"{half_life:.2g}" if np.isfinite(half_life) else "none, it grows"
+    if np.isnan(half_life):
+        return NOT_RUN
+    return f"{half_life:.2g}" if np.isfinite(half_life) else "none, it does not fall"
 
 
 def predicted(value: float, gain: float) -> str:
@@ -69,12 +71,12 @@ here.show(
     title="Half-life against forget-gate bias",
     see=f"""
     Half-life of dL/dc before training, in steps, with the two closed forms in brackets (constant gate; with the
-    loop through h): {listed}. The constant gate alone is a poor guide: the loop through h adds to it, and from
-    b = {border:.1f} on it predicts a gradient that grows on its way back (the squashing, which it leaves out,
-    holds that in check). The largest measured rate is {before["rate"].max():.3f} decades per step. Chrono shuts
-    the input gates as it opens the forget gates, which takes the loop out; its half-life before training is
-    {chrono} steps, in the range of its single units (grey bar). After training (right) the half-lives are
-    {ended}.
+    loop through h): {listed}. What the first leaves out is the loop through h, which adds to the gate; what the second
+    leaves out is the squashing, which holds the loop in check: from b = {border:.1f} on it predicts a gradient that
+    grows on its way back. The largest measured rate is {before["rate"].max():.3f} decades per step, where above 0
+    means growing. Chrono shuts the input gates as it opens the forget gates, which makes the loop small; its
+    half-life before training is {chrono} steps, and its single units are spread over the grey bar. After training
+    (right) the half-lives are {ended or NOT_RUN}.
     """,
 )
 

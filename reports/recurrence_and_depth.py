@@ -15,7 +15,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.notebook import NOT_RUN, Notebook, in_words
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("recurrence_and_depth")
@@ -33,16 +33,23 @@ single = list(runs.index[runs["layers"] == 1])
 ratios = runs.loc[single].groupby(["cell", "length"])["log10_ratio_initial"].median()
 state = {"Elman": "h", "Jordan": "o", "OutputRecurrent": "o"}
 longest = int(runs["length"].max())
+
+
+def ratio(cell: str) -> str:
+    """Decades at the first step, relative to the last, at the longest length."""
+    return f"{figures.style(cell).label} {in_words(ratios, (cell, longest))} (state {state[cell]})"
+
+
 here.show(
     figures.gradient_by_lag(results, states=("h", "o"), normalised=True, keys=single),
     "gradient_by_lag",
     title="Hidden against output recurrence: the gradient before training",
     see=f"""
     One layer, before training, relative to lag 0. At T = {longest} the gradient at the first step, in decades:
-    {", ".join(f"{figures.style(cell).label} {ratios[cell, longest]:.1f} (state {state[cell]})" for cell in state)}. The
-    Jordan network loses the most for each step: its way back goes through the small matrix product W_ho W_oh. The
-    output recurrence with an orthogonal W_oo is linear and loses nothing: a gradient that arrives undiminished. Whether
-    that helps is the question of the next figure.
+    {"; ".join(ratio(cell) for cell in state)}. The Jordan
+    network's way back goes through the small matrix product W_ho W_oh, and shrinks with it; the output recurrence
+    with an orthogonal W_oo is linear, and each step keeps the gradient's size. Whether a gradient that arrives is
+    enough is the question of the next figure.
     """,
 )
 
@@ -55,12 +62,17 @@ counts = counted["solved"].agg(["sum", "size"])
 lengths, depths = sorted(runs["length"].unique()), sorted(runs["layers"].unique())
 
 
+def share(cell: str, length: int, layers: int) -> str:
+    """Solved of all, of one setting."""
+    if (cell, length, layers) not in counts.index:
+        return NOT_RUN
+    return f"{counts.loc[(cell, length, layers), 'sum']}/{counts.loc[(cell, length, layers), 'size']}"
+
+
 def told(cell: str) -> str:
     """Solved of all, layer by layer, length by length."""
     return "; ".join(
-        f"T = {length}: "
-        + ", ".join(f"{counts.loc[(cell, length, n), 'sum']}/{counts.loc[(cell, length, n), 'size']}" for n in depths)
-        for length in lengths
+        f"T = {length}: " + ", ".join(share(cell, length, layers) for layers in depths) for length in lengths
     )
 
 
@@ -70,8 +82,10 @@ here.show(
     title="Hidden against output recurrence, and depth: what is learned",
     see=f"""
     Runs that solved the task with {", ".join(map(str, depths))} layers. RNN (Elman): {told("Elman")}. RNN
-    (Jordan): {told("Jordan")}. Output recurrence: {told("OutputRecurrent")}. An output recurrence without success
-    is a gradient that arrives and does not help: its path through time is a linear sum in four numbers, and its
-    hidden layer sees one step at a time. What depth does can be read along the horizontal axis, at equal length.
+    (Jordan): {told("Jordan")}. Output recurrence: {told("OutputRecurrent")}. With one layer, the output
+    recurrence keeps the past as a linear sum in four numbers, and its hidden layer sees one step at a time: where
+    it fails although its gradient arrives, that is the reason to look for. With more layers each hands
+    its four sums up at every step, so that a hidden layer above sees the past. What depth does can be read along the
+    horizontal axis, at equal length.
     """,
 )

@@ -20,7 +20,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.notebook import NOT_RUN, Notebook, power_of_ten
 
 here = Notebook("spectra")
 study = here.study()
@@ -44,9 +44,9 @@ def left(stage: str, cell: str, path: str, which: str = "largest") -> str:
     line = data[(data["stage"] == stage) & (data["cell"] == cell) & (data["path"] == path)]
     line = line[line["singular_value"] == which]
     if line.empty:
-        return "nothing"
+        return NOT_RUN if data[data["cell"] == cell].empty else "nothing"
     last = line.iloc[line["lag"].argmax()]
-    return f"10^{last['median']:.1f} at lag {int(last['lag'])}"
+    return f"{power_of_ten(last['median'])} at lag {int(last['lag'])}"
 
 
 here.show(
@@ -58,13 +58,14 @@ here.show(
         left("initial", "Elman", "h")
     }; of the LSTM's joint state {left("initial", "LSTM", "joint")} is left, and the cell path alone, a
     product of forget gates, gives {left("initial", "LSTM", "c")}. The hidden path on its own, which is all that
-    many published spectra look at, is down to {left("initial", "LSTM", "h of several")}: the memory of the LSTM
-    is the cell path's. The lines of a panel fan out: at lag {length - 1} a quarter of the cell path's
-    directions are still above {left("initial", "LSTM", "c", "a quarter")}, the smallest is {
-        left("initial", "LSTM", "c", "all")
-    }, so that what is remembered long is remembered in a part of the directions. After
-    training (below): RNN {left("final", "Elman", "h")}, joint {left("final", "LSTM", "joint")}, cell path
-    {left("final", "LSTM", "c")}, hidden path {left("final", "LSTM", "h of several")}.
+    many published spectra look at, gives {left("initial", "LSTM", "h of several")}. How far the lines of a panel
+    fan out says in how many directions something is left: a quarter of the cell path's directions are above {
+        left("initial", "LSTM", "c", "a quarter")
+    }, the smallest is {left("initial", "LSTM", "c", "all")}. After training (below): RNN {
+        left("final", "Elman", "h")
+    }, joint {left("final", "LSTM", "joint")}, cell path {left("final", "LSTM", "c")}, hidden path
+    {left("final", "LSTM", "h of several")}. Where the joint state is far above both paths, neither alone is the
+    memory: what lasts then goes to and fro between c and h. A value above 0 decades is a disturbance that grew.
     """,
 )
 
@@ -78,6 +79,8 @@ exponents = picture.data.set_index(["stage", "cell", "index"])["median"]
 
 def slow(stage: str, cell: str) -> str:
     """Largest exponent, and the share of directions that take more than 20 steps to fall to 1/e."""
+    if (stage, cell) not in exponents.index.droplevel("index"):
+        return NOT_RUN
     of_cell = exponents.loc[stage, cell]
     return f"{of_cell.max():.3f} ({100 * (of_cell > -0.05).mean():.0f} % of the directions above −0.05)"
 
@@ -89,8 +92,8 @@ here.show(
     see=f"""
     An exponent of 0 keeps a direction for ever, −0.05 keeps it for 20 steps. The largest exponent before training is
     {slow("initial", "Elman")} for the RNN and {slow("initial", "LSTM")} for the LSTM; after training
-    {slow("final", "Elman")} and {slow("final", "LSTM")}. The LSTM's spectrum is in two parts, a slow one and a fast
-    one, of about half the directions each: c and h. The exponents average over a whole sequence; with a finite one they
-    include how it begins.
+    {slow("final", "Elman")} and {slow("final", "LSTM")}. The LSTM has twice as many directions for its width,
+    those of c and of h; look for the step between a slow and a fast part of its line, and for where it lies. The
+    exponents average over a whole sequence; with a finite one they include how it begins.
     """,
 )

@@ -15,7 +15,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.notebook import Notebook, in_words
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("truncation")
@@ -39,25 +39,24 @@ whole = runs.index[runs[window] == runs[window].max()]
 picture = figures.cosine_by_window(results, informative=lags, keys=whole)
 
 
-def cosine(stage: str, cell: str, at: int) -> float:
+def cosine(stage: str, cell: str, at: int) -> str:
     """The median cosine drawn."""
-    data = picture.data
-    return float(data[(data["stage"] == stage) & (data["cell"] == cell) & (data["window"] == at)]["median"].iloc[0])
+    return in_words(picture.data.set_index(["stage", "cell", "window"])["median"], (stage, cell, at), "{:.2f}")
 
 
 between = (lags[0][0] + lags[1][1]) // 2
 here.show(
     picture,
     "cosine_by_window",
-    title="A window that gives nearly the whole gradient, and nearly none of what is to be learned",
+    title="How much of the gradient's direction a window keeps",
     see=f"""
     Networks trained with the whole gradient. Before training, the last {between} steps, too few to reach the earlier
-    mark, already give a gradient whose cosine with the full one is {cosine("initial", "Elman", between):.2f} (RNN) and
-    {cosine("initial", "LSTM", between):.2f} (LSTM): by this measure the window loses next to nothing, and yet it holds
-    nothing about that mark. After training the cosines are {cosine("final", "Elman", between):.2f} and
-    {cosine("final", "LSTM", between):.2f}: the steps around the marks (shaded) now carry the gradient, and a window
-    that stops short of them points elsewhere. A cosine close to 1 says that a window keeps the direction of the
-    gradient, not that it keeps what the task needs.
+    mark, give a gradient whose cosine with the full one is {cosine("initial", "Elman", between)} (RNN) and
+    {cosine("initial", "LSTM", between)} (LSTM), though such a window holds nothing about that mark. After training the
+    cosines are {cosine("final", "Elman", between)} and {cosine("final", "LSTM", between)}. Where a line rises within
+    the shaded stretches, the steps around the marks carry a part of the gradient's direction, and a window that stops
+    short of them points elsewhere; where it is at 1 before them, they carry next to nothing of it. A cosine close to 1
+    says that a window keeps the direction of the gradient, not that it keeps what the task needs.
     """,
 )
 
@@ -73,7 +72,7 @@ share, count = solved.sum(), solved.size()
 def fewest(cell: str) -> str:
     """The shortest window with which at least half of the runs solved the task."""
     enough = [k for k in short if share.get((cell, k), 0) * 2 >= count.get((cell, k), 1)]
-    return f"k = {enough[0]}" if enough else "none of these windows"
+    return f"k = {enough[0]:g}" if enough else "none of these windows"
 
 
 def told(cell: str) -> str:

@@ -17,6 +17,7 @@
 # %%
 from rnnstudy import figures
 from rnnstudy.notebook import Notebook
+from rnnstudy.spec import SpecError
 from rnnstudy.tasks import TemporalOrder
 
 here = Notebook("tuned_comparison")
@@ -31,11 +32,13 @@ here.say(study.words)
 # ## 1. The comparison
 
 # %%
-lengths = sorted(study.results.runs["length"].unique())
+runs = study.results.runs
+lengths = sorted(runs["length"].unique())
+fresh = [key for key in searched.fresh_keys if key in runs.index]
+if not fresh:
+    raise SpecError(f"no winner of a search has been trained on fresh seeds yet; `{study.command}` goes on")
 task = TemporalOrder(length=int(lengths[-1]))
-picture = figures.tuned_comparison(
-    study.results, chance=task.chance.error, error="test error", keys=searched.fresh_keys
-)
+picture = figures.tuned_comparison(study.results, chance=task.chance.error, error="test error", keys=fresh)
 solved = ", ".join(f"{row.cell} T = {row.length} {row.solved}/{row.runs}" for row in picture.data.itertuples())
 here.show(
     picture,
@@ -53,11 +56,13 @@ here.show(
 
 # %%
 winners = trials[trials["fresh"] != ""].set_index("study")
-runs = study.results.runs
+of_winner = {
+    name: runs.loc[[key for key in keys.split() if key in runs.index]] for name, keys in winners["fresh"].items()
+}
 table = winners[["learning_rate", "clip_threshold", "gain"]].assign(
     validation_error_in_the_search=winners["value"],
-    median_test_error_on_fresh_seeds=[float(runs.loc[keys.split(), "error"].median()) for keys in winners["fresh"]],
-    solved=[f"{runs.loc[keys.split(), 'solved'].eq(True).sum()} of {len(keys.split())}" for keys in winners["fresh"]],
+    median_test_error_on_fresh_seeds=[float(of_winner[name]["error"].median()) for name in winners.index],
+    solved=[f"{of_winner[name]['solved'].eq(True).sum()} of {len(of_winner[name])}" for name in winners.index],
 )
 here.table(table.reset_index())
 

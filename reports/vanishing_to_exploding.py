@@ -13,47 +13,68 @@
 # goes from 0.5 to 3. The LSTM's four recurrent blocks are scaled alike; its forget bias is 1.
 
 # %%
+import pandas as pd
+
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.notebook import NOT_RUN, Notebook, power_of_ten
 
 here = Notebook("vanishing_to_exploding")
 study = here.study()
 here.say(study.words)
 
 # %%
+if "cell.activation" not in study.results.runs:
+    # Not one RNN has been run: an LSTM has no activation to choose.
+    study.results.runs["cell.activation"] = None
 picture = figures.vanishing_to_exploding(study.results)
 rates = picture.data.groupby(["kind", "gain"])["rate"].first()
 length = int(study.results.runs["length"].max())
 
 
+def of(kind: str) -> pd.Series:
+    """The rate by gain."""
+    return rates[kind].dropna().sort_index() if kind in rates.index.get_level_values(0) else pd.Series(dtype=float)
+
+
 def turns(kind: str) -> str:
     """Between which gains the rate changes its sign."""
-    of_kind = rates[kind].dropna().sort_index()
+    of_kind = of(kind)
+    if of_kind.empty:
+        return f"nowhere ({NOT_RUN})"
     above = of_kind.index[of_kind > 0]
     if not len(above) or above[0] == of_kind.index[0]:
-        return "outside the gains drawn here"
+        return "outside of the gains drawn here"
     below = of_kind.index[of_kind.index < above[0]][-1]
     return f"between g = {below:g} and g = {above[0]:g}"
 
 
 def span(kind: str) -> str:
     """The factor over all lags, from the lowest to the highest gain."""
-    of_kind = rates[kind].dropna().sort_index() * (length - 1)
-    return f"10<sup>{of_kind.iloc[0]:.0f}</sup> to 10<sup>{of_kind.iloc[-1]:.0f}</sup>"
+    of_kind = of(kind) * (length - 1)
+    if of_kind.empty:
+        return NOT_RUN
+    return f"from {power_of_ten(of_kind.iloc[0], 0)} to {power_of_ten(of_kind.iloc[-1], 0)}"
+
+
+def reach(kind: str) -> str:
+    """How many decades lie between the lowest and the highest of its factors."""
+    of_kind = of(kind) * (length - 1)
+    return f"{of_kind.max() - of_kind.min():.0f} decades" if len(of_kind) else NOT_RUN
 
 
 here.show(
     picture,
     "vanishing_to_exploding",
-    title="One knob takes an RNN from vanishing to exploding; the LSTM hardly notices",
+    title="One knob, the recurrent gain: from vanishing to exploding gradients",
     see=f"""
     Blue is a gradient that vanishes on its way back, red one that explodes, white one that keeps its size; read each
-    row from left to right. In the RNNs a fan opens: a little above or below one value of the gain, colour deepens
-    quickly with the lag. The turning point of the tanh RNN lies {turns("Elman tanh")}, not at g = 1: its units'
-    slopes are below 1 and must be made up for (g ≤ 1, below the dashed line, is where vanishing is certain). The relu
-    RNN, in which many units are silent and pass nothing back, turns {turns("Elman relu")}. Over all {length} steps
-    the factor goes from {span("Elman tanh")} in the tanh RNN and from {span("Elman relu")} in the relu RNN. In the
-    LSTM the same change of the gain moves it only from {span("LSTM")}: most of its gradient does not pass through the
-    recurrent matrix at all, but along the cell state, where the forget gate, not the gain, sets the rate. On the
-    right, the slopes: the LSTM's line is nearly flat around zero, the RNNs' lines cross it steeply.""",
+    row from left to right: the faster colour deepens, the stronger the lag tells. The turning point of the tanh RNN
+    lies {turns("Elman tanh")}: its units' slopes are below 1 and must be made up for (at g ≤ 1, up to the dashed line,
+    vanishing is certain). The relu RNN, in which units that are silent pass nothing back, turns {turns("Elman relu")};
+    the LSTM turns {turns("LSTM")}. Over all {length} steps the factor goes, with the gain, {span("Elman tanh")} in the
+    tanh RNN, {span("Elman relu")} in the relu RNN and {span("LSTM")} in the LSTM; between the lowest and the highest
+    lie {reach("Elman tanh")}, {reach("Elman relu")} and {reach("LSTM")}. An LSTM is not out of the gain's reach: it
+    has a second path, along the cell state, where the forget gate sets the rate, but what comes back to the cell
+    through h passes the recurrent matrices too, and grows with them. On the right, the slopes: how steeply a line
+    crosses zero says how finely the gain must be set for a gradient to keep its size.""",
 )

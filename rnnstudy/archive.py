@@ -66,16 +66,35 @@ class Kept:
     searched: Searched | None = None
 
 
-def write(folder: Path, studies: Mapping[str, Kept], asked: Iterable[Asked]) -> list[Path]:
-    """Write the runs of `studies` (by experiment) with the readings that were `asked` for; files that are no longer
-    needed go. All files appear, or none."""
-    wanted: dict[str, dict[tuple[str, str], set[float | None]]] = defaultdict(lambda: defaultdict(set))
+_Wanted = dict[str, dict[tuple[str, str], set[float | None]]]
+"""Experiment to (key, name of a reading) to quantiles."""
+
+
+def write(folder: Path, studies: Mapping[str, Kept], asked: Iterable[Asked], *, add: bool = False) -> list[Path]:
+    """Write the runs of `studies` (by experiment) with the readings that were `asked` for. All files appear, or none.
+
+    Args:
+        folder: where to.
+        studies: the runs of each experiment.
+        asked: which of their readings to keep.
+        add: to what the folder holds: other experiments stay as they are, and of those in `studies` the readings that
+            were asked for earlier are written again. Otherwise what was there before goes.
+
+    Returns the files written. Raises `SpecError` when there is something to add to and it cannot be read.
+    """
+    wanted: _Wanted = defaultdict(lambda: defaultdict(set))
     for one in asked:
         for key in one.keys:
             wanted[one.experiment][(key, one.name)].add(one.quantile)
-    headers: dict[str, dict[str, Any]] = {}
+    before = Archive.open(folder) if add and (folder / MANIFEST).is_file() else None
+    others = {name: told for name, told in before.experiments.items() if name not in studies} if before else {}
+    headers: dict[str, Mapping[str, Any]] = {}
+    if before:
+        headers |= {key: before.headers[key] for told in others.values() for key in told["keys"]}
+        for experiment in studies.keys() & before.experiments.keys():
+            _want_again(wanted, experiment, before)
     contents: dict[Path, bytes] = {}
-    described = {}
+    described = dict(others)
     for experiment, kept in sorted(studies.items()):
         sources = {source.header["key"]: source for source in kept.results.sources}
         headers |= {key: _shortened(source.header) for key, source in sources.items()}
@@ -99,14 +118,22 @@ def write(folder: Path, studies: Mapping[str, Kept], asked: Iterable[Asked]) -> 
         "format": FORMAT,
         "written by": f"rnnstudy report --export {folder.name}",
         "redrawn by": f"rnnstudy report --from {folder.name}",
-        "experiments": described,
+        "experiments": dict(sorted(described.items())),
     }
     contents[folder / MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
     written = write_all(contents)
     for path in folder.glob("*.parquet"):
-        if path not in contents:
+        if path not in contents and path.name.partition(".")[0] not in others:
             path.unlink()
     return written
+
+
+def _want_again(wanted: _Wanted, experiment: str, before: "Archive") -> None:
+    """Ask once more for the readings of an experiment that the folder holds: another report asked for them."""
+    for row in before.table(experiment).to_dict("records"):
+        quantiles = json.loads(row["coordinates"]).get("quantile")
+        every = quantiles is None or len(quantiles) == len(QUANTILES)
+        wanted[experiment][(row["key"], row["name"])].update([None] if every else quantiles)
 
 
 @dataclass(frozen=True)
@@ -163,7 +190,7 @@ class Archive:
             raise SpecError(f"{len(missing)} of {len(wanted)} runs are not in {self.folder}: {', '.join(missing[:5])}")
         series: dict[str, dict[str, Series]] = defaultdict(dict)
         for name in self.experiments if experiment is None else [experiment]:
-            for row in self._table(name).to_dict("records"):
+            for row in self.table(name).to_dict("records"):
                 series[row["key"]][row["name"]] = _series(row)
         return Results(
             [
@@ -180,9 +207,10 @@ class Archive:
     def searched(self, experiment: str) -> Searched:
         """How the searches of an experiment went. Raises `SpecError` when the folder has no run of it."""
         self.keys(experiment)
-        return Searched(self._table(f"{experiment}.trials"), self._table(f"{experiment}.importances"))
+        return Searched(self.table(f"{experiment}.trials"), self.table(f"{experiment}.importances"))
 
-    def _table(self, experiment: str) -> pd.DataFrame:
+    def table(self, experiment: str) -> pd.DataFrame:
+        """What the folder keeps of an experiment, as it is in the file."""
         path = self.folder / f"{experiment}.parquet"
         try:
             return pd.read_parquet(path)

@@ -7,16 +7,19 @@ here.show(figures.gradient_by_lag(study.results), "by_lag", title="The gradient 
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rnnstudy import figures, home, results
 from rnnstudy.figures import Picture, Provenance, Story
 from rnnstudy.home import Home
 from rnnstudy.results import Listener, Results
+from rnnstudy.run import Run
 from rnnstudy.searched import Asked, Searched, searched
 from rnnstudy.spec import SpecError
 from rnnstudy.sweep import Experiment, Scale, load_experiment
@@ -32,6 +35,21 @@ ASKED = "RNNSTUDY_ASKED"
 """Environment variable: a file to which a notebook adds a line for every reading that it asks for."""
 
 
+NOT_RUN = "not run"
+"""What a text says where it wants a number of runs that are not there."""
+
+
+def in_words(values: pd.Series, place: Hashable, form: str = "{:.1f}") -> str:
+    """The value at a place of a table, formatted; `NOT_RUN` where the table has no such place, or no value at it."""
+    value = values[place] if place in values.index else None
+    return NOT_RUN if value is None or pd.isna(value) else form.format(value)
+
+
+def power_of_ten(decades: float, digits: int = 1) -> str:
+    """10 with a superscript, for Markdown; `NOT_RUN` for NaN."""
+    return NOT_RUN if np.isnan(decades) else f"10<sup>{decades:.{digits}f}</sup>".replace("-", "−")
+
+
 @dataclass(frozen=True)
 class Study:
     """The runs of an experiment that are in the store.
@@ -42,6 +60,7 @@ class Study:
         planned: how many runs the scale has; of an experiment that searches, at most.
         results: those of them that are in the store.
         searched: how its searches went, where it searches.
+        missing: the runs of the scale that are not there, in words; empty when all are there, and for searches.
     """
 
     experiment: str
@@ -49,12 +68,22 @@ class Study:
     planned: int
     results: Results
     searched: Searched | None = None
+    missing: str = ""
 
     @property
     def command(self) -> str:
         """What launches, or completes, these runs."""
         scale = f" --scale {self.scale.value}" if self.scale else ""
         return f"rnnstudy sweep experiments/{self.experiment}.py{scale}"
+
+    @property
+    def lack(self) -> str:
+        """What is missing of an incomplete study, and what brings it, in one line; empty when it is complete."""
+        there = len(self.results.runs)
+        if there >= self.planned:
+            return ""
+        told = f"{there} of the {self.planned} runs of experiments/{self.experiment}.py are there"
+        return f"{told}{f', without {self.missing}' if self.missing else ''}; `{self.command}` brings the rest"
 
     @property
     def words(self) -> str:
@@ -68,9 +97,10 @@ class Study:
                 f"**Searches of `experiments/{self.experiment}.py`**, {scale}: {self.searched.words}. Of their runs "
                 f"{len(runs)} ended by themselves: {statuses}. Launch or complete them with `{self.command}`."
             )
+        lack = f" Missing: {self.missing}." if self.missing else ""
         return (
             f"**Runs of `experiments/{self.experiment}.py`:** {len(runs)} of the {self.planned} runs of {scale}: "
-            f"{statuses}. Launch or complete them with `{self.command}`."
+            f"{statuses}.{lack} Launch or complete them with `{self.command}`."
         )
 
 
@@ -85,20 +115,27 @@ def study(experiment: str, home_folder: Home | None = None, archive: Path | None
     defined = load_experiment(place.root / "experiments" / f"{experiment}.py")
     if defined.searches_here:
         return _search_study(defined, place, archive, complete)
-    largest, wanted = 0.0, [key for key, made_by in complete.items() if made_by == experiment]
+    largest, missing, wanted = 0.0, "", [key for key, made_by in complete.items() if made_by == experiment]
     scale, count = None, len(wanted)
     for one in (Scale.PAPER, Scale.DESK, Scale.SMOKE):
-        planned = [run.key for run in defined.runs(one)]
-        there = [key for key in planned if key in complete]
+        planned = list({run.key: run for run in defined.runs(one)}.values())
+        there = [run.key for run in planned if run.key in complete]
         if len(there) / len(planned) > largest:
             largest, scale, wanted, count = len(there) / len(planned), one, there, len(planned)
+            missing = _summed_up([run for run in planned if run.key not in complete])
     if not wanted:
         # Says what to launch.
         results.load(experiment=experiment, home=place, archive=archive)
     loaded = results.load(
         sorted(wanted), experiment=experiment, home=place, archive=archive, asked=_listener(experiment)
     )
-    return Study(experiment, scale, count, loaded)
+    return Study(experiment, scale, count, loaded, missing=missing)
+
+
+def _summed_up(runs: Sequence[Run]) -> str:
+    """How many of each cell and length."""
+    counts = Counter(f"{type(run.cell).__name__} T = {run.task.length}" for run in runs)
+    return ", ".join(f"{count} × {what}" for what, count in counts.items())
 
 
 def _search_study(defined: Experiment, place: Home, archive: Path | None, complete: Mapping[str, str]) -> Study:
@@ -160,7 +197,7 @@ class Notebook:
         return found.searched
 
     def show(self, picture: Picture, name: str, *, title: str = "", see: str = "") -> None:
-        """Keep a figure and display it with its story and caption.
+        """Keep a figure and display it with its story and caption; the caption ends with the settings of its runs.
 
         Args:
             name: of its files.
@@ -169,6 +206,7 @@ class Notebook:
         """
         from IPython.display import display
 
+        picture = replace(picture, caption=f"{picture.caption} {self._settings(picture.keys)}".strip())
         self._shown += 1
         story = Story(title, " ".join(see.split()), self._shown) if title and see else None
         figures.save(picture, self.figures, name, self.provenance(picture.keys), story)
@@ -199,7 +237,24 @@ class Notebook:
     def provenance(self, keys: Sequence[str] = ()) -> Provenance:
         """Of a figure made from the runs `keys`: the experiments they belong to, and what builds the report."""
         wanted = set(keys)
-        experiments = [
-            f"experiments/{name}.py" for name, one in self._studies.items() if wanted & set(one.results.runs.index)
-        ]
-        return Provenance.of(experiments, f"rnnstudy report {self.name}", commit(home.find().root))
+        drawn = [one for one in self._studies.values() if wanted & set(one.results.runs.index)]
+        command = " && ".join([*(one.command for one in drawn), f"rnnstudy report {self.name}"])
+        return Provenance.of([f"experiments/{one.experiment}.py" for one in drawn], command, commit(home.find().root))
+
+    def _settings(self, keys: Sequence[str]) -> str:
+        """Width, updates, batch, seeds and scale of the runs `keys`, in a sentence; nothing for no runs."""
+        told = []
+        for one in self._studies.values():
+            runs = one.results.runs[one.results.runs.index.isin(keys)]
+            if len(runs):
+                told.append(
+                    f"Width {_range(runs['width'])}, at most {_range(runs['training.steps'])} updates of "
+                    f"{_range(runs['training.batch'])} sequences, {runs['seed'].nunique()} seeds, "
+                    f"{f'scale {one.scale.value}' if one.scale else 'no named scale'}."
+                )
+        return " ".join(told)
+
+
+def _range(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -66,7 +66,9 @@ def index(home: Home, reports: Iterable[tuple[str, Placed]]) -> bytes:
         f'<li><a href="#{_anchor(name, told)}">{html.escape(told["title"])}</a></li>' for name, told in stories
     )
     listed = f'<ol class="contents">{contents}</ol>' if stories else "<p>No figure has been drawn yet.</p>"
-    body = "\n".join([opening, listed, *(_section(home, name, told) for name, told in stories), _closing(ordered)])
+    body = "\n".join(
+        [opening, listed, *(_section(home, name, told) for name, told in stories), _closing(home, ordered)]
+    )
     return _PAGE.format(title="Reports", style=_STYLE + _INDEX_STYLE, body=body).encode()
 
 
@@ -80,27 +82,38 @@ def _stories(home: Home, name: str) -> list[dict[str, Any]]:
 def _section(home: Home, name: str, told: Mapping[str, Any]) -> str:
     """A figure, what to see in it, and where it comes from."""
     base = f"figures/{name}/{told['figure']}"
-    links = [f'<a href="{name}.html">report</a>', f'<a href="{name}.ipynb">notebook</a>']
-    links += [f'<a href="../{path}">{path}</a>' for path in told["experiments"]]
-    links += [f'<a href="{base}.{kind}">{kind.upper()}</a>' for kind in ("svg", "csv", "json")]
-    sweeps = "".join(f"<code>rnnstudy sweep {path}</code> " for path in told["experiments"])
-    runs = f"{len(told['runs'])} runs: {sweeps}" if told["runs"] else "computed, without runs: "
+    pages = {"report": f"{name}.html", "notebook": f"{name}.ipynb"}
+    pages |= {path: f"../{path}" for path in told["experiments"]}
+    pages |= {kind.upper(): f"{base}.{kind}" for kind in ("svg", "csv", "json")}
+    links = [f'<a href="{at}">{word}</a>' for word, at in pages.items() if (home.reports / at).is_file()]
+    commands = " ".join(f"<code>{html.escape(one)}</code>" for one in told["command"].split(" && "))
+    runs = "computed, without runs"
+    if told["runs"]:
+        one = f"<code>rnnstudy show {told['runs'][0]}</code>"
+        runs = f"{len(told['runs'])} runs, each of which can be seen: {one} (all keys are in the JSON)"
     return f"""<section id="{_anchor(name, told)}">
 <h2>{html.escape(told["title"])}</h2>
 <a href="{base}.svg"><img src="{base}.png" alt="{html.escape(told["caption"])}" loading="lazy"></a>
 {_html(told["see"])}
 <p class="caption">{html.escape(told["caption"])}</p>
-<p class="source">{runs}<code>rnnstudy report {name}</code><br>{" · ".join(links)}</p>
+<p class="source">{runs}<br>drawn by {commands}<br>{" · ".join(links)}</p>
 </section>"""
 
 
-def _closing(ordered: Iterable[tuple[str, Placed]]) -> str:
-    rows = "".join(f'<li><a href="{name}.html">{name}</a></li>' for name, _ in ordered)
+def _closing(home: Home, ordered: Iterable[tuple[str, Placed]]) -> str:
+    rows = "".join(_entry(home, name) for name, _ in ordered)
     again = "<code>rnnstudy report --from reports/data</code>"
     return (
         f"<section><h2>All reports</h2><ul>{rows}</ul><p>Every figure of this page is redrawn, without training, by "
         f"{again}; <code>make study</code> trains everything anew.</p></section>"
     )
+
+
+def _entry(home: Home, name: str) -> str:
+    """A report in the list of all: with a link, or with what builds it where it has not been built."""
+    if (home.reports / f"{name}.html").is_file():
+        return f'<li><a href="{name}.html">{name}</a></li>'
+    return f"<li>{name}: not built yet (<code>rnnstudy report {name}</code>)</li>"
 
 
 def _anchor(name: str, told: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +68,9 @@ def build(names: Iterable[str], home: Home, archive: Path | None = None) -> list
 def export(names: Iterable[str], home: Home, folder: Path) -> list[Path]:
     """Build the named reports from the store, and write what they asked of it into `folder`; see `rnnstudy.archive`.
 
+    Where they are all reports, the folder then holds what they asked for and nothing else; where they are some, what
+    the folder holds for the others stays.
+
     Returns the files written. Raises as `build` does.
     """
     names = list(names)
@@ -80,16 +83,22 @@ def export(names: Iterable[str], home: Home, folder: Path) -> list[Path]:
     experiments = {one.experiment for one in asked}.union(*(header(name, home).experiments for name in names))
     studies = {experiment: study(experiment, home) for experiment in sorted(experiments)}
     kept = {experiment: archives.Kept(one.command, one.results, one.searched) for experiment, one in studies.items()}
-    return [*built, *archives.write(folder, kept, asked)]
+    return [*built, *archives.write(folder, kept, asked, add=set(names) != set(known(home)))]
 
 
 def _build(names: Iterable[str], home: Home, archive: Path | None, asked: Path | None) -> list[Path]:
-    names, archive = list(names), archive.resolve() if archive else None
+    names = list(names)
+    if archive is not None:
+        if not archive.is_dir():
+            raise SpecError(f"--from: {archive} is no folder; `rnnstudy report --export DIR` writes one")
+        archive = archive.resolve()
+        archives.Archive.open(archive)
     headers = {name: header(name, home) for name in names}
-    _require_runs((one for told in headers.values() for one in told.experiments), home, archive)
+    lacks = _require_runs((one for told in headers.values() for one in told.experiments), home, archive)
+    lacking = {name: [lacks[one] for one in told.experiments if lacks[one]] for name, told in headers.items()}
     inputs = {ARCHIVE: str(archive) if archive else "", ASKED: str(asked) if asked else ""}
     with _quiet(), ThreadPoolExecutor(AT_ONCE) as pool:
-        written = list(pool.map(lambda name: _build_one(name, home, inputs), names))
+        written = list(pool.map(lambda name: _build_one(name, home, inputs, lacking[name]), names))
     index = home.reports / "index.html"
     figures.write_all({index: pages.index(home, [(one, header(one, home)) for one in known(home)])})
     return [*(path for files in written for path in files), index]
@@ -100,17 +109,21 @@ def known(home: Home) -> list[str]:
     return sorted(path.stem for path in home.reports.glob("*.py"))
 
 
-def _require_runs(experiments: Iterable[str], place: Home, archive: Path | None) -> None:
-    """Raises `SpecError` with all the sweeps to launch when some of the experiments have no runs."""
+def _require_runs(experiments: Iterable[str], place: Home, archive: Path | None) -> dict[str, str]:
+    """What each of the experiments lacks, in words (`Study.lack`).
+
+    Raises `SpecError` with all the sweeps to launch when some of the experiments have no runs.
+    """
+    lacks: dict[str, str] = {}
     missing, told = [], []
     for experiment in dict.fromkeys(experiments):
         try:
-            study(experiment, place, archive)
+            lacks[experiment] = study(experiment, place, archive).lack
         except SpecError as error:
             missing.append(experiment)
             told.append(str(error))
     if not missing:
-        return
+        return lacks
     committed = place.reports / "data" / archives.MANIFEST
     other = "; or redraw from the committed results with `rnnstudy report --from reports/data`"
     hint = other if archive is None and committed.is_file() else ""
@@ -144,14 +157,14 @@ def header(name: str, place: Home) -> Header:
     return Header(float(order), tuple(experiments))
 
 
-def _build_one(name: str, place: Home, inputs: Mapping[str, str]) -> list[Path]:
+def _build_one(name: str, place: Home, inputs: Mapping[str, str], lacking: Sequence[str]) -> list[Path]:
     source = _require_source(name, place)
     figure_files = place.reports / "figures" / name
     with tempfile.TemporaryDirectory(prefix="rnnstudy-report-") as folder:
         aside = Path(folder) / "figures"
         aside.mkdir()
         notebook = _read(source)
-        _execute(notebook, name, place, Path(folder), inputs)
+        _execute(notebook, name, place, Path(folder), inputs, lacking)
         _tidy(notebook, place)
         contents = {
             place.reports / f"{name}.ipynb": _as_notebook(notebook),
@@ -188,8 +201,18 @@ def _read(source: Path) -> "NotebookNode":
     return notebook
 
 
-def _execute(notebook: "NotebookNode", name: str, place: Home, folder: Path, inputs: Mapping[str, str]) -> None:
-    """Run all cells in place; raises `SpecError` in one line for the first that fails."""
+def _execute(
+    notebook: "NotebookNode",
+    name: str,
+    place: Home,
+    folder: Path,
+    inputs: Mapping[str, str],
+    lacking: Sequence[str],
+) -> None:
+    """Run all cells in place; raises `SpecError` in one line for the first that fails.
+
+    `lacking` says which runs were not there: the likeliest reason.
+    """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
@@ -206,7 +229,8 @@ def _execute(notebook: "NotebookNode", name: str, place: Home, folder: Path, inp
         asyncio.run(client.async_execute(env={**_environment(place, folder), **inputs}, cleanup_kc=True))
     except CellExecutionError as error:
         message = " ".join(_plain(f"{error.ename}: {error.evalue}").split())
-        raise SpecError(f"report '{name}' stopped in {_stopped_in(notebook)}: {message}; {unchanged}") from None
+        told = "; ".join([message, *lacking, unchanged])
+        raise SpecError(f"report '{name}' stopped in {_stopped_in(notebook)}: {told}") from None
     except CellTimeoutError:
         where = f"report '{name}' was stopped after {CELL_SECONDS} s in one cell"
         raise SpecError(f"{where}; compute less in the notebook; {unchanged}") from None

@@ -87,3 +87,37 @@ def test_a_folder_that_is_no_archive_is_refused_in_one_line(folder: Path, tmp_pa
     (folder / "manifest.json").write_text('{"format": 99}')
     with pytest.raises(SpecError, match="has format 99; this version reads format 1"):
         Archive.open(folder)
+
+
+def test_what_other_reports_need_stays_when_one_is_exported(results: Results, folder: Path) -> None:
+    keys = tuple(results.runs.index)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = {"other": Kept("rnnstudy sweep experiments/other.py", results)}
+    write(folder, other, [Asked("other", "learning/loss", None, keys[:1])], add=True)
+    assert (folder / "toy.parquet").read_bytes() == before["toy.parquet"]
+    assert load(experiment="other", archive=folder).names == ["learning/loss"]
+    # The same experiment, exported for another report: what was asked for earlier is still asked for.
+    toy = {"toy": Kept("rnnstudy sweep experiments/toy.py", results)}
+    write(
+        folder,
+        toy,
+        [Asked("toy", "learning/error", None, keys), Asked("toy", "profile/h_initial", 0.9, keys)],
+        add=True,
+    )
+    back = load(experiment="toy", archive=folder)
+    assert back.names == ["learning/error", "learning/loss", "profile/c_initial", "profile/h_initial", "through_time/h"]
+    for quantile in (0.5, 0.9):
+        then, now = (one.readings("profile/h_initial", quantile=quantile) for one in (results, back))
+        np.testing.assert_array_equal(np.sort(then["value"]), np.sort(now["value"]))
+    assert sorted(Archive.open(folder).experiments) == ["other", "toy"]
+    # All reports at once: nothing is kept that none of them asked for.
+    write(folder, toy, [Asked("toy", "learning/loss", None, keys)])
+    assert not (folder / "other.parquet").exists()
+    assert load(experiment="toy", archive=folder).names == ["learning/loss"]
+
+
+def test_a_run_of_two_experiments_stays_while_one_of_them_has_it(results: Results, folder: Path) -> None:
+    other = {"other": Kept("rnnstudy sweep experiments/other.py", results)}
+    write(folder, other, [], add=True)
+    assert len(load(experiment="toy", archive=folder).runs) == len(results.runs)
+    assert len(Archive.open(folder).headers) == len(results.runs)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,13 @@ def test_quickstart_is_built_from_a_store(quickstart: Home, monkeypatch: pytest.
     described = json.loads((figures / "success_by_length.json").read_text(encoding="utf-8"))
     assert set(described["runs"]) < {run.key for run in runs}
     assert described["experiments"] == ["experiments/quickstart.py"]
+    sweep = "rnnstudy sweep experiments/quickstart.py --scale smoke"
+    assert described["command"] == f"{sweep} && rnnstudy report quickstart"
+    training = runs[0].training
+    assert described["caption"].endswith(
+        f"Width {runs[0].cell.width}, at most {training.steps} updates of {training.batch} sequences, "
+        f"{len({run.seed for run in runs})} seeds, scale smoke."
+    )
     notebook = json.loads((quickstart.reports / "quickstart.ipynb").read_text(encoding="utf-8"))
     streams = [output for cell in notebook["cells"] for output in cell.get("outputs", ()) if "name" in output]
     assert streams == []
@@ -200,5 +208,68 @@ def test_without_runs_the_sweep_to_launch_is_named(home: Home) -> None:
     assert contents(home.root) == before
 
 
+def test_a_folder_of_results_that_is_not_there_is_told_in_one_line(home: Home) -> None:
+    for name in ("experiments/quickstart.py", "reports/quickstart.py"):
+        write(home.root / name, (PROJECT / name).read_text(encoding="utf-8"))
+    before = contents(home.root)
+    for reports in (["plain"], ["plain", "quickstart"]):
+        with pytest.raises(
+            SpecError, match=r"^--from: .*nowhere is no folder; `rnnstudy report --export DIR` writes one$"
+        ):
+            report.build(reports, home, home.root / "nowhere")
+        with pytest.raises(SpecError, match=r"mlruns holds no results of a study \(manifest.json is not there\)"):
+            report.build(reports, home, home.mlruns)
+    assert contents(home.root) == before
+
+
 def test_the_commit_is_absent_outside_a_repository(tmp_path: Path) -> None:
     assert commit(tmp_path) is None
+
+
+def test_the_commit_says_when_the_source_differs_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
+        monkeypatch.setenv(f"{name}_NAME", "someone")
+        monkeypatch.setenv(f"{name}_EMAIL", "someone@example.org")
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", "-C", str(tmp_path), *command], capture_output=True, text=True, check=True).stdout
+
+    git("init", "--quiet")
+    for name in ("experiments/one.py", "reports/one.html", "reports/figures/one/a.csv"):
+        write(tmp_path / name, "as committed")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    head = git("rev-parse", "HEAD").strip()
+    assert commit(tmp_path) == head
+    # What a report writes is not what it was drawn with.
+    for name in ("reports/one.html", "reports/figures/one/a.csv", "reports/figures/one/new.csv", "mlruns/mlflow.db"):
+        write(tmp_path / name, "drawn anew")
+    write(tmp_path / "notes.txt", "lies about")
+    assert commit(tmp_path) == head
+    write(tmp_path / "experiments" / "two.py", "not committed")
+    assert commit(tmp_path) == head + "+changes"
+    (tmp_path / "experiments" / "two.py").unlink()
+    assert commit(tmp_path) == head
+    write(tmp_path / "experiments" / "one.py", "changed")
+    assert commit(tmp_path) == head + "+changes"
+
+
+def test_the_index_page_links_what_is_there_and_says_how_to_see_runs(home: Home) -> None:
+    write(home.reports / "other.py", "# %%\n")
+    told = {
+        "figure": "curve", "title": "A curve", "see": "Look.", "place": 1, "caption": "Of runs.",
+        "experiments": ["experiments/one.py"], "runs": ["3f2a", "9b1c"],
+        "command": "rnnstudy sweep experiments/one.py --scale desk && rnnstudy report other",
+    }  # fmt: skip
+    for ending in ("png", "svg", "csv"):
+        write(home.reports / "figures" / "other" / f"curve.{ending}", "drawn")
+    write(home.reports / "figures" / "other" / "curve.json", json.dumps(told))
+    report.build(["plain"], home)
+    page = (home.reports / "index.html").read_text(encoding="utf-8")
+    links = set(re.findall(r'(?:href|src)="([^"#]+)"', page))
+    assert "plain.html" in links
+    assert "figures/other/curve.csv" in links
+    assert all((home.reports / link).resolve().exists() for link in links)
+    assert "other: not built yet" in page
+    assert "<code>rnnstudy sweep experiments/one.py --scale desk</code>" in page
+    assert "<code>rnnstudy show 3f2a</code>" in page

@@ -1,15 +1,20 @@
 """Every report of the folder, executed at the smallest scale, from a store and from what was exported of it."""
 
+import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import jupytext
+import pandas as pd
 import pytest
 
-from rnnstudy import report, studies
+from rnnstudy import figures, notebook, report, studies
 from rnnstudy.home import Home
 from rnnstudy.loop import train
+from rnnstudy.results import Results
 from rnnstudy.run import names
 from rnnstudy.searched import searched
 from rnnstudy.searching import SearchSupply
@@ -22,6 +27,22 @@ from rnnstudy.tracking import open_store
 PROJECT = Path(__file__).parents[1]
 
 REPORTS = report.known(Home(PROJECT))
+
+LEFT_OUT: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "RNNs": lambda runs: runs["cell"] == "Elman",
+    "LSTMs": lambda runs: runs["cell"] == "LSTM",
+    "all but RNNs": lambda runs: runs["cell"] != "Elman",
+    "the longest": lambda runs: runs["length"] == runs["length"].max(),
+    "one setting": lambda runs: runs[_first_setting(runs)] == runs[_first_setting(runs)].max(),
+    "all seeds but one": lambda runs: runs["seed"] != runs["seed"].min(),
+}
+"""Parts of a study that was interrupted."""
+
+
+def _first_setting(runs: pd.DataFrame) -> str:
+    """A numeric column of the specification in which the runs differ."""
+    settings = ("initialisation.gain", "initialisation.gate_bias.value", "training.truncation.window", "layers")
+    return next((name for name in settings if name in runs and runs[name].nunique() > 1), "seed")
 
 
 def sources(root: Path) -> Home:
@@ -144,3 +165,61 @@ def test_the_index_page_shows_every_figure_that_has_a_story(studied: Home) -> No
         assert (studied.reports / link).resolve().exists(), link
     places = [report.header(name, studied).order for name in re.findall(r'<section id="(\w+?)-', page)]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("part", LEFT_OUT)
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_of_a_study_with_runs_missing_is_drawn_or_says_why(
+    studied: Home, name: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = notebook.study
+    lacking = 0
+
+    def partly(experiment: str, *_: object, **__: object) -> notebook.Study:
+        nonlocal lacking
+        found = whole(experiment, studied, studied.reports / "data")
+        gone = LEFT_OUT[part](found.results.runs)
+        kept = [source for source in found.results.sources if not gone[source.header["key"]]]
+        lacking += int(gone.sum())
+        return dataclasses.replace(found, results=Results(kept)) if kept else found
+
+    def told(self: notebook.Notebook, picture: figures.Picture, name: str, *, title: str = "", see: str = "") -> None:
+        assert picture.caption
+        assert not re.search(r"\bnan\b|\binf\b", title + see), see
+
+    monkeypatch.setattr(notebook, "study", partly)
+    monkeypatch.setattr(notebook.Notebook, "show", told)
+    script = jupytext.reads((studied.reports / f"{name}.py").read_text(encoding="utf-8"), fmt="py:percent")
+    namespace: dict[str, object] = {}
+    for cell in script.cells:
+        if cell.cell_type != "code":
+            continue
+        try:
+            exec(compile(cell.source, f"{name}.py", "exec"), namespace)
+        except SpecError:
+            # The report adds which runs are missing.
+            assert lacking
+            return
+
+
+def test_a_report_that_stops_says_which_runs_are_missing(
+    studied: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    home = sources(tmp_path)
+    defined = load_experiment(home.root / "experiments" / "quickstart.py")
+    planned = defined.runs(Scale.SMOKE)
+    shutil.copytree(studied.reports / "data", home.reports / "data")
+    table = pd.read_parquet(home.reports / "data" / "runs.parquet")
+    manifest = json.loads((home.reports / "data" / "manifest.json").read_text(encoding="utf-8"))
+    gone = [run.key for run in planned if type(run.cell).__name__ == "Elman"]
+    manifest["experiments"]["quickstart"]["keys"] = sorted({run.key for run in planned} - set(gone))
+    (home.reports / "data" / "manifest.json").write_text(json.dumps(manifest))
+    table[~table["key"].isin(gone)].to_parquet(home.reports / "data" / "runs.parquet")
+    (home.reports / "quickstart.py").write_text("# %%\n{}['Elman', 10]\n")
+    with pytest.raises(SpecError, match="'quickstart' stopped in cell 1") as raised:
+        report.build(["quickstart"], home, home.reports / "data")
+    told = str(raised.value)
+    assert f"{len(planned) - len(gone)} of the {len(planned)} runs of experiments/quickstart.py are there" in told
+    assert re.search(r"without \d+ × Elman T = \d+", told)
+    assert "`rnnstudy sweep experiments/quickstart.py --scale smoke` brings the rest" in told

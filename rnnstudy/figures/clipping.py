@@ -102,6 +102,8 @@ def _clipped(runs: pd.DataFrame) -> pd.Series:
 def _limits(values: pd.Series) -> tuple[float, float]:
     finite = values[np.isfinite(values.astype(float))].astype(float)
     low, high = DECADES_SHOWN
+    if finite.empty:
+        return low, high
     return max(low, float(finite.min()) - 0.3), min(high, float(finite.max()) + 0.5)
 
 
@@ -121,11 +123,12 @@ def _norms(axis: Axes, data: pd.DataFrame, last: int) -> int:
         )
         if (one["status"] == "diverged").any():
             diverged += 1
-            end = one.dropna(subset=["log10_norm"]).iloc[-1]
+            known = one[np.isfinite(one["log10_norm"].astype(float))]
+            # A run that never had a finite norm ends at the upper border, at the last update it made.
+            step, end = known[["step", "log10_norm"]].iloc[-1] if len(known) else (one["step"].max(), np.inf)
             axis.plot(
-                end["step"], min(float(end["log10_norm"]), high - 0.25), marker="X", color="black", markersize=9,
-                mec="white", zorder=6,
-            )  # fmt: skip
+                step, min(float(end), high - 0.25), marker="X", color="black", markersize=9, mec="white", zorder=6
+            )
     return diverged
 
 

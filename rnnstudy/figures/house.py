@@ -124,16 +124,49 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels in each of `rows` rows, of the house's width; axes row by row.
 
-    Sizes are inches: `height` is that of one row.
+    One row of more than `MOST_IN_A_ROW` panels is broken into rows of about equal length, so that the figure can be
+    read at half size. Sizes are inches: `height` is that of one row.
     """
-    width = max(6.0, 1.2 + 3.6 * count) if count < 3 else 1.0 + 3.3 * count
+    across = count
+    if rows == 1 and count > MOST_IN_A_ROW:
+        rows = -(-count // MOST_IN_A_ROW)
+        across = -(-count // rows)
+    width = max(6.0, 1.2 + 3.6 * across) if across < 3 else 1.0 + 3.3 * across
     engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     figure = Figure(figsize=(width, height * rows), layout=engine)
-    return figure, list(figure.subplots(rows, count, sharex=share_x, sharey=share_y, squeeze=False).flat)
+    axes = list(figure.subplots(rows, across, sharex=share_x, sharey=share_y, squeeze=False).flat)
+    if across < count:
+        for axis in axes[count:]:
+            axis.remove()
+        axes = axes[:count]
+    return figure, axes
+
+
+MOST_IN_A_ROW = 4
+"""Panels beside one another in a figure."""
+
+_CHARACTER = 0.105
+"""Inches: the width of a letter in a panel's title, on average."""
+
+
+def _fit(figure: Figure) -> None:
+    """A title wider than its panel is broken at its last comma; rows with one scale all say what it is."""
+    for axis in figure.axes:
+        grid, title = axis.get_subplotspec(), axis.get_title()
+        if grid is None:
+            continue
+        room = figure.get_figwidth() / grid.get_gridspec().ncols - 0.3
+        if _CHARACTER * len(title) > room and "\n" not in title:
+            axis.title.set_text(",\n".join(title.rsplit(", ", 1)))
+        first = figure.axes[0]
+        shared = axis.get_shared_y_axes().joined(axis, first)
+        if grid.is_first_col() and shared and not axis.get_ylabel():
+            axis.set_ylabel(first.get_ylabel())
 
 
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
-    """One legend for the whole figure, under it, never wider than it."""
+    """One legend for the whole figure, under it, never wider than it; the last step of a figure of several panels."""
+    _fit(figure)
     characters = sum(len(handle.get_label()) + 6 for handle in handles)
     columns = len(handles) if characters < 12 * figure.get_figwidth() else (len(handles) + 1) // 2
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.6)

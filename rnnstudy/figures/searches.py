@@ -22,8 +22,12 @@ from rnnstudy.figures.picture import Picture
 from rnnstudy.spec import SpecError
 
 MOST_PANELS = 3
-DOT = "#0072B2"
-BEST = "#D55E00"
+DOT = "0.55"
+"""A candidate: grey, for no colour of a cell may be taken for it."""
+
+BEST = "black"
+"""The best one."""
+
 OWN_COLUMNS = ("study", "trial", "state", "value", "keys", "fresh")
 
 
@@ -96,7 +100,8 @@ def slices(trials: pd.DataFrame, *, value: str, logarithmic: Sequence[str] = ())
                 axis.set(xscale="log" if parameter in logarithmic else "linear", xlim=_room(complete, parameter))
                 axis.xaxis.set_minor_formatter(NullFormatter())
                 if row == len(names) - 1:
-                    axis.set_xlabel(parameter.replace("_", " "))
+                    scale = "\n(logarithmic)" if parameter in logarithmic else ""
+                    axis.set_xlabel(parameter.replace("_", " ") + scale)
                 if column == 0:
                     axis.set_ylabel(_short(name))
         legend_below(
@@ -134,7 +139,8 @@ def parallel_coordinates(trials: pd.DataFrame, *, value: str, logarithmic: Seque
             )
             for line, worth in zip(places, own["value"], strict=True):
                 axis.plot(range(len(parameters)), line, color=colours(norm(worth)), linewidth=1.6, alpha=0.9)
-            axis.set_xticks(range(len(parameters)), [one.replace("_", "\n") for one in parameters])
+            worded = [one.replace("_", "\n") + ("\n(log)" if one in logarithmic else "") for one in parameters]
+            axis.set_xticks(range(len(parameters)), worded)
             axis.set_yticks([0, 1], ["least", "most"])
             axis.set(title=_short(name), ylim=(-0.05, 1.05))
         figure.colorbar(ScalarMappable(norm, HEAT), ax=axes, label=value, shrink=0.8)

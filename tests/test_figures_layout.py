@@ -1,0 +1,128 @@
+"""Figures hold up where their numbers are extreme, absent or many."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rnnstudy import figures
+from rnnstudy.spec import SpecError
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Results whose numbers are known."""
+
+    runs: pd.DataFrame
+    frames: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def readings(self, name: str, *, quantile: float | None = None, keys: Iterable[str] | None = None) -> pd.DataFrame:
+        if name not in self.frames:
+            raise SpecError(f"no reading is called '{name}'")
+        frame = self.frames[name]
+        return frame if keys is None else frame[frame["key"].isin(list(keys))]
+
+
+@pytest.mark.parametrize("finite", [True, False])
+def test_clipping_draws_a_diverged_run_that_never_had_a_finite_norm(finite: bool) -> None:
+    rows, frames = [], []
+    for clip in (False, True):
+        for seed in range(3):
+            key, diverged = f"{clip}-{seed}", not clip and seed == 0
+            rows.append(
+                {
+                    "key": key, "cell": "Elman", "length": 50, "learning_rate": 0.1, "seed": seed,
+                    "status": "diverged" if diverged else "finished",
+                    "training.clip.threshold": 1.0 if clip else np.nan,
+                }
+            )  # fmt: skip
+            norms = np.full(8, np.inf if diverged or not finite else 0.5)
+            frames.append(pd.DataFrame({"key": key, "step": np.arange(8), "value": norms}))
+    results = Planted(pd.DataFrame(rows).set_index("key"), {"gradient/global_before": pd.concat(frames)})
+    picture = figures.clipping(results, learning_rate=0.1)
+    left = picture.figure.axes[0]
+    crosses = [line for line in left.lines if line.get_marker() == "X"]
+    assert [list(line.get_xdata()) for line in crosses] == [[7]]
+    assert left.get_ylim()[0] < crosses[0].get_ydata()[0] < left.get_ylim()[1]
+    assert left.get_title() == "without clipping: 1 of 3 diverge"
+
+
+def with_half_lives(lives: dict[float, float]) -> Planted:
+    """Four runs for each bias, whose gradients halve in about so many steps; infinite: they grow a little."""
+    rows = []
+    for bias, life in lives.items():
+        for seed in range(4):
+            rate = -np.log10(2) / (life * (1 + 0.02 * seed)) if np.isfinite(life) else 0.001 * seed
+            rows.append(
+                {
+                    "key": f"{bias}-{seed}", "length": 100, "status": "finished", "bias": bias,
+                    **{f"rate_{stage}{end}": rate for stage in ("initial", "final") for end in ("", "_c")},
+                }
+            )  # fmt: skip
+    return Planted(pd.DataFrame(rows).set_index("key"))
+
+
+def test_half_lives_stand_at_their_length_and_what_does_not_fall_stands_above() -> None:
+    planted = {0.0: 14.0, 1.0: 58.0, 2.0: 117.0, 3.0: 300.0, 4.0: np.inf, np.nan: 40.0}
+    picture = figures.half_life_by_bias(with_half_lives(planted), "bias", loop=0.14, longest=100)
+    data = picture.data[(picture.data["stage"] == "initial") & (picture.data["state"] == "c")].set_index("start")
+    for bias, life in planted.items():
+        start = "chrono" if np.isnan(bias) else f"{bias:g}"
+        assert data.loc[start, "half_life"] == pytest.approx(1.03 * life, rel=0.01)
+    assert (data["half_life_low"] <= data["half_life"]).all()
+    assert (data["half_life"] <= data["half_life_high"]).all()
+    axis = picture.figure.axes[0]
+    assert axis.get_yscale() == "log"
+    marks = sorted(float(line.get_ydata()[0]) for line in axis.lines if line.get_marker() == "o")
+    assert marks[:5] == pytest.approx(sorted(1.03 * life for life in planted.values() if np.isfinite(life)), rel=0.01)
+    # The runs that do not fall stand above every half-life, inside the axes, where the axis says so.
+    low, high = axis.get_ylim()
+    strip = dict(zip(axis.get_yticks(), (text.get_text() for text in axis.get_yticklabels()), strict=True))
+    assert strip[marks[-1]] == "does not fall"
+    assert low < marks[0] < max(planted[3.0], 300.0) < marks[-1] < high
+    # Told apart: half as far again is visible on the axis.
+    share = np.diff(np.log(marks)) / np.log(high / low)
+    assert share.min() > 0.02
+
+
+def test_half_lives_need_a_bias() -> None:
+    with pytest.raises(SpecError, match="no run has a forget-gate bias"):
+        figures.half_life_by_bias(with_half_lives({np.nan: 10.0}), "bias", loop=0.1, longest=100)
+
+
+def test_many_panels_stand_in_rows_that_can_be_read_at_half_size() -> None:
+    rows, frames = [], {}
+    for cell, states in {"Elman": "h", "Jordan": "ho", "OutputRecurrent": "ho"}.items():
+        rows.append({"key": cell, "cell": cell, "length": 20, "seed": 0})
+        for state in states:
+            lag = np.arange(20)
+            frame = pd.DataFrame({"key": cell, "step": 0, "lag": lag, "value": -0.2 * lag})
+            frames.setdefault(f"profile/{state}_initial", []).append(frame)
+    results = Planted(pd.DataFrame(rows).set_index("key"), {name: pd.concat(each) for name, each in frames.items()})
+    figure = figures.gradient_by_lag(results, states=("h", "o")).figure
+    assert len(figure.axes) == 5
+    assert figure.get_figwidth() < 15
+    assert figure.axes[3].get_ylabel() == figure.axes[0].get_ylabel()
+    figure.draw_without_rendering()
+    boxes = [axis.title.get_window_extent() for axis in figure.axes]
+    for one in range(5):
+        for other in range(one):
+            assert not boxes[one].overlaps(boxes[other])
+
+
+def test_candidates_of_a_search_have_no_cells_colours_and_logarithmic_axes_say_so() -> None:
+    trials = pd.DataFrame(
+        {
+            "study": "toy/one", "trial": range(6), "state": "complete", "value": np.linspace(0.5, 0.1, 6),
+            "keys": "a", "fresh": "", "learning_rate": np.geomspace(1e-4, 1e-1, 6), "gain": np.linspace(1, 2, 6),
+        }
+    )  # fmt: skip
+    colours = {one.colour for one in figures.STYLES.values()}
+    history = figures.optimisation_history(trials, value="error").figure
+    slices = figures.slices(trials, value="error", logarithmic=("learning_rate",)).figure
+    for figure in (history, slices):
+        assert not colours & {line.get_color() for axis in figure.axes for line in axis.lines}
+    assert [axis.get_xlabel() for axis in slices.axes] == ["learning rate\n(logarithmic)", "gain"]
+    assert [axis.get_xscale() for axis in slices.axes] == ["log", "linear"]
