@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 PORTS_TRIED = 100
 SECONDS_TO_ANSWER = 180.0
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def serve(place: Home, port: int, *, browser: bool = True, pictures: bool = True) -> int:
@@ -190,16 +191,30 @@ def _answers(address: str) -> bool:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends as Ctrl-C does."""
+    """SIGTERM, and SIGHUP when the terminal is closed, end as Ctrl-C does.
+
+    The first signal alone is heard: a second one (a shell passes the terminal's SIGHUP on) must not keep the server
+    from being ended. A signal that this process was started to ignore, as by nohup, stays ignored.
+    """
+    heard = False
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        nonlocal heard
+        if not heard:
+            heard = True
+            raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    # Windows has no SIGHUP.
+    numbers = [signal.Signals[name] for name in SIGNALS if name in signal.Signals.__members__]
+    previous = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in previous.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _say(line: str) -> None:

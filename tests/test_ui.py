@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -192,8 +194,36 @@ def test_a_server_that_ends_at_once_is_told_with_its_log(place: Home, monkeypatc
         ui.serve(place, 5000, browser=False, pictures=False)
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_end_it_once(name: str) -> None:
+    """A terminal that is closed may send its signal twice; the second must not keep the server from being ended."""
+    number, ended = signal.Signals[name], False
+    before = signal.getsignal(number)
+    with ui._interruptible():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            ended = True
+    assert ended
+    assert signal.getsignal(number) is before
+
+
+def test_what_was_started_by_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ui._interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.05)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
-def test_the_server_answers_prints_the_link_and_ends_with_the_command(place: Home) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_server_answers_prints_the_link_and_ends_with_the_command(place: Home, number: signal.Signals) -> None:
     with socket.create_server((ui.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         command = [
@@ -215,7 +245,7 @@ def test_the_server_answers_prints_the_link_and_ends_with_the_command(place: Hom
                         break
                 assert process.poll() is None, printed
             finally:
-                process.terminate()
+                process.send_signal(number)
                 process.wait(60)
     assert process.returncode == 0
     first, *_ = printed.splitlines()
