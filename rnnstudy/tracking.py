@@ -11,7 +11,7 @@ import os
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -48,8 +48,8 @@ from rnnstudy.stored import (
 from rnnstudy.tracker import Failures
 
 if TYPE_CHECKING:
+    from mlflow.entities import Experiment
     from mlflow.entities import Run as MlflowRun
-    from mlflow.entities import RunData
     from mlflow.tracking import MlflowClient
 
 BUFFERED_POINTS = 1000
@@ -194,8 +194,7 @@ class Store:
             return []
         client = self.client
         with self._told():
-            experiments = _all_pages(lambda token: client.search_experiments(page_token=token))
-            names = {experiment.experiment_id: experiment.name for experiment in experiments}
+            names = {experiment.experiment_id: experiment.name for experiment in self.experiments()}
             order = ["attributes.start_time DESC"]
             runs = _all_pages(
                 lambda token: client.search_runs(
@@ -232,12 +231,19 @@ class Store:
         known = newest_complete(self.runs())
         return {key: known[key].state if key in known else "absent" for key in keys}
 
-    def data_of(self, experiment_id: str) -> "list[RunData]":
-        """Parameters, tags and last metrics of the runs of an experiment, newest first."""
+    def experiments(self) -> "list[Experiment]":
         client = self.client
         with self._told():
-            runs = _all_pages(lambda token: client.search_runs([experiment_id], max_results=1000, page_token=token))
-        return [run.data for run in runs]
+            return _all_pages(lambda token: client.search_experiments(page_token=token))
+
+    def runs_of(self, experiment_id: str) -> "list[MlflowRun]":
+        """The runs of an experiment with parameters, tags and last metrics, newest first."""
+        client = self.client
+        order = ["attributes.start_time DESC"]
+        with self._told():
+            return _all_pages(
+                lambda token: client.search_runs([experiment_id], max_results=1000, order_by=order, page_token=token)
+            )
 
     def artifact(self, run: StoredRun, name: str) -> Path:
         """A local file with the artifact `name`. Raises `SpecError` when it is gone."""
@@ -354,6 +360,21 @@ class Store:
                 self.client.log_artifact(run.identity, str(file), folder)
             for name, value in tags.items():
                 self.client.set_tag(run.identity, name, value)
+
+    def tag_experiment(self, experiment_id: str, name: str, value: str) -> None:
+        client = self.client
+        with self._told():
+            client.set_experiment_tag(experiment_id, name, value)
+
+    def tag_only(self, name: str, runs: "Iterable[MlflowRun]", chosen: Container[str]) -> None:
+        """Let those of `runs` whose id is in `chosen`, and no others, have the tag `name`, with the value `yes`."""
+        with self._told():
+            for run in runs:
+                wanted, identity = run.info.run_id in chosen, run.info.run_id
+                if wanted and run.data.tags.get(name) != "yes":
+                    self.client.set_tag(identity, name, "yes")
+                elif not wanted and name in run.data.tags:
+                    self.client.delete_tag(identity, name)
 
     def forget(self, keys: Iterable[str]) -> int:
         """Delete these runs, as MLflow's own page does; gives how many were there."""

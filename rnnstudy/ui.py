@@ -11,20 +11,24 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.request import urlopen
 
 from rnnstudy import view
 from rnnstudy.home import Home
 from rnnstudy.spec import SpecError
+from rnnstudy.stored import COMPLETE, state_of
 from rnnstudy.tracking import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
+    from mlflow.entities import Run as MlflowRun
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 100
 SECONDS_TO_ANSWER = 180.0
+SECONDS_BETWEEN_LOOKS = 60.0
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def serve(place: Home, port: int, *, browser: bool = True, pictures: bool = True) -> int:
@@ -56,7 +60,10 @@ def serve(place: Home, port: int, *, browser: bool = True, pictures: bool = True
             _wait_until_it_answers(server, address, place.logs / "ui.log")
             _say(f"MLflow's UI: {address}  (Ctrl-C ends it)")
             _land(store, address, browser)
-            with _in_background(lambda stop: _draw(store, stop)) if pictures else contextlib.nullcontext():
+            with (
+                _in_background(lambda stop: _follow(store, address, stop)),
+                _in_background(lambda stop: _draw(store, stop)) if pictures else contextlib.nullcontext(),
+            ):
                 return server.wait()
         except KeyboardInterrupt:
             return 0
@@ -72,47 +79,96 @@ def free_port(port: int) -> int:
     raise SpecError(f"no port from {port} to {candidate} is free; name another one with --port")
 
 
-def landings(store: Store, address: str, version: str) -> list[tuple[str, str]]:
-    """(experiment, link) of every experiment that has runs of this package, newest first.
+class Landing(NamedTuple):
+    """Where an experiment is looked at; `note` says what its page does not show at first, if anything."""
+
+    experiment: str
+    link: str
+    note: str
+
+
+def landings(store: Store, address: str, version: str) -> list[Landing]:
+    """The landing of every experiment of this package, that with the newest run first.
 
     The links open a ready-made view, which is written to the experiment here, if MLflow's `version` is the one that
-    views are known of; otherwise MLflow's page as it comes.
+    views are known of; otherwise MLflow's page as it comes. In experiments of more runs than the page loads, those that
+    stand for all are tagged, and the view shows them.
     """
     with_view = view.supported(version)
     found = []
-    for experiment in _experiments(store):
-        if with_view:
-            made = _view(store, experiment)
-            if experiment.tags.get(view.TAG) != made:
-                store.client.set_experiment_tag(experiment.experiment_id, view.TAG, made)
-        found.append((experiment.name, view.link(address, experiment.experiment_id, with_view=with_view)))
-    return found
+    for experiment in store.experiments():
+        if "rnnstudy.experiment_file" not in experiment.tags:
+            continue
+        runs = store.runs_of(experiment.experiment_id)
+        note = _prepare(store, experiment, runs) if with_view else ""
+        landing = Landing(experiment.name, view.link(address, experiment.experiment_id, with_view=with_view), note)
+        # Not by the experiment's own time of change: a view that is written to it counts there.
+        found.append((max((run.info.start_time for run in runs), default=0), landing))
+    return [landing for _, landing in sorted(found, key=lambda one: one[0], reverse=True)]
 
 
-def _experiments(store: Store) -> "list[Experiment]":
-    ours = [one for one in store.client.search_experiments() if "rnnstudy.experiment_file" in one.tags]
-    return sorted(ours, key=lambda one: one.last_update_time or 0, reverse=True)
+def _prepare(store: Store, experiment: "Experiment", runs: "list[MlflowRun]") -> str:
+    """Give an experiment its view, and the tag to the runs in it; gives what the view leaves out, in words."""
+    parameters = [run.data.params for run in runs]
+    grouped_by, averaged = view.grouping(parameters)
+    filtered = len(runs) > view.MOST_RUNS
+    shown = view.representatives(parameters, grouped_by, _poor(runs)) if filtered else []
+    store.tag_only(view.REPRESENTATIVE, runs, {runs[position].info.run_id for position in shown})
+    metrics = {name for run in runs for name in run.data.metrics}
+    made = view.value(metrics, parameters, grouped_by, filtered=filtered)
+    if experiment.tags.get(view.TAG) != made:
+        store.tag_experiment(experiment.experiment_id, view.TAG, made)
+    parts = []
+    if filtered:
+        parts.append(f"shows {len(shown)} of {len(runs)} runs, spread over all settings; clear its search for the rest")
+    if averaged:
+        parts.append(f"a line is the mean over {', '.join(averaged)} and seeds")
+    return "; ".join(parts)
 
 
-def _view(store: Store, experiment: "Experiment") -> str:
-    runs = store.data_of(experiment.experiment_id)
-    groups = [[run.params.get(name, "null") for name in view.GROUPED_BY] for run in runs]
-    return view.value({name for run in runs for name in run.metrics}, groups)
+def _poor(runs: "list[MlflowRun]") -> Iterator[int]:
+    """The positions, of runs given newest first, of those that failed or were given up, or were trained again since."""
+    seen = set()
+    for position, run in enumerate(runs):
+        key = run.data.tags.get("rnnstudy.key")
+        if key in seen or state_of(run.data.tags) not in (*COMPLETE, "running"):
+            yield position
+        else:
+            seen.add(key)
 
 
 def _land(store: Store, address: str, browser: bool) -> None:
     """Print the links, and open the first."""
     version = _version(address)
-    links = landings(store, address, version)
-    if links and not view.supported(version):
+    found = landings(store, address, version)
+    if found and not view.supported(version):
         _say(f"this is MLflow {version or 'of an unknown version'}; the ready-made views are for {view.MLFLOW}")
-    width = max((len(name) for name, _ in links), default=0)
-    for name, link in links:
-        _say(f"  {name:{width}}  {link}")
-    if not links:
+    width = max((len(landing.experiment) for landing in found), default=0)
+    for landing in found:
+        _say(f"  {landing.experiment:{width}}  {landing.link}")
+        if landing.note:
+            _say(f"  {'':{width}}  ({landing.note})")
+    if not found:
         _say("no experiment has runs yet")
     elif browser and _has_display():
-        webbrowser.open(links[0][1])
+        webbrowser.open(found[0].link)
+
+
+def _follow(store: Store, address: str, stop: threading.Event) -> None:
+    """Keep the views in step with a sweep that goes on beside: every minute in which the store has changed."""
+    version, seen = _version(address), _changed(store)
+    while not stop.wait(SECONDS_BETWEEN_LOOKS):
+        # A store that is locked just now will be looked at again.
+        with contextlib.suppress(SpecError, OSError):
+            now = _changed(store)
+            if now != seen:
+                landings(store, address, version)
+                seen = now
+
+
+def _changed(store: Store) -> float:
+    """When the store was last written, in seconds since 1970; of one that is no file, the time now."""
+    return store.database.stat().st_mtime if store.database else time.time()
 
 
 def _version(address: str) -> str:
@@ -190,16 +246,30 @@ def _answers(address: str) -> bool:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends as Ctrl-C does."""
+    """SIGTERM, and SIGHUP when the terminal is closed, end as Ctrl-C does.
+
+    The first signal alone is heard: a second one (a shell passes the terminal's SIGHUP on) must not keep the server
+    from being ended. A signal that this process was started to ignore, as by nohup, stays ignored.
+    """
+    heard = False
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        nonlocal heard
+        if not heard:
+            heard = True
+            raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    # Windows has no SIGHUP.
+    numbers = [signal.Signals[name] for name in SIGNALS if name in signal.Signals.__members__]
+    previous = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in previous.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _say(line: str) -> None:

@@ -7,6 +7,7 @@ opens the same page without the view.
 
 import base64
 import json
+import math
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,26 @@ MLFLOW = "3.17"
 KEY = "rnnstudy"
 TAG = f"mlflow.sharedViewState.{KEY}"
 
+MOST_RUNS = 100
+"""Runs that MLflow's page loads at first, the newest; more come when a person asks for them, as many at a time."""
+
+REPRESENTATIVE = "rnnstudy.representative"
+"""The tag of the runs that stand for all in an experiment of more than `MOST_RUNS`."""
+
+FILTER = f"tags.\"{REPRESENTATIVE}\" = 'yes'"
+"""What stands in the page's search field then: emptied, the page lists all runs again."""
+
 GROUPED_BY = ("cell", "length")
+"""The parameters that charts are always grouped by; see `grouping`."""
+
+MOST_GROUPS = 12
+"""Lines in one chart that can still be told apart."""
+
+SEEDS = ("seed", "data_seed")
+"""The parameters in which runs of the same setting differ."""
+
+Parameters = Mapping[str, str]
+"""A run's parameters, as MLflow keeps them."""
 
 COLUMNS = (
     *(f"params.`{name}`" for name in ("cell", "length", "seed", "learning_rate")),
@@ -61,19 +81,124 @@ def link(address: str, experiment: str, *, with_view: bool) -> str:
     return f"{address}/#/experiments/{experiment}/runs?{urlencode(asked)}"
 
 
-def value(metrics: Iterable[str], groups: Iterable[Sequence[str]]) -> str:
+def grouping(runs: Sequence[Parameters]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(grouped by, averaged over): the parameters that give each chart its lines, and those that a line averages over.
+
+    Cell and length, then every other parameter by which the runs differ, as long as there are at most `MOST_GROUPS`
+    lines; those that would make more are averaged over, as seeds always are. A parameter that follows from others, such
+    as a bias that was chosen by the length, is in neither.
+    """
+    names = {name for run in runs for name in run} - {*GROUPED_BY, *SEEDS}
+    lines: list[str] = list(GROUPED_BY)
+    rest: list[str] = []
+    # Short names before dotted paths that say the same.
+    for name in sorted(names, key=lambda name: (name.count("."), name)):
+        if _count(runs, lines) < _count(runs, [*lines, name]) <= MOST_GROUPS:
+            lines.append(name)
+        elif _count(runs, [*lines, *rest]) < _count(runs, [*lines, *rest, name]):
+            rest.append(name)
+    # The class of a part says nothing where one of its numbers tells the runs apart.
+    needed = _without_what_follows(runs, lines, GROUPED_BY)
+    return tuple(needed), tuple(_without_what_follows(runs, [*needed, *rest], needed)[len(needed) :])
+
+
+def _count(runs: Sequence[Parameters], names: Sequence[str]) -> int:
+    return len(set(settings(runs, names)))
+
+
+def _without_what_follows(runs: Sequence[Parameters], names: Sequence[str], kept: Sequence[str]) -> list[str]:
+    """`names` without those, `kept` aside, that divide the runs no further than the others do."""
+    left = list(names)
+    for name in names:
+        others = [other for other in left if other != name]
+        if name not in kept and _count(runs, others) == _count(runs, left):
+            left = others
+    return left
+
+
+def settings(runs: Iterable[Parameters], names: Sequence[str]) -> list[tuple[str, ...]]:
+    """For each run the values of the parameters `names`; `null`, as MLflow's page has it, where it has none."""
+    return [tuple(run.get(name, "null") for name in names) for run in runs]
+
+
+def representatives(runs: Sequence[Parameters], grouped_by: Sequence[str], last: Iterable[int] = ()) -> list[int]:
+    """The positions of at most `MOST_RUNS` runs that stand for all of them; all, where there are no more.
+
+    Every setting (all parameters but the seeds) gets equally many, those of its lowest seeds. Where there are more
+    settings than runs can be shown, every line of the charts (the values of `grouped_by`) gets equally many settings,
+    spread over all that it has. The positions in `last` are taken when a setting has no others.
+    """
+    if len(runs) <= MOST_RUNS:
+        return list(range(len(runs)))
+    names = sorted({name for run in runs for name in run} - set(SEEDS))
+    postponed = set(last)
+
+    def order(position: int) -> tuple[bool, float, int]:
+        return position in postponed, _number(runs[position].get("seed", "")), position
+
+    by_setting = _divided(sorted(range(len(runs)), key=order), settings(runs, names))
+    most = _equal_share([len(group) for group in by_setting])
+    if most:
+        return sorted(position for group in by_setting for position in group[:most])
+    firsts = sorted(group[0] for group in by_setting)
+    by_line = _divided(firsts, settings(runs, grouped_by))
+    most = max(1, _equal_share([len(group) for group in by_line]))
+    chosen = [group[number] for group in by_line for number in _spread(len(group), most)]
+    return sorted(chosen[:MOST_RUNS])
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.inf
+
+
+def _divided(positions: Iterable[int], kinds: Sequence[tuple[str, ...]]) -> list[list[int]]:
+    """The positions, in their order, by the kind that each is of."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for position in positions:
+        groups.setdefault(kinds[position], []).append(position)
+    return [groups[kind] for kind in sorted(groups)]
+
+
+def _equal_share(sizes: Sequence[int]) -> int:
+    """How many each of several groups can give so that `MOST_RUNS` suffice; a small group gives all it has."""
+    share = 0
+    while share < max(sizes) and sum(min(size, share + 1) for size in sizes) <= MOST_RUNS:
+        share += 1
+    return share
+
+
+def _spread(size: int, most: int) -> list[int]:
+    """At most `most` of the numbers 0..size−1, evenly spaced from the first on."""
+    few = min(size, most)
+    return [number * size // few for number in range(few)]
+
+
+def value(metrics: Iterable[str], runs: Sequence[Parameters], grouped_by: Sequence[str], *, filtered: bool) -> str:
     """The value of the tag `TAG`: see `state`. Equal arguments give equal values."""
-    packed = zlib.compress(json.dumps(state(metrics, groups), separators=(",", ":")).encode(), 9)
+    made = state(metrics, runs, grouped_by, filtered=filtered)
+    packed = zlib.compress(json.dumps(made, separators=(",", ":")).encode(), 9)
     return "deflate;" + base64.b64encode(packed).decode()
 
 
-def state(metrics: Iterable[str], groups: Iterable[Sequence[str]]) -> dict[str, Any]:
+def state(
+    metrics: Iterable[str],
+    runs: Sequence[Parameters],
+    grouped_by: Sequence[str] = GROUPED_BY,
+    *,
+    filtered: bool = False,
+) -> dict[str, Any]:
     """What MLflow's page remembers of itself, as it writes it.
 
-    `metrics` are those that some run of the experiment has; `groups` the values of the parameters `GROUPED_BY` that
-    occur. Each group is one line in a chart, and one row, folded, in the list of runs.
+    `metrics` are those that some run of the experiment has; `runs` the parameters of its runs. Each combination of
+    values of the parameters `grouped_by` is one line in a chart, and one row, folded, in the list of runs. A `filtered`
+    page shows the runs with the tag `REPRESENTATIVE`. The filter stands here and not in the link: MLflow's page leaves
+    a shared view aside when its link has a filter of its own.
     """
-    folded = [zip(GROUPED_BY, group, strict=True) for group in sorted(set(map(tuple, groups)))]
+    folded = [zip(grouped_by, group, strict=True) for group in sorted(set(settings(runs, grouped_by)))]
+    columns = list(dict.fromkeys([*(f"params.`{name}`" for name in grouped_by), *COLUMNS]))
     left = sorted(name for name in set(metrics) if not name.startswith("system/"))
     charts: list[dict[str, Any]] = []
     sections = []
@@ -84,16 +209,16 @@ def state(metrics: Iterable[str], groups: Iterable[Sequence[str]]) -> dict[str, 
             sections.append(_section(title, folded=title == REST))
             charts += [_chart(name, title) for name in shown]
     return {
-        "searchFilter": "",
+        "searchFilter": FILTER if filtered else "",
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": list(COLUMNS),
-        "columnOrder": ["attributes.`Run Name`", *COLUMNS],
-        "columnWidths": {"attributes.`Run Name`": 260, **{name: 60 + 7 * len(name.split("`")[1]) for name in COLUMNS}},
+        "selectedColumns": columns,
+        "columnOrder": ["attributes.`Run Name`", *columns],
+        "columnWidths": {"attributes.`Run Name`": 260, **{name: 60 + 7 * len(name.split("`")[1]) for name in columns}},
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
@@ -108,7 +233,7 @@ def state(metrics: Iterable[str], groups: Iterable[Sequence[str]]) -> dict[str, 
         "hideEmptyCharts": True,
         "groupBy": {
             "aggregateFunction": "average",
-            "groupByKeys": [{"mode": "param", "groupByData": name} for name in GROUPED_BY],
+            "groupByKeys": [{"mode": "param", "groupByData": name} for name in grouped_by],
         },
         "groupsExpanded": {",".join(f"param.{name}.{one}" for name, one in group): False for group in folded},
         "autoRefreshEnabled": True,

@@ -1,21 +1,35 @@
 """What a person sees: MLflow's pages in a browser, on a store with trained runs of an RNN and an LSTM.
 
 Needs the extra `browser` and a Chromium, which is not Playwright's own: Debian's package `chromium`, for example.
+
+The picture in the README is made here too, from the quickstart in the project's store, when it is asked for:
+
+    RNNSTUDY_PICTURE=reports/figures/ui/landing.png .venv/bin/python -m pytest tests/test_browser.py -k readme
 """
 
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from rnnstudy.home import Home
-from rnnstudy.tracking import Store
+from rnnstudy import view
+from rnnstudy.cells import LSTM, Elman
+from rnnstudy.home import Home, find
+from rnnstudy.records import Outcome, Record, Series
+from rnnstudy.run import Run, Training
+from rnnstudy.stored import SweepInfo
+from rnnstudy.tasks import TemporalOrder
+from rnnstudy.tracking import Store, open_store
 from rnnstudy.ui import free_port
 
 pytestmark = pytest.mark.slow
@@ -57,19 +71,49 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[str, Pa
     environment["RNNSTUDY_HOME"] = str(root)
     swept = [*COMMAND, "sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1", "--engine", "reference"]
     subprocess.run(swept, cwd=root, env=environment, check=True, capture_output=True, timeout=300)
-    command = [*COMMAND, "ui", "--no-browser", "--port", str(free_port(5300))]
+    with serving(root, "have their pictures now") as lines:
+        yield lines, root
+
+
+@contextmanager
+def serving(root: Path, last: str, *options: str) -> Iterator[str]:
+    """What `rnnstudy ui` prints over the project `root`, up to the line with `last`; its server runs until the end."""
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    environment["RNNSTUDY_HOME"] = str(root)
+    command = [*COMMAND, "ui", "--no-browser", "--port", str(free_port(5300)), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment) as process:
         try:
             assert process.stdout is not None
             lines = []
             for line in process.stdout:
                 lines.append(line)
-                if "have their pictures now" in line:
+                if last in line:
                     break
-            yield "".join(lines), root
+            yield "".join(lines)
         finally:
             process.terminate()
             process.wait(60)
+
+
+RATES, SEEDS = (0.01, 0.001), 15
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What `rnnstudy ui` prints over an experiment of 120 runs: 8 settings of 15 seeds, with made-up curves."""
+    root = tmp_path_factory.mktemp("many")
+    tracker = open_store(Home(root), SweepInfo("many", "experiments/many.py"))
+    for rate, length, cell, seed in itertools.product(RATES, (10, 20), (Elman(width=3), LSTM(width=3)), range(SEEDS)):
+        training = Training(learning_rate=rate, steps=20)
+        run = Run(task=TemporalOrder(length=length), cell=cell, training=training, seed=seed)
+        slope = -1.0 if isinstance(cell, Elman) else -0.2
+        by_lag = (slope - rate * 10 - 0.01 * seed) * np.arange(length)[None, None] * np.ones((1, 5, 1))
+        series = {"profile/h_initial": Series(np.array([0]), by_lag, ("quantile", "lag"), "log10", 0)}
+        tracker.begin(run, run.name)
+        tracker.write(Record(run.key, 20, time.time(), series, Outcome("finished", 20, solved=False)))
+    tracker.close()
+    with serving(root, "spread over all settings", "--no-pictures") as lines:
+        yield lines
 
 
 @pytest.fixture(scope="module")
@@ -99,23 +143,26 @@ def open_page(browser: Any) -> Iterator[Callable[[str], Any]]:
     context.close()
 
 
-def landing(printed: str) -> str:
-    [link] = re.findall(r"^  small  (\S+)$", printed, re.MULTILINE)
+def landing(printed: str, experiment: str = "small") -> str:
+    [link] = re.findall(rf"^  {experiment} +(\S+)$", printed, re.MULTILINE)
     return link
+
+
+LINES = ".scatterlayer .trace path.js-line"
+"""A drawn line has points; an empty chart has a frame and no line."""
 
 
 def test_the_link_lands_on_grouped_charts_with_data_in_them(
     printed: tuple[str, Path], open_page: Callable[[str], Any]
 ) -> None:
     page = open_page(landing(printed[0]))
-    # A drawn line has points; an empty chart has a frame and no line.
-    page.wait_for_selector(".js-plotly-plot .scatterlayer .trace path.js-line", state="attached")
+    page.wait_for_selector(f".js-plotly-plot {LINES}", state="attached")
     for section in ("Profile (step = lag)", "Gradient through time", "Gradient during training", "Learning"):
         page.get_by_text(section, exact=True).first.wait_for()
     for chart in ("profile/h_initial", "profile/h_final_normalised"):
         page.get_by_text(chart, exact=True).first.wait_for()
     first = page.locator(".js-plotly-plot").first
-    lines = first.locator(".scatterlayer .trace path.js-line")
+    lines = first.locator(LINES)
     drawn = [lines.nth(number).get_attribute("d") for number in range(lines.count())]
     assert sum(len(path) > 100 for path in drawn) >= 4, "four groups, four lines with points"
     text = page.inner_text("body")
@@ -178,3 +225,53 @@ def test_an_rnn_can_be_compared_with_an_lstm(printed: tuple[str, Path], open_pag
     assert "elman-T0010" in compared
     assert "lstm-T0010" in compared
     page.wait_for_selector(".js-plotly-plot", state="attached")
+
+
+def test_every_line_is_there_in_an_experiment_of_more_runs_than_the_page_loads(
+    many: str, open_page: Callable[[str], Any]
+) -> None:
+    assert "(shows 96 of 120 runs, spread over all settings; clear its search for the rest)" in many
+    page = open_page(landing(many, "many"))
+    groups = {
+        f"cell: {cell}, length: {length}, learning_rate: {rate}"
+        for cell, length, rate in itertools.product(("Elman", "LSTM"), (10, 20), RATES)
+    }
+    page.get_by_text("96 matching runs").wait_for()
+    first = page.locator(".js-plotly-plot").first
+    first.locator(LINES).nth(len(groups) - 1).wait_for(state="attached")
+    drawn = [path.get_attribute("d") for path in first.locator(LINES).all()]
+    assert sum(len(path) > 20 for path in drawn) >= len(groups), "a line with points for each group"
+    assert groups == shown(page)
+    search = page.locator("input[placeholder^='metrics.rmse']")
+    assert search.input_value() == view.FILTER
+    # Emptied, the search gives all runs; the page loads the newest of them, which are not of all groups.
+    search.fill("")
+    search.press("Enter")
+    page.get_by_text("100 matching runs").wait_for()
+    page.get_by_text("Load more").wait_for()
+    assert shown(page) < groups
+
+
+def shown(page: Any) -> set[str]:
+    """The groups in the page's list of runs."""
+    return {name.strip() for name in re.findall(r"^Group: (cell: .+)$", page.inner_text("body"), re.MULTILINE)}
+
+
+PICTURE = os.environ.get("RNNSTUDY_PICTURE", "")
+
+
+@pytest.mark.skipif(not PICTURE, reason="RNNSTUDY_PICTURE names no file to write")
+def test_the_picture_in_the_readme(open_page: Callable[[str], Any]) -> None:
+    root = find().root
+    file = Path(PICTURE).absolute()
+    with serving(root, "/#/experiments/", "--no-pictures") as lines:
+        assert "quickstart" in lines, "the newest experiment is to be the quickstart: it is linked first"
+        page = open_page(landing(lines, "quickstart"))
+        page.set_viewport_size({"width": 1500, "height": 1080})
+        page.wait_for_function(
+            f"[...document.querySelectorAll('.js-plotly-plot')].filter(one => one.querySelector('{LINES}')).length >= 4"
+        )
+        # The lines come in as their points are loaded; the page asks for news all the time, so it is never idle.
+        page.wait_for_timeout(10_000)
+        page.screenshot(path=file)
+    assert file.read_bytes().startswith(b"\x89PNG")

@@ -2,26 +2,30 @@
 
 import base64
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import zlib
+from collections import Counter
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from rnnstudy import pictures, ui, view
-from rnnstudy.cells import LSTM
+from rnnstudy.cells import LSTM, Elman
 from rnnstudy.descriptions import NOTE
 from rnnstudy.home import Home
 from rnnstudy.records import Outcome, Record, Series
 from rnnstudy.run import Run
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import SpecError, flatten
 from rnnstudy.stored import SweepInfo
+from rnnstudy.sweep import Scale, load_experiment
 from rnnstudy.tasks import TemporalOrder
 from rnnstudy.tracking import Store, open_store
 
@@ -84,9 +88,10 @@ def test_without_a_store_one_line_says_what_makes_one(project: Path) -> None:
 
 def test_a_link_carries_the_view_that_the_experiment_has_been_given(place: Home) -> None:
     store = Store(place)
-    [(name, link)] = ui.landings(store, "http://here", "3.17.2")
+    [(name, link, note)] = ui.landings(store, "http://here", "3.17.2")
     [experiment] = [one for one in store.client.search_experiments() if one.name == name]
     assert name == "small"
+    assert note == ""
     assert link == (
         f"http://here/#/experiments/{experiment.experiment_id}/runs"
         "?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=rnnstudy"
@@ -99,6 +104,150 @@ def test_a_link_carries_the_view_that_the_experiment_has_been_given(place: Home)
     }
     assert [key["groupByData"] for key in state["groupBy"]["groupByKeys"]] == ["cell", "length"]
     assert state["groupsExpanded"] == {"param.cell.LSTM,param.length.10": False}
+    assert state["searchFilter"] == "", "one run needs no choice"
+
+
+def add(place: Home, *runs: Run, outcome: str = "finished", experiment: str = "small") -> None:
+    tracker = open_store(place, SweepInfo(experiment, f"experiments/{experiment}.py"))
+    for run in runs:
+        tracker.begin(run, run.name)
+        tracker.write(Record(run.key, 20, time.time(), {}, Outcome(cast(Any, outcome), 20, solved=False), {}))
+    tracker.close()
+
+
+def tagged(store: Store) -> list[str]:
+    """The names of the runs that stand for all."""
+    return sorted(run.name for run in store.runs() if view.REPRESENTATIVE in run.tags)
+
+
+def test_of_more_runs_than_the_page_loads_those_that_stand_for_all_are_shown(
+    place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "MOST_RUNS", 4)
+    store = Store(place)
+    add(place, *(RUN.replace(seed=seed) for seed in (3, 1, 2)))
+    [(_, _, note)] = ui.landings(store, "http://here", "3.17.2")
+    assert (note, tagged(store)) == ("", []), "four runs are loaded anyway"
+    # The newest four are all of the Elman cell: the page would not show that there is an LSTM.
+    others = [RUN.replace(cell=Elman(width=3), seed=seed) for seed in (4, 0, 3, 1, 2)]
+    add(place, others[0], outcome="failed")
+    add(place, *others[1:])
+    [(_, link, note)] = ui.landings(store, "http://here", "3.17.2")
+    assert tagged(store) == ["elman-T0010-s0", "elman-T0010-s1", "lstm-T0010-s0", "lstm-T0010-s1"]
+    assert note == "shows 4 of 9 runs, spread over all settings; clear its search for the rest"
+    assert "searchFilter" not in link, "with a filter in its link, the page leaves the view aside"
+    [experiment] = [one for one in store.experiments() if one.name == "small"]
+    assert unpacked(experiment.tags[view.TAG])["searchFilter"] == "tags.\"rnnstudy.representative\" = 'yes'"
+    found = store.client.search_runs([experiment.experiment_id], view.FILTER)
+    assert len(found) == 4, "the filter is one that MLflow understands"
+    # With another setting there is room for one run of each; forgotten runs make room again.
+    longer = RUN.replace(task=TemporalOrder(length=20))
+    add(place, longer)
+    ui.landings(store, "http://here", "3.17.2")
+    assert tagged(store) == ["elman-T0010-s0", "lstm-T0010-s0", "lstm-T0020-s0"]
+    store.forget([longer.key, *(run.key for run in others)])
+    [(_, _, note)] = ui.landings(store, "http://here", "3.17.2")
+    assert (note, tagged(store)) == ("", [])
+
+
+def test_runs_that_come_while_the_page_is_open_are_taken_in(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "MOST_RUNS", 2)
+    monkeypatch.setattr(ui, "SECONDS_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(ui, "_version", lambda address: "3.17.2")
+    store = Store(place)
+    assert store.client
+    with ui._in_background(lambda stop: ui._follow(store, "http://here", stop)):
+        time.sleep(0.2)
+        add(place, *(RUN.replace(cell=Elman(width=3), seed=seed) for seed in range(2)))
+        deadline = time.monotonic() + 30
+        while len(tagged(store)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert tagged(store) == ["elman-T0010-s0", "lstm-T0010-s0"]
+
+
+def test_the_experiment_with_the_newest_run_comes_first(place: Home) -> None:
+    store = Store(place)
+    time.sleep(0.01)
+    add(place, RUN.replace(seed=1), experiment="later")
+    for _ in range(2):
+        # The first time writes the views, which MLflow counts as a change of the experiment.
+        assert [landing.experiment for landing in ui.landings(store, "http://here", "3.17.2")] == ["later", "small"]
+
+
+def parameters(runs: list[Run]) -> list[dict[str, str]]:
+    """What MLflow keeps of them."""
+    flat = [{**flatten(run), **run.short_parameters} for run in runs]
+    return [{name: str(value) for name, value in one.items() if not name.startswith("probes")} for one in flat]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "lines", "grouped_by", "averaged"),
+    [
+        ("quickstart", 12, ("learning_rate",), ()),
+        ("clipping", 6, ("learning_rate", "training.clip"), ()),
+        ("gate_bias", 8, ("initialisation.gate_bias.value",), ()),
+        ("truncation", 12, ("training.truncation.window",), ()),
+        ("sequence_length", 12, (), ("learning_rate",)),
+        ("recurrence_and_depth", 9, (), ("layers",)),
+        ("vanishing_to_exploding", 3, ("cell.activation",), ("initialisation.gain",)),
+    ],
+)
+def test_charts_have_a_line_for_each_setting_as_long_as_they_can_be_told_apart(
+    experiment: str, lines: int, grouped_by: tuple[str, ...], averaged: tuple[str, ...]
+) -> None:
+    """The initialisation that is chosen by cell and length says nothing more; dotted paths repeat short names."""
+    file = Path(__file__).parents[1] / "experiments" / f"{experiment}.py"
+    found = parameters(load_experiment(file).runs(Scale("desk")))
+    assert view.grouping(found) == (("cell", "length", *grouped_by), averaged)
+    state = view.state([], found, view.grouping(found)[0])
+    assert len(state["groupsExpanded"]) == lines
+    assert set(state["selectedColumns"]) >= {f"params.`{name}`" for name in grouped_by}
+
+
+def test_what_a_line_averages_over_is_told(place: Home) -> None:
+    rates = [0.001 * number for number in range(1, view.MOST_GROUPS + 1)]
+    add(place, *(RUN.replace(training=RUN.training.replace(learning_rate=rate)) for rate in rates[1:]))
+    [landing] = ui.landings(Store(place), "http://here", "3.17.2")
+    assert landing.note == "", "the run that was there and eleven more"
+    add(place, RUN.replace(training=RUN.training.replace(learning_rate=0.5)))
+    [landing] = ui.landings(Store(place), "http://here", "3.17.2")
+    assert landing.note == "a line is the mean over learning_rate and seeds"
+
+
+def test_representatives_are_equally_many_of_each_setting_with_the_lowest_seeds() -> None:
+    runs = [
+        {"cell": cell, "length": length, "learning_rate": rate, "seed": str(seed)}
+        for cell in ("Elman", "LSTM")
+        for length in ("50", "100")
+        for rate in ("0.01", "0.001")
+        for seed in reversed(range(15))
+    ]
+    chosen = [runs[position] for position in view.representatives(runs, view.GROUPED_BY)]
+    assert len(chosen) == 96
+    assert Counter(view.settings(chosen, ("cell", "length", "learning_rate"))) == Counter(
+        {setting: 12 for setting in view.settings(runs, ("cell", "length", "learning_rate"))}
+    )
+    assert {run["seed"] for run in chosen} == {str(seed) for seed in range(12)}
+
+
+def test_with_more_settings_than_the_page_loads_runs_every_line_has_as_many() -> None:
+    runs = [
+        {"cell": cell, "length": "50", "learning_rate": str(rate), "seed": str(seed)}
+        for cell in ("Elman", "GRU", "LSTM")
+        for rate in range(90)
+        for seed in range(2)
+    ]
+    chosen = [runs[position] for position in view.representatives(runs, view.GROUPED_BY)]
+    assert Counter(run["cell"] for run in chosen) == {"Elman": 33, "GRU": 33, "LSTM": 33}
+    assert {run["seed"] for run in chosen} == {"0"}
+    rates = [int(run["learning_rate"]) for run in chosen if run["cell"] == "GRU"]
+    assert max(np.diff(sorted(rates))) <= 3, "spread over all"
+
+
+def test_a_setting_with_few_runs_gives_all_and_those_that_failed_come_last() -> None:
+    runs = [{"cell": "LSTM", "seed": str(seed)} for seed in range(120)] + [{"cell": "GRU", "seed": "7"}]
+    chosen = view.representatives(runs, view.GROUPED_BY, last=[0, 120])
+    assert chosen == [*range(1, 100), 120]
 
 
 @pytest.mark.parametrize("version", ["3.18.0", "3.1.7", "2.17.0", "4.0.0", ""])
@@ -108,7 +257,7 @@ def test_views_are_for_one_minor_version(version: str) -> None:
 
 def test_with_another_mlflow_the_links_are_plain(place: Home) -> None:
     store = Store(place)
-    [(_, link)] = ui.landings(store, "http://here", "3.18.0")
+    [(_, link, _)] = ui.landings(store, "http://here", "3.18.0")
     [tags] = [one.tags for one in store.client.search_experiments() if one.name == "small"]
     assert "viewState" not in link
     assert link.endswith("workflowType=machine_learning&compareRunsMode=CHART")
@@ -128,7 +277,7 @@ def test_every_metric_has_one_chart_and_what_is_not_asked_for_is_folded() -> Non
         *("through_time/h_first", "through_time/c_first", "gradient/global_before", "gradient/b_h_before"),
         *("learning/loss", "learning/error", "summary/solved", "summary/rate_initial", "lyapunov/exponents"),
     ]
-    state = view.state(metrics, [("LSTM", "50"), ("Elman", "50"), ("LSTM", "50")])
+    state = view.state(metrics, [{"cell": cell, "length": "50"} for cell in ("LSTM", "Elman", "LSTM")])
     shown = charts(state)
     assert sorted(metric for section in shown.values() for metric in section) == sorted(metrics)
     assert [section["name"] for section in state["compareRunSections"] if not section["display"]] == [view.REST]
@@ -192,8 +341,36 @@ def test_a_server_that_ends_at_once_is_told_with_its_log(place: Home, monkeypatc
         ui.serve(place, 5000, browser=False, pictures=False)
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_end_it_once(name: str) -> None:
+    """A terminal that is closed may send its signal twice; the second must not keep the server from being ended."""
+    number, ended = signal.Signals[name], False
+    before = signal.getsignal(number)
+    with ui._interruptible():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            ended = True
+    assert ended
+    assert signal.getsignal(number) is before
+
+
+def test_what_was_started_by_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ui._interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.05)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
-def test_the_server_answers_prints_the_link_and_ends_with_the_command(place: Home) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_server_answers_prints_the_link_and_ends_with_the_command(place: Home, number: signal.Signals) -> None:
     with socket.create_server((ui.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         command = [
@@ -215,7 +392,7 @@ def test_the_server_answers_prints_the_link_and_ends_with_the_command(place: Hom
                         break
                 assert process.poll() is None, printed
             finally:
-                process.terminate()
+                process.send_signal(number)
                 process.wait(60)
     assert process.returncode == 0
     first, *_ = printed.splitlines()
