@@ -42,7 +42,7 @@ NOT_RUN = "not run"
 def in_words(values: pd.Series, place: Hashable, form: str = "{:.1f}") -> str:
     """The value at a place of a table, formatted; `NOT_RUN` where the table has no such place, or no value at it."""
     value = values[place] if place in values.index else None
-    return NOT_RUN if value is None or pd.isna(value) else form.format(value)
+    return NOT_RUN if value is None or pd.isna(value) else form.format(value).replace("-", "−")
 
 
 def power_of_ten(decades: float, digits: int = 1) -> str:
@@ -247,9 +247,10 @@ class Notebook:
         for one in self._studies.values():
             runs = one.results.runs[one.results.runs.index.isin(keys)]
             if len(runs):
+                seeds = runs["seed"].nunique()
                 told.append(
                     f"Width {_range(runs['width'])}, at most {_range(runs['training.steps'])} updates of "
-                    f"{_range(runs['training.batch'])} sequences, {runs['seed'].nunique()} seeds, "
+                    f"{_range(runs['training.batch'])} sequences, {seeds} {'seed' if seeds == 1 else 'seeds'}, "
                     f"{f'scale {one.scale.value}' if one.scale else 'no named scale'}."
                 )
         return " ".join(told)
