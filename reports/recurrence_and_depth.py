@@ -30,7 +30,9 @@ here.say(study.words)
 
 # %%
 single = list(runs.index[runs["layers"] == 1])
-ratios = runs.loc[single].groupby(["cell", "length"])["log10_ratio_initial"].median()
+# Networks of several layers have a ratio for each layer, under other names.
+ratios = runs.loc[single].reindex(columns=["cell", "length", "log10_ratio_initial"])
+ratios = ratios.groupby(["cell", "length"])["log10_ratio_initial"].median()
 state = {"Elman": "h", "Jordan": "o", "OutputRecurrent": "o"}
 longest = int(runs["length"].max())
 
@@ -40,18 +42,21 @@ def ratio(cell: str) -> str:
     return f"{figures.style(cell).label} {in_words(ratios, (cell, longest))} (state {state[cell]})"
 
 
-here.show(
-    figures.gradient_by_lag(results, states=("h", "o"), normalised=True, keys=single),
-    "gradient_by_lag",
-    title="Hidden against output recurrence: the gradient before training",
-    see=f"""
+if not single:
+    here.say(f"Networks of one layer: {NOT_RUN}. {study.lack}")
+else:
+    here.show(
+        figures.gradient_by_lag(results, states=("h", "o"), normalised=True, keys=single),
+        "gradient_by_lag",
+        title="Hidden against output recurrence: the gradient before training",
+        see=f"""
     One layer, before training, relative to lag 0. At T = {longest} the gradient at the first step, in decades:
     {"; ".join(ratio(cell) for cell in state)}. The Jordan
     network's way back goes through the small matrix product W_ho W_oh, and shrinks with it; the output recurrence
     with an orthogonal W_oo is linear, and each step keeps the gradient's size. Whether a gradient that arrives is
     enough is the question of the next figure.
     """,
-)
+    )
 
 # %% [markdown]
 # ## 2. What is learned

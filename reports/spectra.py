@@ -74,7 +74,7 @@ here.show(
 
 # %%
 picture = figures.lyapunov_spectrum(results, length=length)
-exponents = picture.data.set_index(["stage", "cell", "index"])["median"]
+exponents = picture.data.set_index(["stage", "cell", "index"])["median"].sort_index()
 
 
 def slow(stage: str, cell: str) -> str:

@@ -59,7 +59,7 @@ def span(kind: str) -> str:
 def reach(kind: str) -> str:
     """How many decades lie between the lowest and the highest of its factors."""
     of_kind = of(kind) * (length - 1)
-    return f"{of_kind.max() - of_kind.min():.0f} decades" if len(of_kind) else NOT_RUN
+    return f"{of_kind.max() - of_kind.min():.1f}" if len(of_kind) else NOT_RUN
 
 
 here.show(
@@ -72,9 +72,9 @@ here.show(
     lies {turns("Elman tanh")}: its units' slopes are below 1 and must be made up for (at g ≤ 1, up to the dashed line,
     vanishing is certain). The relu RNN, in which units that are silent pass nothing back, turns {turns("Elman relu")};
     the LSTM turns {turns("LSTM")}. Over all {length} steps the factor goes, with the gain, {span("Elman tanh")} in the
-    tanh RNN, {span("Elman relu")} in the relu RNN and {span("LSTM")} in the LSTM; between the lowest and the highest
-    lie {reach("Elman tanh")}, {reach("Elman relu")} and {reach("LSTM")}. An LSTM is not out of the gain's reach: it
-    has a second path, along the cell state, where the forget gate sets the rate, but what comes back to the cell
-    through h passes the recurrent matrices too, and grows with them. On the right, the slopes: how steeply a line
+    tanh RNN, {span("Elman relu")} in the relu RNN and {span("LSTM")} in the LSTM; in decades, the lowest
+    and the highest lie {reach("Elman tanh")}, {reach("Elman relu")} and {reach("LSTM")} apart. An LSTM has a second
+    path, along the cell state, where the forget gate sets the rate; but what comes back to the cell through h passes
+    the recurrent matrices too, so that the gain acts there as well. On the right, the slopes: how steeply a line
     crosses zero says how finely the gain must be set for a gradient to keep its size.""",
 )

@@ -131,9 +131,9 @@ def write(folder: Path, studies: Mapping[str, Kept], asked: Iterable[Asked], *, 
 def _want_again(wanted: _Wanted, experiment: str, before: "Archive") -> None:
     """Ask once more for the readings of an experiment that the folder holds: another report asked for them."""
     for row in before.table(experiment).to_dict("records"):
-        quantiles = json.loads(row["coordinates"]).get("quantile")
-        every = quantiles is None or len(quantiles) == len(QUANTILES)
-        wanted[experiment][(row["key"], row["name"])].update([None] if every else quantiles)
+        quantiles: Sequence[float] = json.loads(row["coordinates"]).get("quantile", QUANTILES)
+        some = quantiles if len(quantiles) < len(QUANTILES) else [None]
+        wanted[experiment][(row["key"], row["name"])].update(some)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ here.show(figures.gradient_by_lag(study.results), "by_lag", title="The gradient 
 import json
 import os
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,7 +42,7 @@ NOT_RUN = "not run"
 def in_words(values: pd.Series, place: Hashable, form: str = "{:.1f}") -> str:
     """The value at a place of a table, formatted; `NOT_RUN` where the table has no such place, or no value at it."""
     value = values[place] if place in values.index else None
-    return NOT_RUN if value is None or pd.isna(value) else form.format(value)
+    return NOT_RUN if value is None or bool(pd.isna(value)) else form.format(value).replace("-", "−")
 
 
 def power_of_ten(decades: float, digits: int = 1) -> str:
@@ -245,16 +245,19 @@ class Notebook:
         """Width, updates, batch, seeds and scale of the runs `keys`, in a sentence; nothing for no runs."""
         told = []
         for one in self._studies.values():
-            runs = one.results.runs[one.results.runs.index.isin(keys)]
-            if len(runs):
+            own = [key for key in keys if key in one.results.runs.index]
+            if own:
+                runs = one.results.runs.loc[own]
                 told.append(
-                    f"Width {_range(runs['width'])}, at most {_range(runs['training.steps'])} updates of "
-                    f"{_range(runs['training.batch'])} sequences, {runs['seed'].nunique()} seeds, "
+                    f"Width {_range(set(runs['width']))}, at most {_range(set(runs['training.steps']), ' update')} of "
+                    f"{_range(set(runs['training.batch']), ' sequence')}, {_range([len(set(runs['seed']))], ' seed')}, "
                     f"{f'scale {one.scale.value}' if one.scale else 'no named scale'}."
                 )
         return " ".join(told)
 
 
-def _range(values: pd.Series) -> str:
-    low, high = values.min(), values.max()
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+def _range(values: Collection[int], unit: str = "") -> str:
+    """From the least to the largest, with the unit in the plural where it is not one."""
+    low, high = min(values), max(values)
+    plural = "s" if unit and high != 1 else ""
+    return f"{low:g}{unit}{plural}" if low == high else f"{low:g} to {high:g}{unit}{plural}"

@@ -126,3 +126,4 @@ def test_candidates_of_a_search_have_no_cells_colours_and_logarithmic_axes_say_s
         assert not colours & {line.get_color() for axis in figure.axes for line in axis.lines}
     assert [axis.get_xlabel() for axis in slices.axes] == ["learning rate\n(logarithmic)", "gain"]
     assert [axis.get_xscale() for axis in slices.axes] == ["log", "linear"]
+    assert [text.get_text() for text in slices.axes[0].get_xticklabels()] == ["0.0001", "0.001", "0.01", "0.1"]

@@ -33,6 +33,7 @@ LEFT_OUT: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "LSTMs": lambda runs: runs["cell"] == "LSTM",
     "all but RNNs": lambda runs: runs["cell"] != "Elman",
     "the longest": lambda runs: runs["length"] == runs["length"].max(),
+    "one layer": lambda runs: runs["layers"] == 1,
     "one setting": lambda runs: runs[_first_setting(runs)] == runs[_first_setting(runs)].max(),
     "all seeds but one": lambda runs: runs["seed"] != runs["seed"].min(),
 }

@@ -43,7 +43,7 @@ def optimisation_history(trials: pd.DataFrame, *, value: str) -> Picture:
             own = own.assign(best=own["value"].astype(float).cummin().ffill(), order=range(1, len(own) + 1))
             rows.append(own[["study", "trial", "order", "state", "value", "best"]])
             shown = own[np.isfinite(own["value"].astype(float))]
-            axis.plot(shown["order"], shown["value"], "o", color=DOT, markersize=5, alpha=0.7)
+            axis.plot(shown["order"], shown["value"], "o", color=DOT, markersize=6, mec="white", zorder=3)
             axis.step(own["order"], own["best"], where="post", color=BEST)
             for order in own.loc[own["state"] == "pruned", "order"]:
                 axis.plot(order, 0.0, "x", color=BOUND, transform=axis.get_xaxis_transform(), clip_on=False)
@@ -98,7 +98,10 @@ def slices(trials: pd.DataFrame, *, value: str, logarithmic: Sequence[str] = ())
                 axis.plot(own[parameter], own["value"], "o", color=DOT, markersize=5, alpha=0.7)
                 axis.plot(best[parameter], best["value"], "D", color=BEST, markersize=7)
                 axis.set(xscale="log" if parameter in logarithmic else "linear", xlim=_room(complete, parameter))
-                axis.xaxis.set_minor_formatter(NullFormatter())
+                if parameter in logarithmic:
+                    ticks = _logarithmic_ticks(*_room(complete, parameter))
+                    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+                    axis.xaxis.set_minor_formatter(NullFormatter())
                 if row == len(names) - 1:
                     scale = "\n(logarithmic)" if parameter in logarithmic else ""
                     axis.set_xlabel(parameter.replace("_", " ") + scale)
@@ -176,6 +179,13 @@ def _room(trials: pd.DataFrame, parameter: str) -> tuple[float, float]:
     """Limits of an axis, the same for all studies, with a margin of a twentieth."""
     low, high = float(trials[parameter].min()), float(trials[parameter].max())
     return low / 1.05, high * 1.05
+
+
+def _logarithmic_ticks(low: float, high: float) -> list[float]:
+    """Round values within a range: few over many decades, and some within less than one."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    digits = (1,) if high / low > 1e3 else (1, 3) if high / low > 30 else (1, 2, 5)
+    return [float(f"{digit}e{decade}") for decade in decades for digit in digits if low <= digit * 10.0**decade <= high]
 
 
 def _scaled(trials: pd.DataFrame, parameter: str, logarithmic: Sequence[str]) -> np.ndarray:
