@@ -116,8 +116,8 @@ def write(folder: Path, studies: Mapping[str, Kept], asked: Iterable[Asked], *, 
     contents[folder / RUNS] = _parquet([_run_row(headers[key]) for key in sorted(headers)], None)
     manifest = {
         "format": FORMAT,
-        "written by": f"rnnstudy report --export {folder.name}",
-        "redrawn by": f"rnnstudy report --from {folder.name}",
+        "written by": "rnnstudy report --export DIR",
+        "redrawn by": "rnnstudy report --from DIR, this folder",
         "experiments": dict(sorted(described.items())),
     }
     contents[folder / MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()

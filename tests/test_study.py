@@ -120,6 +120,9 @@ def test_every_report_is_built_and_every_figure_has_its_four_files(studied: Home
     for name in REPORTS:
         assert (studied.reports / f"{name}.ipynb").stat().st_size > 1000
         assert (studied.reports / f"{name}.html").stat().st_size > 1000
+        cells = json.loads((studied.reports / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        assert not [output for output in outputs if output.get("name") == "stderr"], "no warning stands in a report"
         figures = {path.stem for path in (studied.reports / "figures" / name).iterdir()}
         for figure in figures:
             for ending in ("png", "svg", "csv", "json"):

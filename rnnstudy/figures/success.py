@@ -45,9 +45,8 @@ def success_by_length(
             dots_across = np.array([lengths.index(length) for length in dots["length"]]) + shift
             _error_points(right, across, chosen, dots_across, dots["error"].to_numpy(float), style(cell))
         left.axhline(0, color="0.35", linestyle=(0, (4, 2)), linewidth=1.3, zorder=1)
-        left.text(-0.46, 0.012, "chance: guessing solves no run", color="0.25", va="bottom", fontsize=10)
         _counts(left, data, lengths)
-        left.set(ylim=(-0.09 * len(cells) - 0.05, 1.06), ylabel="share of runs that solved the task")
+        left.set(ylim=(-0.09 * len(cells) - 0.08, 1.06), ylabel="share of runs that solved the task")
         left.set_yticks(np.linspace(0, 1, 6))
         highest = float(np.nanmax([chance, *runs["error"].astype(float)]))
         chance_line(right, chance, labelled=True)
@@ -57,6 +56,7 @@ def success_by_length(
             axis.set(xlim=(-0.5, len(lengths) - 0.5), xlabel="length T (steps)")
         handles = [cell_handle(cell) for cell in cells]
         handles.append(Line2D([], [], marker="o", linestyle="", color="0.45", markersize=4, label="one run (right)"))
+        handles.append(Line2D([], [], color="0.35", linestyle=(0, (4, 2)), label="chance (guessing solves no run)"))
         legend_below(figure, handles)
     caption = (
         "Left: share of runs that solved the task on fresh test sequences, with Wilson 95 % intervals; k/n below: "
@@ -95,7 +95,7 @@ def _counts(axis: Axes, data: pd.DataFrame, lengths: Sequence[int]) -> None:
     """k/n in a row for each cell, under the points, where no bars are."""
     for number, (cell, group) in enumerate(data.groupby("cell", sort=False)):
         for row in group.itertuples():
-            place, height = lengths.index(row.length), -0.05 - 0.09 * number
+            place, height = lengths.index(row.length), -0.1 - 0.09 * number
             told, colour = f"{row.solved}/{row.runs}", style(str(cell)).colour
             axis.text(place, height, told, ha="center", va="center", color=colour, fontsize=10)
 
