@@ -100,7 +100,7 @@ def before_and_after(cell: str) -> str:
     told = []
     for length, group in runs[runs["cell"] == cell].groupby("length"):
         before, after = (float(group[f"log10_ratio_{stage}"].median()) for stage in ("initial", "final"))
-        solved = int(group["solved"].eq(True).fillna(False).sum())
+        solved = int(figures.true(group["solved"]).sum())
         told.append(f"{worded(before)} to {worded(after)} at T = {length} ({solved} of {len(group)} solved)")
     return "; ".join(told) or NOT_RUN
 

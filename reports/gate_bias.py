@@ -86,7 +86,7 @@ here.show(
 # %%
 labels = {f"{value:g}": f"{value:g}" for value in biases} | {"chrono": "chrono"}
 runs["start"] = runs[bias].map(lambda value: "chrono" if np.isnan(value) else f"{value:g}")
-solved = runs.assign(solved=runs["solved"].eq(True).fillna(False).astype(bool)).groupby("start")
+solved = runs.assign(solved=figures.true(runs["solved"])).groupby("start")
 counts = solved["solved"].agg(["sum", "size"])
 told = ", ".join(
     f"{name}: {counts.loc[name, 'sum']}/{counts.loc[name, 'size']}" for name in labels if name in counts.index

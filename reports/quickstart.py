@@ -50,7 +50,7 @@ here.say(
 
 # %%
 setting = ["cell", "length", "learning_rate"]
-tested = runs.assign(solved=runs["solved"].eq(True).fillna(False).astype(bool), diverged=runs["status"] == "diverged")
+tested = runs.assign(solved=figures.true(runs["solved"]), diverged=runs["status"] == "diverged")
 tested = tested.groupby(setting).agg(
     diverged=("diverged", "sum"), solved_in_test=("solved", "sum"), median_test_error=("error", "median")
 )

@@ -62,7 +62,7 @@ else:
 # ## 2. What is learned
 
 # %%
-counted = runs.assign(solved=runs["solved"].eq(True).fillna(False).astype(bool)).groupby(["cell", "length", "layers"])
+counted = runs.assign(solved=figures.true(runs["solved"])).groupby(["cell", "length", "layers"])
 counts = counted["solved"].agg(["sum", "size"])
 lengths, depths = sorted(runs["length"].unique()), sorted(runs["layers"].unique())
 

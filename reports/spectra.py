@@ -27,7 +27,7 @@ study = here.study()
 results = study.results
 runs = results.runs
 here.say(study.words)
-ended = runs.assign(solved=runs["solved"].eq(True).fillna(False).astype(bool)).groupby(["cell", "length"])
+ended = runs.assign(solved=figures.true(runs["solved"])).groupby(["cell", "length"])
 here.table(ended.agg(runs=("solved", "size"), solved=("solved", "sum"), median_error=("error", "median")).reset_index())
 
 # %% [markdown]

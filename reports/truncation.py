@@ -65,7 +65,7 @@ here.show(
 
 # %%
 short = sorted(runs[window].unique())
-solved = runs.assign(solved=runs["solved"].eq(True).fillna(False).astype(bool)).groupby(["cell", window])["solved"]
+solved = runs.assign(solved=figures.true(runs["solved"])).groupby(["cell", window])["solved"]
 share, count = solved.sum(), solved.size()
 
 

@@ -10,8 +10,8 @@ from rnnstudy.spec import SpecError
 RESAMPLED = 2000
 """Bootstrap samples, and permutations."""
 
-FEWEST_RUNS = 5
-"""Where fewer runs than that ended sooner than another, or later, resampling them tells too little for an interval."""
+FEWEST_SEEDS = 5
+"""Where runs of fewer seeds ended sooner than another, or later, resampling tells too little for an interval."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class Concordance:
 
     Attributes:
         value: from 0 to 1; 1/2 is no relation. NaN where no two runs can be compared.
-        low, high: bootstrap 95 % interval over seeds. NaN with `value`, and where it rests on fewer than `FEWEST_RUNS`
-            runs that ended sooner than another they are compared with, or on fewer that ended later.
+        low, high: bootstrap 95 % interval over seeds. NaN with `value`; where the runs that ended sooner than another,
+            or those that ended later, are of fewer than `FEWEST_SEEDS` seeds; and where all pairs agree, since no
+            sample of them could tell otherwise.
         p: how often so far from 1/2, or further, were the scores dealt out to the seeds by chance: a permutation test
             within strata. NaN with `value`, and across `apart`.
         pairs: of runs that were compared.
@@ -91,7 +92,7 @@ def concordance(
     comparable, concordant = 0.0, 0.0
     resampled, permuted = np.zeros((2, RESAMPLED)), np.zeros(RESAMPLED)
     names = np.unique(stratum)
-    informative, sooner, later = 0, 0, 0
+    informative, sooner, later = 0, set[int](), set[int]()
     for name in names:
         # In the order of their seeds, so that one deal exchanges the same seeds in every stratum.
         inside = np.flatnonzero(stratum == name)
@@ -103,7 +104,8 @@ def concordance(
         agreeing = _agreement(of_pair, score[inside])
         comparable, concordant = comparable + of_pair.sum(), concordant + agreeing.sum()
         informative += bool(of_pair.any())
-        sooner, later = sooner + of_pair.any(axis=1).sum(), later + of_pair.any(axis=0).sum()
+        sooner |= set(which[inside][of_pair.any(axis=1)].tolist())
+        later |= set(which[inside][of_pair.any(axis=0)].tolist())
         weights = drawn[:, which[inside]].astype(np.float64)
         for place, matrix in enumerate((of_pair.astype(np.float64), agreeing)):
             resampled[place] += ((weights @ matrix) * weights).sum(axis=1)
@@ -112,7 +114,7 @@ def concordance(
     if comparable == 0:
         return Concordance(np.nan, np.nan, np.nan, np.nan, 0, len(names), 0)
     value, low, high, p = float(concordant / comparable), np.nan, np.nan, np.nan
-    if min(sooner, later) >= FEWEST_RUNS:
+    if min(len(sooner), len(later)) >= FEWEST_SEEDS and 0 < value < 1:
         there = resampled[0] > 0
         low, high = (float(end) for end in np.quantile(resampled[1, there] / resampled[0, there], [0.025, 0.975]))
     if apart is None:

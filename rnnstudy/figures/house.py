@@ -168,7 +168,7 @@ def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
     """One legend for the whole figure, under it, never wider than it; the last step of a figure of several panels."""
     _fit(figure)
     characters = sum(len(handle.get_label()) + 6 for handle in handles)
-    columns = len(handles) if characters < 12 * figure.get_figwidth() else (len(handles) + 1) // 2
+    columns = len(handles) if characters < 11 * figure.get_figwidth() else (len(handles) + 1) // 2
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.6)
 
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from rnnstudy.figures.house import BOUND, cell_handle, cell_position, legend_below, look, panels, style
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.selection import Results, judged, true, updates_to_solve
-from rnnstudy.prediction import FEWEST_RUNS, Concordance, concordance, success_auc
+from rnnstudy.prediction import FEWEST_SEEDS, Concordance, concordance, success_auc
 from rnnstudy.spec import SpecError
 
 STRATUM = ("task", "cell", "length", "learning_rate")
@@ -122,7 +122,7 @@ def prediction(
     caption = (
         f"Right: of two runs, how often the one with the higher score solved the task (AUC), or solved it sooner "
         f"(Harrell's C, unsolved runs censored); bars: 95 % bootstrap interval over seeds, none where fewer than "
-        f"{FEWEST_RUNS} runs stand on a side; no mark where no two runs can be compared. Within strata of {shared}: "
+        f"{FEWEST_SEEDS} seeds stand on a side; no mark where no two runs can be compared. Within strata of {shared}: "
         f"{told['informative']} of {told['strata']} strata hold both solved and unsolved runs, {told['pairs']} pairs."
     )
     return Picture(figure, table, tuple(sorted(runs.index)), caption)

@@ -56,7 +56,7 @@ def success_by_length(
             axis.set(xlim=(-0.5, len(lengths) - 0.5), xlabel="length T (steps)")
         handles = [cell_handle(cell) for cell in cells]
         handles.append(Line2D([], [], marker="o", linestyle="", color="0.45", markersize=4, label="one run (right)"))
-        handles.append(Line2D([], [], color="0.35", linestyle=(0, (4, 2)), label="chance (guessing solves no run)"))
+        handles.append(Line2D([], [], color="0.35", linestyle=(0, (4, 2)), label="chance"))
         legend_below(figure, handles)
     caption = (
         "Left: share of runs that solved the task on fresh test sequences, with Wilson 95 % intervals; k/n below: "
