@@ -33,10 +33,12 @@ def on_page(page: Path) -> str:
 
 
 def essential() -> str:
-    steps = read_results("training_step")
+    steps, sweeps = read_results("training_step"), read_results("end_to_end")
     assert steps is not None
     rows = [row for row in steps["results"] if place(row) in ESSENTIAL]
-    return _steps(rows, [name for name in COLUMNS if name != "reference"]) + _threads(steps) + _machine(steps)
+    of_sweeps = "\n" + _end_to_end(sweeps["results"]) if sweeps else ""
+    table = _steps(rows, [name for name in COLUMNS if name != "reference"])
+    return table + _threads(steps) + of_sweeps + _machine(steps)
 
 
 def whole() -> str:
