@@ -20,6 +20,7 @@ from rnnstudy.learner import Check, Progress
 from rnnstudy.machine import Machine
 from rnnstudy.plan import ATTEMPTS, Plan, Shelf, plan
 from rnnstudy.population import Population
+from rnnstudy.processes import STOPPING
 from rnnstudy.records import Outcome, Record
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
@@ -144,7 +145,7 @@ class Launcher:
         self.summary = Summary()
 
     def run(self) -> Summary:
-        """Train everything, or stop cleanly at SIGINT and SIGTERM: the same command then goes on.
+        """Train everything, or stop cleanly at one of the signals `STOPPING`: the same command then goes on.
 
         Raises `SpecError` when nothing can be written any more: what was saved is kept, and the same command goes on.
         """
@@ -410,10 +411,16 @@ class Launcher:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[Callable[[], bool]]:
-        """SIGINT and SIGTERM ask the workers to stop; a second one ends at once. Gives whether there was a second."""
+        """The signals `STOPPING` ask the workers to stop; a second Ctrl-C or kill ends at once. Gives whether one came.
+
+        A closed terminal may be told twice, by the system and by the shell: that is no second wish. A signal that this
+        process was started to ignore, as by nohup, stays ignored.
+        """
         asked: list[int] = []
 
         def ask(signum: int, frame: object) -> None:
+            if asked and signum not in (signal.SIGINT, signal.SIGTERM):
+                return
             asked.append(signum)
             if self._crew.told_to_stop and len(asked) == 2:
                 raise KeyboardInterrupt
@@ -422,7 +429,8 @@ class Launcher:
         if threading.current_thread() is not threading.main_thread():
             yield lambda: False
             return
-        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+        previous = {number: signal.signal(number, ask) for number in heard}
         try:
             yield lambda: len(asked) > 1
         finally:

@@ -1,9 +1,13 @@
 """Which process something belongs to, and whether that process still lives."""
 
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+STOPPING = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__)
+"""What asks a command to end in good order: Ctrl-C, a kill, a closed terminal (which Windows does not tell)."""
 
 TOLERANCE_SECONDS = 2.0
 """How far two readings of one process's start may lie apart."""

@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 from rnnstudy import view
 from rnnstudy.home import Home
+from rnnstudy.processes import STOPPING
 from rnnstudy.spec import SpecError
 from rnnstudy.stored import COMPLETE, state_of
 from rnnstudy.tracking import Store
@@ -28,7 +29,6 @@ HOST = "127.0.0.1"
 PORTS_TRIED = 100
 SECONDS_TO_ANSWER = 180.0
 SECONDS_BETWEEN_LOOKS = 60.0
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def serve(place: Home, port: int, *, browser: bool = True, pictures: bool = True) -> int:
@@ -259,9 +259,7 @@ def _interruptible() -> Iterator[None]:
             heard = True
             raise KeyboardInterrupt
 
-    # Windows has no SIGHUP.
-    numbers = [signal.Signals[name] for name in SIGNALS if name in signal.Signals.__members__]
-    previous = {number: signal.getsignal(number) for number in numbers}
+    previous = {number: signal.getsignal(number) for number in STOPPING}
     for number, handler in previous.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, interrupt)

@@ -12,6 +12,7 @@ from typing import Any
 
 from rnnstudy.faults import DiskFull, disk_is_full, memory_is_full
 from rnnstudy.learner import Check, Progress
+from rnnstudy.processes import STOPPING
 from rnnstudy.records import Record
 from rnnstudy.run import Run
 from rnnstudy.unroll.choice import Wanted
@@ -80,7 +81,9 @@ def main(connection: Connection, stop: Any, experiment: Path | None, device: str
     One torch thread each, so that workers do not fight over cores and a population's bits do not depend on how many
     there are. A worker whose parent has died stops by itself.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal sends its signals to all of its processes; it is the launcher that says what becomes of them here.
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     terminated: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -210,7 +210,7 @@ def test_list_tells_what_there_is_with_its_source(rnnstudy: Callable[..., Any], 
         assert inspect.getdoc(cls).split()[0] in by_name[name]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_an_interrupted_sweep_goes_on_to_the_same_bits(
     project_with_store: Path, rnnstudy: Callable[..., Any], number: signal.Signals
 ) -> None:
