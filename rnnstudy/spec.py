@@ -229,8 +229,12 @@ def assign(spec: SomeSpec, path: str, value: Any) -> SomeSpec:
     return spec.replace(**{name: assign(inner, rest, value)})
 
 
+@functools.cache
 def source_hash(*classes: type) -> str:
-    """Hash of the source text of `classes`, by which a reuse of results across changed code is noticed."""
+    """Hash of the source text of `classes`, by which a reuse of results across changed code is noticed.
+
+    It is read once: what was loaded is what runs, whatever becomes of the file.
+    """
     return hashlib.sha256("\n".join(inspect.getsource(cls) for cls in classes).encode()).hexdigest()[:12]
 
 

@@ -8,9 +8,11 @@ metrics are a decimated copy for its interface (see `rnnstudy.decimation`).
 import functools
 import logging
 import os
+import re
 import sqlite3
 import tempfile
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib.resources import files as package_files
@@ -205,6 +207,8 @@ class Store:
 
     def runs(self, key: str | None = None) -> list[StoredRun]:
         """The runs of this package, newest first; those of one key when it is given."""
+        if self.database is not None:
+            return self._read(key)
         condition = "LIKE '%'" if key is None else f"= '{key}'"
         return [
             StoredRun(
@@ -217,6 +221,40 @@ class Store:
                 artifacts=run.info.artifact_uri or "",
             )
             for run, experiment in self._search(f'tags."rnnstudy.key" {condition}')
+        ]
+
+    def _read(self, key: str | None) -> list[StoredRun]:
+        """As `runs`, from the local database's own tables.
+
+        MLflow's client makes an object of every metric and parameter of every run: for 200 runs that takes half a
+        second, for a study's store many times that.
+        """
+        if not self.exists:
+            return []
+        assert self.database is not None
+        _check_database(self.database)
+        wanted = "SELECT run_uuid FROM tags WHERE key = 'rnnstudy.key'" + (" AND value = ?" if key is not None else "")
+        of_runs = f"""
+            SELECT runs.run_uuid, runs.name, experiments.name, runs.artifact_uri FROM runs JOIN experiments
+            ON runs.experiment_id = experiments.experiment_id
+            WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
+            AND runs.run_uuid IN ({wanted}) ORDER BY runs.start_time DESC, runs.run_uuid
+        """
+        given = () if key is None else (key,)
+        try:
+            with closing(_opened(self.database)) as connection, connection:
+                # One view of both tables, whatever is written meanwhile.
+                connection.execute("BEGIN")
+                found = connection.execute(of_runs, given).fetchall()
+                pairs = connection.execute(f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({wanted})", given)
+                tags: dict[str, dict[str, str]] = defaultdict(dict)
+                for run, name, value in pairs:
+                    tags[run][name] = value
+        except sqlite3.DatabaseError as error:
+            raise StoreFault(f"the MLflow store {self.uri} does not answer as it should: {error}") from None
+        return [
+            StoredRun(tags[run]["rnnstudy.key"], name or "", experiment, state_of(tags[run]), tags[run], run, artifacts)
+            for run, name, experiment, artifacts in found
         ]
 
     def finished(self) -> dict[str, StoredRun]:
@@ -407,6 +445,12 @@ def _mlflow_status(state: State) -> str:
     return {"finished": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
 
 
+def _opened(path: Path) -> sqlite3.Connection:
+    """A connection to a database that is there."""
+    # mode=rw and not ro: a writer that was killed may have left a journal to roll back.
+    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+
+
 def _check_database(path: Path) -> None:
     """Raises `SpecError` for a file that is not MLflow's database, or is of another schema than the installed MLflow's.
 
@@ -416,8 +460,7 @@ def _check_database(path: Path) -> None:
         return
     aside = f"move it aside (mv {path} {path}.old) or put it right, and start again"
     try:
-        # mode=rw and not ro: a writer that was killed may have left a journal to roll back.
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)) as connection:
+        with closing(_opened(path)) as connection:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"experiments", "runs", "alembic_version"} <= tables:
                 raise SpecError(f"{path} is an sqlite database, but not MLflow's; {aside}")
@@ -427,7 +470,7 @@ def _check_database(path: Path) -> None:
     except sqlite3.DatabaseError as error:
         raise SpecError(f"{path} is not a sound sqlite database ({error}); {aside}") from None
     installed, known = _schema_revisions()
-    if revision == installed:
+    if revision == installed or (installed is None and revision in known):
         return
     if revision in known:
         raise SpecError(f"{path} is of an older MLflow; copy it, then run: mlflow db upgrade sqlite:///{path}")
@@ -460,12 +503,21 @@ def _not_now(path: Path, error: sqlite3.OperationalError) -> SpecError:
 
 @functools.cache
 def _schema_revisions() -> tuple[str | None, frozenset[str]]:
-    """The installed MLflow's schema, and all that it has had before."""
-    with _quiet():
-        from alembic.script import ScriptDirectory
+    """The installed MLflow's schema, None where that is not clear, and all that it has had before.
 
-        scripts = ScriptDirectory(str(package_files("mlflow").joinpath("store", "db_migrations")))
-        return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())
+    Read off the texts of its migrations: alembic, which MLflow asks, imports every one of them, for a second or more.
+    """
+    folder = package_files("mlflow").joinpath("store", "db_migrations", "versions")
+    texts = [path.read_text(encoding="utf-8") for path in folder.iterdir() if path.name.endswith(".py")]
+    named = {name: _assigned(name, texts) for name in ("revision", "down_revision")}
+    newest = named["revision"] - named["down_revision"]
+    return (newest.pop() if len(newest) == 1 else None), frozenset(named["revision"])
+
+
+def _assigned(name: str, texts: Sequence[str]) -> set[str]:
+    """The text that each module gives to a variable."""
+    found = (re.search(rf"""^{name}\b.*?=\s*["'](\w+)["']""", text, re.MULTILINE) for text in texts)
+    return {match[1] for match in found if match}
 
 
 def _initialise(database: Path) -> None:

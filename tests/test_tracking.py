@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import itertools
 import json
 import os
@@ -585,6 +586,33 @@ def test_foreign_database(tmp_path: Path):
     before = home.database.read_bytes()
     refused(home, "mlflow.db", "not MLflow's", "mv ")
     assert home.database.read_bytes() == before
+
+
+def test_schemas_are_those_that_alembic_knows():
+    from alembic.script import ScriptDirectory
+
+    folder = Path(importlib.util.find_spec("mlflow").origin).parent / "store" / "db_migrations"
+    scripts = ScriptDirectory(str(folder))
+    known = frozenset(script.revision for script in scripts.walk_revisions())
+    assert tracking._schema_revisions() == (scripts.get_current_head(), known)
+
+
+def test_runs_read_from_the_tables_are_those_that_mlflow_lists(home: Home, monkeypatch: pytest.MonkeyPatch):
+    tracker = open_store(home, SweepInfo("planted", "experiments/planted.py"))
+    runs = [Run(task=TemporalOrder(length=10), cell=Elman(width=3), seed=seed) for seed in range(4)]
+    for place, run in enumerate(runs):
+        tracker.begin(run, f"run {place}")
+        tracker.write(Record(run.key, 0, 1000.0 + place, {}, Outcome("finished" if place else "failed", 0)))
+    tracker.close()
+    store = Store(home)
+    # Deleted in MLflow's pages: one run; and a run of somebody else's.
+    store.client.delete_run(store.runs()[0].identity)
+    store.client.create_run(store.client.create_experiment("theirs"), run_name="not ours")
+    read, of_one = store.runs(), store.runs(runs[1].key)
+    monkeypatch.setattr(store, "database", None)
+    assert read == store.runs()
+    assert of_one == store.runs(runs[1].key)
+    assert (len(read), len(of_one)) == (3, 1)
 
 
 def test_other_schemas(home: Home):
