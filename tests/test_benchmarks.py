@@ -68,6 +68,7 @@ def test_the_end_to_end_runs_are_those_of_the_quickstart():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload``")  # MLflow's own way of asking sqlalchemy
 def test_the_sweep_and_the_separate_processes_both_end(tmp_path):
     assert end_to_end.as_a_sweep(1, tmp_path / "sweep") > 0
     (tmp_path / "separate").mkdir()
