@@ -360,12 +360,15 @@ def test_signals_end_it_once(name: str) -> None:
 
 def test_what_was_started_by_nohup_outlives_its_terminal() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    went_on = False
     try:
         with ui._interruptible():
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(0.05)
+            went_on = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+    assert went_on
 
 
 @pytest.mark.slow
