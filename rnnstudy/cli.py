@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rnnstudy.catalogue import Kind
     from rnnstudy.crew import Crew
+    from rnnstudy.home import Home
     from rnnstudy.run import Run
     from rnnstudy.sweep import Experiment
     from rnnstudy.unroll.choice import Wanted
@@ -195,6 +196,8 @@ def sweep(
     info = SweepInfo(
         experiment.name, experiment_file=str(file), command=command, engine=engine, hypothesis=experiment.hypothesis
     )
+    if not offline:
+        _tell_of_new_store(place, console)
     tracker = OfflineTracker(offline, info) if offline else tracking.open_store(place, info)
     if mended := tracker.mend():
         _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
@@ -246,6 +249,14 @@ def sweep(
         sys.exit(SOME_FAILED)
 
 
+def _tell_of_new_store(place: "Home", console: "Console") -> None:
+    from rnnstudy import tracking
+
+    store = tracking.Store(place)
+    if not store.exists:
+        _say(console, f"a new store: {store.database}")
+
+
 def _search(
     file: Path,
     scale: str,
@@ -283,6 +294,7 @@ def _search(
     info = SweepInfo(
         experiment.name, experiment_file=str(file), command=command, engine=engine, hypothesis=experiment.hypothesis
     )
+    _tell_of_new_store(place, console)
     tracker = tracking.open_store(place, info)
     with contextlib.closing(Claims(place.claims)) as claims:
         # Before the studies are opened: what looks like left by a dead process may be another launcher's.
@@ -412,11 +424,14 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> N
     """
     from rnnstudy import home
     from rnnstudy import report as reports
+    from rnnstudy.spec import SpecError
 
     if archive is not None and folder is not None:
         raise click.UsageError("--from reads and --export writes committed results; give one of them.")
     place = home.find()
     wanted = list(names) or reports.known(place)
+    if not wanted:
+        raise SpecError(f"there are no reports in {place.reports}")
     written = reports.export(wanted, place, folder) if folder else reports.build(wanted, place, archive)
     for path in written:
         click.echo(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

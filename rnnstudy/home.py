@@ -1,4 +1,4 @@
-"""Where a project keeps its store: found from the experiment file, never from chance."""
+"""Where a project keeps its store: found from the experiment file, wherever the command is given."""
 
 import os
 from dataclasses import dataclass
@@ -57,7 +57,8 @@ class Home:
 def find(start: Path | None = None) -> Home:
     """The home of the project that `start` (a file or folder; the working directory when None) belongs to.
 
-    `RNNSTUDY_HOME`, when set, overrides the search. Without any marker above `start`, its own folder is the root.
+    `RNNSTUDY_HOME`, when set, overrides the search. Without any marker above `start` the project
+    begins here: the working directory is the root if `start` lies within it, and otherwise the folder of `start`.
     """
     override = os.environ.get("RNNSTUDY_HOME")
     if override:
@@ -67,4 +68,5 @@ def find(start: Path | None = None) -> Home:
     for candidate in (folder, *folder.parents):
         if (candidate / "pyproject.toml").exists() or (candidate / "mlruns").is_dir():
             return Home(candidate)
-    return Home(folder)
+    here = Path.cwd()
+    return Home(here if folder.is_relative_to(here) else folder)

@@ -9,8 +9,10 @@ out again. For the same reason only the records that end runs are sent; they hol
 import contextlib
 import logging
 import multiprocessing
+import os
 import pickle
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +29,9 @@ from rnnstudy.unroll.choice import Wanted
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How often a task looks at the board."""
+
+SECONDS_TO_ANSWER = 10.0
+"""How long a cluster may take to take a connection. Ray itself tries for nine minutes before it gives an address up."""
 
 
 class Board:
@@ -95,7 +100,10 @@ class RayCrew(Crew):
         environment: dict[str, Any] = {"py_modules": [str(package)], "env_vars": dict(ALLOCATOR)}
         if self._experiment is not None:
             environment |= {"working_dir": str(self._experiment.parent), "excludes": ["__pycache__", "*.ipynb"]}
+        if address == "auto":
+            address = os.environ.get("RAY_ADDRESS", address)
         try:
+            _knock(address)
             self._ray.init(address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise SpecError(
@@ -216,6 +224,16 @@ def _train(runs: bytes, experiment: str | None, device: str, engine: Wanted, boa
         heard.clear()
         if not isinstance(message, Record) or message.outcome is not None:
             yield message
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` or `ValueError` unless something listens at `HOST:PORT`; other kinds of address are Ray's."""
+    if address in ("auto", "local"):
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and colon and port.isdecimal()):
+        raise ValueError("an address is auto, local, or HOST:PORT, such as 10.0.0.1:6379")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
 
 
 def _one_line(error: Exception) -> str:

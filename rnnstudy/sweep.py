@@ -21,6 +21,9 @@ from rnnstudy.spec import SpecError, assign, nearest
 if TYPE_CHECKING:
     from rnnstudy.search import Search
 
+PACKAGE = "experiments"
+"""What an experiment file defines lives in a module of this package, wherever the file lies."""
+
 Value = TypeVar("Value")
 
 
@@ -177,7 +180,8 @@ def load_experiment(path: Path) -> Experiment:
         close = difflib.get_close_matches(path.name, siblings, n=1)
         hint = f"; did you mean '{path.parent / close[0]}'?" if close else ""
         raise SpecError(f"there is no experiment file '{path}'{hint}")
-    name = f"experiments.{path.stem}"
+    name = f"{PACKAGE}.{path.stem}"
+    _stand_for_package(path.resolve().parent)
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise SpecError(f"'{path}' is not a Python file")
@@ -199,6 +203,14 @@ def load_experiment(path: Path) -> Experiment:
             "and experiments/tuned_comparison.py for the forms"
         )
     return Experiment(path.resolve(), module)
+
+
+def _stand_for_package(folder: Path) -> None:
+    """Let the package of experiments exist, wherever Python looks for packages: pickling a class imports it by name."""
+    package = sys.modules.setdefault(PACKAGE, ModuleType(PACKAGE))
+    places = vars(package).setdefault("__path__", [])
+    if str(folder) not in places:
+        places.append(str(folder))
 
 
 def one_line(path: Path, error: Exception) -> str:

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,9 +18,11 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from click.testing import CliRunner
 
-from rnnstudy import examine, launch, results, trained
+from rnnstudy import examine, launch, results, tracking, trained
 from rnnstudy.cells.cell import Cell
+from rnnstudy.cli import app
 from rnnstudy.discovery import concrete
 from rnnstudy.home import Home
 from rnnstudy.loop import train
@@ -128,6 +131,15 @@ def test_a_sweep_its_second_start_and_what_can_be_asked_of_it(
     forgotten = rnnstudy("forget", first_run.key)
     assert forgotten.returncode == 0
     assert states(project, Scale.SMOKE)[first_run.key] == "absent"
+
+
+def test_a_new_store_is_named(project: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_initialise", lambda database: shutil.copy(empty_database, database))
+    arguments = ["sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1"]
+    arguments += ["--only", load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)[0].key]
+    first, second = (CliRunner().invoke(app, arguments, catch_exceptions=False).stdout for _ in range(2))
+    assert f"a new store: {project / 'mlruns' / 'mlflow.db'}\n" in first
+    assert "new store" not in second
 
 
 def test_the_trained_network_that_load_gives_back_makes_the_recorded_error(
@@ -339,6 +351,7 @@ def test_offline_runs_come_in_by_sync(project: Path, rnnstudy: Callable[..., Any
         (("forget", "0000"), "no run in the store"),
         (("sync", "nowhere"), "holds no runs"),
         (("report", "quickstat"), "there is no report 'quickstat'"),
+        (("report",), "there are no reports in"),
         (("swep",), "No such command 'swep'"),
         (("sweep",), "Missing argument 'FILE'"),
         (("list",), "Missing argument 'FILE': an experiment file, or --tasks, --cells or --probes"),

@@ -91,7 +91,22 @@ def test_a_node_is_lost_and_nothing_with_it(cluster, experiment: Path, tmp_path:
     assert keys_in(home) == keys
 
 
-def test_a_cluster_that_is_not_there_is_told_in_one_line(experiment: Path) -> None:
-    done = CliRunner().invoke(app, ["sweep", str(experiment), "--ray", "127.0.0.1:1"])
-    assert "no Ray cluster answers at '127.0.0.1:1'" in str(done.exception)
+@pytest.mark.parametrize(
+    ("given", "environment", "said"),
+    [
+        ("127.0.0.1:1", "", "no Ray cluster answers at '127.0.0.1:1'"),
+        ("auto", "127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1'"),
+        ("10.0.0.1", "", "an address is auto, local, or HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_told_in_one_line(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, given: str, environment: str, said: str
+) -> None:
+    if environment:
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+    begun = time.monotonic()
+    done = CliRunner().invoke(app, ["sweep", str(experiment), "--ray", given])
+    assert said in str(done.exception)
+    # Ray alone takes nine minutes to give up an address.
+    assert time.monotonic() - begun < 60
     assert not (experiment.parent.parent / "mlruns" / "mlflow.db").exists()

@@ -1,6 +1,8 @@
 """Grids, experiment files, and the plan of a sweep."""
 
 import itertools
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -160,3 +162,29 @@ def test_every_experiment_of_this_repository_can_be_planned(path: Path, scale: S
         return
     runs = experiment.runs(scale)
     assert len({run.key for run in runs}) == len(runs) == len(set(names(runs).values()))
+
+
+def test_what_an_experiment_defines_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    """From any folder, and to a process that has imported nothing but the file: as workers and cluster nodes do."""
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "studies" / "own_task.py").write_text(
+        "from rnnstudy.cells import Elman\nfrom rnnstudy.run import Run\nfrom rnnstudy.tasks import TemporalOrder\n\n\n"
+        'class Mine(TemporalOrder):\n    """A task that only this file knows."""\n\n\n'
+        "def runs(scale):\n    return [Run(task=Mine(length=10), cell=Elman(width=3))]\n"
+    )
+    load = (
+        "import pickle, sys; from pathlib import Path; from rnnstudy.sweep import Scale, load_experiment; "
+        "experiment = load_experiment(Path(sys.argv[1])); "
+    )
+    sent = "sys.stdout.buffer.write(pickle.dumps(experiment.runs(Scale.SMOKE)))"
+    received = "print(pickle.loads(sys.stdin.buffer.read())[0].task)"
+    # -P: the working directory is not on the path, as for an installed command.
+    command = [sys.executable, "-P", "-c"]
+    path = str(tmp_path / "studies" / "own_task.py")
+    where = {"cwd": tmp_path / "elsewhere", "capture_output": True, "timeout": 120}
+    pickled = subprocess.run([*command, load + sent, path], **where)
+    assert pickled.returncode == 0, pickled.stderr.decode()
+    unpickled = subprocess.run([*command, load + received, path], input=pickled.stdout, **where)
+    assert unpickled.returncode == 0, unpickled.stderr.decode()
+    assert unpickled.stdout.decode().strip() == "Mine(length=10)"
