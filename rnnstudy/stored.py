@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import secrets
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ from rnnstudy.records import Outcome, Record, State
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError, canonical, flatten, qualified_name, source_hash
 from rnnstudy.tracker import Failures
+from rnnstudy.versions import CHANGED, commit, repository
 
 COMPLETE = ("finished", "diverged")
 
@@ -53,7 +53,11 @@ class SweepInfo:
     hypothesis: str = ""
 
     def tags(self) -> dict[str, str]:
-        """What each run of the sweep is tagged with: the sweep, this process, and the commit when there is one."""
+        """What each run of the sweep is tagged with: the sweep, this process, and the commit when there is one.
+
+        Where files differ from the commit, `rnnstudy.uncommitted` says so; MLflow's tag is the commit alone.
+        """
+        checked_out, changed = _checked_out(self.experiment_file)
         tags = {
             "rnnstudy.sweep": self.sweep,
             "rnnstudy.engine": self.engine,
@@ -61,7 +65,8 @@ class SweepInfo:
             **process_tags(),
             "mlflow.source.name": self.experiment_file or self.experiment,
             "mlflow.source.type": "LOCAL",
-            "mlflow.source.git.commit": _commit(self.experiment_file),
+            "mlflow.source.git.commit": checked_out,
+            "rnnstudy.uncommitted": "true" if changed else "",
         }
         return {name: value for name, value in tags.items() if value}
 
@@ -71,15 +76,13 @@ def process_tags() -> dict[str, str]:
     return Owner.this().tags()
 
 
-def _commit(file: str) -> str:
-    """The commit checked out where `file` (or else the working directory) lies; empty outside a repository."""
-    folder = Path(file).absolute().parent if file else Path.cwd()
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return asked.stdout.strip() if asked.returncode == 0 else ""
+def _checked_out(file: str) -> tuple[str, bool]:
+    """The commit of the repository that `file` (or else the working directory) lies in, empty outside of one, and
+    whether files differ from it.
+    """
+    folder = repository(Path(file).absolute().parent if file else Path.cwd())
+    found = commit(folder) if folder else None
+    return (found or "").removesuffix(CHANGED), (found or "").endswith(CHANGED)
 
 
 @dataclasses.dataclass(frozen=True)

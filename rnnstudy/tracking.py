@@ -15,7 +15,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from importlib.resources import files as package_files
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -205,11 +205,13 @@ class Store:
             )
         return [(run, names[run.info.experiment_id]) for run in runs]
 
-    def runs(self, key: str | None = None) -> list[StoredRun]:
-        """The runs of this package, newest first; those of one key when it is given."""
+    def runs(self, key: str | None = None, *, only_running: bool = False) -> list[StoredRun]:
+        """The runs of this package, newest first; those of one key, or those that MLflow shows as running, if asked."""
         if self.database is not None:
-            return self._read(key)
-        condition = "LIKE '%'" if key is None else f"= '{key}'"
+            return self._read(key, only_running)
+        condition = 'tags."rnnstudy.key" ' + ("LIKE '%'" if key is None else f"= '{key}'")
+        if only_running:
+            condition += " and attributes.status = 'RUNNING'"
         return [
             StoredRun(
                 key=run.data.tags["rnnstudy.key"],
@@ -220,42 +222,49 @@ class Store:
                 identity=run.info.run_id,
                 artifacts=run.info.artifact_uri or "",
             )
-            for run, experiment in self._search(f'tags."rnnstudy.key" {condition}')
+            for run, experiment in self._search(condition)
         ]
 
-    def _read(self, key: str | None) -> list[StoredRun]:
+    def _read(self, key: str | None, only_running: bool) -> list[StoredRun]:
         """As `runs`, from the local database's own tables.
 
         MLflow's client makes an object of every metric and parameter of every run: for 200 runs that takes half a
-        second, for a study's store many times that.
+        second, for a study's store many times that; and importing MLflow takes more than a second by itself.
         """
         if not self.exists:
             return []
-        assert self.database is not None
-        _check_database(self.database)
         wanted = "SELECT run_uuid FROM tags WHERE key = 'rnnstudy.key'" + (" AND value = ?" if key is not None else "")
         of_runs = f"""
             SELECT runs.run_uuid, runs.name, experiments.name, runs.artifact_uri FROM runs JOIN experiments
             ON runs.experiment_id = experiments.experiment_id
             WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
+            {"AND runs.status = 'RUNNING'" if only_running else ""}
             AND runs.run_uuid IN ({wanted}) ORDER BY runs.start_time DESC, runs.run_uuid
         """
         given = () if key is None else (key,)
-        try:
-            with closing(_opened(self.database)) as connection, connection:
-                # One view of both tables, whatever is written meanwhile.
-                connection.execute("BEGIN")
-                found = connection.execute(of_runs, given).fetchall()
-                pairs = connection.execute(f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({wanted})", given)
-                tags: dict[str, dict[str, str]] = defaultdict(dict)
-                for run, name, value in pairs:
-                    tags[run][name] = value
-        except sqlite3.DatabaseError as error:
-            raise StoreFault(f"the MLflow store {self.uri} does not answer as it should: {error}") from None
+        tags: dict[str, dict[str, str]] = defaultdict(dict)
+        with self._tables() as tables:
+            found = tables.execute(of_runs, given).fetchall()
+            for run, name, value in tables.execute(
+                f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({wanted})", given
+            ):
+                tags[run][name] = value
         return [
             StoredRun(tags[run]["rnnstudy.key"], name or "", experiment, state_of(tags[run]), tags[run], run, artifacts)
             for run, name, experiment, artifacts in found
         ]
+
+    @contextmanager
+    def _tables(self) -> Iterator[sqlite3.Connection]:
+        """One view of all tables of the local database, whatever is written meanwhile."""
+        assert self.database is not None
+        _check_database(self.database)
+        try:
+            with closing(_opened(self.database)) as connection, connection:
+                connection.execute("BEGIN")
+                yield connection
+        except sqlite3.DatabaseError as error:
+            raise StoreFault(f"the MLflow store {self.uri} does not answer as it should: {error}") from None
 
     def finished(self) -> dict[str, StoredRun]:
         """The complete runs by key: finished or diverged, and not deleted."""
@@ -310,8 +319,10 @@ class Store:
 
     def experiment(self, name: str, tags: Mapping[str, str]) -> str:
         """MLflow's id of the experiment `name`, made on first use."""
-        client = self.client
         location = self.artifacts.as_uri() if self.artifacts else None
+        if (standing := self._standing(name, tags, location)) is not None:
+            return standing
+        client = self.client
         with self.locked(), self._told():
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -327,6 +338,21 @@ class Store:
                 if tag not in found.tags:
                     client.set_experiment_tag(found.experiment_id, tag, value)
             return found.experiment_id
+
+    def _standing(self, name: str, tags: Mapping[str, str], location: str | None) -> str | None:
+        """The id of a local experiment that needs nothing done; None where MLflow has to be asked."""
+        if self.database is None or not self.exists:
+            return None
+        with self._tables() as tables:
+            found = tables.execute(
+                "SELECT experiment_id FROM experiments "
+                "WHERE name = ? AND artifact_location = ? AND lifecycle_stage = 'active'",
+                (name, location),
+            ).fetchone()
+            if found is None:
+                return None
+            has = {tag for (tag,) in tables.execute("SELECT key FROM experiment_tags WHERE experiment_id = ?", found)}
+        return str(found[0]) if tags.keys() <= has else None
 
     def unfinished(self, description: Description) -> "MlflowRun | None":
         """The newest run of this key and experiment that has not ended well."""
@@ -426,17 +452,16 @@ class Store:
     def mend(self) -> int:
         """Runs that a process of this host left RUNNING when it died become KILLED; gives how many."""
         mended = 0
-        for run, _ in self._search("attributes.status = 'RUNNING' and tags.\"rnnstudy.key\" LIKE '%'"):
-            tags = run.data.tags
-            owner = Owner.tagged(tags)
+        for run in self.runs(only_running=True):
+            owner = Owner.tagged(run.tags)
             if owner is None or not owner.here or owner.alive:
                 continue
-            state = state_of(tags)
+            state = run.state
             with self._told():
                 if state == "running":
                     state = "interrupted"
-                    self.client.set_tag(run.info.run_id, "rnnstudy.outcome", state)
-                self.client.set_terminated(run.info.run_id, _mlflow_status(state))
+                    self.client.set_tag(run.identity, "rnnstudy.outcome", state)
+                self.client.set_terminated(run.identity, _mlflow_status(state))
             mended += 1
         return mended
 
@@ -505,10 +530,14 @@ def _not_now(path: Path, error: sqlite3.OperationalError) -> SpecError:
 def _schema_revisions() -> tuple[str | None, frozenset[str]]:
     """The installed MLflow's schema, None where that is not clear, and all that it has had before.
 
-    Read off the texts of its migrations: alembic, which MLflow asks, imports every one of them, for a second or more.
+    Read off the texts of its migrations: alembic, which MLflow asks, imports every one of them, and importing MLflow
+    takes a second or more by itself.
     """
-    folder = package_files("mlflow").joinpath("store", "db_migrations", "versions")
-    texts = [path.read_text(encoding="utf-8") for path in folder.iterdir() if path.name.endswith(".py")]
+    package = find_spec("mlflow")
+    assert package is not None
+    assert package.origin is not None
+    folder = Path(package.origin).parent / "store" / "db_migrations" / "versions"
+    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
     named = {name: _assigned(name, texts) for name in ("revision", "down_revision")}
     newest = named["revision"] - named["down_revision"]
     return (newest.pop() if len(newest) == 1 else None), frozenset(named["revision"])

@@ -26,6 +26,12 @@ def commit(folder: Path) -> str | None:
     return head.strip() + (CHANGED if changed else "")
 
 
+def repository(folder: Path) -> Path | None:
+    """The root of the repository that `folder` lies in, if there is one."""
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    return None if top is None else Path(top.strip())
+
+
 def _counts(line: str) -> bool:
     """Whether a line of `git status --porcelain` tells of a change to the source."""
     return not line.startswith("??") or line.rstrip('"').endswith(".py")

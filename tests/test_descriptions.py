@@ -1,6 +1,7 @@
 """A run told to people, in words that follow its specification; the same whether a store could be reached or not."""
 
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -25,6 +26,34 @@ RUN = Run(
     training=Training(steps=30, batch=4, learning_rate=0.01, optimiser=SGD(), clip=None),
     seed=3,
 )
+
+
+def test_the_tags_of_a_sweep_tell_the_commit_and_whether_files_differ_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*command: str) -> str:
+        author = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
+        return subprocess.run(
+            ["git", *author, *command], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def told() -> tuple[str | None, str | None]:
+        tags = SweepInfo("small", "experiments/small.py").tags()
+        return tags.get("mlflow.source.git.commit"), tags.get("rnnstudy.uncommitted")
+
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "small.py").touch()
+    (tmp_path / "shared.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert told() == (None, None)
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    head = git("rev-parse", "HEAD")
+    assert told() == (head, None)
+    # What an experiment uses may lie beside its folder.
+    (tmp_path / "shared.py").write_text("changed = True\n")
+    assert told() == (head, "true")
 
 
 def test_the_paragraph_says_what_the_specification_says() -> None:
