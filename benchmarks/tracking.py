@@ -56,9 +56,19 @@ def minute_run(steps: int) -> Run:
     return Run(task=TemporalOrder(length=100), cell=LSTM(width=50), training=training)
 
 
-def sweep(runs: Sequence[Run], home: Home) -> Summary:
-    """Train what the store does not hold, in a worker."""
-    tracker = open_store(home, SweepInfo("benchmark"))
+def experiment_file(count: int, home: Home) -> Path:
+    """An experiment of many short runs."""
+    file = home.root / "experiments" / "short.py"
+    file.parent.mkdir()
+    file.write_text(
+        f"from benchmarks.tracking import short_runs\n\n\ndef runs(scale):\n    return short_runs({count})\n"
+    )
+    return file
+
+
+def sweep(runs: Sequence[Run], home: Home, file: Path) -> Summary:
+    """Train what the store does not hold, in a worker, as `rnnstudy sweep` does with an experiment of these runs."""
+    tracker = open_store(home, SweepInfo(file.stem, str(file)))
     claims = Claims(home.claims)
     planned = plan(runs, tracker, home.checkpoints, workers=1)
     launcher = Launcher(
@@ -68,13 +78,8 @@ def sweep(runs: Sequence[Run], home: Home) -> Summary:
     return launcher.run()
 
 
-def second_start(count: int, home: Home) -> float:
+def second_start(count: int, file: Path) -> float:
     """Seconds that `rnnstudy sweep` takes where the store holds every run."""
-    file = home.root / "experiments" / "short.py"
-    file.parent.mkdir()
-    file.write_text(
-        f"from benchmarks.tracking import short_runs\n\n\ndef runs(scale):\n    return short_runs({count})\n"
-    )
     command = [sys.executable, "-c", "from rnnstudy.cli import main; main()", "sweep", str(file), "--workers", "1"]
     began = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -89,15 +94,16 @@ def measure(short: int = 200, seconds: float = 60.0) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="rnnstudy-") as folder:
         home = Home(Path(folder))
         assert Store(home).client is not None
-        many = sweep(short_runs(short), home)
+        file = experiment_file(short, home)
+        many = sweep(short_runs(short), home, file)
         assert len(many.ended) == short
-        restart = second_start(short, home)
+        restart = second_start(short, file)
         sample = minute_run(200)
         list(train(Population((sample,)), device="cpu"))
         began = time.perf_counter()
         list(train(Population((sample,)), device="cpu"))
         steps = round(200 * seconds / (time.perf_counter() - began))
-        long = sweep([minute_run(steps)], home)
+        long = sweep([minute_run(steps)], home, file)
     (outcome,) = long.ended.values()
     costs = {
         "share_of_wall_time": long.writing_seconds / outcome.seconds,
