@@ -1,6 +1,7 @@
 """Launching: claim populations, hand them to workers, write what comes back, and bear with whatever breaks."""
 
 import contextlib
+import queue
 import signal
 import threading
 import time
@@ -33,6 +34,9 @@ __all__ = ["ATTEMPTS", "Launcher", "Plan", "Shelf", "Summary", "Watcher", "defau
 
 SECONDS_TO_STOP = 60.0
 """How long workers may take to save their checkpoints before they are ended."""
+
+SECONDS_BETWEEN_TURNS = 0.1
+"""How long a launcher waits for its workers before it looks at everything else, too."""
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How often a launcher looks after the runs that others have claimed."""
@@ -140,6 +144,7 @@ class Launcher:
         self._steps: dict[str, int] = {}
         self._elsewhere: dict[str, Run] = {}
         self._ended_elsewhere: set[str] = set()
+        self._kept: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
         self._looked = 0.0
         self._fault: SpecError | None = None
         self.summary = Summary()
@@ -158,6 +163,7 @@ class Launcher:
                 self._writer.close(lambda: self._tell() or ended_at_once())
                 if self._claims is not None:
                     self._claims.close()
+        self._tell_supply()
         if fault := self._fault or self._writer.fault:
             raise fault
         self._tidy()
@@ -180,10 +186,11 @@ class Launcher:
             by_connection = {one.connection: one for one in self._crew.busy}
             if not by_connection:
                 # Nobody trains, and there is nothing to hand out at this moment.
-                time.sleep(0.2)
-            for ready in wait(list(by_connection), timeout=0.2):
+                time.sleep(SECONDS_BETWEEN_TURNS)
+            for ready in wait(list(by_connection), timeout=SECONDS_BETWEEN_TURNS):
                 assert isinstance(ready, Connection)
                 self._receive(by_connection[ready])
+            self._tell_supply()
             self._look_elsewhere()
             self._hand_out()
             self._tell()
@@ -378,9 +385,15 @@ class Launcher:
 
     def _ended(self, key: str, outcome: Outcome) -> None:
         self.summary.ended[key] = outcome
-        self._supply.ended(key, outcome)
+        # A search that heard of a run before the store has it would not ask for it again, should this process die now.
+        self._writer.then(lambda: self._kept.put((key, outcome)))
         if self._claims is not None:
             self._writer.then(lambda: self._told_others([key]))
+
+    def _tell_supply(self) -> None:
+        """Tell the supply, in its own thread, of the ends that have been written."""
+        while not self._kept.empty():
+            self._supply.ended(*self._kept.get())
 
     def _told_others(self, keys: Iterable[str]) -> None:
         if self._claims is not None:

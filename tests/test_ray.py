@@ -12,7 +12,8 @@ from rnnstudy.cli import app
 from rnnstudy.home import Home
 from rnnstudy.tracking import Store
 
-pytestmark = pytest.mark.slow
+# Ray starts its processes by forking, of which JAX, loaded by another test of this process, warns.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")]
 ray = pytest.importorskip("ray", reason="Ray is not installed; the extra rnnstudy[ray] brings it")
 
 EXPERIMENT = '''

@@ -15,7 +15,7 @@ from rnnstudy.run import Run, Training
 from rnnstudy.stored import SweepInfo
 from rnnstudy.sweep import grid
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracking import open_store
+from rnnstudy.tracking import Store, open_store
 from rnnstudy.worker import Task
 
 RUNS = grid(
@@ -45,8 +45,8 @@ class Silent:
 class TwoAfterTheOther:
     """A second population follows from how the first ended, which is given up from its second check on."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, place: Home) -> None:
+        self._folder, self._store = place.checkpoints, Store(place)
         self._handed_out = 0
         self.served: Collection[str] = ()
         self.checks: list[Check] = []
@@ -74,6 +74,9 @@ class TwoAfterTheOther:
 
     def ended(self, key: str, outcome: Outcome) -> None:
         assert key not in self.outcomes
+        # A search that is told first and killed then would have judged a run that nobody has.
+        [kept] = self._store.runs(key)
+        assert kept.state == outcome.status
         self.outcomes[key] = outcome
 
     def ended_elsewhere(self, served: Collection[str], set_aside: Collection[str]) -> None:
@@ -89,7 +92,7 @@ class TwoAfterTheOther:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_tasks_come_from_a_supply_that_hears_of_errors_and_outcomes(project_with_store: Path, workers: int) -> None:
     place = Home(project_with_store)
-    supply = TwoAfterTheOther(place.checkpoints)
+    supply = TwoAfterTheOther(place)
     launcher = launch.Launcher(
         supply,
         open_store(place, SweepInfo("mine")),
