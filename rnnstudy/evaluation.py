@@ -1,7 +1,8 @@
 """Judging networks on fixed sequences."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from rnnstudy.cells.cell import Parameters
 from rnnstudy.learner import Learner
+from rnnstudy.memory import replicas_looked_at_together
 from rnnstudy.population import Population, PopulationBatch
 from rnnstudy.probes.probe import BackwardPass, Moment
 from rnnstudy.records import Reading
@@ -46,11 +48,36 @@ def fixed_batches(
 
 
 def look(learner: Learner, stage: Literal["initial", "final"]) -> None:
-    """Let every probe read the moment before the first or after the last update."""
+    """Let every probe read the moment before the first or after the last update.
+
+    A large population is read in parts: the scaled engine keeps every state of the side batch in float64.
+    """
     population = learner.population
-    moment = Moment(stage, learner.step, learner.parameters, {}, {}, None, side(learner), population.model.cell)
-    for probe in population.runs[0].probes:
-        learner.take(probe.read(moment), learner.stopped_at(), spacing=0)
+    probes, size = population.runs[0].probes, replicas_looked_at_together(population.runs[0], learner.device)
+    found: list[list[list[Reading]]] = [[] for _ in probes]
+    for first in range(0, len(population.runs), size):
+        part = Population(population.runs[first : first + size])
+        parameters = {name: value[first : first + size] for name, value in learner.parameters.items()}
+        side = functools.cache(functools.partial(side_batch, part, parameters, device=learner.device))
+        moment = Moment(stage, learner.step, parameters, {}, {}, None, side, population.model.cell)
+        for readings, probe in zip(found, probes, strict=True):
+            readings.append(probe.read(moment))
+    for readings in found:
+        learner.take([_joined(of_parts) for of_parts in zip(*readings, strict=True)], learner.stopped_at(), spacing=0)
+
+
+def _joined(of_parts: Sequence[Reading]) -> Reading:
+    """One reading of a whole population. Where an axis is shorter in a part, what it lacks there is absent."""
+    first, *others = of_parts
+    if any((one.name, one.axes) != (first.name, first.axes) for one in others):
+        raise RuntimeError(f"a probe reads '{first.name}' of some replicas, and something else of others")
+    longest = [max(lengths) for lengths in zip(*(one.values.shape[1:] for one in of_parts), strict=True)]
+    values = []
+    for one in of_parts:
+        missing = [most - length for most, length in zip(longest, one.values.shape[1:], strict=True)]
+        padding = [pad for lacks in reversed(missing) for pad in (0, lacks)]
+        values.append(torch.nn.functional.pad(one.values, padding, value=torch.nan) if any(missing) else one.values)
+    return dataclasses.replace(first, values=torch.cat(values))
 
 
 def side(learner: Learner) -> Callable[[int], BackwardPass]:

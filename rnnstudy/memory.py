@@ -24,13 +24,19 @@ COPIES_OF_STATES = 5
 """Of each state and gate at each step: what the reference engine keeps in float32; the compiled one keeps fewer."""
 
 
+MOST_NUMBERS_LOOKED_AT = 2**24
+"""Bound on the states and gates of a side batch, held in float64: memory, not results, depends on it."""
+
+COPIES_OF_LOOKED_AT = 4
+"""Of each of those numbers, in the scaled engine: itself, its gradient, and what each step's graph keeps."""
+
+
 def bytes_of(run: Run) -> float:
     """What each replica of such a run takes: parameters, states kept for the backward pass, data and readings."""
     model, task, training = Model.of(run.task, run.cell, run.layers), run.task, run.training
     parameters = [one for layer in range(run.layers) for one in model.layer_parameters(layer).values()]
     numbers = sum(math.prod(one.shape) for one in [*parameters, *model.readout_parameters.values()])
-    gates = max((len(one.blocks) for one in parameters if one.role == "recurrent"), default=1)
-    states = run.layers * (len(run.cell.states) + gates) * run.cell.width
+    states = _states_and_gates(run)
     steps = task.steps * training.batch
     # An input number takes 4 bytes; a step's target, mask and mark 10. Drawn ahead, and once more for each replica.
     of_data = 4 * task.features + 10
@@ -45,7 +51,29 @@ def bytes_of(run: Run) -> float:
 
 def replicas_that_fit(run: Run, room: float) -> int:
     """The largest population of such runs in `room` bytes; at least one."""
-    return max(1, int(max(room - SHARED_BYTES, room / 4) / bytes_of(run)))
+    # Shared bytes have room for a part of `MOST_NUMBERS_LOOKED_AT`; a single long run may need more.
+    beyond = max(0, _numbers_looked_at(run) - MOST_NUMBERS_LOOKED_AT)
+    shared = SHARED_BYTES + 8 * COPIES_OF_LOOKED_AT * beyond
+    return max(1, int(max(room - shared, room / 4) / bytes_of(run)))
+
+
+def replicas_looked_at_together(run: Run, device: torch.device) -> int:
+    """In how large parts a population of such runs is read by its probes before and after training."""
+    # On a GPU small parts would be slow, and the share that is left free has room for larger ones.
+    most = 4 * MOST_NUMBERS_LOOKED_AT if device.type == "cuda" else MOST_NUMBERS_LOOKED_AT
+    return max(1, most // max(1, _numbers_looked_at(run)))
+
+
+def _numbers_looked_at(run: Run) -> int:
+    """States and gates, of all layers, on the side batch of the probe that asks for most sequences."""
+    sequences = max((getattr(probe, "sequences", 0) for probe in run.probes), default=0)
+    return run.task.steps * sequences * _states_and_gates(run)
+
+
+def _states_and_gates(run: Run) -> int:
+    """Numbers that a step of one sequence makes, in all layers."""
+    blocks = (len(one.blocks) for one in run.cell.parameters(1, 1).values() if one.role == "recurrent")
+    return run.layers * (len(run.cell.states) + max(blocks, default=1)) * run.cell.width
 
 
 def bounds(device: torch.device, workers: int = 1) -> tuple[int, float]:

@@ -3,13 +3,17 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from rnnstudy import evaluation, memory
 from rnnstudy.cells import LSTM, Elman
+from rnnstudy.loop import train
 from rnnstudy.memory import SHARED_BYTES, bytes_of, replicas_that_fit
 from rnnstudy.population import populations
+from rnnstudy.probes import GradientByLag, GradientThroughTime, LyapunovExponents
 from rnnstudy.run import Run, Training
-from rnnstudy.tasks import TemporalOrder
+from rnnstudy.tasks import LengthRange, TemporalOrder
 
 RUN = Run(task=TemporalOrder(length=100), cell=LSTM(width=50), training=Training(batch=20, steps=500))
 
@@ -57,3 +61,42 @@ def test_training_stays_within_the_estimate(engine, cell):
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     peak, estimate = map(float, ran.stdout.split())
     assert 0.1 * estimate < peak < estimate + SHARED_BYTES
+
+
+@pytest.mark.parametrize("task", [TemporalOrder(length=12), LengthRange(task=TemporalOrder(length=10), length=14)])
+def test_probes_read_a_population_in_parts_as_they_read_it_whole(monkeypatch, task):
+    probes = (GradientThroughTime(sequences=4), GradientByLag(sequences=6), LyapunovExponents(sequences=2))
+    training = Training(steps=4, batch=3, check_every=2, validation_sequences=5, test_sequences=5)
+    runs = [Run(task=task, cell=LSTM(width=4), training=training, probes=probes, seed=seed) for seed in range(5)]
+    sizes = []
+    monkeypatch.setattr(evaluation, "side_batch", counting(evaluation.side_batch, sizes))
+    whole = last_records(runs)
+    assert set(sizes) == {5}
+    sizes.clear()
+    monkeypatch.setattr(memory, "MOST_NUMBERS_LOOKED_AT", 2 * 6 * runs[0].task.steps * 6 * 4)
+    in_parts = last_records(runs)
+    assert set(sizes) == {2, 1}
+    for one, other in zip(whole, in_parts, strict=True):
+        assert one.series.keys() == other.series.keys()
+        assert any(name.startswith("by_lag/") for name in one.series)
+        for name, series in one.series.items():
+            np.testing.assert_allclose(held(other.series[name]), held(series), rtol=1e-5, atol=1e-9, err_msg=name)
+        assert one.outcome.summary == pytest.approx(other.outcome.summary, rel=1e-5, nan_ok=True)
+
+
+def last_records(runs):
+    return [record for record in train(runs, device="cpu", engine="reference") if record.outcome is not None]
+
+
+def held(series):
+    """The values of a reading, without the trailing places where nothing was measured."""
+    values = np.asarray(series.values)
+    return values[..., : np.flatnonzero(np.isfinite(values).reshape(-1, values.shape[-1]).any(0)).max(initial=-1) + 1]
+
+
+def counting(function, sizes):
+    def counted(population, *arguments, **named):
+        sizes.append(len(population.runs))
+        return function(population, *arguments, **named)
+
+    return counted
