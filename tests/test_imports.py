@@ -40,7 +40,7 @@ BELOW = {
     "memory": {"model", "records", "run"},
     "population": {"memory", "model", "randomness", "run", "spec", "tasks", "unroll"},
     "learner": {"checkpoint", "history", "optimisers", "population", "records", "run", "unroll"},
-    "evaluation": {"cells", "learner", "population", "probes", "records", "tasks", "unroll"},
+    "evaluation": {"cells", "learner", "memory", "population", "probes", "records", "tasks", "unroll"},
     "loop": {"evaluation", "learner", "population", "probes", "records", "run", "spec", "unroll"},
 }
 """What each room of the training half may import at run time."""
