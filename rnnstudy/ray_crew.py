@@ -93,7 +93,11 @@ class RayCrew(Crew):
         self._stopping = False
         self._connect(address)
         super().__init__(min(count, self._places()) if count else self._places())
-        self._board = ray.remote(num_cpus=0)(Board).remote()
+        # On this very node: anywhere else, the sweep would end with the board's node.
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
 
     def _connect(self, address: str) -> None:
         package = Path(rnnstudy.__file__).parent
