@@ -55,6 +55,10 @@ def tpe(seed: int) -> "BaseSampler":
     return TPESampler(seed=seed)
 
 
+SEEDS_APART = 1_000_003
+"""Between the seed of a batch and that of what completes one whose asking was cut short."""
+
+
 class Search(Spec):
     """One study: how its candidates are proposed, and what each is worth. The least value wins.
 
@@ -105,13 +109,17 @@ class Search(Spec):
         if self.pruner is not None and not _is_optunas(self.pruner, "BasePruner"):
             raise SpecError(f"Search.pruner is {self.pruner!r}; it takes an Optuna pruner such as MedianPruner()")
 
-    def sampler_for(self, batch: int, again: bool) -> "BaseSampler":
+    def sampler_for(self, batch: int, again: bool, queued: int = 0) -> "BaseSampler":
         """The sampler for one batch. A function gets a seed of its own for each; an object goes on with its stream,
-        and in a process that takes a study up `again`, with a random one instead of repeating itself."""
+        and in a process that takes a study up `again`, with a random one instead of repeating itself.
+
+        Of a batch whose asking was cut short, `queued` candidates are there already. What comes besides is drawn with
+        another seed: the batch's own would begin with those very candidates.
+        """
         from optuna.samplers import BaseSampler
 
         if not isinstance(self.sampler, BaseSampler):
-            made = self.sampler(self.seed + batch)  # type: ignore[operator]
+            made = self.sampler(self.seed + batch + SEEDS_APART * queued)  # type: ignore[operator]
             if not isinstance(made, BaseSampler):
                 raise SpecError(f"Search.sampler made {made!r} from a seed; it must make an Optuna sampler")
             return made

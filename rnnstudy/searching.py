@@ -101,7 +101,12 @@ class OneStudy:
         self.open = [_Candidate(best.best.number, candidates(run, self.search.fresh_seeds), None)]
 
     def _ask(self, count: int) -> None:
-        self.study.sampler = self.search.sampler_for(self._judged, self._again)
+        from optuna.trial import TrialState
+
+        # The candidates that a dead process left come first. One that it had no parameters for yet is drawn now.
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        queued = sum(bool(trial.params) for trial in waiting)
+        self.study.sampler = self.search.sampler_for(self._judged, self._again, queued)
         self._again = False
         for _ in range(count):
             trial = self.study.ask()

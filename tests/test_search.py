@@ -246,6 +246,25 @@ def test_trials_that_a_dead_process_left_are_queued_again_exactly_once(stage: St
     assert complete == [tuple(trial.params.items()) for trial in undisturbed.study().trials]
 
 
+@pytest.mark.parametrize("created", [1, 2])
+def test_a_batch_whose_asking_was_cut_short_is_completed_by_other_candidates(stage: Stage, created: int):
+    stage.train(stage.supply(SEARCH), most=1)
+    study = stage.study()
+    before = len(study.trials)
+    study.sampler = SEARCH.sampler_for(before, again=False)
+    # Killed after the first candidate of a batch was drawn: before the second existed, or before it had parameters.
+    candidate = study.ask()
+    first = sample(candidate, Scale.SMOKE)
+    for _ in range(created - 1):
+        study.ask()
+    stage.train(stage.supply(SEARCH))
+    complete = [trial for trial in stage.study().trials if trial.state == TrialState.COMPLETE]
+    assert first in [
+        sample(optuna.trial.FixedTrial(trial.params), Scale.SMOKE).replace(seed=first.seed) for trial in complete
+    ]
+    assert len({tuple(trial.params.items()) for trial in complete}) == len(complete) == 8
+
+
 def test_a_pruner_stops_what_is_bad_and_it_is_told_as_pruned(stage: Stage):
     search = SEARCH.replace(objective="error", pruner=ThresholdPruner(upper=0.8), sampler=RandomSampler(seed=0))
     stage.train(stage.supply(search))
