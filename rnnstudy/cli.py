@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from rnnstudy.crew import Crew
     from rnnstudy.home import Home
     from rnnstudy.run import Run
+    from rnnstudy.stored import SweepInfo
     from rnnstudy.sweep import Experiment
+    from rnnstudy.tracking import MlflowTracker
     from rnnstudy.unroll.choice import Wanted
 
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -141,7 +143,7 @@ def sweep(
     Ctrl-C is safe: checkpoints are saved, and the same command goes on from there. Started several times at once, each
     trains what the others do not.
     """
-    from rnnstudy import home, launch, tracking
+    from rnnstudy import home, launch
     from rnnstudy.claims import Claims
     from rnnstudy.display import SweepDisplay, duration, set_aside_lines, summary_table
     from rnnstudy.loop import resolve_device
@@ -196,9 +198,7 @@ def sweep(
     info = SweepInfo(
         experiment.name, experiment_file=str(file), command=command, engine=engine, hypothesis=experiment.hypothesis
     )
-    if not offline:
-        _tell_of_new_store(place, console)
-    tracker = OfflineTracker(offline, info) if offline else tracking.open_store(place, info)
+    tracker = OfflineTracker(offline, info) if offline else _open_store(place, info, console)
     if mended := tracker.mend():
         _say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
     # Before the store is looked at, so that no run can end unnoticed in between.
@@ -249,12 +249,15 @@ def sweep(
         sys.exit(SOME_FAILED)
 
 
-def _tell_of_new_store(place: "Home", console: "Console") -> None:
+def _open_store(place: "Home", info: "SweepInfo", console: "Console") -> "MlflowTracker":
+    """The project's store, named where it is new."""
     from rnnstudy import tracking
 
-    store = tracking.Store(place)
-    if not store.exists:
-        _say(console, f"a new store: {store.database}")
+    new = not tracking.Store(place).exists
+    tracker = tracking.open_store(place, info)
+    if new:
+        _say(console, f"a new store: {tracker.store.database}")
+    return tracker
 
 
 def _search(
@@ -270,7 +273,7 @@ def _search(
     refused: Sequence[str],
 ) -> None:
     """Go on with the searches of an experiment file."""
-    from rnnstudy import home, launch, studies, tracking
+    from rnnstudy import home, launch, studies
     from rnnstudy.claims import Claims
     from rnnstudy.display import SweepDisplay, studies_table
     from rnnstudy.machine import Machine
@@ -294,8 +297,7 @@ def _search(
     info = SweepInfo(
         experiment.name, experiment_file=str(file), command=command, engine=engine, hypothesis=experiment.hypothesis
     )
-    _tell_of_new_store(place, console)
-    tracker = tracking.open_store(place, info)
+    tracker = _open_store(place, info, console)
     with contextlib.closing(Claims(place.claims)) as claims:
         # Before the studies are opened: what looks like left by a dead process may be another launcher's.
         studies.claim(claims, kept, [name for name, _, _ in searches])

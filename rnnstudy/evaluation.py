@@ -58,8 +58,8 @@ def look(learner: Learner, stage: Literal["initial", "final"]) -> None:
     for first in range(0, len(population.runs), size):
         part = Population(population.runs[first : first + size])
         parameters = {name: value[first : first + size] for name, value in learner.parameters.items()}
-        side = functools.cache(functools.partial(side_batch, part, parameters, device=learner.device))
-        moment = Moment(stage, learner.step, parameters, {}, {}, None, side, population.model.cell)
+        of_part = side(part, parameters, learner.device)
+        moment = Moment(stage, learner.step, parameters, {}, {}, None, of_part, population.model.cell)
         for readings, probe in zip(found, probes, strict=True):
             readings.append(probe.read(moment))
     for readings in found:
@@ -80,12 +80,12 @@ def _joined(of_parts: Sequence[Reading]) -> Reading:
     return dataclasses.replace(first, values=torch.cat(values))
 
 
-def side(learner: Learner) -> Callable[[int], BackwardPass]:
-    """The side batch of so many sequences at the learner's present weights, made once for all probes of a moment."""
+def side(population: Population, parameters: Parameters, device: torch.device) -> Callable[[int], BackwardPass]:
+    """What makes the side batch of so many sequences, once for all probes of a moment."""
 
     @functools.cache
     def made(sequences: int) -> BackwardPass:
-        return side_batch(learner.population, learner.parameters, sequences, learner.device)
+        return side_batch(population, parameters, sequences, device)
 
     return made
 

@@ -1,6 +1,5 @@
 """A probe on a finished run: what it reads of the network as it was when training ended."""
 
-import functools
 import itertools
 from collections.abc import Iterator
 
@@ -9,10 +8,10 @@ import torch
 from rich.table import Table
 
 from rnnstudy import trained
-from rnnstudy.evaluation import side_batch
+from rnnstudy.evaluation import side
 from rnnstudy.home import Home
 from rnnstudy.population import Population
-from rnnstudy.probes.probe import BackwardPass, Moment, Probe
+from rnnstudy.probes.probe import Moment, Probe
 from rnnstudy.records import QUANTILES, Reading
 from rnnstudy.results import FIRST
 
@@ -27,12 +26,8 @@ def readings(network: trained.Trained, probe: Probe) -> list[Reading]:
     """
     population = Population((network.run,))
     parameters = {name: value.unsqueeze(0) for name, value in network.parameters.items()}
-
-    @functools.cache
-    def side(sequences: int) -> BackwardPass:
-        return side_batch(population, parameters, sequences, torch.device("cpu"))
-
-    return probe.read(Moment("final", 0, parameters, {}, {}, None, side, network.run.cell))
+    batches = side(population, parameters, torch.device("cpu"))
+    return probe.read(Moment("final", 0, parameters, {}, {}, None, batches, network.run.cell))
 
 
 def examine(key: str, probe: Probe, *, home: Home | None = None) -> list[Reading]:

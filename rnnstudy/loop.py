@@ -128,9 +128,8 @@ def _train(
         after = learner.clip(before)
         learner.take([Reading("learning/loss", loss, (), task.loss_unit), *penalty], learner.step, spacing=1)
         through_time = BackwardPass(trajectories, model.cell.states, batch.last, training.batch) if observed else None
-        moment = Moment(
-            "training", learner.step, learner.parameters, before, after, through_time, side(learner), model.cell
-        )
+        of_all = side(population, learner.parameters, device)
+        moment = Moment("training", learner.step, learner.parameters, before, after, through_time, of_all, model.cell)
         for probe in probes:
             if probe.due(learner.step):
                 learner.take(probe.read(moment), learner.step, spacing=probe.spacing)
