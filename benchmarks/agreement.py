@@ -19,13 +19,13 @@ from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.gru import GRU
 from rnnstudy.cells.initialisation import PyTorchDefault
 from rnnstudy.cells.lstm import LSTM
-from rnnstudy.kernels.triton.table import padded
-from rnnstudy.model import Model
-from rnnstudy.randomness import generator
-from rnnstudy.unroll.graph import GraphEngine
-from rnnstudy.unroll.reference import ReferenceEngine
-from rnnstudy.unroll.trajectory import Engine
-from rnnstudy.unroll.triton import GATES, TritonEngine, kernels_of, launch
+from rnnstudy.engines.cuda_graph import GraphEngine
+from rnnstudy.engines.engine import Engine
+from rnnstudy.engines.reference import ReferenceEngine
+from rnnstudy.engines.triton import GATES, TritonEngine, kernels_of, launch
+from rnnstudy.engines.triton_kernels.table import padded
+from rnnstudy.training.model import Model
+from rnnstudy.training.randomness import generator
 
 FEATURES, OUTPUTS = 3, 2
 VALUES = 1e-5

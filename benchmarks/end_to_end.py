@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rnnstudy.run import Run
-from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "experiments" / "quickstart.py"

@@ -28,10 +28,10 @@ from benchmarks.gpu_steps import measured_steps
 from benchmarks.gpu_variants import measured_variants
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
-from rnnstudy.loop import train
+from rnnstudy.engines.triton import interpreted, proven
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks.temporal_order import TemporalOrder
-from rnnstudy.unroll.triton import interpreted, proven
+from rnnstudy.training.loop import train
 
 ROOT = Path(__file__).parent.parent
 

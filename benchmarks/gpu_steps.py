@@ -14,15 +14,15 @@ import torch
 from rnnstudy.cells.cell import Cell
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
-from rnnstudy.learner import Learner
+from rnnstudy.engines.cuda_graph import GraphEngine
+from rnnstudy.engines.engine import Engine
+from rnnstudy.engines.reference import ReferenceEngine
+from rnnstudy.engines.triton import TritonEngine
 from rnnstudy.optimisers.sgd import SGD
-from rnnstudy.population import Population
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks.temporal_order import TemporalOrder
-from rnnstudy.unroll.graph import GraphEngine
-from rnnstudy.unroll.reference import ReferenceEngine
-from rnnstudy.unroll.trajectory import Engine
-from rnnstudy.unroll.triton import TritonEngine
+from rnnstudy.training.learner import Learner
+from rnnstudy.training.population import Population
 
 Step = Callable[[], Any]
 Take = Callable[[str, Any], None]

@@ -5,8 +5,8 @@ import torch
 from benchmarks.gpu_steps import Take, milliseconds, population_step
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
-from rnnstudy.kernels.triton.table import TABLE, Launch
-from rnnstudy.unroll.triton import TritonEngine, interpreted, proven
+from rnnstudy.engines.triton import TritonEngine, interpreted, proven
+from rnnstudy.engines.triton_kernels.table import TABLE, Launch
 
 VARIANTS = {
     ("Elman", 64): [

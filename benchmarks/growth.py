@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.training_step import compiled
 from rnnstudy.cells.cell import Cell
-from rnnstudy.unroll.compiled import _kernels, _shapes
+from rnnstudy.engines.compiled import _kernels, _shapes
 
 LENGTHS = (200, 1000, 2000, 5000, 10_000)
 BATCH, ROUNDS = 20, 5

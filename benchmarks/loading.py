@@ -16,12 +16,12 @@ from benchmarks.training_step import spread
 from rnnstudy import results
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
-from rnnstudy.home import Home
-from rnnstudy.records import Outcome, Record, Series
 from rnnstudy.run import Run, Training
-from rnnstudy.stored import SweepInfo
+from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.project import Project
+from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.tasks.temporal_order import TemporalOrder
-from rnnstudy.tracking import open_store
+from rnnstudy.training.records import Outcome, Record, Series
 
 RUNS, LENGTH, STEPS, SPACING = 200, 100, 1500, 25
 ROUNDS = 5
@@ -32,7 +32,7 @@ LIMIT = 3.0
 def measure() -> list[dict[str, Any]]:
     """Seconds to load all runs and all their readings: median, lowest and highest of the rounds."""
     with tempfile.TemporaryDirectory(prefix="rnnstudy-loading-") as folder:
-        home = Home(Path(folder))
+        home = Project(Path(folder))
         _fill(home)
         seconds, rows = [], 0
         for _ in range(ROUNDS):
@@ -45,7 +45,7 @@ def measure() -> list[dict[str, Any]]:
     return [{**found, "seconds": spread(seconds), "limit": LIMIT}]
 
 
-def _fill(home: Home) -> None:
+def _fill(home: Project) -> None:
     tracker = open_store(home, SweepInfo("loading", "experiments/loading.py", "benchmark"))
     for number in range(RUNS):
         cell = Elman(width=50) if number % 2 else LSTM(width=50)

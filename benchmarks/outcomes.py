@@ -11,11 +11,11 @@ import numpy as np
 from rnnstudy.cells.cell import Cell
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
+from rnnstudy.engines.choice import Wanted
 from rnnstudy.figures.statistics import mcnemar, wilson
-from rnnstudy.loop import train
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks.temporal_order import TemporalOrder
-from rnnstudy.unroll.choice import Wanted
+from rnnstudy.training.loop import train
 
 ENGINES: tuple[Wanted, Wanted] = ("reference", "compiled")
 TRAINING = Training(

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from benchmarks.end_to_end import quickstart
 from benchmarks.training_step import LAYERS
-from rnnstudy.learner import PASSES_TO_STOP
 from rnnstudy.run import Run
+from rnnstudy.training.learner import PASSES_TO_STOP
 
 LOGGED_EVERY = 10
 """Updates between two points of the loss and the gradient's norm, as the probes of the quickstart have it."""

@@ -16,8 +16,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from rnnstudy.kernels.triton import elman, lstm
-from rnnstudy.kernels.triton.table import TABLE, Launch
+from rnnstudy.engines.triton_kernels import elman, lstm
+from rnnstudy.engines.triton_kernels.table import TABLE, Launch
 
 TARGET = GPUTarget("cuda", 90, 32)
 MODULES: dict[str, Any] = {"Elman": elman, "LSTM": lstm}

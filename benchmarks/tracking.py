@@ -15,18 +15,20 @@ from typing import Any
 import torch
 
 from rnnstudy.cells.lstm import LSTM
-from rnnstudy.claims import Claims
-from rnnstudy.home import Home
-from rnnstudy.launch import Launcher, Summary, plan
-from rnnstudy.learner import Progress
-from rnnstudy.loop import train
-from rnnstudy.population import Population
 from rnnstudy.run import Run, Training
-from rnnstudy.stored import SweepInfo
-from rnnstudy.sweep import grid
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.project import Project
+from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.sweep.claims import Claims
+from rnnstudy.sweep.grids import grid
+from rnnstudy.sweep.launcher import Launcher, SweepSummary
+from rnnstudy.sweep.messages import Assignment
+from rnnstudy.sweep.plan import make_plan
 from rnnstudy.tasks.temporal_order import TemporalOrder
-from rnnstudy.tracking import Store, open_store
-from rnnstudy.worker import Task
+from rnnstudy.training.loop import train
+from rnnstudy.training.population import Population
+from rnnstudy.training.records import TrainingProgress
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,11 +38,11 @@ LIMITS = {"share_of_wall_time": 0.03, "writer_seconds_per_run": 0.5, "restart_se
 class Silent:
     """A watcher that draws nothing."""
 
-    def started(self, task: Task) -> None: ...
+    def started(self, task: Assignment) -> None: ...
 
-    def progressed(self, task: Task, progress: Progress) -> None: ...
+    def progressed(self, task: Assignment, progress: TrainingProgress) -> None: ...
 
-    def ended(self, task: Task, message: str) -> None: ...
+    def ended(self, task: Assignment, message: str) -> None: ...
 
     def said(self, line: str) -> None:
         print(line)
@@ -56,7 +58,7 @@ def minute_run(steps: int) -> Run:
     return Run(task=TemporalOrder(length=100), cell=LSTM(width=50), training=training)
 
 
-def experiment_file(count: int, home: Home) -> Path:
+def experiment_file(count: int, home: Project) -> Path:
     """An experiment of many short runs."""
     file = home.root / "experiments" / "short.py"
     file.parent.mkdir()
@@ -66,14 +68,14 @@ def experiment_file(count: int, home: Home) -> Path:
     return file
 
 
-def sweep(runs: Sequence[Run], home: Home, file: Path) -> Summary:
+def sweep(runs: Sequence[Run], home: Project, file: Path) -> SweepSummary:
     """Train what the store does not hold, in a worker, as `rnnstudy sweep` does with an experiment of these runs."""
     tracker = open_store(home, SweepInfo(file.stem, str(file)))
     claims = Claims(home.claims)
-    planned = plan(runs, tracker, home.checkpoints, workers=1)
+    planned = make_plan(runs, tracker, home.checkpoints, workers=1)
     launcher = Launcher(
         planned.supply(), tracker, home, experiment=None, device="cpu", workers=1, watcher=Silent(),
-        claims=claims, replan=lambda free: plan(free, tracker, home.checkpoints, workers=1),
+        claims=claims, replan=lambda free: make_plan(free, tracker, home.checkpoints, workers=1),
     )  # fmt: skip
     return launcher.run()
 
@@ -92,7 +94,7 @@ def measure(short: int = 200, seconds: float = 60.0) -> list[dict[str, Any]]:
     """The three costs, each beside its limit."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="rnnstudy-") as folder:
-        home = Home(Path(folder))
+        home = Project(Path(folder))
         assert Store(home).client is not None
         file = experiment_file(short, home)
         many = sweep(short_runs(short), home, file)

@@ -18,14 +18,14 @@ from rnnstudy.cells.cell import Cell
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.gru import GRU
 from rnnstudy.cells.lstm import LSTM
-from rnnstudy.learner import Learner
+from rnnstudy.engines.compiled import CompiledEngine
+from rnnstudy.engines.engine import Engine
+from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.optimisers.sgd import SGD
-from rnnstudy.population import Population
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks.temporal_order import TemporalOrder
-from rnnstudy.unroll.compiled import CompiledEngine
-from rnnstudy.unroll.reference import ReferenceEngine
-from rnnstudy.unroll.trajectory import Engine
+from rnnstudy.training.learner import Learner
+from rnnstudy.training.population import Population
 
 ROUNDS, FEWEST_ROUNDS, SECONDS_FOR_ROUNDS = 9, 3, 4.0
 LAYERS = {Elman: torch.nn.RNN, LSTM: torch.nn.LSTM, GRU: torch.nn.GRU}

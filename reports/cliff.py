@@ -20,17 +20,18 @@
 # %%
 import numpy as np
 
-from rnnstudy import cliff, figures
-from rnnstudy.notebook import Notebook, power_of_ten
+from rnnstudy import figures
+from rnnstudy.figures.single_unit import Unit, descend, saddle_nodes
+from rnnstudy.report import Notebook, power_of_ten
 
 here = Notebook("cliff")
-unit = cliff.Unit()
+unit = Unit()
 start, learning_rate, threshold, updates = (6.0, -2.8), 0.3, 1.0, 300
 limits = {"not clipped": None, "clipped": threshold}
 grid_w, grid_b = np.meshgrid(np.linspace(4.5, 7.0, 26), np.linspace(-3.6, -1.6, 21))
 paths, many = (
     {
-        name: cliff.descend(unit, w, b, learning_rate=learning_rate, updates=updates, threshold=limit)
+        name: descend(unit, w, b, learning_rate=learning_rate, updates=updates, threshold=limit)
         for name, limit in limits.items()
     }
     for w, b in (start, (grid_w, grid_b))
@@ -80,7 +81,7 @@ edge = float(unit.cliff(weight))
 aside = np.geomspace(1e-9, 0.6, 300)
 distances = np.concatenate([-aside[::-1], [0.0], aside])
 steepest = {
-    length: np.log10(np.hypot(*cliff.Unit(steps=length).gradient(weight, edge + distances)).max()) for length in lengths
+    length: np.log10(np.hypot(*Unit(steps=length).gradient(weight, edge + distances)).max()) for length in lengths
 }
 slope = weight * unit.start * (1 - unit.start)
 here.show(
@@ -102,7 +103,7 @@ here.show(
 # ## 3. What lies behind it: two memories, and the border between them
 
 # %%
-(upper_end, _), (lower_end, _) = sorted(cliff.saddle_nodes(weight), reverse=True)
+(upper_end, _), (lower_end, _) = sorted(saddle_nodes(weight), reverse=True)
 here.show(
     figures.bifurcation(unit, w=weight, b=np.linspace(-4.0, -2.0, 81), weights=np.linspace(3.0, 7.0, 801)),
     "bifurcation",

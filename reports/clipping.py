@@ -14,7 +14,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import NOT_RUN, Notebook, in_words
+from rnnstudy.report import NOT_RUN, Notebook, in_words
 
 here = Notebook("clipping")
 study = here.study()

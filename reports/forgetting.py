@@ -23,7 +23,7 @@
 import pandas as pd
 
 from rnnstudy import figures
-from rnnstudy.notebook import NOT_RUN, Notebook, in_words, power_of_ten
+from rnnstudy.report import NOT_RUN, Notebook, in_words, power_of_ten
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("forgetting")

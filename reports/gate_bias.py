@@ -18,7 +18,7 @@
 import numpy as np
 
 from rnnstudy import figures
-from rnnstudy.notebook import NOT_RUN, Notebook
+from rnnstudy.report import NOT_RUN, Notebook
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("gate_bias")

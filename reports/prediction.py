@@ -19,7 +19,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.report import Notebook
 
 here = Notebook("prediction")
 study = here.study("sequence_length")

@@ -21,7 +21,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.report import Notebook
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("quickstart")

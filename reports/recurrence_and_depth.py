@@ -15,7 +15,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import NOT_RUN, Notebook, in_words
+from rnnstudy.report import NOT_RUN, Notebook, in_words
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("recurrence_and_depth")

@@ -20,7 +20,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import NOT_RUN, Notebook, power_of_ten
+from rnnstudy.report import NOT_RUN, Notebook, power_of_ten
 
 here = Notebook("spectra")
 study = here.study()

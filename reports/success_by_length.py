@@ -15,7 +15,7 @@
 import pandas as pd
 
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.report import Notebook
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("success_by_length")

@@ -15,7 +15,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook, in_words
+from rnnstudy.report import Notebook, in_words
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("truncation")

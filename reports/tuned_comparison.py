@@ -16,7 +16,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.report import Notebook
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import TemporalOrder
 

@@ -16,7 +16,7 @@
 import pandas as pd
 
 from rnnstudy import figures
-from rnnstudy.notebook import NOT_RUN, Notebook, power_of_ten
+from rnnstudy.report import NOT_RUN, Notebook, power_of_ten
 
 here = Notebook("vanishing_to_exploding")
 study = here.study()

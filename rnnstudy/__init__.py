@@ -11,31 +11,21 @@
 Names are imported when they are first used, so that importing the package costs nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rnnstudy.spec import RnnstudyError, SpecError, lazy_names
 
 if TYPE_CHECKING:
-    from rnnstudy.loop import train
-    from rnnstudy.population import Population, populations
+    from rnnstudy.results.trained import load_network as load
     from rnnstudy.run import Run, Training
-    from rnnstudy.spec import SpecError
     from rnnstudy.sweep import Scale, grid
-    from rnnstudy.trained import load
-
-_HOMES = {
-    "Population": "population",
-    "Run": "run",
-    "Scale": "sweep",
-    "SpecError": "spec",
-    "Training": "run",
-    "grid": "sweep",
-    "load": "trained",
-    "populations": "population",
-    "train": "loop",
-}
+    from rnnstudy.training.grouping import populations
+    from rnnstudy.training.loop import train
+    from rnnstudy.training.population import Population
 
 __all__ = [
     "Population",
+    "RnnstudyError",
     "Run",
     "Scale",
     "SpecError",
@@ -46,8 +36,16 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"rnnstudy.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'rnnstudy' has no attribute '{name}'")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Population": "training.population",
+        "Run": "run",
+        "Scale": "sweep.grids",
+        "Training": "run",
+        "grid": "sweep.grids",
+        "load": "results.trained:load_network",
+        "populations": "training.grouping",
+        "train": "training.loop",
+    },
+)

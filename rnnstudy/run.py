@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 from rnnstudy.cells.cell import Cell
 from rnnstudy.cells.initialisation import Initialisation, PyTorchDefault
+from rnnstudy.engines.engine import Need
 from rnnstudy.optimisers.adam import Adam
 from rnnstudy.optimisers.clipping import Clip, ClipNorm
 from rnnstudy.optimisers.gradient_cut import GradientCut
 from rnnstudy.optimisers.h_detach import HDetach
 from rnnstudy.optimisers.omega import Omega
 from rnnstudy.optimisers.optimiser import Optimiser
-from rnnstudy.optimisers.schedule import Constant, Schedule
+from rnnstudy.optimisers.schedule import Constant, RateSchedule
 from rnnstudy.optimisers.truncation import Truncation
 from rnnstudy.optimisers.weight_decay import WeightDecay
 from rnnstudy.probes.gradient_through_time import GradientThroughTime
@@ -21,7 +22,6 @@ from rnnstudy.probes.parameter_gradients import ParameterGradients
 from rnnstudy.probes.probe import Probe
 from rnnstudy.spec import NOT_IDENTITY, PER_REPLICA, Spec, above, at_least, canonical, digest, flatten
 from rnnstudy.tasks.task import Task
-from rnnstudy.unroll.trajectory import Need
 
 
 class Training(Spec):
@@ -55,7 +55,7 @@ class Training(Spec):
     validation_sequences: Annotated[int, at_least(1)] = 1000
     test_sequences: Annotated[int, at_least(1)] = 10_000
     other_lengths: tuple[Annotated[int, at_least(1)], ...] = ()
-    schedule: Schedule = Constant()
+    schedule: RateSchedule = Constant()
     weight_decay: WeightDecay | None = None
     omega: Omega | None = None
     truncation: Truncation | None = None

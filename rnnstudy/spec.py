@@ -26,17 +26,26 @@ import inspect
 import json
 import math
 import numbers
+import pkgutil
 import types
 import typing
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeVar, dataclass_transform
 
 
-class SpecError(ValueError):
-    """A specification that cannot be. Its message is one line: what is wrong, and what would be right.
+class RnnstudyError(Exception):
+    """The base of this package's errors. The message is one line: what is wrong, and what would be right."""
 
-    `out_of_bounds`: the value is of the right kind and outside its range, so a union need not look for another kind.
+
+class RequestError(RnnstudyError):
+    """Something that was asked for does not exist or cannot be done here: an option, a run, a report, a device."""
+
+
+class SpecError(RnnstudyError, ValueError):
+    """A specification that cannot be.
+
+    `out_of_bounds`: the value has the right type and lies outside its range, so a union need not try another type.
     """
 
     def __init__(self, message: str, out_of_bounds: bool = False) -> None:
@@ -229,15 +238,6 @@ def assign(spec: SomeSpec, path: str, value: Any) -> SomeSpec:
     return spec.replace(**{name: assign(inner, rest, value)})
 
 
-@functools.cache
-def source_hash(*classes: type) -> str:
-    """Hash of the source text of `classes`, by which a reuse of results across changed code is noticed.
-
-    It is read once: what was loaded is what runs, whatever becomes of the file.
-    """
-    return hashlib.sha256("\n".join(inspect.getsource(cls) for cls in classes).encode()).hexdigest()[:12]
-
-
 def _stated(spec: Spec) -> dict[str, Any]:
     """The fields whose value is not the default."""
     defaults = {field.name: field.default for field in dataclasses.fields(typing.cast(Any, spec))}
@@ -347,3 +347,51 @@ def _words(hint: Any) -> str:
     if not isinstance(hint, type):
         return str(hint)
     return f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
+
+
+def export_specifications(package: dict[str, Any]) -> Callable[[str], Any]:
+    """Put every specification class that the modules of a package define into its namespace `package`.
+
+    A task, a cell or a probe is therefore added by adding one file. Returns the package's `__getattr__`, which raises
+    `AttributeError` with the nearest name.
+    """
+    name = package["__name__"]
+    for module_info in pkgutil.iter_modules(package["__path__"]):
+        module = importlib.import_module(f"{name}.{module_info.name}")
+        for value in list(vars(module).values()):
+            if inspect.isclass(value) and issubclass(value, Spec) and value.__module__ == module.__name__:
+                package[value.__name__] = value
+    package["__all__"] = names = sorted(key for key, value in package.items() if inspect.isclass(value))
+
+    def missing(wanted: str) -> NoReturn:
+        hint = nearest(wanted, names) or ";"
+        raise AttributeError(f"{name} has no '{wanted}'{hint} It has {', '.join(names)}", name=wanted)
+
+    return missing
+
+
+def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose names are imported at first use (PEP 562).
+
+    `homes`: name to the module, below this project's package, that defines it, as `module` or `module:name_there`.
+    """
+
+    def imported(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'", name=name)
+        module, _, there = homes[name].partition(":")
+        return getattr(importlib.import_module(f"rnnstudy.{module}"), there or name)
+
+    return imported
+
+
+def concrete(base: type[Spec]) -> list[type[Spec]]:
+    """Every subclass of `base` that can be built, in alphabetical order, wherever it was defined."""
+    found: set[type[Spec]] = set()
+    waiting = [base]
+    while waiting:
+        for child in waiting.pop().__subclasses__():
+            waiting.append(child)
+            if not inspect.isabstract(child):
+                found.add(child)
+    return sorted(found, key=lambda cls: (cls.__name__, cls.__module__))

@@ -14,7 +14,11 @@ import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-PACKAGES = ["rnnstudy.tasks", "rnnstudy.cells", "rnnstudy.unroll", "rnnstudy.probes", "rnnstudy.optimisers"]
+PACKAGES = ["rnnstudy.tasks", "rnnstudy.cells", "rnnstudy.engines", "rnnstudy.probes", "rnnstudy.optimisers"]
+
+# The engines but for their kernels: what Numba compiles cannot be wrapped.
+ENGINES = sorted((Path(__file__).parents[1] / "rnnstudy" / "engines").glob("[a-z]*.py"))
+CHECKED = [one for one in PACKAGES if one != "rnnstudy.engines"] + [f"rnnstudy.engines.{one.stem}" for one in ENGINES]
 
 torch.set_num_threads(1)
 
@@ -28,15 +32,14 @@ def checked(annotated: Callable[..., Any]) -> Callable[..., Any]:
     return annotated if typing.Self in hints else check(annotated)
 
 
-install_import_hook(PACKAGES, f"{__name__}.checked")
+install_import_hook(CHECKED, f"{__name__}.checked")
 
 
 def pytest_configure() -> None:
     """Specifications check their own fields, and tests look at what they say: their constructors stay as they are."""
     for package in PACKAGES:
         importlib.import_module(package)
-    from rnnstudy.discovery import concrete
-    from rnnstudy.spec import Spec
+    from rnnstudy.spec import Spec, concrete
 
     for specification in concrete(Spec):
         constructor = specification.__init__
@@ -68,10 +71,10 @@ def runs(scale):
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database as MLflow makes it, made once: making it takes seconds."""
-    from rnnstudy.home import Home
-    from rnnstudy.tracking import Store
+    from rnnstudy.store.mlflow_store import Store
+    from rnnstudy.store.project import Project
 
-    store = Store(Home(tmp_path_factory.mktemp("template")))
+    store = Store(Project(tmp_path_factory.mktemp("template")))
     store.require_writable()
     assert store.client is not None
     assert store.database is not None
@@ -81,11 +84,11 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def empty_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Optuna's database without a study, made once: making it takes seconds."""
-    from rnnstudy import studies
-    from rnnstudy.home import Home
+    from rnnstudy.search.studies import connect_storage
+    from rnnstudy.store.project import Project
 
-    home = Home(tmp_path_factory.mktemp("template"))
-    studies.connect(home, None).engine.dispose()
+    home = Project(tmp_path_factory.mktemp("template"))
+    connect_storage(home, None).engine.dispose()
     return home.mlruns / "optuna.db"
 
 
@@ -121,13 +124,13 @@ class Answer:
 def rnnstudy(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """Run the command line in this process; workers are processes of their own."""
 
-    from rnnstudy import cli
+    from rnnstudy.cli.commands import main
 
     def run(*arguments: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["rnnstudy", *arguments])
         code = 0
         try:
-            cli.main()
+            main()
         except SystemExit as ended:
             code = int(ended.code or 0)
         printed, told = capfd.readouterr()

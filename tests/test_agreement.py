@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from benchmarks.agreement import agreement
-from rnnstudy.unroll.compiled import CompiledEngine
-from rnnstudy.unroll.graph import GraphEngine
-from rnnstudy.unroll.reference import ReferenceEngine
-from rnnstudy.unroll.scaled import ScaledEngine
+from rnnstudy.engines.compiled import CompiledEngine
+from rnnstudy.engines.cuda_graph import GraphEngine
+from rnnstudy.engines.reference import ReferenceEngine
+from rnnstudy.engines.scaled import ScaledEngine
 
 ROOT = Path(__file__).parent.parent
 MOST_SHARED = 232_448

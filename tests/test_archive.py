@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnnstudy.archive import Archive, Asked, Kept, write
 from rnnstudy.cells import LSTM, Elman
-from rnnstudy.loop import train
 from rnnstudy.probes import GradientThroughTime
-from rnnstudy.results import Results, from_records, load
+from rnnstudy.results.archive import Archive, ExportedExperiment, ReadingRequest, write_archive
+from rnnstudy.results.from_store import load
+from rnnstudy.results.results import Results, from_records
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import TemporalOrder
+from rnnstudy.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,12 @@ def results() -> Results:
 def folder(results: Results, tmp_path: Path) -> Path:
     keys = tuple(results.runs.index)
     asked = [
-        Asked("toy", "profile/h_initial", 0.5, keys),
-        Asked("toy", "through_time/h", None, keys[:1]),
-        Asked("toy", "learning/loss", None, keys),
-        Asked("toy", "profile/c_initial", 0.1, keys),
+        ReadingRequest("toy", "profile/h_initial", 0.5, keys),
+        ReadingRequest("toy", "through_time/h", None, keys[:1]),
+        ReadingRequest("toy", "learning/loss", None, keys),
+        ReadingRequest("toy", "profile/c_initial", 0.1, keys),
     ]
-    write(tmp_path, {"toy": Kept("rnnstudy sweep experiments/toy.py", results)}, asked)
+    write_archive(tmp_path, {"toy": ExportedExperiment("rnnstudy sweep experiments/toy.py", results)}, asked)
     return tmp_path
 
 
@@ -65,10 +66,10 @@ def test_quantiles_and_runs_that_were_not_asked_for_are_not_there(folder: Path) 
 
 
 def test_the_same_runs_give_the_same_bytes(results: Results, folder: Path, tmp_path: Path) -> None:
-    asked = [Asked("toy", "learning/loss", None, tuple(results.runs.index))]
+    asked = [ReadingRequest("toy", "learning/loss", None, tuple(results.runs.index))]
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        write(tmp_path / name, {"toy": Kept("", results)}, asked)
+        write_archive(tmp_path / name, {"toy": ExportedExperiment("", results)}, asked)
     for path in (tmp_path / "one").iterdir():
         if path.name != "manifest.json":
             assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
@@ -92,16 +93,16 @@ def test_a_folder_that_is_no_archive_is_refused_in_one_line(folder: Path, tmp_pa
 def test_what_other_reports_need_stays_when_one_is_exported(results: Results, folder: Path) -> None:
     keys = tuple(results.runs.index)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    other = {"other": Kept("rnnstudy sweep experiments/other.py", results)}
-    write(folder, other, [Asked("other", "learning/loss", None, keys[:1])], add=True)
+    other = {"other": ExportedExperiment("rnnstudy sweep experiments/other.py", results)}
+    write_archive(folder, other, [ReadingRequest("other", "learning/loss", None, keys[:1])], add=True)
     assert (folder / "toy.parquet").read_bytes() == before["toy.parquet"]
     assert load(experiment="other", archive=folder).names == ["learning/loss"]
     # The same experiment, exported for another report: what was asked for earlier is still asked for.
-    toy = {"toy": Kept("rnnstudy sweep experiments/toy.py", results)}
-    write(
+    toy = {"toy": ExportedExperiment("rnnstudy sweep experiments/toy.py", results)}
+    write_archive(
         folder,
         toy,
-        [Asked("toy", "learning/error", None, keys), Asked("toy", "profile/h_initial", 0.9, keys)],
+        [ReadingRequest("toy", "learning/error", None, keys), ReadingRequest("toy", "profile/h_initial", 0.9, keys)],
         add=True,
     )
     back = load(experiment="toy", archive=folder)
@@ -111,13 +112,13 @@ def test_what_other_reports_need_stays_when_one_is_exported(results: Results, fo
         np.testing.assert_array_equal(np.sort(then["value"]), np.sort(now["value"]))
     assert sorted(Archive.open(folder).experiments) == ["other", "toy"]
     # All reports at once: nothing is kept that none of them asked for.
-    write(folder, toy, [Asked("toy", "learning/loss", None, keys)])
+    write_archive(folder, toy, [ReadingRequest("toy", "learning/loss", None, keys)])
     assert not (folder / "other.parquet").exists()
     assert load(experiment="toy", archive=folder).names == ["learning/loss"]
 
 
 def test_a_run_of_two_experiments_stays_while_one_of_them_has_it(results: Results, folder: Path) -> None:
-    other = {"other": Kept("rnnstudy sweep experiments/other.py", results)}
-    write(folder, other, [], add=True)
+    other = {"other": ExportedExperiment("rnnstudy sweep experiments/other.py", results)}
+    write_archive(folder, other, [], add=True)
     assert len(load(experiment="toy", archive=folder).runs) == len(results.runs)
     assert len(Archive.open(folder).headers) == len(results.runs)

@@ -12,7 +12,8 @@ from benchmarks.outcomes import agree
 from benchmarks.results_file import read_results
 from rnnstudy.cells import GRU, LSTM, Elman
 from rnnstudy.run import Training
-from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
 
 ROOT = Path(__file__).parent.parent
 

@@ -22,15 +22,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnstudy import view
 from rnnstudy.cells import LSTM, Elman
-from rnnstudy.home import Home, find
-from rnnstudy.records import Outcome, Record, Series
+from rnnstudy.report.mlflow_pages.charts import FILTER
+from rnnstudy.report.mlflow_pages.server import free_port
 from rnnstudy.run import Run, Training
-from rnnstudy.stored import SweepInfo
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.project import Project, find_project
+from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracking import Store, open_store
-from rnnstudy.ui import free_port
+from rnnstudy.training.records import Outcome, Record, Series
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +103,7 @@ RATES, SEEDS = (0.01, 0.001), 15
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What `rnnstudy ui` prints over an experiment of 120 runs: 8 settings of 15 seeds, with made-up curves."""
     root = tmp_path_factory.mktemp("many")
-    tracker = open_store(Home(root), SweepInfo("many", "experiments/many.py"))
+    tracker = open_store(Project(root), SweepInfo("many", "experiments/many.py"))
     for rate, length, cell, seed in itertools.product(RATES, (10, 20), (Elman(width=3), LSTM(width=3)), range(SEEDS)):
         training = Training(learning_rate=rate, steps=20)
         run = Run(task=TemporalOrder(length=length), cell=cell, training=training, seed=seed)
@@ -197,7 +198,7 @@ def test_a_run_page_shows_its_description_and_its_pictures(
     printed: tuple[str, Path], open_page: Callable[[str], Any]
 ) -> None:
     text, root = printed
-    run = next(run for run in Store(Home(root)).runs() if run.name.startswith("lstm-T0010"))
+    run = next(run for run in Store(Project(root)).runs() if run.name.startswith("lstm-T0010"))
     server = landing(text).partition("/#/")[0]
     page = open_page(f"{server}/#/experiments/1/runs/{run.identity}?workflowType=machine_learning")
     page.get_by_text("Show more").first.click()
@@ -216,7 +217,7 @@ def test_a_run_page_shows_its_description_and_its_pictures(
 
 def test_an_rnn_can_be_compared_with_an_lstm(printed: tuple[str, Path], open_page: Callable[[str], Any]) -> None:
     text, root = printed
-    runs = {run.name.split("-")[0]: run.identity for run in Store(Home(root)).runs() if "T0010" in run.name}
+    runs = {run.name.split("-")[0]: run.identity for run in Store(Project(root)).runs() if "T0010" in run.name}
     both = f'["{runs["elman"]}","{runs["lstm"]}"]'
     server = landing(text).partition("/#/")[0]
     page = open_page(f'{server}/#/compare-runs?runs={both}&experiments=["1"]&workflowType=machine_learning')
@@ -243,7 +244,7 @@ def test_every_line_is_there_in_an_experiment_of_more_runs_than_the_page_loads(
     assert sum(len(path) > 20 for path in drawn) >= len(groups), "a line with points for each group"
     assert groups == shown(page)
     search = page.locator("input[placeholder^='metrics.rmse']")
-    assert search.input_value() == view.FILTER
+    assert search.input_value() == FILTER
     # Emptied, the search gives all runs; the page loads the newest of them, which are not of all groups.
     search.fill("")
     search.press("Enter")
@@ -262,7 +263,7 @@ PICTURE = os.environ.get("RNNSTUDY_PICTURE", "")
 
 @pytest.mark.skipif(not PICTURE, reason="RNNSTUDY_PICTURE names no file to write")
 def test_the_picture_in_the_readme(open_page: Callable[[str], Any]) -> None:
-    root = find().root
+    root = find_project().root
     file = Path(PICTURE).absolute()
     with serving(root, "/#/experiments/", "--no-pictures") as lines:
         assert "quickstart" in lines, "the newest experiment is to be the quickstart: it is linked first"

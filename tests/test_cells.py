@@ -24,11 +24,10 @@ from rnnstudy.cells.initialisation import (
     SmartTanh,
     spectral_radius,
 )
-from rnnstudy.discovery import concrete
-from rnnstudy.model import Model
-from rnnstudy.randomness import generator
-from rnnstudy.spec import Spec, SpecError
-from rnnstudy.unroll.reference import ReferenceEngine
+from rnnstudy.engines.reference import ReferenceEngine
+from rnnstudy.spec import Spec, SpecError, concrete
+from rnnstudy.training.model import Model
+from rnnstudy.training.randomness import generator
 
 FEATURES, OUTPUTS, REPLICAS, BATCH, TIME = 3, 2, 2, 4, 7
 

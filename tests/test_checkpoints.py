@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from rnnstudy import checkpoint as checkpoints
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.initialisation import Gaussian, Orthogonal
-from rnnstudy.learner import Learner
-from rnnstudy.loop import train
 from rnnstudy.optimisers import SGD, Adam, ClipNorm, RMSprop
-from rnnstudy.population import Population
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import TemporalOrder
+from rnnstudy.training.checkpoint import FORMAT, continues, keys_in, load_checkpoint, save_checkpoint
+from rnnstudy.training.learner import Learner
+from rnnstudy.training.loop import train
+from rnnstudy.training.population import Population
 
 CPU = torch.device("cpu")
 PROBES = (ParameterGradients(), GradientThroughTime(every=4, sequences=5))
@@ -237,9 +237,9 @@ class Trap:
 def test_a_file_is_read_without_running_code_from_it(tmp_path, monkeypatch):
     monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
     path = tmp_path / "checkpoint"
-    torch.save({"format": checkpoints.FORMAT, "keys": Trap()}, path)
+    torch.save({"format": FORMAT, "keys": Trap()}, path)
     with pytest.raises(SpecError, match="is not a readable checkpoint"):
-        checkpoints.load(path, ["a"])
+        load_checkpoint(path, ["a"])
     assert not (tmp_path / "sprung").exists()
 
 
@@ -262,7 +262,7 @@ def test_a_damaged_or_foreign_file_is_told_in_one_line(content, words, tmp_path)
     else:
         torch.save(content, path)
     with pytest.raises(SpecError, match=words) as caught:
-        checkpoints.load(path, ["a"])
+        load_checkpoint(path, ["a"])
     assert "\n" not in str(caught.value)
 
 
@@ -272,7 +272,7 @@ def test_a_truncated_file_is_told(tmp_path):
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(SpecError, match="is not a readable checkpoint"):
         next(train(runs, device="cpu", checkpoint=path))
-    assert checkpoints.keys_in(path) == ()
+    assert keys_in(path) == ()
 
 
 def test_a_checkpoint_of_other_runs_is_refused(tmp_path):
@@ -281,20 +281,20 @@ def test_a_checkpoint_of_other_runs_is_refused(tmp_path):
     stranger = runs.runs[0].replace(seed=99, initialisation=Gaussian(std=1))
     with pytest.raises(SpecError, match=f"holds no run {stranger.key}"):
         next(train(stranger, device="cpu", checkpoint=path))
-    assert checkpoints.keys_in(path) == runs.keys
+    assert keys_in(path) == runs.keys
 
 
 def test_a_checkpoint_continues_only_the_same_readings(tmp_path):
     runs, path = population(Elman(width=4), Adam(), steps=10), tmp_path / "checkpoint"
     list(train(runs, device="cpu", checkpoint=path))
-    assert checkpoints.continues(path, runs.runs[1])
-    assert not checkpoints.continues(path, runs.runs[1].replace(probes=()))
-    assert not checkpoints.continues(tmp_path / "nothing", runs.runs[1])
+    assert continues(path, runs.runs[1])
+    assert not continues(path, runs.runs[1].replace(probes=()))
+    assert not continues(tmp_path / "nothing", runs.runs[1])
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "checkpoint"
-    checkpoints.save(path, {"keys": ["a"], "replicas": {}, "optimiser": {}})
+    save_checkpoint(path, {"keys": ["a"], "replicas": {}, "optimiser": {}})
     old = path.read_bytes()
 
     def half_written(_, file):
@@ -303,6 +303,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeyp
 
     monkeypatch.setattr(torch, "save", half_written)
     with pytest.raises(OSError, match="disk full"):
-        checkpoints.save(path, {"keys": ["b"]})
+        save_checkpoint(path, {"keys": ["b"]})
     assert path.read_bytes() == old
     assert os.listdir(path.parent) == ["checkpoint"]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rnnstudy.claims import SECONDS_TO_WRITE, SECONDS_WITHOUT_BEAT, Claims
-from rnnstudy.processes import Owner
 from rnnstudy.spec import SpecError
+from rnnstudy.store.owner import Owner
+from rnnstudy.sweep.claims import SECONDS_TO_WRITE, SECONDS_WITHOUT_BEAT, Claims
 
 KEYS = [f"{number:012x}" for number in range(6)]
 
@@ -66,7 +66,7 @@ def test_a_claim_of_another_host_counts_as_long_as_it_is_touched(tmp_path: Path,
     old = time.time() - SECONDS_WITHOUT_BEAT - 1
     assert here.take(KEYS[:1]) == set()
     os.utime(tmp_path / f"{KEYS[0]}.json", (old, old))
-    monkeypatch.setattr("rnnstudy.claims.SECONDS_BETWEEN_BEATS", 0.0)
+    monkeypatch.setattr("rnnstudy.sweep.claims.SECONDS_BETWEEN_BEATS", 0.0)
     other.beat()
     assert here.take(KEYS[:1]) == set()
     os.utime(tmp_path / f"{KEYS[0]}.json", (old, old))

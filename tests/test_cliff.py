@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnnstudy.cliff import PASCANU_START, Unit, descend, fixed_points, saddle_nodes
+from rnnstudy.figures.single_unit import PASCANU_START, Unit, descend, fixed_points, saddle_nodes
 from rnnstudy.spec import SpecError
 
 

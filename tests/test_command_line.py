@@ -20,18 +20,22 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rnnstudy import examine, launch, results, tracking, trained
+from rnnstudy import results
 from rnnstudy.cells.cell import Cell
-from rnnstudy.cli import app
-from rnnstudy.discovery import concrete
-from rnnstudy.home import Home
-from rnnstudy.loop import train
-from rnnstudy.population import Population
+from rnnstudy.cli.commands import app
 from rnnstudy.probes import GradientThroughTime
 from rnnstudy.probes.probe import Probe
-from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.results.trained import load_network, read_probe
+from rnnstudy.spec import concrete
+from rnnstudy.store import mlflow_store as tracking
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.project import Project
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
+from rnnstudy.sweep.plan import make_plan
 from rnnstudy.tasks.task import Task
-from rnnstudy.tracking import Store
+from rnnstudy.training.loop import train
+from rnnstudy.training.population import Population
 
 
 def start(project: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -53,7 +57,7 @@ def wait_for(condition, seconds: float = 60.0) -> None:
 
 def states(project: Path, scale: Scale) -> dict[str, str]:
     keys = [run.key for run in load_experiment(project / "experiments" / "small.py").runs(scale)]
-    return Store(Home(project)).states(keys)
+    return Store(Project(project)).states(keys)
 
 
 def running(project: Path) -> list[str]:
@@ -73,8 +77,8 @@ def statuses_in_mlflow(project: Path) -> list[str]:
 def expected_weights(project: Path) -> dict[str, dict[str, np.ndarray]]:
     """What the loop gives in this process, without workers and tracker, for the populations of the smoke sweep."""
     runs = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)
-    nowhere = Home(project / "nowhere")
-    planned = launch.plan(runs, Store(nowhere), nowhere.checkpoints, workers=2)
+    nowhere = Project(project / "nowhere")
+    planned = make_plan(runs, Store(nowhere), nowhere.checkpoints, workers=2)
     return {
         record.key: dict(record.weights or {})
         for task in planned.tasks
@@ -84,7 +88,7 @@ def expected_weights(project: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def stored_weights(project: Path, keys: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
-    loaded = {key: trained.load(key, home=Home(project)) for key in keys}
+    loaded = {key: load_network(key, home=Project(project)) for key in keys}
     return {key: {name: value.numpy() for name, value in one.parameters.items()} for key, one in loaded.items()}
 
 
@@ -147,9 +151,9 @@ def test_the_trained_network_that_load_gives_back_makes_the_recorded_error(
 ) -> None:
     project = project_with_store
     assert rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1").returncode == 0
-    place = Home(project)
+    place = Project(project)
     for run in load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE):
-        network = trained.load(run.key, home=place)
+        network = load_network(run.key, home=place)
         assert network.run == run
         [batch] = Population((run,)).fixed_batches("test", 40, torch.device("cpu"))
         outputs = network(batch.inputs[:, 0])[list(batch.steps)]
@@ -163,10 +167,10 @@ def test_a_probe_reads_of_the_kept_weights_what_it_read_in_the_run(
 ) -> None:
     project = project_with_store
     assert rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1").returncode == 0
-    place = Home(project)
+    place = Project(project)
     run = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)[-1]
     loaded = results.load([run.key], home=place)
-    again = {one.name: one for one in examine.examine(run.key, GradientThroughTime(sequences=4), home=place)}
+    again = {one.name: one for one in read_probe(run.key, GradientThroughTime(sequences=4), home=place)}
     for name in ("profile/h_final", "profile/c_final_normalised"):
         recorded = loaded.readings(name)["value"].to_numpy()
         np.testing.assert_allclose(again[name].values[0].flatten().numpy(), recorded, atol=1e-5)
@@ -184,7 +188,7 @@ def test_a_probe_reads_of_the_kept_weights_what_it_read_in_the_run(
 OWN_PROBE = """
 
 from rnnstudy.probes.probe import Probe
-from rnnstudy.records import Reading
+from rnnstudy.probes.reading import Reading
 
 
 class Largest(Probe):
@@ -206,7 +210,7 @@ def test_a_probe_of_ones_own_is_listed_and_read(project_with_store: Path, rnnstu
     assert re.search(r"^Largest +The largest weight\.  \[here\]$", listed.stdout, re.MULTILINE)
     run = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)[0]
     shown = rnnstudy("probe", run.key, "Largest", "--file", "experiments/small.py")
-    weights = trained.load(run.key, home=Home(project)).parameters["W_hh"]
+    weights = load_network(run.key, home=Project(project)).parameters["W_hh"]
     assert f"{weights.max().item():.4g}" in shown.stdout, shown.stdout + shown.stderr
 
 
@@ -241,7 +245,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_bits(
     resumed = rnnstudy(*sweep)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert statuses_in_mlflow(project) == ["FINISHED"] * 4
-    keys = sorted(run.key for run in Store(Home(project)).runs())
+    keys = sorted(run.key for run in Store(Project(project)).runs())
     assert len(keys) == 4
     disturbed = stored_weights(project, keys)
     assert rnnstudy(*sweep, "--rerun").returncode == 0

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from rnnstudy import descriptions
 from rnnstudy.cells import LSTM, Chrono, Elman, Orthogonal
-from rnnstudy.descriptions import NOTE, data_set, note, paragraph
-from rnnstudy.home import Home
-from rnnstudy.offline import OfflineTracker, sync
 from rnnstudy.optimisers import SGD
-from rnnstudy.records import Outcome, Record
 from rnnstudy.run import Run, Training
-from rnnstudy.stored import SweepInfo
+from rnnstudy.store.description import NOTE, data_set, note, paragraph, run_documents
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.offline import OfflineTracker
+from rnnstudy.store.project import Project
+from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.store.sync import sync
 from rnnstudy.tasks import Adding, TemporalOrder
-from rnnstudy.tracking import Store, open_store
+from rnnstudy.training.records import Outcome, Record
 
 RUN = Run(
     task=TemporalOrder(length=50),
@@ -90,7 +91,7 @@ def test_a_task_without_a_docstring_is_described_too() -> None:
 
     run = RUN.replace(task=Bare(length=50))
     assert "learns Bare at T = 50." in note(run)
-    assert descriptions.papers(run)["task.txt"].startswith("Bare (length 50)")
+    assert run_documents(run)["task.txt"].startswith("Bare (length 50)")
 
 
 def test_equal_sequences_have_equal_digests() -> None:
@@ -104,7 +105,7 @@ def test_equal_sequences_have_equal_digests() -> None:
 
 @pytest.mark.parametrize("offline", [False, True])
 def test_a_run_carries_its_papers_whichever_way_it_came(project_with_store: Path, offline: bool) -> None:
-    home = Home(project_with_store)
+    home = Project(project_with_store)
     info = SweepInfo("small", "experiments/small.py", "rnnstudy sweep experiments/small.py", hypothesis="Why?\n\nSo.")
     tracker = OfflineTracker(home.root / "aside", info) if offline else open_store(home, info)
     tracker.begin(RUN, RUN.name)
@@ -127,7 +128,7 @@ def test_a_run_carries_its_papers_whichever_way_it_came(project_with_store: Path
 
 
 def test_a_description_that_someone_changed_stays_when_the_run_goes_on(project_with_store: Path) -> None:
-    home, info = Home(project_with_store), SweepInfo("small")
+    home, info = Project(project_with_store), SweepInfo("small")
     tracker = open_store(home, info)
     tracker.begin(RUN, RUN.name)
     tracker.interrupt(RUN.key)

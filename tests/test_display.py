@@ -6,19 +6,19 @@ import numpy as np
 from rich.console import Console
 
 from rnnstudy.cells import Elman
-from rnnstudy.display import summary_table
-from rnnstudy.home import Home
+from rnnstudy.cli.tables import summary_table
 from rnnstudy.optimisers.clipping import ClipNorm
-from rnnstudy.records import Outcome, Record, Series
 from rnnstudy.run import Run, Training
-from rnnstudy.stored import SweepInfo
-from rnnstudy.sweep import grid
+from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.project import Project
+from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.sweep.grids import grid
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracking import open_store
+from rnnstudy.training.records import Outcome, Record, Series
 
 
 def test_diverged_runs_count_as_unsolved_and_settings_that_are_none_are_a_dash(project_with_store: Path) -> None:
-    home = Home(project_with_store)
+    home = Project(project_with_store)
     base = Run(task=TemporalOrder(length=10), cell=Elman(width=4), training=Training(steps=5))
     runs = grid(base, {"training.clip": [None, ClipNorm(threshold=2.5)]}, seeds=range(3))
     tracker = open_store(home, SweepInfo("planted", "experiments/planted.py"))

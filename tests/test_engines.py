@@ -14,20 +14,22 @@ import torch
 
 from rnnstudy.cells import GRU, LSTM, Elman, Jordan
 from rnnstudy.cells.initialisation import PyTorchDefault
-from rnnstudy.learner import Learner
-from rnnstudy.loop import train
-from rnnstudy.model import Model
-from rnnstudy.population import Population, populations
-from rnnstudy.randomness import generator
+from rnnstudy.engines import choice
+from rnnstudy.engines.buffers import BufferPool
+from rnnstudy.engines.choice import _say_without_numba, choose
+from rnnstudy.engines.compiled import CompiledEngine
+from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
-from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.unroll import choice
-from rnnstudy.unroll.choice import choose
-from rnnstudy.unroll.compiled import CompiledEngine
-from rnnstudy.unroll.reference import ReferenceEngine
-from rnnstudy.unroll.shelf import Shelf
+from rnnstudy.training.grouping import populations
+from rnnstudy.training.learner import Learner
+from rnnstudy.training.loop import train
+from rnnstudy.training.model import Model
+from rnnstudy.training.population import Population
+from rnnstudy.training.randomness import generator
 
 CPU = torch.device("cpu")
 FEATURES, OUTPUTS, TIME = 3, 2, 40
@@ -345,7 +347,7 @@ def test_bytes_kept_for_the_backward_pass(engine, cell, most):
 
 
 def test_arrays_are_used_again_and_given_up_when_they_are_too_many():
-    shelf = Shelf(most_bytes=1000)
+    shelf = BufferPool(most_bytes=1000)
     first = shelf.take([(10, 10), (5,)])
     addresses = {array.ctypes.data for array in first.arrays}
     second = shelf.take([(10, 10)])
@@ -419,7 +421,7 @@ def test_a_cell_derived_from_a_served_one_is_not_taken_for_it():
 
 def test_without_numba_the_reference_engine_trains_and_that_is_said_once(monkeypatch, caplog):
     monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
-    choice._say_without_numba.cache_clear()
+    _say_without_numba.cache_clear()
     with caplog.at_level(logging.INFO, "rnnstudy"):
         assert choose(Elman(), frozenset(), CPU).name == "reference"
         assert choose(LSTM(), frozenset(), CPU).name == "reference"
@@ -448,7 +450,7 @@ def test_an_unknown_engine_is_told_at_the_call():
 
 
 def test_elementary_functions():
-    from rnnstudy.kernels.numbers import exponential, sigmoid, tanh
+    from rnnstudy.engines.numba_kernels.numbers import exponential, sigmoid, tanh
 
     x = np.concatenate([np.linspace(-20, 20, 4001), [0.0, 1e-30, -1e-30, 80, -80]]).astype(np.float32)
     exact = x.astype(np.float64)
@@ -468,7 +470,7 @@ def test_elementary_functions():
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 17), (3, 50, 50), (7, 3, 64), (20, 57, 50), (33, 2, 130)])
 @pytest.mark.parametrize("flipped", [False, True])
 def test_products_in_tiles_add_to_what_is_there_and_write_nothing_else(shape, flipped):
-    from rnnstudy.kernels.tiles import LANES, add_product, padded
+    from rnnstudy.engines.numba_kernels.tiles import LANES, add_product, padded
 
     rows, depth, columns = shape
     wide = padded(columns)
@@ -490,7 +492,7 @@ def test_products_in_tiles_add_to_what_is_there_and_write_nothing_else(shape, fl
 @pytest.mark.parametrize("batch", [1, 7])
 def test_kernels_write_nothing_but_what_they_give_back(cell, batch):
     """Every array stands between guards of not-a-number, and is itself filled whole."""
-    from rnnstudy.unroll.compiled import _arranged, _kernels, _shapes
+    from rnnstudy.engines.compiled import _arranged, _kernels, _shapes
 
     kernels = _kernels(type(cell))
     _, parameters = drawn(cell, 1)
@@ -519,7 +521,7 @@ def test_kernels_write_nothing_but_what_they_give_back(cell, batch):
 @pytest.mark.slow
 def test_the_first_call_says_that_it_compiles_and_the_next_process_need_not(tmp_path):
     program = (
-        "import torch\nfrom rnnstudy.cells import Elman\nfrom rnnstudy.unroll.compiled import CompiledEngine\n"
+        "import torch\nfrom rnnstudy.cells import Elman\nfrom rnnstudy.engines.compiled import CompiledEngine\n"
         "weights = {'W_xh': torch.ones(1, 2, 3), 'W_hh': torch.ones(1, 3, 3), 'b_h': torch.ones(1, 3)}\n"
         "for _ in range(2):\n"
         "    inputs = torch.ones(4, 1, 1, 2)\n"

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnstudy import discovery, report, results, trained
-from rnnstudy.home import Home
+from rnnstudy import results
 from rnnstudy.probes.probe import Probe
-from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.report.build import build
+from rnnstudy.results.trained import load_network
+from rnnstudy.spec import concrete
+from rnnstudy.store.project import Project
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
 
 TASK = '''
 """Say at the end what the first symbol was."""
@@ -102,7 +106,7 @@ PROBE = '''
 from typing import ClassVar
 
 from rnnstudy.probes.probe import Probe
-from rnnstudy.records import Reading
+from rnnstudy.probes.reading import Reading
 
 
 class LargestWeight(Probe):
@@ -120,14 +124,14 @@ from first_symbol import FirstSymbol
 from largest_weight import LargestWeight
 from leaky import Leaky
 
-from rnnstudy import discovery
+from rnnstudy import spec
 from rnnstudy.probes.probe import Probe
 from rnnstudy.run import Run, Training
 from rnnstudy.sweep import grid
 
 
 def runs(scale):
-    own = [probe for probe in discovery.concrete(Probe) if probe.__module__.startswith("rnnstudy.")]
+    own = [probe for probe in spec.concrete(Probe) if probe.__module__.startswith("rnnstudy.")]
     base = Run(
         task=FirstSymbol(length=6),
         cell=Leaky(width=4),
@@ -144,7 +148,7 @@ NOTEBOOK = """
 
 # %%
 from rnnstudy import figures
-from rnnstudy.notebook import Notebook
+from rnnstudy.report import Notebook
 
 here = Notebook("mine")
 results = here.study().results
@@ -169,7 +173,7 @@ def test_a_users_own_files_go_through_sweep_probes_tracking_results_and_report(
     done = rnnstudy("sweep", "experiments/mine.py", "--scale", "smoke", "--workers", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     runs = load_experiment(own_files / "experiments" / "mine.py").runs(Scale.SMOKE)
-    place = Home(own_files)
+    place = Project(own_files)
     loaded = results.load([run.key for run in runs], home=place)
     assert loaded.runs["cell"].unique().tolist() == ["Leaky"]
     assert set(loaded.runs["cell.leak"]) == {0.2, 0.9}
@@ -177,15 +181,15 @@ def test_a_users_own_files_go_through_sweep_probes_tracking_results_and_report(
     largest = loaded.readings("weights/largest")
     assert sorted(largest[largest["key"] == runs[0].key]["step"].unique()) == [0, 2, 4, 6]
     for run in runs:
-        network = trained.load(run.key, home=place)
+        network = load_network(run.key, home=place)
         assert network.run == run
         last = largest[(largest["key"] == run.key) & (largest["step"] == 6)]["value"].item()
         assert last == pytest.approx(np.log10(network.parameters["W_hh"].abs().max().item()), abs=1e-5)
     assert {"through_time/h", "profile/h_initial", "gradient/W_hh_before"} <= set(loaded.names)
-    own = [probe for probe in discovery.concrete(Probe) if probe.__module__.startswith("rnnstudy.")]
+    own = [probe for probe in concrete(Probe) if probe.__module__.startswith("rnnstudy.")]
     assert len(runs[0].probes) == len(own) + 1
 
-    written = report.build(["mine"], place)
+    written = build(["mine"], place)
     assert own_files / "reports" / "mine.html" in written
     about = json.loads((own_files / "reports" / "figures" / "mine" / "by_lag.json").read_text())
     assert about["runs"] == sorted(run.key for run in runs)

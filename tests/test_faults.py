@@ -13,15 +13,17 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from rnnstudy import crew, launch
-from rnnstudy.claims import Claims
-from rnnstudy.home import Home
-from rnnstudy.processes import Owner
 from rnnstudy.run import Run
-from rnnstudy.shards import Shard
 from rnnstudy.spec import SpecError
-from rnnstudy.sweep import Scale, load_experiment
-from rnnstudy.tracking import Store
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.owner import Owner
+from rnnstudy.store.project import Project
+from rnnstudy.sweep.claims import Claims
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
+from rnnstudy.sweep.plan import make_plan
+from rnnstudy.sweep.shards import Shard
+from rnnstudy.training.devices import default_workers, devices
 
 SWEEP = ("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1")
 
@@ -139,7 +141,7 @@ def test_a_run_that_fails_three_times_is_set_aside_until_it_is_forgotten(
     project = project_with_store
     add(project, FAILS)
     lstm = [run.key for run in runs_of(project) if run.cell.label() == "lstm"]
-    store = Store(Home(project))
+    store = Store(Project(project))
     failed = rnnstudy(*SWEEP)
     assert failed.returncode == 1
     assert "2 runs failed: lstm-T0010-s0, lstm-T0010-s1" in failed.stdout
@@ -156,7 +158,7 @@ def test_a_run_that_fails_three_times_is_set_aside_until_it_is_forgotten(
     assert f"rnnstudy forget {lstm[0]}, or --rerun, has it tried again" in aside.stdout
     assert rnnstudy("forget", lstm[0]).returncode == 0
     assert store.failures() == {}
-    assert [run.key for task in launch.plan(runs_of(project), store, project, 1).tasks for run in task.runs] == lstm[:1]
+    assert [run.key for task in make_plan(runs_of(project), store, project, 1).tasks for run in task.runs] == lstm[:1]
 
 
 def test_a_run_deleted_in_the_pages_and_one_that_is_new_are_all_that_runs(
@@ -164,14 +166,14 @@ def test_a_run_deleted_in_the_pages_and_one_that_is_new_are_all_that_runs(
 ) -> None:
     project = project_with_store
     assert rnnstudy(*SWEEP).returncode == 0
-    store = Store(Home(project))
+    store = Store(Project(project))
     key = runs_of(project)[0].key
     MlflowClient(store.uri).delete_run(store.finished()[key].identity)
     file = project / "experiments" / "small.py"
     file.write_text(file.read_text().replace("seeds=range(2)", "seeds=range(3)"))
     damaged = project / "mlruns" / "checkpoints"
     damaged.mkdir(exist_ok=True)
-    planned = launch.plan(runs_of(project), store, damaged, workers=1)
+    planned = make_plan(runs_of(project), store, damaged, workers=1)
     for task in planned.tasks:
         task.checkpoint.write_bytes(b"cut in the middle")
     again = rnnstudy(*SWEEP)
@@ -225,7 +227,7 @@ def test_a_database_that_is_locked_or_read_only_is_refused_before_any_training(
     project_with_store: Path, rnnstudy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = project_with_store
-    monkeypatch.setattr("rnnstudy.tracking.BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("rnnstudy.store.mlflow_database.BUSY_SECONDS", 0.2)
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         locked = rnnstudy(*SWEEP)
@@ -238,7 +240,8 @@ def test_a_database_that_is_locked_or_read_only_is_refused_before_any_training(
         # What a read-only mount gives; root may write any file whatever its mode.
         uri = f"{(project / 'mlruns' / 'mlflow.db').as_uri()}?mode=ro"
         patch.setattr(
-            "rnnstudy.tracking.sqlite3.connect", lambda *_, **options: connect(uri, **{**options, "uri": True})
+            "rnnstudy.store.mlflow_database.sqlite3.connect",
+            lambda *_, **options: connect(uri, **{**options, "uri": True}),
         )
         read_only = rnnstudy(*SWEEP)
     assert read_only.returncode == 2
@@ -249,7 +252,7 @@ def test_a_database_that_is_locked_or_read_only_is_refused_before_any_training(
 
 def test_what_another_process_trains_is_not_forgotten(project_with_store: Path, rnnstudy: Callable[..., Any]) -> None:
     project = project_with_store
-    Claims(Home(project).claims, Owner("another.host", 4711, 1.0)).take([runs_of(project)[0].key])
+    Claims(Project(project).claims, Owner("another.host", 4711, 1.0)).take([runs_of(project)[0].key])
     refused = rnnstudy(*SWEEP, "--rerun")
     assert refused.returncode == 2
     assert "is being trained by process 4711 on another.host" in refused.stderr
@@ -258,9 +261,9 @@ def test_what_another_process_trains_is_not_forgotten(project_with_store: Path, 
 def test_a_worker_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert crew.devices("auto") == crew.devices("cuda") == ["cuda:0", "cuda:1", "cuda:2"]
-    assert crew.devices("cuda:1") == ["cuda:1"]
-    assert [crew.default_workers(device) for device in ("auto", "cuda", "cuda:1")] == [3, 3, 1]
+    assert devices("auto") == devices("cuda") == ["cuda:0", "cuda:1", "cuda:2"]
+    assert devices("cuda:1") == ["cuda:1"]
+    assert [default_workers(device) for device in ("auto", "cuda", "cuda:1")] == [3, 3, 1]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert crew.devices("auto") == ["auto"]
-    assert crew.default_workers("cpu") >= 1
+    assert devices("auto") == ["auto"]
+    assert default_workers("cpu") >= 1

@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnstudy import figures
-from rnnstudy.figures import Picture, Provenance
-from rnnstudy.records import QUANTILES
+from rnnstudy.figures import Picture
+from rnnstudy.probes.reading import QUANTILES
+from rnnstudy.report.kept_figures import Provenance, save
 from rnnstudy.spec import SpecError
+from rnnstudy.store.atomic import write_all
 
 RATES = (0.001, 0.003, 0.01)
 BEST = {"Elman": 0.001, "LSTM": 0.01}
@@ -297,7 +299,7 @@ def test_the_same_results_in_another_order_give_the_same_bytes(results: Planted,
             "curves": figures.learning_curves(source, chance=CHANCE, keys=keys),
         }
         for name, picture in pictures.items():
-            figures.save(picture, tmp_path / folder, name, PROVENANCE)
+            save(picture, tmp_path / folder, name, PROVENANCE)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert len(names) == 4 * 4
     for name in names:
@@ -305,7 +307,7 @@ def test_the_same_results_in_another_order_give_the_same_bytes(results: Planted,
 
 
 def test_saved_table_and_provenance_say_what_was_drawn(pictures: dict[str, Picture], tmp_path: Path) -> None:
-    written = figures.save(pictures["success"], tmp_path, "success", PROVENANCE)
+    written = save(pictures["success"], tmp_path, "success", PROVENANCE)
     assert [path.name for path in written] == ["success.png", "success.svg", "success.csv", "success.json"]
     table = pd.read_csv(tmp_path / "success.csv")
     np.testing.assert_allclose(table["wilson_low"], pictures["success"].data["wilson_low"], rtol=1e-8)
@@ -321,7 +323,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
     (tmp_path / "b.txt").mkdir()
     with pytest.raises(IsADirectoryError):
-        figures.write_all({tmp_path / "b.txt": b"new", tmp_path / "a.txt": b"new"})
+        write_all({tmp_path / "b.txt": b"new", tmp_path / "a.txt": b"new"})
     assert (tmp_path / "a.txt").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 

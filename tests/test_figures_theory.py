@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from rnnstudy import cliff, figures
+from rnnstudy import figures
 from rnnstudy.cells import LSTM
+from rnnstudy.figures.single_unit import Unit, descend
 from rnnstudy.spec import SpecError
 
 
@@ -181,10 +182,10 @@ def test_what_is_missing_is_named(results: Planted, draw, message: str) -> None:
 
 
 def test_pictures_of_the_cliff_hold_the_closed_forms() -> None:
-    unit = cliff.Unit(steps=20)
+    unit = Unit(steps=20)
     w, b = np.linspace(4, 7, 7), np.linspace(-3.5, -1.5, 5)
     paths = {
-        name: cliff.descend(unit, 6.0, -2.8, learning_rate=0.3, updates=20, threshold=limit)
+        name: descend(unit, 6.0, -2.8, learning_rate=0.3, updates=20, threshold=limit)
         for name, limit in (("not clipped", None), ("clipped", 1.0))
     }
     picture = figures.loss_surface(unit, paths, paths, w=w, b=b, learning_rate=0.3, threshold=1.0)

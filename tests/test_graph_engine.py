@@ -9,19 +9,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.agreement import JUDGED, Case, against_reference, passed
 from rnnstudy.cells import GRU, LSTM, Elman
-from rnnstudy.learner import Learner
-from rnnstudy.loop import train
+from rnnstudy.engines import choice
+from rnnstudy.engines import cuda_graph as graph
+from rnnstudy.engines import triton as triton_engine
+from rnnstudy.engines.choice import choose, require
+from rnnstudy.engines.cuda_graph import GraphEngine, exact_products
+from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.optimisers import SGD, Omega
-from rnnstudy.population import Population
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.unroll import choice, graph
-from rnnstudy.unroll import triton as triton_engine
-from rnnstudy.unroll.choice import choose, require
-from rnnstudy.unroll.graph import GraphEngine
-from rnnstudy.unroll.precision import exact_products
-from rnnstudy.unroll.reference import ReferenceEngine
+from rnnstudy.training.learner import Learner
+from rnnstudy.training.loop import train
+from rnnstudy.training.population import Population
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 CELLS = [Elman(width=7), LSTM(width=7), GRU(width=7)]

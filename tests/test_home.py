@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rnnstudy.home import find
+from rnnstudy.store.project import find_project
 
 
 @pytest.fixture
@@ -26,28 +26,28 @@ def test_the_nearest_marked_folder_above_is_the_root(
         (folder / "work" / marker).touch()
     for here in ("work", "work/studies", "elsewhere"):
         monkeypatch.chdir(folder / here)
-        assert find(Path(folder, "work", "studies", "one.py")).root == folder / "work"
+        assert find_project(Path(folder, "work", "studies", "one.py")).root == folder / "work"
 
 
 def test_a_project_without_markers_begins_in_the_working_directory_above_the_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder / "work")
-    assert find(Path("studies/one.py")).root == find().root == folder / "work"
+    assert find_project(Path("studies/one.py")).root == find_project().root == folder / "work"
     # Once something has been written, the same store is found from anywhere.
-    find().mlruns.mkdir()
+    find_project().mlruns.mkdir()
     monkeypatch.chdir(folder / "elsewhere")
-    assert find(folder / "work" / "studies" / "one.py").root == folder / "work"
+    assert find_project(folder / "work" / "studies" / "one.py").root == folder / "work"
 
 
 def test_a_file_outside_the_working_directory_keeps_its_runs_beside_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder / "elsewhere")
-    assert find(folder / "work" / "studies" / "one.py").root == folder / "work" / "studies"
+    assert find_project(folder / "work" / "studies" / "one.py").root == folder / "work" / "studies"
 
 
 def test_the_environment_overrides_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RNNSTUDY_HOME", str(folder / "elsewhere"))
     monkeypatch.chdir(folder / "work")
-    assert find(Path("studies/one.py")).root == find().root == folder / "elsewhere"
+    assert find_project(Path("studies/one.py")).root == find_project().root == folder / "elsewhere"

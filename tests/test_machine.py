@@ -5,18 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from rnnstudy import machine
 from rnnstudy.cells import Elman
-from rnnstudy.decimation import Point
-from rnnstudy.home import Home
-from rnnstudy.machine import Machine, points_of_sample, samples_in
-from rnnstudy.offline import OfflineTracker, sync
-from rnnstudy.records import Outcome, Record
 from rnnstudy.run import Run
-from rnnstudy.stored import SweepInfo
+from rnnstudy.store import system_metrics as machine
+from rnnstudy.store.decimation import Point
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.mlflow_tracker import MlflowTracker, open_store
+from rnnstudy.store.offline import OfflineTracker
+from rnnstudy.store.project import Project
+from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.store.sync import sync
+from rnnstudy.store.system_metrics import Machine, points_of_sample, samples_in
+from rnnstudy.store.writer import Writer
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracking import MlflowTracker, Store, open_store
-from rnnstudy.writer import Writer
+from rnnstudy.training.records import Outcome, Record
 
 RUNS = [Run(task=TemporalOrder(length=10), cell=Elman(width=3), seed=seed) for seed in range(2)]
 CPU, MEMORY = "cpu_utilization_percentage", "system_memory_usage_megabytes"
@@ -68,7 +70,7 @@ def stored(store: Store) -> list[list[tuple[int, float]]]:
 
 
 def test_every_open_run_gets_the_readings_and_a_resumed_one_more(project_with_store: Path) -> None:
-    place = Home(project_with_store)
+    place = Project(project_with_store)
     tracker = open_store(place, SweepInfo("mine"))
     sampled(tracker, [10.0, 20.0, 30.0])
     assert stored(tracker.store) == [[(0, 10.0), (1, 20.0), (2, 30.0)], [(0, 10.0), (1, 20.0)]]
@@ -80,7 +82,7 @@ def test_every_open_run_gets_the_readings_and_a_resumed_one_more(project_with_st
 
 
 def test_they_are_kept_in_files_too(project_with_store: Path, tmp_path: Path) -> None:
-    place = Home(project_with_store)
+    place = Project(project_with_store)
     folder = tmp_path / "apart"
     sampled(OfflineTracker(folder, SweepInfo("mine")), [10.0, 20.0])
     sync([folder], place)

@@ -9,10 +9,7 @@ import torch
 
 from rnnstudy.cells import GRU, LSTM, Elman, Jordan, OutputRecurrent
 from rnnstudy.cells.initialisation import Orthogonal
-from rnnstudy.evaluation import side_batch
-from rnnstudy.learner import Learner
-from rnnstudy.loop import train
-from rnnstudy.population import Population
+from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.probes import (
     GradientByLag,
     GradientThroughTime,
@@ -27,12 +24,15 @@ from rnnstudy.probes import (
     StartAndEnd,
 )
 from rnnstudy.probes.probe import Moment
-from rnnstudy.randomness import generator
-from rnnstudy.records import QUANTILES
+from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError, build, canonical
 from rnnstudy.tasks import Adding, TemporalOrder
-from rnnstudy.unroll.reference import ReferenceEngine
+from rnnstudy.training.evaluation import side_batch
+from rnnstudy.training.learner import Learner
+from rnnstudy.training.loop import train
+from rnnstudy.training.population import Population
+from rnnstudy.training.randomness import generator
 
 CPU = torch.device("cpu")
 WIDTH, SEQUENCES = 4, 5

@@ -6,21 +6,22 @@ import sys
 import numpy as np
 import pytest
 
-from rnnstudy import evaluation, memory
 from rnnstudy.cells import LSTM, Elman
-from rnnstudy.loop import train
-from rnnstudy.memory import SHARED_BYTES, bytes_of, replicas_that_fit
-from rnnstudy.population import populations
 from rnnstudy.probes import GradientByLag, GradientThroughTime, LyapunovExponents
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks import LengthRange, TemporalOrder
+from rnnstudy.training import cost as memory
+from rnnstudy.training import evaluation
+from rnnstudy.training.cost import SHARED_BYTES, bytes_per_replica, replicas_that_fit
+from rnnstudy.training.grouping import populations
+from rnnstudy.training.loop import train
 
 RUN = Run(task=TemporalOrder(length=100), cell=LSTM(width=50), training=Training(batch=20, steps=500))
 
 
 def test_a_population_fits_the_room_it_is_given():
     runs = [RUN.replace(seed=seed) for seed in range(300)]
-    room = SHARED_BYTES + 40.5 * bytes_of(RUN)
+    room = SHARED_BYTES + 40.5 * bytes_per_replica(RUN)
     sizes = [len(group.runs) for group in populations(runs, most=2048, room=room)]
     assert sizes == [40] * 7 + [20]
     assert [run.seed for group in populations(runs, most=2048, room=room) for run in group.runs] == list(range(300))
@@ -35,9 +36,9 @@ def test_a_device_that_holds_not_even_one_trains_one_at_a_time():
 
 def test_the_estimate_grows_with_what_is_kept():
     longer = RUN.replace(task=TemporalOrder(length=200))
-    assert 1.8 < bytes_of(longer) / bytes_of(RUN) < 2.1
-    assert bytes_of(RUN) > bytes_of(RUN.replace(cell=Elman(width=50)))
-    assert bytes_of(RUN.replace(layers=2)) > bytes_of(RUN)
+    assert 1.8 < bytes_per_replica(longer) / bytes_per_replica(RUN) < 2.1
+    assert bytes_per_replica(RUN) > bytes_per_replica(RUN.replace(cell=Elman(width=50)))
+    assert bytes_per_replica(RUN.replace(layers=2)) > bytes_per_replica(RUN)
 
 
 @pytest.mark.slow
@@ -46,8 +47,8 @@ def test_the_estimate_grows_with_what_is_kept():
 def test_training_stays_within_the_estimate(engine, cell):
     """The peak above that of a single small run, in processes of their own."""
     program = (
-        "import resource\nfrom rnnstudy.cells import LSTM, Elman\nfrom rnnstudy.loop import train\n"
-        "from rnnstudy.memory import bytes_of\nfrom rnnstudy.run import Run, Training\n"
+        "import resource\nfrom rnnstudy.cells import LSTM, Elman\nfrom rnnstudy.training.loop import train\n"
+        "from rnnstudy.training.cost import bytes_per_replica as bytes_of\nfrom rnnstudy.run import Run, Training\n"
         "from rnnstudy.tasks import TemporalOrder\n"
         "training = Training(batch=40, steps=20, check_every=10, validation_sequences=200, test_sequences=200)\n"
         f"runs = [Run(task=TemporalOrder(length=200), cell={cell}, training=training, seed=s) for s in range(24)]\n"

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 import rnnstudy.optimisers  # noqa: F401  (its rules are found below)
 from rnnstudy.cells import LSTM, Elman
-from rnnstudy.discovery import concrete
-from rnnstudy.learner import Learner
-from rnnstudy.loop import train
 from rnnstudy.optimisers import SGD, Adam, ClipNorm, ClipValue, RMSprop
 from rnnstudy.optimisers.clipping import Clip, global_norms, norms_of
 from rnnstudy.optimisers.optimiser import Optimiser
-from rnnstudy.population import Population
 from rnnstudy.run import Run, Training
+from rnnstudy.spec import concrete
 from rnnstudy.tasks import TemporalOrder
+from rnnstudy.training.learner import Learner
+from rnnstudy.training.loop import train
+from rnnstudy.training.population import Population
 
 CPU = torch.device("cpu")
 RATES = [1e-3, 1e-2, 0.1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from rnnstudy.prediction import concordance, success_auc
+from rnnstudy.figures.concordance import concordance, success_auc
 from rnnstudy.spec import SpecError
 
 

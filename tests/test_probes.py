@@ -12,16 +12,17 @@ from scipy import stats
 
 import rnnstudy.probes  # noqa: F401  (its probes are found below)
 from rnnstudy.cells import LSTM, Elman
-from rnnstudy.discovery import concrete
-from rnnstudy.loop import train
-from rnnstudy.population import Population
+from rnnstudy.cells.cell import layer_label
+from rnnstudy.engines.engine import Trajectory
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.probes.gradient_through_time import aligned_by_lag, theil_sen
-from rnnstudy.probes.probe import BackwardPass, Moment, Probe, batch_quantiles, layer_label
-from rnnstudy.records import MEDIAN, QUANTILES
+from rnnstudy.probes.probe import BackwardPass, Moment, Probe, batch_quantiles
+from rnnstudy.probes.reading import MEDIAN, QUANTILES
 from rnnstudy.run import Run, Training
+from rnnstudy.spec import concrete
 from rnnstudy.tasks import Adding, TemporalOrder
-from rnnstudy.unroll.trajectory import Trajectory
+from rnnstudy.training.loop import train
+from rnnstudy.training.population import Population
 
 PROBES = [cls() for cls in concrete(Probe) if cls.__module__.startswith("rnnstudy.")]
 QUICK = Training(steps=23, batch=4, check_every=10, validation_sequences=20, test_sequences=20)

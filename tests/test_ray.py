@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from rnnstudy import results
-from rnnstudy.cli import app
-from rnnstudy.home import Home
-from rnnstudy.tracking import Store
+from rnnstudy.cli.commands import app
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.project import Project
 
 # Ray starts its processes by forking, of which JAX, loaded by another test of this process, warns.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")]
@@ -35,7 +35,7 @@ def runs(scale):
 '''
 
 
-def keys_in(home: Home) -> list[str]:
+def keys_in(home: Project) -> list[str]:
     return [run.key for run in Store(home).runs()]
 
 
@@ -62,7 +62,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_node_is_lost_and_nothing_with_it(cluster, experiment: Path, tmp_path: Path) -> None:
     made, node = cluster
-    home = Home(tmp_path)
+    home = Project(tmp_path)
     removed = threading.Event()
 
     def take_away() -> None:

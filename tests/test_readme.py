@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rnnstudy.cli import app
-from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.cli.commands import app
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -21,13 +21,13 @@ from rnnstudy.cells.initialisation import (
     SpectralRadius,
     spectral_radius,
 )
-from rnnstudy.loop import train
-from rnnstudy.model import Model
-from rnnstudy.randomness import generator
+from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import Adding, TemporalOrder
-from rnnstudy.unroll.reference import ReferenceEngine
+from rnnstudy.training.loop import train
+from rnnstudy.training.model import Model
+from rnnstudy.training.randomness import generator
 
 FEATURES, OUTPUTS, REPLICAS, BATCH, TIME, WIDTH = 3, 2, 2, 4, 7, 5
 ACTIVATIONS = {

@@ -11,15 +11,18 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from rnnstudy import notebook, report, results
-from rnnstudy.home import Home
-from rnnstudy.loop import train
+from rnnstudy import results
+from rnnstudy.report.build import build
+from rnnstudy.report.notebook import load_study
 from rnnstudy.run import Run, names
 from rnnstudy.spec import SpecError
-from rnnstudy.stored import SweepInfo
-from rnnstudy.sweep import Scale, load_experiment
-from rnnstudy.tracking import open_store
-from rnnstudy.versions import commit
+from rnnstudy.store.git import checked_out_commit
+from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.project import Project
+from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
+from rnnstudy.training.loop import train
 
 PROJECT = Path(__file__).parents[1]
 
@@ -41,13 +44,13 @@ assert sys.executable == {python!r}, sys.executable
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project with one report that needs no runs."""
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     (tmp_path / "reports").mkdir()
     (tmp_path / "mlruns").mkdir()
     write(tmp_path / "reports" / "plain.py", PLAIN.format(python=sys.executable))
-    return Home(tmp_path)
+    return Project(tmp_path)
 
 
 def write(path: Path, text: str) -> None:
@@ -60,9 +63,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with the quickstart's experiment, run at the smallest scale, and its report."""
-    home = Home(tmp_path_factory.mktemp("project"))
+    home = Project(tmp_path_factory.mktemp("project"))
     for name in ("experiments/quickstart.py", "reports/quickstart.py"):
         write(home.root / name, (PROJECT / name).read_text(encoding="utf-8"))
     home.mlruns.mkdir()
@@ -77,13 +80,13 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return home
 
 
-def smoke_runs(home: Home) -> list[Run]:
+def smoke_runs(home: Project) -> list[Run]:
     return load_experiment(home.root / "experiments" / "quickstart.py").runs(Scale.SMOKE)
 
 
-def test_quickstart_is_built_from_a_store(quickstart: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quickstart_is_built_from_a_store(quickstart: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    written = report.build(["quickstart"], quickstart)
+    written = build(["quickstart"], quickstart)
     figures = quickstart.reports / "figures" / "quickstart"
     pictures = [
         "gradient_by_lag_initial", "gradient_by_lag_final_normalised", "gradient_heat_map", "learning_curves",
@@ -113,14 +116,14 @@ def test_quickstart_is_built_from_a_store(quickstart: Home, monkeypatch: pytest.
     assert streams == []
 
 
-def test_a_study_knows_the_runs_of_its_scale(quickstart: Home) -> None:
-    study = notebook.study("quickstart", quickstart)
+def test_a_study_knows_the_runs_of_its_scale(quickstart: Project) -> None:
+    study = load_study("quickstart", quickstart)
     assert study.scale is Scale.SMOKE
     assert sorted(study.results.runs.index) == sorted(run.key for run in smoke_runs(quickstart))
     assert study.command == "rnnstudy sweep experiments/quickstart.py --scale smoke"
 
 
-def test_a_study_prefers_the_largest_complete_scale(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_prefers_the_largest_complete_scale(home: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     path = home.root / "experiments" / "quickstart.py"
     write(path, (PROJECT / "experiments" / "quickstart.py").read_text(encoding="utf-8"))
     experiment = load_experiment(path)
@@ -139,14 +142,14 @@ def test_a_study_prefers_the_largest_complete_scale(home: Home, monkeypatch: pyt
         (["set by hand"], None, 1),
     ):
         stored[:] = present
-        study = notebook.study("quickstart", home)
+        study = load_study("quickstart", home)
         assert (study.scale, len(study.results.runs)) == (scale, count)
 
 
-def test_a_report_has_the_same_bytes_each_time_and_drops_stale_figures(home: Home) -> None:
+def test_a_report_has_the_same_bytes_each_time_and_drops_stale_figures(home: Project) -> None:
     stale = home.reports / "figures" / "plain" / "stale.csv"
     write(stale, "old")
-    written = report.build(["plain"], home)
+    written = build(["plain"], home)
     assert [str(path.relative_to(home.reports)) for path in written] == [
         "plain.ipynb", "plain.html", "figures/plain/curve.csv", "index.html",
     ]  # fmt: skip
@@ -157,27 +160,27 @@ def test_a_report_has_the_same_bytes_each_time_and_drops_stale_figures(home: Hom
     assert outputs[0]["text"] == ["in reports of .\n"]
     assert outputs[-1]["data"]["text/plain"] == ["42"]
     assert "A plain report</h1>" in first["plain.html"].decode()
-    report.build(["plain"], home)
+    build(["plain"], home)
     assert contents(home.reports) == first
 
 
 def test_a_notebook_runs_in_this_python_whatever_kernel_is_installed(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoy = {"argv": ["/bin/false", "{connection_file}"], "display_name": "decoy", "language": "python"}
     write(tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json", json.dumps(decoy))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    assert len(report.build(["plain"], home)) == 4
+    assert len(build(["plain"], home)) == 4
 
 
-def test_an_error_names_the_cell_and_leaves_what_was_built(home: Home) -> None:
+def test_an_error_names_the_cell_and_leaves_what_was_built(home: Project) -> None:
     write(home.reports / "plain.ipynb", "built before")
     write(home.reports / "figures" / "plain" / "curve.csv", "drawn before")
     broken = PLAIN.format(python=sys.executable) + "\n# %%\nvalue = 0\n1 / value\n"
     write(home.reports / "plain.py", broken)
     before = contents(home.reports)
     with pytest.raises(SpecError) as raised:
-        report.build(["plain"], home)
+        build(["plain"], home)
     assert str(raised.value) == (
         "report 'plain' stopped in cell 4 (value = 0): ZeroDivisionError: division by zero; "
         "what was built before is unchanged"
@@ -185,30 +188,30 @@ def test_an_error_names_the_cell_and_leaves_what_was_built(home: Home) -> None:
     assert contents(home.reports) == before
 
 
-def test_a_dead_kernel_is_told_in_one_line(home: Home) -> None:
+def test_a_dead_kernel_is_told_in_one_line(home: Project) -> None:
     write(home.reports / "plain.py", "# %%\nimport os\nos._exit(3)\n")
     with pytest.raises(SpecError, match=r"^the Python that ran report 'plain' died.*unchanged$"):
-        report.build(["plain"], home)
+        build(["plain"], home)
 
 
-def test_an_unknown_report_gets_the_nearest_name(home: Home) -> None:
+def test_an_unknown_report_gets_the_nearest_name(home: Project) -> None:
     with pytest.raises(SpecError, match=r"^there is no report 'plian'; did you mean 'plain'\? Reports here: plain$"):
-        report.build(["plian"], home)
+        build(["plian"], home)
     shutil.rmtree(home.reports)
     with pytest.raises(SpecError, match=r"^there is no report 'plain'; There are no reports in"):
-        report.build(["plain"], home)
+        build(["plain"], home)
 
 
-def test_without_runs_the_sweep_to_launch_is_named(home: Home) -> None:
+def test_without_runs_the_sweep_to_launch_is_named(home: Project) -> None:
     for name in ("experiments/quickstart.py", "reports/quickstart.py"):
         write(home.root / name, (PROJECT / name).read_text(encoding="utf-8"))
     before = contents(home.root)
     with pytest.raises(SpecError, match=re.escape("`rnnstudy sweep experiments/quickstart.py`")):
-        report.build(["plain", "quickstart"], home)
+        build(["plain", "quickstart"], home)
     assert contents(home.root) == before
 
 
-def test_a_folder_of_results_that_is_not_there_is_told_in_one_line(home: Home) -> None:
+def test_a_folder_of_results_that_is_not_there_is_told_in_one_line(home: Project) -> None:
     for name in ("experiments/quickstart.py", "reports/quickstart.py"):
         write(home.root / name, (PROJECT / name).read_text(encoding="utf-8"))
     before = contents(home.root)
@@ -216,14 +219,14 @@ def test_a_folder_of_results_that_is_not_there_is_told_in_one_line(home: Home) -
         with pytest.raises(
             SpecError, match=r"^--from: .*nowhere is no folder; `rnnstudy report --export DIR` writes one$"
         ):
-            report.build(reports, home, home.root / "nowhere")
+            build(reports, home, home.root / "nowhere")
         with pytest.raises(SpecError, match=r"mlruns holds no results of a study \(manifest.json is not there\)"):
-            report.build(reports, home, home.mlruns)
+            build(reports, home, home.mlruns)
     assert contents(home.root) == before
 
 
 def test_the_commit_is_absent_outside_a_repository(tmp_path: Path) -> None:
-    assert commit(tmp_path) is None
+    assert checked_out_commit(tmp_path) is None
 
 
 def test_the_commit_says_when_the_source_differs_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,21 +243,21 @@ def test_the_commit_says_when_the_source_differs_from_it(tmp_path: Path, monkeyp
     git("add", ".")
     git("commit", "--quiet", "--message", "first")
     head = git("rev-parse", "HEAD").strip()
-    assert commit(tmp_path) == head
+    assert checked_out_commit(tmp_path) == head
     # What a report writes is not what it was drawn with.
     for name in ("reports/one.html", "reports/figures/one/a.csv", "reports/figures/one/new.csv", "mlruns/mlflow.db"):
         write(tmp_path / name, "drawn anew")
     write(tmp_path / "notes.txt", "lies about")
-    assert commit(tmp_path) == head
+    assert checked_out_commit(tmp_path) == head
     write(tmp_path / "experiments" / "two.py", "not committed")
-    assert commit(tmp_path) == head + "+changes"
+    assert checked_out_commit(tmp_path) == head + "+changes"
     (tmp_path / "experiments" / "two.py").unlink()
-    assert commit(tmp_path) == head
+    assert checked_out_commit(tmp_path) == head
     write(tmp_path / "experiments" / "one.py", "changed")
-    assert commit(tmp_path) == head + "+changes"
+    assert checked_out_commit(tmp_path) == head + "+changes"
 
 
-def test_the_index_page_links_what_is_there_and_says_how_to_see_runs(home: Home) -> None:
+def test_the_index_page_links_what_is_there_and_says_how_to_see_runs(home: Project) -> None:
     write(home.reports / "other.py", "# %%\n")
     told = {
         "figure": "curve", "title": "A curve", "see": "Look.", "place": 1, "caption": "Of runs.",
@@ -264,7 +267,7 @@ def test_the_index_page_links_what_is_there_and_says_how_to_see_runs(home: Home)
     for ending in ("png", "svg", "csv"):
         write(home.reports / "figures" / "other" / f"curve.{ending}", "drawn")
     write(home.reports / "figures" / "other" / "curve.json", json.dumps(told))
-    report.build(["plain"], home)
+    build(["plain"], home)
     page = (home.reports / "index.html").read_text(encoding="utf-8")
     links = set(re.findall(r'(?:href|src)="([^"#]+)"', page))
     assert "plain.html" in links

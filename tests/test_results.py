@@ -8,16 +8,19 @@ import pandas as pd
 import pytest
 
 from rnnstudy import results
-from rnnstudy.arrays import READINGS, WEIGHTS, read_weights, write_readings
 from rnnstudy.cells import LSTM, Elman
-from rnnstudy.home import Home
-from rnnstudy.records import QUANTILES, Outcome, Record, Series
-from rnnstudy.results import Results, artifact, find, from_records, load, runs_table, stored
+from rnnstudy.probes.reading import QUANTILES
+from rnnstudy.results.from_store import artifact_file, find_key, load, runs_table, stored_run
+from rnnstudy.results.results import Results, from_records
 from rnnstudy.run import Run, Training, names
 from rnnstudy.spec import SpecError, flatten
-from rnnstudy.stored import SweepInfo, describe, run_header
+from rnnstudy.store.arrays import READINGS, WEIGHTS, read_weights, write_readings
+from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.open_run import run_header
+from rnnstudy.store.project import Project
+from rnnstudy.store.run_description import SweepInfo, describe
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracking import open_store
+from rnnstudy.training.records import Outcome, Record, Series
 
 LENGTHS = {"length": (20.0, 40.0, 80.0)}
 
@@ -71,8 +74,8 @@ def record_of(run: Run) -> Record:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = Home(tmp_path_factory.mktemp("project"))
+def home(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    home = Project(tmp_path_factory.mktemp("project"))
     tracker = open_store(home, SweepInfo("toy", "experiments/toy.py"))
     for run, name in zip(sweep(), names(sweep()).values(), strict=True):
         tracker.begin(run, name)
@@ -88,7 +91,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="module", params=["store", "records"])
-def loaded(request: pytest.FixtureRequest, home: Home) -> Results:
+def loaded(request: pytest.FixtureRequest, home: Project) -> Results:
     if request.param == "store":
         return load([run.key for run in sweep()], home=home)
     return from_records(map(record_of, sweep()), sweep())
@@ -178,7 +181,7 @@ def test_unknown_reading(loaded: Results):
         loaded.readings("learning/los")
 
 
-def test_what_is_loaded(home: Home, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_loaded(home: Project, monkeypatch: pytest.MonkeyPatch):
     toy = [run.key for run in sweep()]
     assert load(experiment="experiments/toy.py", home=home).runs.index.tolist() == toy
     assert len(load(home=home).runs) == len(toy) + 1
@@ -188,7 +191,7 @@ def test_what_is_loaded(home: Home, monkeypatch: pytest.MonkeyPatch):
     assert len(load(experiment="other").runs) == 1
 
 
-def test_what_is_missing_is_named(home: Home, tmp_path: Path):
+def test_what_is_missing_is_named(home: Project, tmp_path: Path):
     unfinished = sweep()[0].replace(seed=77).key
     with pytest.raises(SpecError) as caught:
         load([sweep()[0].key, unfinished, "0123456789ab"], home=home)
@@ -201,13 +204,13 @@ def test_what_is_missing_is_named(home: Home, tmp_path: Path):
     with pytest.raises(SpecError, match=r"no complete run of quick; run `rnnstudy sweep experiments/quick\.py` first"):
         load(experiment="quick", home=home)
     with pytest.raises(SpecError, match="no complete run; run the sweep"):
-        load(home=Home(tmp_path))
+        load(home=Project(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
-def test_damaged_and_lost_files_are_named(home: Home):
+def test_damaged_and_lost_files_are_named(home: Project):
     key = sweep()[2].key
-    path = artifact(key, READINGS, home=home)
+    path = artifact_file(key, READINGS, home=home)
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[:-50])
@@ -220,21 +223,21 @@ def test_damaged_and_lost_files_are_named(home: Home):
         path.write_bytes(whole)
 
 
-def test_artifact_find_and_stored(home: Home):
+def test_artifact_find_and_stored(home: Project):
     run = sweep()[1]
-    weights = read_weights(artifact(run.key, WEIGHTS, home=home))
+    weights = read_weights(artifact_file(run.key, WEIGHTS, home=home))
     np.testing.assert_array_equal(weights["W_hh"], np.full((4, 4), 1.0))
     with pytest.raises(SpecError, match="interrupted"):
-        artifact(sweep()[0].replace(seed=77).key, WEIGHTS, home=home)
-    assert find(run.key[:8], home=home) == run.key
-    assert stored(run.key[:8], home=home).state == "diverged"
+        artifact_file(sweep()[0].replace(seed=77).key, WEIGHTS, home=home)
+    assert find_key(run.key[:8], home=home) == run.key
+    assert stored_run(run.key[:8], home=home).state == "diverged"
     with pytest.raises(SpecError, match="beginning of 14 keys"):
-        find("", home=home)
+        find_key("", home=home)
     with pytest.raises(SpecError, match=f"did you mean '{run.key}'"):
-        find(run.key[:-1] + "x", home=home)
+        find_key(run.key[:-1] + "x", home=home)
 
 
-def test_table_of_all_runs(home: Home):
+def test_table_of_all_runs(home: Project):
     table = runs_table("toy", home=home)
     assert list(table.columns) == ["key", "name", "experiment", "state"]
     assert table["key"].tolist() == [run.key for run in sweep()] + [sweep()[0].replace(seed=77).key]

@@ -10,11 +10,13 @@ import pytest
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.initialisation import Chrono, ForgetBias, Gaussian, Orthogonal, PyTorchDefault, SmartTanh
 from rnnstudy.optimisers import SGD, Adam, ClipNorm, ClipValue, RMSprop
-from rnnstudy.population import Population, populations
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.run import Run, Training, names
-from rnnstudy.spec import SpecError, build, canonical, source_hash
+from rnnstudy.spec import SpecError, build, canonical
+from rnnstudy.store.source_hashes import code_hash
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
+from rnnstudy.training.grouping import populations
+from rnnstudy.training.population import Population
 
 GOLDEN = {
     "99d6fcb6a5db": Run(task=TemporalOrder(length=100), cell=LSTM()),
@@ -237,7 +239,7 @@ def test_a_population_that_cannot_be(runs, words):
         Population(runs)
 
 
-def test_the_source_hash_follows_the_source():
-    assert source_hash(LSTM) == source_hash(LSTM)
-    assert source_hash(LSTM) != source_hash(Elman)
-    assert source_hash(LSTM, Adding) != source_hash(LSTM)
+def test_the_code_hash_follows_the_source():
+    assert code_hash(LSTM) == code_hash(LSTM)
+    assert code_hash(LSTM) != code_hash(Elman)
+    assert code_hash(LSTM, Adding) != code_hash(LSTM)

@@ -13,12 +13,12 @@ import rnnstudy.cells  # noqa: F401  (its cells are found below)
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.cell import Cell
 from rnnstudy.cells.initialisation import PyTorchDefault
-from rnnstudy.discovery import concrete
-from rnnstudy.model import Model
-from rnnstudy.randomness import generator
-from rnnstudy.unroll.extended import NOTHING, Extended, two_to_the
-from rnnstudy.unroll.reference import ReferenceEngine
-from rnnstudy.unroll.scaled import ScaledEngine
+from rnnstudy.engines.block_float import ZERO_EXPONENT, BlockFloat, power_of_two
+from rnnstudy.engines.reference import ReferenceEngine
+from rnnstudy.engines.scaled import ScaledEngine
+from rnnstudy.spec import concrete
+from rnnstudy.training.model import Model
+from rnnstudy.training.randomness import generator
 
 FEATURES, OUTPUTS, REPLICAS, BATCH, TIME, WIDTH = 3, 2, 3, 4, 9, 5
 CELLS = [
@@ -260,10 +260,10 @@ def test_extended_numbers_add_up_as_whole_numbers_do(terms):
     """Against exact arithmetic in Python's fractions."""
     from fractions import Fraction
 
-    total = Extended.of(torch.zeros(1, 1, dtype=torch.float64), 1)
+    total = BlockFloat.of(torch.zeros(1, 1, dtype=torch.float64), 1)
     exact, largest = Fraction(0), Fraction(0)
     for value, exponent in terms:
-        one = Extended(torch.tensor([[value]], dtype=torch.float64), torch.tensor([exponent])).normalised()
+        one = BlockFloat(torch.tensor([[value]], dtype=torch.float64), torch.tensor([exponent])).normalised()
         total = total.plus(one).normalised()
         exact += Fraction(value) * Fraction(2) ** exponent
         largest = max(largest, abs(exact), abs(Fraction(value) * Fraction(2) ** exponent))
@@ -274,8 +274,8 @@ def test_extended_numbers_add_up_as_whole_numbers_do(terms):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_powers_of_two_are_exact_and_never_denormal(dtype):
     exponent = torch.arange(-1100, 1100)
-    found = two_to_the(exponent, dtype)
+    found = power_of_two(exponent, dtype)
     for power, value in zip(exponent.tolist(), found.tolist(), strict=True):
         low, high = (-126, 127) if dtype == torch.float32 else (-1022, 1023)
         assert value == (0.0 if power < low else math.inf if power > high else 2.0**power)
-    assert Extended.of(torch.zeros(2, 3), 1).exponent.tolist() == [NOTHING, NOTHING]
+    assert BlockFloat.of(torch.zeros(2, 3), 1).exponent.tolist() == [ZERO_EXPONENT, ZERO_EXPONENT]

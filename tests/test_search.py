@@ -15,25 +15,27 @@ from optuna.samplers import GridSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 from pandas.testing import assert_frame_equal
 
-from rnnstudy import results, searching, studies
-from rnnstudy.archive import Kept as KeptStudy
-from rnnstudy.archive import write
+from rnnstudy import results
 from rnnstudy.cells import Elman
-from rnnstudy.claims import Claims
-from rnnstudy.home import Home
-from rnnstudy.learner import Check
-from rnnstudy.loop import train
-from rnnstudy.records import Outcome
+from rnnstudy.results.archive import ExportedExperiment as KeptStudy
+from rnnstudy.results.archive import write_archive
 from rnnstudy.run import Run, Training
-from rnnstudy.search import Course, Search
-from rnnstudy.searched import searched
-from rnnstudy.searching import SearchSupply
+from rnnstudy.search import queue as searching
+from rnnstudy.search.definition import RunSummary, Search
+from rnnstudy.search.queue import SearchQueue, claim_studies
+from rnnstudy.search.studies import connect_storage, open_study, study_status, study_statuses
+from rnnstudy.search.trials import search_trials
 from rnnstudy.spec import SpecError
-from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.project import Project
+from rnnstudy.store.tracker import CompletedRun
+from rnnstudy.sweep.claims import Claims
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
+from rnnstudy.sweep.messages import Assignment
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracker import Kept
-from rnnstudy.tracking import Store
-from rnnstudy.worker import Task
+from rnnstudy.training.loop import train
+from rnnstudy.training.records import Check, Outcome
 
 
 def sample(trial: Any, scale: Scale) -> Run:
@@ -54,9 +56,9 @@ class Shelf:
     """A tracker of which only the reading part is asked."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, Kept] = {}
+        self.kept: dict[str, CompletedRun] = {}
 
-    def finished(self) -> Mapping[str, Kept]:
+    def finished(self) -> Mapping[str, CompletedRun]:
         return self.kept
 
     def failures(self) -> Mapping[str, Any]:
@@ -67,12 +69,12 @@ class Stage:
     """A project in which searches run without training: every run goes as `error_of` says."""
 
     def __init__(self, folder: Path) -> None:
-        self.home = Home(folder)
+        self.home = Project(folder)
         self.trained: list[str] = []
 
-    def supply(self, search: Search, *, workers: int = 1, name: str = "mine") -> SearchSupply:
-        storage = studies.connect(self.home, None)
-        return SearchSupply(
+    def supply(self, search: Search, *, workers: int = 1, name: str = "mine") -> SearchQueue:
+        storage = connect_storage(self.home, None)
+        return SearchQueue(
             [(name, search, sample)],
             storage,
             Shelf(),  # type: ignore[arg-type]
@@ -82,7 +84,7 @@ class Stage:
             workers=workers,
         )
 
-    def train(self, supply: SearchSupply, most: int = 1000) -> None:
+    def train(self, supply: SearchQueue, most: int = 1000) -> None:
         """What a launcher does, up to so many populations."""
         for _ in range(most):
             task = supply.take()
@@ -90,7 +92,7 @@ class Stage:
                 return
             self.train_one(supply, task)
 
-    def train_one(self, supply: SearchSupply, task: Task) -> None:
+    def train_one(self, supply: SearchQueue, task: Assignment) -> None:
         pruned: dict[str, int] = {}
         for step in (10, 20, 30):
             errors = {run.key: error_of(run, step) for run in task.runs if run.key not in pruned}
@@ -101,7 +103,7 @@ class Stage:
             supply.ended(run.key, Outcome("pruned" if run.key in pruned else "finished", step))
 
     def study(self, name: str = "mine") -> optuna.Study:
-        return optuna.load_study(study_name=name, storage=studies.connect(self.home, None))
+        return optuna.load_study(study_name=name, storage=connect_storage(self.home, None))
 
 
 @pytest.fixture
@@ -124,12 +126,12 @@ def states(study: optuna.Study) -> list[str]:
     [("error", 0.02), ("log10_error", math.log10(0.02)), ("steps_to_solve", 300.0)],
 )
 def test_a_candidate_is_worth_the_median_over_its_seeds(objective, worth):
-    courses = [Course(0.02, 300, 1000), Course(math.inf, None, 1000), Course(0.0, 100, 1000)]
+    courses = [RunSummary(0.02, 300, 1000), RunSummary(math.inf, None, 1000), RunSummary(0.0, 100, 1000)]
     assert Search(trials=1, objective=objective).worth(courses) == pytest.approx(worth)
 
 
 def test_what_has_no_logarithm_and_what_solved_nothing():
-    perfect, hopeless = [Course(0.0, 100, 1000)], [Course(math.inf, None, 1000)]
+    perfect, hopeless = [RunSummary(0.0, 100, 1000)], [RunSummary(math.inf, None, 1000)]
     assert Search(trials=1, objective="log10_error").worth(perfect) == -6
     assert Search(trials=1, objective="log10_error").worth(hopeless) == math.inf
     assert Search(trials=1, objective="steps_to_solve").worth(hopeless) == 2000
@@ -168,7 +170,7 @@ def test_each_candidate_is_told_what_it_was_worth_and_the_winner_trains_on_fresh
         assert trial.value == pytest.approx(math.log10(error_of(middle, 30)), rel=1e-6)
         assert list(trial.intermediate_values) == [10, 20, 30]
         assert len(trial.user_attrs["keys"]) == 3
-    standing = studies.standing(study)
+    standing = study_status(study)
     assert standing.best is not None
     assert standing.best.value == min(trial.value for trial in study.trials)
     winner = sample(optuna.trial.FixedTrial(standing.params), Scale.SMOKE)
@@ -277,7 +279,7 @@ def test_a_pruner_stops_what_is_bad_and_it_is_told_as_pruned(stage: Stage):
     for trial, is_bad in zip(trials, bad, strict=True):
         assert trial.state == (TrialState.PRUNED if is_bad else TrialState.COMPLETE)
         assert list(trial.intermediate_values) == ([10] if is_bad else [10, 20, 30])
-    standing = studies.standing(stage.study())
+    standing = study_status(stage.study())
     assert (standing.pruned, standing.complete) == (sum(bad), 8 - sum(bad))
 
 
@@ -320,7 +322,7 @@ def test_a_study_of_another_meaning_is_not_gone_on_with(stage: Stage):
 )
 def test_a_storage_that_cannot_be_used_is_refused_in_one_line_without_its_password(stage: Stage, url: str, said: str):
     with pytest.raises(SpecError) as refused:
-        studies.connect(stage.home, url)
+        connect_storage(stage.home, url)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "secret" not in str(refused.value)
@@ -360,7 +362,7 @@ def test_a_search_from_the_command_line_and_its_second_start(
     first = rnnstudy(*sweep)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "1 studies: 2 trials to go, at most 6 runs" in first.stdout
-    stored = Store(Home(project)).runs()
+    stored = Store(Project(project)).runs()
     assert len(stored) == len({run.key for run in stored}) == 6
     assert {run.state for run in stored} == {"finished"}
     assert {run.tags["rnnstudy.study"] for run in stored} == {"mine/smoke"}
@@ -372,24 +374,24 @@ def test_a_search_from_the_command_line_and_its_second_start(
     assert "2 of 2" in shown.stdout
     assert "learning rate" in shown.stdout
     assert re.search(r"^mine/smoke +2 of 2 .* [012] of 2 +0?[.\d]+ *$", shown.stdout, re.MULTILINE)
-    [standing] = studies.standings(Home(project))
+    [standing] = study_statuses(Project(project))
     assert standing.best is not None
-    loaded = results.load(standing.best.user_attrs["keys"], home=Home(project))
+    loaded = results.load(standing.best.user_attrs["keys"], home=Project(project))
     last = loaded.readings("learning/error").groupby("key")["value"].last()
     assert standing.best.value == pytest.approx(math.log10(last.median()))
 
     again = rnnstudy(*sweep)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "0 trials to go" in again.stdout
-    assert len(Store(Home(project)).runs()) == 6
+    assert len(Store(Project(project)).runs()) == 6
 
     # The study is lost, the runs are not: the same candidates are told without training.
     shutil.copy(empty_storage, project / "mlruns" / "optuna.db")
     told = rnnstudy(*sweep)
     assert told.returncode == 0, told.stdout + told.stderr
     assert "training" not in told.stdout
-    assert len(Store(Home(project)).runs()) == 6
-    [retold] = studies.standings(Home(project))
+    assert len(Store(Project(project)).runs()) == 6
+    [retold] = study_statuses(Project(project))
     assert retold.best is not None
     assert retold.best.value == standing.best.value
 
@@ -422,13 +424,13 @@ def test_bad_input_for_a_search_gets_one_line_and_leaves_nothing(
 def test_a_second_launcher_of_a_search_is_told_who_has_it_and_touches_no_trial(
     project_with_store: Path, empty_storage: Path, rnnstudy: Callable[..., Any]
 ) -> None:
-    home = Home(project_with_store)
+    home = Project(project_with_store)
     shutil.copy(empty_storage, home.mlruns / "optuna.db")
     (project_with_store / "experiments" / "mine.py").write_text(FILE.format(trials=2))
-    storage = studies.connect(home, None)
+    storage = connect_storage(home, None)
     claims = Claims(home.claims)
-    studies.claim(claims, storage, ["mine/smoke"])
-    study = studies.open_study(storage, "mine/smoke", Search(trials=2, seeds=(0, 1)))
+    claim_studies(claims, storage, ["mine/smoke"])
+    study = open_study(storage, "mine/smoke", Search(trials=2, seeds=(0, 1)))
     study.ask()
     refused = rnnstudy("sweep", "experiments/mine.py", "--scale", "smoke", "--workers", "1")
     assert refused.returncode == 2
@@ -438,9 +440,9 @@ def test_a_second_launcher_of_a_search_is_told_who_has_it_and_touches_no_trial(
     assert not Store(home).runs()
     claims.close()
     other = Claims(home.claims)
-    studies.claim(other, storage, ["mine/desk", "mine/smoke"])
+    claim_studies(other, storage, ["mine/desk", "mine/smoke"])
     with pytest.raises(SpecError, match="'mine/desk' is being searched"):
-        studies.claim(claims, storage, ["mine/paper", "mine/desk"])
+        claim_studies(claims, storage, ["mine/paper", "mine/desk"])
     assert not claims.held, "all of them, or none"
 
 
@@ -449,11 +451,11 @@ def test_candidates_that_another_launcher_has_trained_are_told_from_the_store(
 ) -> None:
     asked: list[Run] = []
 
-    def stored(runs: Sequence[Run], home: Home) -> dict[str, Course]:
+    def stored(runs: Sequence[Run], home: Project) -> dict[str, RunSummary]:
         asked.extend(runs)
-        return {run.key: Course(error_of(run, 30), None, 30) for run in runs}
+        return {run.key: RunSummary(error_of(run, 30), None, 30) for run in runs}
 
-    monkeypatch.setattr(searching, "stored_courses", stored)
+    monkeypatch.setattr(searching, "stored_summaries", stored)
     supply = stage.supply(SEARCH.replace(trials=4))
     task = supply.take()
     assert task is not None
@@ -471,20 +473,20 @@ def test_the_tables_of_a_search_come_back_from_an_archive_value_for_value(
     search = SEARCH.replace(objective="error", pruner=ThresholdPruner(upper=0.8), sampler=RandomSampler(seed=0))
     for scale in ("smoke", "desk"):
         stage.train(stage.supply(search, name=f"mine/{scale}/a"))
-    there = searched("mine", Scale.SMOKE, stage.home)
+    there = search_trials("mine", Scale.SMOKE, stage.home)
     assert set(there.trials["study"]) == {"mine/smoke/a"}
-    [standing] = [one for one in studies.standings(stage.home) if one.name == "mine/smoke/a"]
+    [standing] = [one for one in study_statuses(stage.home) if one.name == "mine/smoke/a"]
     assert there.fresh_keys == standing.fresh_keys
     assert len(there.fresh_keys) == 2
     assert sum(math.isnan(value) for value in there.trials["value"]) == standing.pruned > 0
     run = sample(optuna.trial.FixedTrial({"learning_rate": 0.01}), Scale.SMOKE)
     trained = results.from_records(train(run, device="cpu", engine="reference"), [run])
-    write(tmp_path / "kept", {"mine": KeptStudy("rnnstudy sweep", trained, there)}, [])
-    back = searched("mine", Scale.SMOKE, stage.home, tmp_path / "kept")
+    write_archive(tmp_path / "kept", {"mine": KeptStudy("rnnstudy sweep", trained, there)}, [])
+    back = search_trials("mine", Scale.SMOKE, stage.home, tmp_path / "kept")
     assert_frame_equal(back.trials, there.trials)
     assert_frame_equal(back.importances, there.importances)
-    assert searched("mine", Scale.PAPER, stage.home, tmp_path / "kept").trials.empty
-    assert searched("mine", Scale.PAPER, stage.home).trials.empty
+    assert search_trials("mine", Scale.PAPER, stage.home, tmp_path / "kept").trials.empty
+    assert search_trials("mine", Scale.PAPER, stage.home).trials.empty
 
 
 def test_two_searches_of_one_name_are_refused(tmp_path: Path):

@@ -14,10 +14,12 @@ from urllib.request import urlopen
 
 import pytest
 
-from rnnstudy import results, studies
-from rnnstudy.home import Home
-from rnnstudy.sweep import Scale, load_experiment
-from rnnstudy.tracking import Store
+from rnnstudy import results
+from rnnstudy.search.studies import study_statuses
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.project import Project
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +134,7 @@ def once_each(stored: Sequence[Any], expected: int) -> None:
 
 
 def test_a_search_over_postgresql_is_killed_and_goes_on(project_with_store: Path, postgres: str) -> None:
-    project, home = project_with_store, Home(project_with_store)
+    project, home = project_with_store, Project(project_with_store)
     (project / "experiments" / "mine.py").write_text(SEARCH)
     sweep = ("sweep", "experiments/mine.py", "--scale", "smoke", "--workers", "1", "--storage", postgres)
 
@@ -140,17 +142,17 @@ def test_a_search_over_postgresql_is_killed_and_goes_on(project_with_store: Path
 
     def some_are_told() -> bool:
         assert killed.poll() is None, killed.communicate()[0]
-        found = studies.standings(home, postgres)
+        found = study_statuses(home, postgres)
         return bool(found) and found[0].complete >= 2 and found[0].running > 0
 
     wait_until(some_are_told, 240, "a batch that has been told and one in training")
     os.killpg(killed.pid, signal.SIGKILL)
     printed = [killed.communicate()[0]]
-    [standing] = studies.standings(home, postgres)
+    [standing] = study_statuses(home, postgres)
     assert 0 < standing.complete < 6
 
     printed.append(finished(started(project, *sweep)))
-    [standing] = studies.standings(home, postgres)
+    [standing] = study_statuses(home, postgres)
     assert (standing.complete, standing.running, len(standing.fresh_keys)) == (6, 0, 2)
     stored = Store(home).runs()
     assert all(run.state == "finished" for run in stored)
@@ -208,7 +210,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path
 
 def test_a_sweep_that_logs_to_a_server(project: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-    home = Home(project)
+    home = Project(project)
     runs = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)
     sweep = ("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1")
     first = finished(started(project, *sweep))

@@ -12,13 +12,14 @@ import numpy as np
 import psutil
 import pytest
 
-from rnnstudy import trained
-from rnnstudy.arrays import READINGS, read_manifest, read_series
-from rnnstudy.home import Home
-from rnnstudy.loop import train
-from rnnstudy.population import populations
-from rnnstudy.sweep import Scale, load_experiment
-from rnnstudy.tracking import Store
+from rnnstudy.results.trained import load_network
+from rnnstudy.store.arrays import READINGS, read_manifest, read_series
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.project import Project
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
+from rnnstudy.training.grouping import populations
+from rnnstudy.training.loop import train
 
 SOAK = '''
 """Many short runs, in populations of a few."""
@@ -82,13 +83,13 @@ def soak(project: Path, *, steps: int, lengths: int, seeds: int, kills: int, lon
     assert not list((project / "mlruns" / "checkpoints").glob("*.pt"))
     assert not list((project / "mlruns" / "claims").glob("*.json"))
 
-    store = Store(Home(project))
+    store = Store(Project(project))
     stored = store.finished()
     for population in populations(runs):
         for record in train(population, device="cpu"):
             if record.outcome is None:
                 continue
-            kept = trained.load(record.key, home=Home(project)).parameters
+            kept = load_network(record.key, home=Project(project)).parameters
             assert kept.keys() == (record.weights or {}).keys()
             for name, value in (record.weights or {}).items():
                 np.testing.assert_array_equal(kept[name].numpy(), value, err_msg=f"{record.key} {name}")

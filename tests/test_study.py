@@ -11,22 +11,26 @@ import jupytext
 import pandas as pd
 import pytest
 
-from rnnstudy import figures, notebook, report, studies
-from rnnstudy.home import Home
-from rnnstudy.loop import train
-from rnnstudy.results import Results
+from rnnstudy import figures
+from rnnstudy.report import notebook
+from rnnstudy.report.build import build, export, header, known_reports
+from rnnstudy.results.results import Results
 from rnnstudy.run import names
-from rnnstudy.searched import searched
-from rnnstudy.searching import SearchSupply
+from rnnstudy.search.queue import SearchQueue
+from rnnstudy.search.studies import connect_storage
+from rnnstudy.search.trials import search_trials
 from rnnstudy.spec import SpecError
-from rnnstudy.stored import SweepInfo
-from rnnstudy.sweep import Experiment, Scale, load_experiment
-from rnnstudy.tracker import Tracker
-from rnnstudy.tracking import open_store
+from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.project import Project
+from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.store.tracker import Tracker
+from rnnstudy.sweep.experiment import Experiment, load_experiment
+from rnnstudy.sweep.grids import Scale
+from rnnstudy.training.loop import train
 
 PROJECT = Path(__file__).parents[1]
 
-REPORTS = report.known(Home(PROJECT))
+REPORTS = known_reports(Project(PROJECT))
 
 LEFT_OUT: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "RNNs": lambda runs: runs["cell"] == "Elman",
@@ -46,7 +50,7 @@ def _first_setting(runs: pd.DataFrame) -> str:
     return next((name for name in settings if name in runs and runs[name].nunique() > 1), "seed")
 
 
-def sources(root: Path) -> Home:
+def sources(root: Path) -> Project:
     """The project's experiments and reports, without any result."""
     for folder in ("experiments", "reports"):
         (root / folder).mkdir()
@@ -54,10 +58,10 @@ def sources(root: Path) -> Home:
             if path.suffix in (".py", ".md"):
                 shutil.copy(path, root / folder / path.name)
     (root / "mlruns").mkdir()
-    return Home(root)
+    return Project(root)
 
 
-def sweep_at_smoke_scale(home: Home, experiment: str) -> None:
+def sweep_at_smoke_scale(home: Project, experiment: str) -> None:
     defined = load_experiment(home.root / "experiments" / f"{experiment}.py")
     tracker = open_store(home, SweepInfo(experiment, f"experiments/{experiment}.py", "rnnstudy sweep"))
     if defined.searches_here:
@@ -73,10 +77,10 @@ def sweep_at_smoke_scale(home: Home, experiment: str) -> None:
     tracker.close()
 
 
-def search_at_smoke_scale(home: Home, experiment: Experiment, tracker: Tracker) -> None:
+def search_at_smoke_scale(home: Project, experiment: Experiment, tracker: Tracker) -> None:
     """What a launcher with one worker does, in this process."""
-    storage = studies.connect(home, None)
-    supply = SearchSupply(
+    storage = connect_storage(home, None)
+    supply = SearchQueue(
         experiment.searches(Scale.SMOKE),
         storage,
         tracker,
@@ -96,27 +100,27 @@ def search_at_smoke_scale(home: Home, experiment: Experiment, tracker: Tracker) 
 
 
 @pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, empty_storage: Path) -> Home:
+def studied(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, empty_storage: Path) -> Project:
     """A project in which every experiment that a report needs was run, and every report was built and exported."""
     home = sources(tmp_path_factory.mktemp("study"))
     shutil.copy(empty_database, home.database)
     shutil.copy(empty_storage, home.mlruns / "optuna.db")
-    needed = {experiment for name in REPORTS for experiment in report.header(name, home).experiments}
+    needed = {experiment for name in REPORTS for experiment in header(name, home).experiments}
     for experiment in sorted(needed):
         sweep_at_smoke_scale(home, experiment)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(PROJECT))
         patch.delenv("RNNSTUDY_HOME", raising=False)
-        report.export(REPORTS, home, home.reports / "data")
+        export(REPORTS, home, home.reports / "data")
     return home
 
 
-def tables(home: Home) -> dict[str, bytes]:
+def tables(home: Project) -> dict[str, bytes]:
     """The numbers behind all figures."""
     return {str(path.relative_to(home.reports)): path.read_bytes() for path in home.reports.glob("figures/*/*.csv")}
 
 
-def test_every_report_is_built_and_every_figure_has_its_four_files(studied: Home) -> None:
+def test_every_report_is_built_and_every_figure_has_its_four_files(studied: Project) -> None:
     for name in REPORTS:
         assert (studied.reports / f"{name}.ipynb").stat().st_size > 1000
         assert (studied.reports / f"{name}.html").stat().st_size > 1000
@@ -130,25 +134,25 @@ def test_every_report_is_built_and_every_figure_has_its_four_files(studied: Home
 
 
 def test_a_clone_redraws_every_number_from_the_exported_results(
-    studied: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studied: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     clone = sources(tmp_path)
     shutil.copytree(studied.reports / "data", clone.reports / "data")
     with pytest.raises(SpecError, match=r"rnnstudy sweep experiments/.*--from reports/data"):
-        report.build(REPORTS, clone)
-    report.build(REPORTS, clone, clone.reports / "data")
+        build(REPORTS, clone)
+    build(REPORTS, clone, clone.reports / "data")
     assert not list(clone.mlruns.iterdir())
     assert tables(clone) == tables(studied)
 
 
-def test_the_exported_results_say_what_they_are(studied: Home) -> None:
+def test_the_exported_results_say_what_they_are(studied: Project) -> None:
     manifest = json.loads((studied.reports / "data" / "manifest.json").read_text(encoding="utf-8"))
     for name, told in manifest["experiments"].items():
         defined = load_experiment(studied.root / "experiments" / f"{name}.py")
         if defined.searches_here:
             fresh = [seed for _, search, _ in defined.searches(Scale.SMOKE) for seed in search.fresh_seeds]
-            there = searched(name, Scale.SMOKE, studied)
+            there = search_trials(name, Scale.SMOKE, studied)
             assert len(there.fresh_keys) == len(fresh)
             assert told["keys"] == sorted(there.keys)
         else:
@@ -156,7 +160,7 @@ def test_the_exported_results_say_what_they_are(studied: Home) -> None:
         assert told["command"] == f"rnnstudy sweep experiments/{name}.py --scale smoke"
 
 
-def test_the_index_page_shows_every_figure_that_has_a_story(studied: Home) -> None:
+def test_the_index_page_shows_every_figure_that_has_a_story(studied: Project) -> None:
     page = (studied.reports / "index.html").read_text(encoding="utf-8")
     told = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in studied.reports.glob("figures/*/*.json")]
     stories = [(path, one) for path, one in told if "see" in one]
@@ -167,16 +171,16 @@ def test_the_index_page_shows_every_figure_that_has_a_story(studied: Home) -> No
     links = set(re.findall(r'(?:href|src)="([^"#]+)"', page))
     for link in links:
         assert (studied.reports / link).resolve().exists(), link
-    places = [report.header(name, studied).order for name in re.findall(r'<section id="(\w+?)-', page)]
+    places = [header(name, studied).order for name in re.findall(r'<section id="(\w+?)-', page)]
     assert places == sorted(places)
 
 
 @pytest.mark.parametrize("part", LEFT_OUT)
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_report_of_a_study_with_runs_missing_is_drawn_or_says_why(
-    studied: Home, name: str, part: str, monkeypatch: pytest.MonkeyPatch
+    studied: Project, name: str, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = notebook.study
+    whole = notebook.load_study
     lacking = 0
 
     def partly(experiment: str, *_: object, **__: object) -> notebook.Study:
@@ -191,7 +195,7 @@ def test_a_report_of_a_study_with_runs_missing_is_drawn_or_says_why(
         assert picture.caption
         assert not re.search(r"\bnan\b|\binf\b", title + see), see
 
-    monkeypatch.setattr(notebook, "study", partly)
+    monkeypatch.setattr(notebook, "load_study", partly)
     monkeypatch.setattr(notebook.Notebook, "show", told)
     script = jupytext.reads((studied.reports / f"{name}.py").read_text(encoding="utf-8"), fmt="py:percent")
     namespace: dict[str, object] = {}
@@ -207,7 +211,7 @@ def test_a_report_of_a_study_with_runs_missing_is_drawn_or_says_why(
 
 
 def test_a_report_that_stops_says_which_runs_are_missing(
-    studied: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studied: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     home = sources(tmp_path)
@@ -222,7 +226,7 @@ def test_a_report_that_stops_says_which_runs_are_missing(
     table[~table["key"].isin(gone)].to_parquet(home.reports / "data" / "runs.parquet")
     (home.reports / "quickstart.py").write_text("# %%\n{}['Elman', 10]\n")
     with pytest.raises(SpecError, match="'quickstart' stopped in cell 1") as raised:
-        report.build(["quickstart"], home, home.reports / "data")
+        build(["quickstart"], home, home.reports / "data")
     told = str(raised.value)
     assert f"{len(planned) - len(gone)} of the {len(planned)} runs of experiments/quickstart.py are there" in told
     assert re.search(r"without \d+ × Elman T = \d+", told)

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import CensoredData, ecdf
 
 from rnnstudy import figures
-from rnnstudy.figures.selection import medians
+from rnnstudy.figures.chosen_runs import medians
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import TemporalOrder
 

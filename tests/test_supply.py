@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from rnnstudy import launch
 from rnnstudy.cells import Elman
-from rnnstudy.home import Home
-from rnnstudy.learner import Check, Progress
-from rnnstudy.records import Outcome
 from rnnstudy.run import Run, Training
-from rnnstudy.stored import SweepInfo
-from rnnstudy.sweep import grid
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.project import Project
+from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.sweep.grids import grid
+from rnnstudy.sweep.launcher import Launcher
+from rnnstudy.sweep.messages import Assignment
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracking import Store, open_store
-from rnnstudy.worker import Task
+from rnnstudy.training.records import Check, Outcome, TrainingProgress
 
 RUNS = grid(
     Run(
@@ -33,11 +33,11 @@ RUNS = grid(
 class Silent:
     """A watcher that draws nothing."""
 
-    def started(self, task: Task) -> None: ...
+    def started(self, task: Assignment) -> None: ...
 
-    def progressed(self, task: Task, progress: Progress) -> None: ...
+    def progressed(self, task: Assignment, progress: TrainingProgress) -> None: ...
 
-    def ended(self, task: Task, message: str) -> None: ...
+    def ended(self, task: Assignment, message: str) -> None: ...
 
     def said(self, line: str) -> None: ...
 
@@ -45,7 +45,7 @@ class Silent:
 class TwoAfterTheOther:
     """A second population follows from how the first ended, which is given up from its second check on."""
 
-    def __init__(self, place: Home) -> None:
+    def __init__(self, place: Project) -> None:
         self._folder, self._store = place.checkpoints, Store(place)
         self._handed_out = 0
         self.served: Collection[str] = ()
@@ -56,16 +56,16 @@ class TwoAfterTheOther:
     def done(self) -> bool:
         return self._handed_out == 2
 
-    def take(self) -> Task | None:
+    def take(self) -> Assignment | None:
         if len(self.outcomes) < 2 * self._handed_out or self.done:
             return None
         runs = tuple(RUNS[2 * self._handed_out :][:2])
         if self._handed_out == 1:
             runs = tuple(run.replace(training=run.training.replace(steps=20)) for run in runs)
         self._handed_out += 1
-        return Task(runs, self._folder / f"{self._handed_out}.pt", None)
+        return Assignment(runs, self._folder / f"{self._handed_out}.pt", None)
 
-    def give_back(self, task: Task) -> None:
+    def give_back(self, task: Assignment) -> None:
         raise AssertionError("no worker dies here")
 
     def checked(self, check: Check) -> Collection[str]:
@@ -91,9 +91,9 @@ class TwoAfterTheOther:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_tasks_come_from_a_supply_that_hears_of_errors_and_outcomes(project_with_store: Path, workers: int) -> None:
-    place = Home(project_with_store)
+    place = Project(project_with_store)
     supply = TwoAfterTheOther(place)
-    launcher = launch.Launcher(
+    launcher = Launcher(
         supply,
         open_store(place, SweepInfo("mine")),
         place,

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from rnnstudy import checkpoint, launch
 from rnnstudy.cells import LSTM, Chrono, Elman, Orthogonal
-from rnnstudy.loop import train
-from rnnstudy.population import Population
 from rnnstudy.run import Run, Training, names
 from rnnstudy.spec import SpecError
-from rnnstudy.sweep import Scale, grid, load_experiment, override
+from rnnstudy.store.tracker import CompletedRun, Failures
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale, grid, override
+from rnnstudy.sweep.plan import make_plan
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracker import Failures, Kept
+from rnnstudy.training.checkpoint import keys_in
+from rnnstudy.training.loop import train
+from rnnstudy.training.population import Population
 
 BASE = Run(
     task=TemporalOrder(length=10),
@@ -28,7 +30,7 @@ BASE = Run(
 class Shelf:
     """A store that holds nothing."""
 
-    def finished(self) -> dict[str, Kept]:
+    def finished(self) -> dict[str, CompletedRun]:
         return {}
 
     def failures(self) -> dict[str, Failures]:
@@ -118,15 +120,15 @@ def test_a_plan_goes_on_from_a_checkpoint_and_trains_the_new_runs_apart(tmp_path
     saved = tmp_path / "old.pt"
     steps = iter([False] * 3 + [True])
     assert list(train(Population(tuple(runs[:2])), checkpoint=saved, stop=lambda: next(steps)))
-    planned = launch.plan(runs, Shelf(), tmp_path, workers=1)
+    planned = make_plan(runs, Shelf(), tmp_path, workers=1)
     by_keys = {tuple(run.key for run in task.runs): task for task in planned.tasks}
     assert set(by_keys) == {(runs[0].key, runs[1].key), (runs[2].key,)}
     assert by_keys[runs[0].key, runs[1].key].resume == saved
     assert by_keys[(runs[2].key,)].resume is None
 
-    only_one = launch.plan(runs[1:2], Shelf(), tmp_path, workers=1)
+    only_one = make_plan(runs[1:2], Shelf(), tmp_path, workers=1)
     assert [task.resume for task in only_one.tasks] == [saved]
-    assert launch.plan(runs, Shelf(), tmp_path, workers=1, rerun=True).tasks[0].resume is None
+    assert make_plan(runs, Shelf(), tmp_path, workers=1, rerun=True).tasks[0].resume is None
 
 
 def test_a_checkpoint_with_other_probes_or_damaged_is_not_continued(tmp_path: Path):
@@ -134,18 +136,18 @@ def test_a_checkpoint_with_other_probes_or_damaged_is_not_continued(tmp_path: Pa
     saved = tmp_path / "old.pt"
     steps = iter([False, True])
     list(train(run, checkpoint=saved, stop=lambda: next(steps)))
-    assert launch.plan([run.replace(probes=())], Shelf(), tmp_path, workers=1).tasks[0].resume is None
-    assert launch.plan([run], Shelf(), tmp_path, workers=1).tasks[0].resume == saved
+    assert make_plan([run.replace(probes=())], Shelf(), tmp_path, workers=1).tasks[0].resume is None
+    assert make_plan([run], Shelf(), tmp_path, workers=1).tasks[0].resume == saved
     saved.write_bytes(saved.read_bytes()[:100])
-    assert checkpoint.keys_in(saved) == ()
-    assert launch.plan([run], Shelf(), tmp_path, workers=1).tasks[0].resume is None
+    assert keys_in(saved) == ()
+    assert make_plan([run], Shelf(), tmp_path, workers=1).tasks[0].resume is None
 
 
 def test_populations_are_split_until_every_worker_has_work():
     runs = grid(BASE, {}, seeds=range(8))
-    assert len(launch.plan(runs, Shelf(), Path("nowhere"), workers=1).tasks) == 1
+    assert len(make_plan(runs, Shelf(), Path("nowhere"), workers=1).tasks) == 1
     for workers in (2, 4):
-        tasks = launch.plan(runs, Shelf(), Path("nowhere"), workers=workers).tasks
+        tasks = make_plan(runs, Shelf(), Path("nowhere"), workers=workers).tasks
         assert len(tasks) >= workers
         assert sorted(run.seed for task in tasks for run in task.runs) == list(range(8))
 

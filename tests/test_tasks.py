@@ -14,8 +14,7 @@ import pytest
 import torch
 
 import rnnstudy.tasks  # noqa: F401  (its tasks are found below)
-from rnnstudy.discovery import concrete
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import SpecError, concrete
 from rnnstudy.tasks import Adding, CopyMemory, LabelledText, LengthRange, TemporalOrder
 from rnnstudy.tasks.task import Task, last_supervised, mean_over_supervised, uniform_whole
 

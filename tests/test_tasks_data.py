@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from rnnstudy.cells import LSTM
-from rnnstudy.population import Population
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError, build, canonical
 from rnnstudy.tasks import LabelledText, LengthRange, SequentialDigits, TemporalOrder
+from rnnstudy.training.population import Population
 
 CPU = torch.device("cpu")
 

@@ -7,15 +7,15 @@ import torch
 
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.initialisation import Orthogonal, PyTorchDefault
-from rnnstudy.evaluation import side_batch
-from rnnstudy.learner import Learner
-from rnnstudy.loop import train
-from rnnstudy.model import Model
-from rnnstudy.population import Population
-from rnnstudy.randomness import generator
+from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
-from rnnstudy.unroll.reference import ReferenceEngine
+from rnnstudy.training.evaluation import side_batch
+from rnnstudy.training.learner import Learner
+from rnnstudy.training.loop import train
+from rnnstudy.training.model import Model
+from rnnstudy.training.population import Population
+from rnnstudy.training.randomness import generator
 
 FEATURES, OUTPUTS, REPLICAS, BATCH, TIME, WIDTH = 3, 2, 3, 4, 9, 5
 ACTIVATIONS = ["tanh", "relu", "sigmoid", "linear"]

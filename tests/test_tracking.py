@@ -16,20 +16,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnnstudy import tracking
-from rnnstudy.arrays import READINGS, WEIGHTS, read_manifest, read_series, read_weights
 from rnnstudy.cells import LSTM, Elman
-from rnnstudy.decimation import points_of, scheduled, summary_points, thinned
-from rnnstudy.home import Home
-from rnnstudy.offline import OfflineTracker, sync
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
-from rnnstudy.records import MEDIAN, Outcome, Record, Series
+from rnnstudy.probes.reading import MEDIAN
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
-from rnnstudy.stored import SweepInfo
+from rnnstudy.store.arrays import READINGS, WEIGHTS, read_manifest, read_series, read_weights
+from rnnstudy.store.decimation import points_of, scheduled, summary_points, thinned
+from rnnstudy.store.mlflow_database import _schema_revisions
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.mlflow_tracker import MlflowTracker, open_store
+from rnnstudy.store.offline import OfflineTracker
+from rnnstudy.store.project import Project
+from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.store.sync import sync
+from rnnstudy.store.tracker import Tracker
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracker import Tracker
-from rnnstudy.tracking import MlflowTracker, Store, open_store
+from rnnstudy.training.records import Outcome, Record, Series
 
 STEPS = 400
 INFO = SweepInfo("toy", "experiments/toy.py", "rnnstudy sweep experiments/toy.py", "reference", "sweep-1")
@@ -79,18 +82,18 @@ def last(key: str, outcome: Outcome = OUTCOME) -> Record:
     return Record(key, STEPS, 2000.25, history(), outcome, WEIGHTS_OF_RUN)
 
 
-def rows(home: Home, query: str) -> list[tuple]:
+def rows(home: Project, query: str) -> list[tuple]:
     with contextlib.closing(sqlite3.connect(home.database)) as connection:
         return connection.execute(query).fetchall()
 
 
-def metric_rows(home: Home) -> set[tuple]:
+def metric_rows(home: Project) -> set[tuple]:
     found = rows(home, "SELECT run_uuid, key, step, timestamp, value, is_nan FROM metrics")
     assert len(found) == len(set(found))
     return set(found)
 
 
-def snapshot(home: Home) -> dict[str, list[tuple]]:
+def snapshot(home: Project) -> dict[str, list[tuple]]:
     return {
         table: sorted(rows(home, f"SELECT * FROM {table}"), key=repr)
         for table in ("runs", "metrics", "params", "tags", "latest_metrics", "experiments", "experiment_tags")
@@ -104,15 +107,15 @@ def as_files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database as first contact makes it; copied, since making one takes seconds."""
-    home = Home(tmp_path_factory.mktemp("first"))
+    home = Project(tmp_path_factory.mktemp("first"))
     assert Store(home).client.search_experiments()[0].name == "Default"
     return home.database
 
 
 @pytest.fixture
-def home(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    home = Home(tmp_path / "a project")
+    home = Project(tmp_path / "a project")
     home.mlruns.mkdir(parents=True)
     shutil.copy(empty_database, home.database)
     return home
@@ -198,7 +201,7 @@ def test_summary_has_scalars_once():
 # Into MLflow
 
 
-def test_what_was_written_is_in_the_store(home: Home):
+def test_what_was_written_is_in_the_store(home: Project):
     run = a_run()
     tracker = open_store(home, INFO)
     finish(tracker, run)
@@ -225,7 +228,7 @@ def test_what_was_written_is_in_the_store(home: Home):
     assert experiment.artifact_location == home.artifacts.as_uri()
 
 
-def test_points_carry_the_time_of_their_record(home: Home):
+def test_points_carry_the_time_of_their_record(home: Project):
     run = a_run()
     finish(open_store(home, INFO), run)
     stamps = {step: stamp for _, key, step, stamp, _, _ in metric_rows(home) if key == "learning/loss"}
@@ -234,7 +237,7 @@ def test_points_carry_the_time_of_their_record(home: Home):
         assert stamp == round(1000 * next(time for end, time in ends.items() if step <= end))
 
 
-def test_arrays_hold_everything_at_full_resolution(home: Home):
+def test_arrays_hold_everything_at_full_resolution(home: Project):
     run = a_run()
     tracker = open_store(home, INFO)
     finish(tracker, run)
@@ -257,7 +260,7 @@ def test_arrays_hold_everything_at_full_resolution(home: Home):
 
 
 @pytest.mark.parametrize("status", ["diverged", "pruned", "failed"])
-def test_other_outcomes(home: Home, status: str):
+def test_other_outcomes(home: Project, status: str):
     run = a_run()
     tracker = open_store(home, INFO)
     tracker.begin(run, "a")
@@ -272,7 +275,7 @@ def test_other_outcomes(home: Home, status: str):
     assert (run.key in tracker.finished()) == (status == "diverged")
 
 
-def test_a_failed_run_is_taken_up_again(home: Home):
+def test_a_failed_run_is_taken_up_again(home: Project):
     run = a_run()
     tracker = open_store(home, INFO)
     tracker.begin(run, "a")
@@ -284,7 +287,7 @@ def test_a_failed_run_is_taken_up_again(home: Home):
     assert "rnnstudy.reason" not in stored.tags
 
 
-def test_a_run_is_not_finished_before_its_arrays_are_there(home: Home, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_is_not_finished_before_its_arrays_are_there(home: Project, monkeypatch: pytest.MonkeyPatch):
     run = a_run()
     tracker = open_store(home, INFO)
     tracker.begin(run, "a")
@@ -303,7 +306,7 @@ def test_killed_and_resumed_gives_identical_rows(tmp_path: Path, empty_database:
     run = a_run()
     tables = []
     for name in ("whole", "interrupted", "killed"):
-        home = Home(tmp_path / name)
+        home = Project(tmp_path / name)
         home.mlruns.mkdir(parents=True)
         shutil.copy(empty_database, home.database)
         tracker = open_store(home, INFO)
@@ -330,7 +333,7 @@ def test_killed_and_resumed_gives_identical_rows(tmp_path: Path, empty_database:
     assert tables[0] == tables[1] == tables[2]
 
 
-def test_many_points_are_written_before_the_end(home: Home):
+def test_many_points_are_written_before_the_end(home: Project):
     run = a_run()
     tracker = open_store(home, INFO)
     tracker.begin(run, "a")
@@ -341,7 +344,7 @@ def test_many_points_are_written_before_the_end(home: Home):
     assert len(metric_rows(home)) == 9 * 200
 
 
-def test_reuse_depends_on_probes_and_source(home: Home):
+def test_reuse_depends_on_probes_and_source(home: Project):
     run = a_run(probes=(ParameterGradients(every=5),))
     tracker = open_store(home, INFO)
     assert tracker.finished() == {}
@@ -365,7 +368,7 @@ def test_reuse_depends_on_probes_and_source(home: Home):
     tracker.begin(other.replace(probes=()), "b")
 
 
-def test_forgotten_and_deleted_runs_are_absent(home: Home):
+def test_forgotten_and_deleted_runs_are_absent(home: Project):
     first, second, third = (a_run(seed) for seed in range(3))
     tracker = open_store(home, INFO)
     for run in (first, second, third):
@@ -381,7 +384,7 @@ def test_forgotten_and_deleted_runs_are_absent(home: Home):
     assert set(again.finished()) == {first.key}
 
 
-def test_mend_marks_runs_of_dead_processes_only(home: Home):
+def test_mend_marks_runs_of_dead_processes_only(home: Project):
     tracker = open_store(home, INFO)
     dead, alive, elsewhere, reused = (a_run(seed) for seed in range(4))
     with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
@@ -401,7 +404,7 @@ def test_mend_marks_runs_of_dead_processes_only(home: Home):
     assert tracker.mend() == 0
 
 
-def test_a_run_killed_after_its_tags_is_finished(home: Home):
+def test_a_run_killed_after_its_tags_is_finished(home: Project):
     run = a_run()
     tracker = open_store(home, INFO)
     finish(tracker, run)
@@ -413,10 +416,10 @@ def test_a_run_killed_after_its_tags_is_finished(home: Home):
     assert tracker.states([run.key]) == {run.key: "finished"}
 
 
-def test_a_moved_project_takes_its_store_along(home: Home, tmp_path: Path):
+def test_a_moved_project_takes_its_store_along(home: Project, tmp_path: Path):
     run, other = a_run(), a_run(1)
     finish(open_store(home, INFO), run)
-    moved = Home(home.root.rename(tmp_path / "moved"))
+    moved = Project(home.root.rename(tmp_path / "moved"))
     store = Store(moved)
     assert store.artifact(store.finished()[run.key], READINGS).is_relative_to(moved.root)
     tracker = open_store(moved, INFO)
@@ -429,7 +432,7 @@ def test_a_moved_project_takes_its_store_along(home: Home, tmp_path: Path):
 
 def first_contact(root: str, seed: int) -> None:
     run = a_run(seed)
-    tracker = open_store(Home(Path(root)), INFO)
+    tracker = open_store(Project(Path(root)), INFO)
     tracker.begin(run, run.name)
     tracker.write(last(run.key))
 
@@ -449,8 +452,8 @@ def test_four_processes_make_first_contact_at_once_and_in_silence(tmp_path: Path
     said = [worker.communicate(timeout=120)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0, 0, 0], said
     assert said == ["", "", "", ""]
-    assert set(Store(Home(tmp_path)).finished()) == {a_run(seed).key for seed in range(4)}
-    assert len(rows(Home(tmp_path), "SELECT name FROM experiments WHERE name = 'toy'")) == 1
+    assert set(Store(Project(tmp_path)).finished()) == {a_run(seed).key for seed in range(4)}
+    assert len(rows(Project(tmp_path), "SELECT name FROM experiments WHERE name = 'toy'")) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["mlruns"]
     assert {path.name for path in (tmp_path / "mlruns").iterdir()} == {"mlflow.db", "mlflow.lock", "artifacts"}
 
@@ -460,8 +463,8 @@ def test_importing_is_cheap_and_offline_needs_neither_mlflow_nor_pandas(tmp_path
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from rnnstudy.offline import OfflineTracker
-from rnnstudy.stored import SweepInfo
+from rnnstudy.store.offline import OfflineTracker
+from rnnstudy.store.run_description import SweepInfo
 blocked = [name for name in ("mlflow", "pandas", "sqlalchemy", "alembic") if name in sys.modules]
 assert not blocked, blocked
 class Refuse:
@@ -481,9 +484,9 @@ assert set(tracker.finished()) == {{a_run().key}}
 # Offline
 
 
-def test_offline_and_synced_is_as_tracked(home: Home, tmp_path: Path, empty_database: Path):
+def test_offline_and_synced_is_as_tracked(home: Project, tmp_path: Path, empty_database: Path):
     run, part = a_run(), a_run(1)
-    online = Home(tmp_path / "online")
+    online = Project(tmp_path / "online")
     online.mlruns.mkdir(parents=True)
     shutil.copy(empty_database, online.database)
     offline = OfflineTracker(tmp_path / "offline", INFO)
@@ -518,7 +521,7 @@ def test_offline_and_synced_is_as_tracked(home: Home, tmp_path: Path, empty_data
     assert as_files(home.artifacts) == files
 
 
-def test_offline_goes_on_after_a_kill_and_syncs_further(home: Home, tmp_path: Path):
+def test_offline_goes_on_after_a_kill_and_syncs_further(home: Project, tmp_path: Path):
     run = a_run()
     folder = tmp_path / "offline"
     first, second = pieces(run.key, 130, 260)
@@ -544,7 +547,7 @@ def test_offline_goes_on_after_a_kill_and_syncs_further(home: Home, tmp_path: Pa
     assert again.finished() == {}
 
 
-def test_sync_of_a_folder_without_runs(home: Home, tmp_path: Path):
+def test_sync_of_a_folder_without_runs(home: Project, tmp_path: Path):
     before = snapshot(home)
     with pytest.raises(SpecError, match="holds no runs"):
         sync([tmp_path], home)
@@ -554,7 +557,7 @@ def test_sync_of_a_folder_without_runs(home: Home, tmp_path: Path):
 # Faults: one line, and nothing half-written
 
 
-def refused(home: Home, *words: str) -> None:
+def refused(home: Project, *words: str) -> None:
     with pytest.raises(SpecError) as caught:
         open_store(home, INFO)
     message = str(caught.value)
@@ -570,7 +573,7 @@ def refused(home: Home, *words: str) -> None:
     ],
 )
 def test_corrupt_database(tmp_path: Path, content: bytes, words: tuple[str, ...]):
-    home = Home(tmp_path)
+    home = Project(tmp_path)
     home.mlruns.mkdir()
     home.database.write_bytes(content)
     refused(home, *words)
@@ -579,7 +582,7 @@ def test_corrupt_database(tmp_path: Path, content: bytes, words: tuple[str, ...]
 
 
 def test_foreign_database(tmp_path: Path):
-    home = Home(tmp_path)
+    home = Project(tmp_path)
     home.mlruns.mkdir()
     with contextlib.closing(sqlite3.connect(home.database)) as connection, connection:
         connection.execute("CREATE TABLE birds (name TEXT)")
@@ -594,10 +597,10 @@ def test_schemas_are_those_that_alembic_knows():
     folder = Path(importlib.util.find_spec("mlflow").origin).parent / "store" / "db_migrations"
     scripts = ScriptDirectory(str(folder))
     known = frozenset(script.revision for script in scripts.walk_revisions())
-    assert tracking._schema_revisions() == (scripts.get_current_head(), known)
+    assert _schema_revisions() == (scripts.get_current_head(), known)
 
 
-def test_runs_read_from_the_tables_are_those_that_mlflow_lists(home: Home, monkeypatch: pytest.MonkeyPatch):
+def test_runs_read_from_the_tables_are_those_that_mlflow_lists(home: Project, monkeypatch: pytest.MonkeyPatch):
     tracker = open_store(home, SweepInfo("planted", "experiments/planted.py"))
     runs = [Run(task=TemporalOrder(length=10), cell=Elman(width=3), seed=seed) for seed in range(4)]
     for place, run in enumerate(runs):
@@ -615,8 +618,8 @@ def test_runs_read_from_the_tables_are_those_that_mlflow_lists(home: Home, monke
     assert (len(read), len(of_one)) == (3, 1)
 
 
-def test_other_schemas(home: Home):
-    tracking._schema_revisions.cache_clear()
+def test_other_schemas(home: Project):
+    _schema_revisions.cache_clear()
     for revision, words in (("ffffffffffff", ("newer MLflow", "mv ")), ("451aebb31d03", ("older", "db upgrade"))):
         with contextlib.closing(sqlite3.connect(home.database)) as connection, connection:
             connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
@@ -627,13 +630,13 @@ def test_other_schemas(home: Home):
 
 def test_a_file_in_place_of_mlruns(tmp_path: Path):
     (tmp_path / "mlruns").write_text("not a folder")
-    refused(Home(tmp_path), str(tmp_path / "mlruns"), "RNNSTUDY_HOME")
+    refused(Project(tmp_path), str(tmp_path / "mlruns"), "RNNSTUDY_HOME")
     assert as_files(tmp_path) == {"mlruns": b"not a folder"}
     with pytest.raises(SpecError, match="cannot hold"):
         OfflineTracker(tmp_path / "mlruns", INFO)
 
 
-def test_unwritable(home: Home, monkeypatch: pytest.MonkeyPatch):
+def test_unwritable(home: Project, monkeypatch: pytest.MonkeyPatch):
     before = as_files(home.root)
     for forbidden in (home.mlruns, home.database):
         with monkeypatch.context() as patch:
@@ -643,7 +646,7 @@ def test_unwritable(home: Home, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_stores_named_by_the_environment(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch):
-    home, elsewhere = Home(tmp_path / "project"), tmp_path / "elsewhere"
+    home, elsewhere = Project(tmp_path / "project"), tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.copy(empty_database, elsewhere / "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere / 'other.db'}")
@@ -668,7 +671,7 @@ def test_stores_named_by_the_environment(tmp_path: Path, empty_database: Path, m
 
 def test_reading_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store = Store(Home(tmp_path))
+    store = Store(Project(tmp_path))
     assert store.finished() == {}
     assert store.states(["a"]) == {"a": "absent"}
     assert store.mend() == 0

@@ -10,19 +10,19 @@ import pytest
 import torch
 
 import rnnstudy
-from rnnstudy import population as population_module
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.initialisation import Gaussian, Orthogonal
-from rnnstudy.learner import Learner
-from rnnstudy.loop import train
 from rnnstudy.optimisers import SGD, ClipNorm
-from rnnstudy.population import Population
 from rnnstudy.probes import ParameterGradients
-from rnnstudy.randomness import generator
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
 from rnnstudy.tasks.task import Batch, Chance, Criterion, Task, cross_entropy, mean_over_supervised, misclassified
+from rnnstudy.training import population as population_module
+from rnnstudy.training.learner import Learner
+from rnnstudy.training.loop import train
+from rnnstudy.training.population import Population
+from rnnstudy.training.randomness import generator
 
 CPU = torch.device("cpu")
 SMALL = {"validation_sequences": 20, "test_sequences": 30}

@@ -10,9 +10,7 @@ import torch
 
 from rnnstudy.cells import GRU, LSTM, Elman, Jordan
 from rnnstudy.cells.initialisation import Orthogonal, PyTorchDefault
-from rnnstudy.learner import Learner
-from rnnstudy.loop import train
-from rnnstudy.model import Model
+from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.optimisers import (
     SGD,
     Adam,
@@ -26,13 +24,16 @@ from rnnstudy.optimisers import (
     Truncation,
     WeightDecay,
 )
-from rnnstudy.population import Population, populations
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
-from rnnstudy.randomness import generator
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
-from rnnstudy.unroll.reference import ReferenceEngine
+from rnnstudy.training.grouping import populations
+from rnnstudy.training.learner import Learner
+from rnnstudy.training.loop import train
+from rnnstudy.training.model import Model
+from rnnstudy.training.population import Population
+from rnnstudy.training.randomness import generator
 
 CPU = torch.device("cpu")
 FEATURES, OUTPUTS, BATCH, TIME, WIDTH = 3, 2, 4, 9, 5

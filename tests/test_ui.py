@@ -17,23 +17,27 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from rnnstudy import pictures, ui, view
 from rnnstudy.cells import LSTM, Elman
-from rnnstudy.descriptions import NOTE
-from rnnstudy.home import Home
-from rnnstudy.records import Outcome, Record, Series
+from rnnstudy.report.mlflow_pages import charts as view
+from rnnstudy.report.mlflow_pages import server as ui
+from rnnstudy.report.mlflow_pages.run_pictures import add_missing, described, missing
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError, flatten
-from rnnstudy.stored import SweepInfo
-from rnnstudy.sweep import Scale, load_experiment
+from rnnstudy.store.description import NOTE
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.project import Project
+from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.tracking import Store, open_store
+from rnnstudy.training.records import Outcome, Record, Series
 
 RUN = Run(task=TemporalOrder(length=10), cell=LSTM(width=3))
 
 
 @pytest.fixture
-def place(project_with_store: Path) -> Home:
+def place(project_with_store: Path) -> Project:
     """A store with one finished run that has readings by lag and by time."""
     falling = -np.arange(10.0)[None, None] * np.ones((1, 5, 1))
     through = np.tile(falling[:, :, ::-1], (3, 1, 1))
@@ -42,7 +46,7 @@ def place(project_with_store: Path) -> Home:
         "through_time/h": Series(np.array([0, 10, 20]), through, ("quantile", "time"), "log10", 10),
         "learning/loss": Series(np.arange(21), np.linspace(1, 0, 21), (), "nats", 1),
     }
-    home = Home(project_with_store)
+    home = Project(project_with_store)
     tracker = open_store(home, SweepInfo("small", "experiments/small.py", "rnnstudy sweep experiments/small.py"))
     tracker.begin(RUN, RUN.name)
     tracker.write(Record(RUN.key, 20, time.time(), series, Outcome("finished", 20, solved=False), {}))
@@ -83,10 +87,10 @@ def test_without_a_free_port_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -
 
 def test_without_a_store_one_line_says_what_makes_one(project: Path) -> None:
     with pytest.raises(SpecError, match=r"there is no store at .*mlflow\.db; rnnstudy sweep"):
-        ui.serve(Home(project), 5000)
+        ui.serve(Project(project), 5000)
 
 
-def test_a_link_carries_the_view_that_the_experiment_has_been_given(place: Home) -> None:
+def test_a_link_carries_the_view_that_the_experiment_has_been_given(place: Project) -> None:
     store = Store(place)
     [(name, link, note)] = ui.landings(store, "http://here", "3.17.2")
     [experiment] = [one for one in store.client.search_experiments() if one.name == name]
@@ -107,7 +111,7 @@ def test_a_link_carries_the_view_that_the_experiment_has_been_given(place: Home)
     assert state["searchFilter"] == "", "one run needs no choice"
 
 
-def add(place: Home, *runs: Run, outcome: str = "finished", experiment: str = "small") -> None:
+def add(place: Project, *runs: Run, outcome: str = "finished", experiment: str = "small") -> None:
     tracker = open_store(place, SweepInfo(experiment, f"experiments/{experiment}.py"))
     for run in runs:
         tracker.begin(run, run.name)
@@ -121,7 +125,7 @@ def tagged(store: Store) -> list[str]:
 
 
 def test_of_more_runs_than_the_page_loads_those_that_stand_for_all_are_shown(
-    place: Home, monkeypatch: pytest.MonkeyPatch
+    place: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view, "MOST_RUNS", 4)
     store = Store(place)
@@ -150,7 +154,7 @@ def test_of_more_runs_than_the_page_loads_those_that_stand_for_all_are_shown(
     assert (note, tagged(store)) == ("", [])
 
 
-def test_runs_that_come_while_the_page_is_open_are_taken_in(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_come_while_the_page_is_open_are_taken_in(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "MOST_RUNS", 2)
     monkeypatch.setattr(ui, "SECONDS_BETWEEN_LOOKS", 0.05)
     monkeypatch.setattr(ui, "_version", lambda address: "3.17.2")
@@ -165,7 +169,7 @@ def test_runs_that_come_while_the_page_is_open_are_taken_in(place: Home, monkeyp
     assert tagged(store) == ["elman-T0010-s0", "lstm-T0010-s0"]
 
 
-def test_the_experiment_with_the_newest_run_comes_first(place: Home) -> None:
+def test_the_experiment_with_the_newest_run_comes_first(place: Project) -> None:
     store = Store(place)
     time.sleep(0.01)
     add(place, RUN.replace(seed=1), experiment="later")
@@ -204,7 +208,7 @@ def test_charts_have_a_line_for_each_setting_as_long_as_they_can_be_told_apart(
     assert set(state["selectedColumns"]) >= {f"params.`{name}`" for name in grouped_by}
 
 
-def test_what_a_line_averages_over_is_told(place: Home) -> None:
+def test_what_a_line_averages_over_is_told(place: Project) -> None:
     rates = [0.001 * number for number in range(1, view.MOST_GROUPS + 1)]
     add(place, *(RUN.replace(training=RUN.training.replace(learning_rate=rate)) for rate in rates[1:]))
     [landing] = ui.landings(Store(place), "http://here", "3.17.2")
@@ -255,7 +259,7 @@ def test_views_are_for_one_minor_version(version: str) -> None:
     assert not view.supported(version)
 
 
-def test_with_another_mlflow_the_links_are_plain(place: Home) -> None:
+def test_with_another_mlflow_the_links_are_plain(place: Project) -> None:
     store = Store(place)
     [(_, link, _)] = ui.landings(store, "http://here", "3.18.0")
     [tags] = [one.tags for one in store.client.search_experiments() if one.name == "small"]
@@ -304,14 +308,14 @@ def test_layers_have_charts_of_their_own() -> None:
     }
 
 
-def test_pictures_are_drawn_once_and_stand_in_the_description(place: Home) -> None:
+def test_pictures_are_drawn_once_and_stand_in_the_description(place: Project) -> None:
     store = Store(place)
-    [run] = pictures.missing(store)
+    [run] = missing(store)
     before = run.tags[NOTE]
     said: list[str] = []
-    assert pictures.add_missing(store, Event(), said.append) == 1
+    assert add_missing(store, Event(), said.append) == 1
     assert said == []
-    assert pictures.missing(store) == []
+    assert missing(store) == []
     [after] = store.runs()
     note = after.tags[NOTE]
     assert note.startswith(before)
@@ -320,22 +324,22 @@ def test_pictures_are_drawn_once_and_stand_in_the_description(place: Home) -> No
         assert f"](get-artifact?path=pictures%2F{name}.png&run_uuid={run.identity})" in note
     assert "gradient_by_lag_final" not in note, "this run has no such reading"
     # Drawn anew in another style, they take the place of the old ones.
-    assert pictures.described(after, ["gradient_heat_map"]).startswith(before)
-    assert pictures.described(after, ["gradient_heat_map"]).count("![") == 1
+    assert described(after, ["gradient_heat_map"]).startswith(before)
+    assert described(after, ["gradient_heat_map"]).count("![") == 1
 
 
-def test_a_run_whose_file_is_gone_does_not_keep_others_from_their_pictures(place: Home) -> None:
+def test_a_run_whose_file_is_gone_does_not_keep_others_from_their_pictures(place: Project) -> None:
     store = Store(place)
     [run] = store.runs()
     store.artifact(run, "readings.npz").unlink()
     said: list[str] = []
-    assert pictures.add_missing(store, Event(), said.append) == 0
+    assert add_missing(store, Event(), said.append) == 0
     [line] = said
     assert line.startswith("no pictures of lstm-T0010-s0: ")
     assert "is gone" in line
 
 
-def test_a_server_that_ends_at_once_is_told_with_its_log(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_ends_at_once_is_told_with_its_log(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(SpecError, match=r"MLflow's server ended with exit code 1; .*ui\.log says why"):
         ui.serve(place, 5000, browser=False, pictures=False)
@@ -346,7 +350,7 @@ def test_signals_end_it_once(name: str) -> None:
     """A terminal that is closed may send its signal twice; the second must not keep the server from being ended."""
     number, ended = signal.Signals[name], False
     before = signal.getsignal(number)
-    with ui._interruptible():
+    with ui.interruptible():
         try:
             os.kill(os.getpid(), number)
             time.sleep(10)
@@ -362,7 +366,7 @@ def test_what_was_started_by_nohup_outlives_its_terminal() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     went_on = False
     try:
-        with ui._interruptible():
+        with ui.interruptible():
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(0.05)
             went_on = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -373,7 +377,7 @@ def test_what_was_started_by_nohup_outlives_its_terminal() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_the_server_answers_prints_the_link_and_ends_with_the_command(place: Home, number: signal.Signals) -> None:
+def test_the_server_answers_prints_the_link_and_ends_with_the_command(place: Project, number: signal.Signals) -> None:
     with socket.create_server((ui.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         command = [

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from rnnstudy import writer as writers
 from rnnstudy.cells import Elman
-from rnnstudy.faults import DiskFull, StoreFault
-from rnnstudy.records import Outcome, Record
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError
+from rnnstudy.store import writer as writers
+from rnnstudy.store.errors import DiskFull, StoreUnavailable
+from rnnstudy.store.writer import FallbackTracker, Writer
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.writer import Refuge, Writer
+from rnnstudy.training.records import Outcome, Record
 
 RUN = Run(task=TemporalOrder(length=10), cell=Elman(width=3))
-AWAY = StoreFault("the store does not answer")
+AWAY = StoreUnavailable("the store does not answer")
 
 
 class Notebook:
@@ -57,7 +57,7 @@ def record(step: int, outcome: Outcome | None = None) -> Record:
     return Record(RUN.key, step, 1.0, {}, outcome)
 
 
-def written(tracker: Any, refuge: Refuge | None = None, patience: float = 60.0) -> tuple[Writer, list[str]]:
+def written(tracker: Any, refuge: FallbackTracker | None = None, patience: float = 60.0) -> tuple[Writer, list[str]]:
     """Write a run of three records, and give what was said meanwhile."""
     writer = Writer(tracker, refuge, patience)
     writer.begin(RUN, "a", {})
@@ -105,7 +105,7 @@ def test_training_does_not_wait_for_the_store():
 
 def test_a_store_that_stays_away_is_given_up_for_files():
     tracker, files = Notebook(), Notebook()
-    writer = Writer(tracker, Refuge("mlruns/offline/x", lambda: files), patience=0.05)
+    writer = Writer(tracker, FallbackTracker("mlruns/offline/x", lambda: files), patience=0.05)
     writer.begin(RUN, "a", {})
     writer.write(record(1))
     wait_until(lambda: len(tracker.noted) == 2)
@@ -131,7 +131,7 @@ def test_without_files_a_store_that_stays_away_ends_the_sweep():
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device", "/x/mlflow.db"), DiskFull("full")])
 def test_a_full_disk_is_not_waited_for(error: Exception):
     tracker = Notebook(AWAY, error)
-    writer, _ = written(tracker, Refuge("x", lambda: Notebook()))
+    writer, _ = written(tracker, FallbackTracker("x", lambda: Notebook()))
     assert isinstance(writer.fault, DiskFull)
     assert len(str(writer.fault).splitlines()) == 1
     assert tracker.noted == []

@@ -1,13 +1,10 @@
-"""Recurrences, one file each, and how their weights begin."""
+"""Cells: recurrences, one file each, and how their weights begin.
 
-from typing import Any
+What comes in: parameters, one step's projected input, the previous states. What goes out: the new states.
+Every cell file states its equations. Begin with `cell.py` (what a cell declares and computes), then `elman.py` and
+`lstm.py`; `initialisation.py` draws the weights. A new cell is one new file.
+"""
 
-from rnnstudy.discovery import missing_name, specifications
+from rnnstudy.spec import export_specifications
 
-_found = specifications(__name__, __path__)
-globals().update(_found)
-__all__ = sorted(_found)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    missing_name(__name__, name, _found)
+__getattr__ = export_specifications(globals())

@@ -14,7 +14,7 @@ from rnnstudy.spec import Spec, at_least
 Parameters = Mapping[str, Tensor]
 """Parameter name to values (replica, …)."""
 
-State = Mapping[str, Tensor]
+States = Mapping[str, Tensor]
 """State name to values (replica, batch, width)."""
 
 Observe = Callable[[str, Tensor], Tensor]
@@ -100,7 +100,7 @@ class Cell(Spec):
 
     @abstractmethod
     def step(
-        self, parameters: Parameters, projected: Float[Tensor, "replica batch gates"], state: State, observe: Observe
+        self, parameters: Parameters, projected: Float[Tensor, "replica batch gates"], state: States, observe: Observe
     ) -> dict[str, Tensor]:
         """One time step: the new states from the projected input and the previous states.
 
@@ -109,10 +109,15 @@ class Cell(Spec):
         """
 
     def bounded(
-        self, parameters: Parameters, projected: Float[Tensor, "replica rows gates"], before: State, after: State
+        self, parameters: Parameters, projected: Float[Tensor, "replica rows gates"], before: States, after: States
     ) -> dict[str, Bounded]:
         """What in a step lives between two bounds, and saturates near them: units and gates by name. None by default.
 
         A step went from the states `before` to the states `after`; every row is a step of a sequence.
         """
         return {}
+
+
+def layer_label(name: str, layer: int, layers: int) -> str:
+    """`name`, with `_layer2` and so on appended in a network of several layers."""
+    return name if layers == 1 else f"{name}_layer{layer + 1}"

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, State
+from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, States
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "linear": lambda a: a}
 
@@ -54,9 +54,9 @@ class Elman(Cell):
     def project(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         return torch.baddbmm(parameters["b_h"].unsqueeze(1), inputs, parameters["W_xh"])
 
-    def step(self, parameters: Parameters, projected: Tensor, state: State, observe: Observe) -> dict[str, Tensor]:
+    def step(self, parameters: Parameters, projected: Tensor, state: States, observe: Observe) -> dict[str, Tensor]:
         activation = ACTIVATIONS[self.activation]
         return {"h": observe("h", activation(torch.baddbmm(projected, state["h"], parameters["W_hh"])))}
 
-    def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
+    def bounded(self, parameters: Parameters, projected: Tensor, before: States, after: States) -> dict[str, Bounded]:
         return {"h": Bounded(after["h"], *BOUNDS[self.activation])} if self.activation in BOUNDS else {}

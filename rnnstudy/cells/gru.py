@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, State
+from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, States
 
 GATES = ("r", "z", "h̃")
 
@@ -41,7 +41,7 @@ class GRU(Cell):
     def project(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         return torch.baddbmm(parameters["b_h"].unsqueeze(1), inputs, parameters["W_xh"])
 
-    def step(self, parameters: Parameters, projected: Tensor, state: State, observe: Observe) -> dict[str, Tensor]:
+    def step(self, parameters: Parameters, projected: Tensor, state: States, observe: Observe) -> dict[str, Tensor]:
         widths = [2 * self.width, self.width]
         gates_of_x, candidate_of_x = projected.split(widths, dim=-1)
         gates_of_h, candidate_of_h = torch.bmm(state["h"], parameters["W_hh"]).split(widths, dim=-1)
@@ -49,7 +49,7 @@ class GRU(Cell):
         candidate = torch.addcmul(candidate_of_x, read, candidate_of_h + parameters["b_hn"].unsqueeze(1)).tanh()
         return {"h": observe("h", candidate + keep * (state["h"] - candidate))}
 
-    def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
+    def bounded(self, parameters: Parameters, projected: Tensor, before: States, after: States) -> dict[str, Bounded]:
         of_x, of_h = projected, torch.bmm(before["h"], parameters["W_hh"])
         (read_x, keep_x, candidate_x), (read_h, keep_h, candidate_h) = of_x.chunk(3, dim=-1), of_h.chunk(3, dim=-1)
         read, keep = (read_x + read_h).sigmoid(), (keep_x + keep_h).sigmoid()

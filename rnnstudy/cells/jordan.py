@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, State
+from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, States
 from rnnstudy.cells.elman import ACTIVATIONS, BOUNDS
 
 FEEDBACK = {
@@ -53,10 +53,10 @@ class Jordan(Cell):
     def project(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         return torch.baddbmm(parameters["b_h"].unsqueeze(1), inputs, parameters["W_xh"])
 
-    def step(self, parameters: Parameters, projected: Tensor, state: State, observe: Observe) -> dict[str, Tensor]:
+    def step(self, parameters: Parameters, projected: Tensor, state: States, observe: Observe) -> dict[str, Tensor]:
         fed_back = FEEDBACK[self.feedback](state["o"])
         h = observe("h", ACTIVATIONS[self.activation](torch.baddbmm(projected, fed_back, parameters["W_oh"])))
         return {"h": h, "o": observe("o", torch.baddbmm(parameters["b_o"].unsqueeze(1), h, parameters["W_ho"]))}
 
-    def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
+    def bounded(self, parameters: Parameters, projected: Tensor, before: States, after: States) -> dict[str, Bounded]:
         return {"h": Bounded(after["h"], *BOUNDS[self.activation])} if self.activation in BOUNDS else {}

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, State
+from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, States
 
 GATES = ("f", "i", "o", "C̃")
 
@@ -46,7 +46,7 @@ class LSTM(Cell):
     def project(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         return torch.baddbmm(parameters["b_h"].unsqueeze(1), inputs, parameters["W_xh"])
 
-    def step(self, parameters: Parameters, projected: Tensor, state: State, observe: Observe) -> dict[str, Tensor]:
+    def step(self, parameters: Parameters, projected: Tensor, state: States, observe: Observe) -> dict[str, Tensor]:
         pre_activation = torch.baddbmm(projected, state["h"], parameters["W_hh"])
         gates, candidate = pre_activation.split([pre_activation.shape[-1] - self.width, self.width], dim=-1)
         if self.variant == "forget gate":
@@ -59,7 +59,7 @@ class LSTM(Cell):
         c = observe("c", torch.addcmul(state["c"], store, scale * (candidate / scale).tanh()))
         return {"c": c, "h": observe("h", show * (c / scale).tanh())}
 
-    def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
+    def bounded(self, parameters: Parameters, projected: Tensor, before: States, after: States) -> dict[str, Bounded]:
         pre_activation = torch.baddbmm(projected, before["h"], parameters["W_hh"])
         *gates, candidate = pre_activation.split(self.width, dim=-1)
         names = ("f", "i", "o") if self.variant == "forget gate" else ("i", "o")

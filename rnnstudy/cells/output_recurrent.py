@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, State
+from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, States
 from rnnstudy.cells.elman import ACTIVATIONS, BOUNDS
 from rnnstudy.cells.jordan import FEEDBACK
 
@@ -45,11 +45,11 @@ class OutputRecurrent(Cell):
     def project(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         return torch.baddbmm(parameters["b_h"].unsqueeze(1), inputs, parameters["W_xh"])
 
-    def step(self, parameters: Parameters, projected: Tensor, state: State, observe: Observe) -> dict[str, Tensor]:
+    def step(self, parameters: Parameters, projected: Tensor, state: States, observe: Observe) -> dict[str, Tensor]:
         h = observe("h", ACTIVATIONS[self.activation](projected))
         from_hidden = torch.baddbmm(parameters["b_o"].unsqueeze(1), h, parameters["W_ho"])
         fed_back = FEEDBACK[self.feedback](state["o"])
         return {"h": h, "o": observe("o", torch.baddbmm(from_hidden, fed_back, parameters["W_oo"]))}
 
-    def bounded(self, parameters: Parameters, projected: Tensor, before: State, after: State) -> dict[str, Bounded]:
+    def bounded(self, parameters: Parameters, projected: Tensor, before: States, after: States) -> dict[str, Bounded]:
         return {"h": Bounded(after["h"], *BOUNDS[self.activation])} if self.activation in BOUNDS else {}

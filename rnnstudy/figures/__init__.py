@@ -19,14 +19,23 @@ To add a kind of picture, write one file with one public function that takes `Re
 within `look()`. No function opens a window or needs a display.
 """
 
-from rnnstudy.figures.by_lag import gradient_by_lag
-from rnnstudy.figures.cliff import bifurcation, loss_surface, wall_by_length
+from rnnstudy.figures.bifurcation import bifurcation
+from rnnstudy.figures.chosen_runs import Results, best_by_validation, ordered, true, updates_to_solve, validation_table
 from rnnstudy.figures.clipping import DECADES_SHOWN as CLIPPING_DECADES
 from rnnstudy.figures.clipping import clipping
-from rnnstudy.figures.curves import learning_curves
-from rnnstudy.figures.half_life import half_life_by_bias, half_life_of_bias
-from rnnstudy.figures.heat_map import DECADES_SHOWN, gradient_heat_map, informative_stretches
-from rnnstudy.figures.house import (
+from rnnstudy.figures.cosine_by_window import cosine_by_window
+from rnnstudy.figures.gradient_by_lag import gradient_by_lag
+from rnnstudy.figures.gradient_heat_map import DECADES_SHOWN, gradient_heat_map, informative_stretches
+from rnnstudy.figures.half_life_by_bias import half_life_by_bias, half_life_of_bias
+from rnnstudy.figures.learning_curves import learning_curves
+from rnnstudy.figures.loss_surface import loss_surface
+from rnnstudy.figures.picture import Picture, rendered
+from rnnstudy.figures.prediction import prediction, prediction_table
+from rnnstudy.figures.searches import optimisation_history, parallel_coordinates, parameter_importances, slices
+from rnnstudy.figures.settings import success_by_setting
+from rnnstudy.figures.spectra import lyapunov_spectrum, singular_values_by_lag
+from rnnstudy.figures.statistics import SEEDS_FOR_INTERVAL, band_words, counted, mcnemar, median_and_band, wilson
+from rnnstudy.figures.style import (
     ABSENT,
     AROUND_ZERO,
     BOUND,
@@ -38,33 +47,19 @@ from rnnstudy.figures.house import (
     chance_line,
     edges,
     gradient_label,
+    house_style,
     legend_below,
     length_handle,
     length_line,
-    look,
     panels,
     shade,
     style,
 )
-from rnnstudy.figures.phase import vanishing_to_exploding
-from rnnstudy.figures.picture import Picture, Provenance, Story, rendered, save, write_all
-from rnnstudy.figures.prediction import prediction, prediction_table
-from rnnstudy.figures.searches import optimisation_history, parallel_coordinates, parameter_importances, slices
-from rnnstudy.figures.selection import (
-    Results,
-    best_by_validation,
-    ordered,
-    true,
-    updates_to_solve,
-    validation_table,
-)
-from rnnstudy.figures.settings import success_by_setting
-from rnnstudy.figures.spectra import lyapunov_spectrum, singular_values_by_lag
-from rnnstudy.figures.statistics import SEEDS_FOR_INTERVAL, band_words, counted, mcnemar, median_and_band, wilson
 from rnnstudy.figures.success import success_by_length
-from rnnstudy.figures.survival import time_to_solve
-from rnnstudy.figures.truncation import cosine_by_window
+from rnnstudy.figures.time_to_solve import time_to_solve
 from rnnstudy.figures.tuned import tuned_comparison
+from rnnstudy.figures.vanishing_to_exploding import vanishing_to_exploding
+from rnnstudy.figures.wall_by_length import wall_by_length
 
 __all__ = [
     "ABSENT",
@@ -76,9 +71,7 @@ __all__ = [
     "SEEDS_FOR_INTERVAL",
     "STYLES",
     "Picture",
-    "Provenance",
     "Results",
-    "Story",
     "Style",
     "band_words",
     "best_by_validation",
@@ -95,12 +88,12 @@ __all__ = [
     "gradient_label",
     "half_life_by_bias",
     "half_life_of_bias",
+    "house_style",
     "informative_stretches",
     "learning_curves",
     "legend_below",
     "length_handle",
     "length_line",
-    "look",
     "loss_surface",
     "lyapunov_spectrum",
     "mcnemar",
@@ -113,7 +106,6 @@ __all__ = [
     "prediction",
     "prediction_table",
     "rendered",
-    "save",
     "shade",
     "singular_values_by_lag",
     "slices",
@@ -128,5 +120,4 @@ __all__ = [
     "vanishing_to_exploding",
     "wall_by_length",
     "wilson",
-    "write_all",
 ]

@@ -1,5 +1,6 @@
 """The gradient's norm during training, with and without clipping."""
 
+
 # pandas carries no type stubs, and what pyright infers from its source is not so.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
@@ -12,10 +13,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from rnnstudy.figures.house import BOUND, legend_below, look, panels, shade, style
+from rnnstudy.figures.chosen_runs import Results, judged, with_runs
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.selection import Results, judged, with_runs
 from rnnstudy.figures.statistics import wilson_row
+from rnnstudy.figures.style import BOUND, house_style, legend_below, panels, shade, style
 from rnnstudy.spec import SpecError
 
 CLIP, THRESHOLD = "training.clip", "training.clip.threshold"
@@ -53,7 +54,7 @@ def clipping(results: Results, *, learning_rate: float, keys: Sequence[str] | No
     data = pd.concat(rows, ignore_index=True)
     threshold = float(runs[THRESHOLD].dropna().astype(float).iloc[0])
     last = int(norms["step"].max())
-    with look():
+    with house_style():
         figure, (left, middle, right) = panels(3, height=4.2, share_y=False)
         for axis, words in ((left, _WITHOUT), (middle, _WITH)):
             chosen = norms[norms["clipping"] == words]

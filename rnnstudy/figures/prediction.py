@@ -1,5 +1,6 @@
 """Whether the gradient before training tells which runs will succeed."""
 
+
 # pandas carries no type stubs, and what pyright infers from its source is not so.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
@@ -10,10 +11,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from rnnstudy.figures.house import BOUND, cell_handle, cell_position, legend_below, look, panels, style
+from rnnstudy.figures.chosen_runs import Results, judged, true, updates_to_solve
+from rnnstudy.figures.concordance import FEWEST_SEEDS, Concordance, concordance, success_auc
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.selection import Results, judged, true, updates_to_solve
-from rnnstudy.prediction import FEWEST_SEEDS, Concordance, concordance, success_auc
+from rnnstudy.figures.style import BOUND, cell_handle, cell_position, house_style, legend_below, panels, style
 from rnnstudy.spec import SpecError
 
 STRATUM = ("task", "cell", "length", "learning_rate")
@@ -82,7 +83,7 @@ def prediction(
     lengths = sorted(runs["length"].unique())
     targets = {"solved": "solved or not (AUC)", "sooner": "solved sooner (Harrell's C)"}
     groups = [(comparison, target) for comparison in ("across lengths", "within strata") for target in targets]
-    with look():
+    with house_style():
         figure, (left, right) = panels(2, height=4.8, share_y=False)
         figure.set_figwidth(11.0)
         for number, cell in enumerate(cells):

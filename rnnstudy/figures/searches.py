@@ -1,7 +1,8 @@
 """How searches went: the best value by trial, what mattered, and where good candidates lie.
 
-The tables come from `rnnstudy.studies`: `trials_table` of each study, below each other, and `importances`.
+The tables come from `rnnstudy.search.studies`: `trials_table` of each study, below each other, and `importances`.
 """
+
 
 # pandas carries no type stubs, and what pyright infers from its source is not so.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -17,8 +18,8 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from rnnstudy.figures.house import BOUND, HEAT, legend_below, look, panels
 from rnnstudy.figures.picture import Picture
+from rnnstudy.figures.style import BOUND, HEAT, house_style, legend_below, panels
 from rnnstudy.spec import SpecError
 
 MOST_PANELS = 3
@@ -36,7 +37,7 @@ def optimisation_history(trials: pd.DataFrame, *, value: str) -> Picture:
     _required(trials)
     names = list(dict.fromkeys(trials["study"]))
     rows = []
-    with look():
+    with house_style():
         figure, axes = _grid(len(names))
         for axis, name in zip(axes, names, strict=False):
             own = trials[trials["study"] == name].sort_values("trial")
@@ -71,7 +72,7 @@ def parameter_importances(importances: pd.DataFrame, trials: pd.DataFrame) -> Pi
         raise SpecError("no study has enough complete trials for importances; let it run on")
     parameters = list(dict.fromkeys(importances["parameter"]))
     names = list(dict.fromkeys(importances["study"]))
-    with look():
+    with house_style():
         figure, axes = _grid(len(names), height=2.2)
         for axis, name in zip(axes, names, strict=False):
             own = importances[importances["study"] == name].set_index("parameter").reindex(parameters)
@@ -88,7 +89,7 @@ def slices(trials: pd.DataFrame, *, value: str, logarithmic: Sequence[str] = ())
     parameters = _parameters(trials)
     names = list(dict.fromkeys(trials["study"]))
     complete = trials[np.isfinite(trials["value"].astype(float))]
-    with look():
+    with house_style():
         figure, axes = panels(len(parameters), height=2.6, rows=len(names))
         for row, name in enumerate(names):
             own = complete[complete["study"] == name]
@@ -130,7 +131,7 @@ def parallel_coordinates(trials: pd.DataFrame, *, value: str, logarithmic: Seque
     }
     colours = colormaps[HEAT]
     norm = Normalize(float(complete["value"].min()), float(complete["value"].max()))
-    with look():
+    with house_style():
         figure, axes = _grid(len(names), height=3.6)
         for axis, name in zip(axes, names, strict=False):
             own = complete[complete["study"] == name].sort_values("value", ascending=False)

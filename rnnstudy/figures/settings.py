@@ -1,5 +1,6 @@
 """How many runs solved the task, and how well, against any setting of theirs."""
 
+
 # pandas carries no type stubs, and what pyright infers from its source is not so.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
@@ -12,10 +13,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from rnnstudy.figures.house import cell_handle, cell_position, chance_line, legend_below, look, panels, style
+from rnnstudy.figures.chosen_runs import Results, judged, true
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.selection import Results, judged, true
 from rnnstudy.figures.statistics import counted, wilson_row
+from rnnstudy.figures.style import cell_handle, cell_position, chance_line, house_style, legend_below, panels, style
 from rnnstudy.spec import SpecError, nearest
 
 
@@ -55,7 +56,7 @@ def success_by_setting(
     shown = sorted(runs[each].unique()) if each else [None]
     cells = sorted(runs["cell"].unique(), key=cell_position)
     data = _counted_by(runs, setting, values, each, cells)
-    with look():
+    with house_style():
         figure, axes = panels(len(shown), rows=2, height=3.1, share_x=True, share_y=False)
         if len(shown) == 1:
             figure.set_figwidth(8.4)

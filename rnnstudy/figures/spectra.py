@@ -1,5 +1,6 @@
 """What the product of Jacobians does in every direction: singular values by lag, and Lyapunov exponents."""
 
+
 # pandas carries no type stubs, and what pyright infers from its source is not so.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
@@ -11,10 +12,10 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from rnnstudy.figures.house import BOUND, cell_handle, cell_position, legend_below, look, panels, shade, style
+from rnnstudy.figures.chosen_runs import Results, drawn_keys, with_runs
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.selection import Results, drawn_keys, with_runs
 from rnnstudy.figures.statistics import band_words, counted, median_table
+from rnnstudy.figures.style import BOUND, cell_handle, cell_position, house_style, legend_below, panels, shade, style
 from rnnstudy.spec import SpecError
 
 PATHS = {"h": "state h", "joint": "joint state (c, h)", "c": "cell path", "h of several": "hidden path"}
@@ -59,7 +60,7 @@ def singular_values_by_lag(
     data = _over_runs(frame)
     shown = list(data[["cell", "path"]].drop_duplicates().itertuples(index=False, name=None))
     fewest, most = int(data["of_runs"].min()), int(data["of_runs"].max())
-    with look():
+    with house_style():
         figure, axes = panels(len(shown), rows=2, height=3.0, share_x=True)
         for place, (axis, stage, (cell, path)) in enumerate(
             (axis, stage, one)
@@ -159,7 +160,7 @@ def lyapunov_spectrum(results: Results, *, length: int | None = None, keys: Sequ
     data = pd.concat(parts, ignore_index=True)
     data = data[["stage", "cell", "index", "share", "median", "low", "high", "runs", "of_runs"]]
     fewest, most = int(data["of_runs"].min()), int(data["of_runs"].max())
-    with look():
+    with house_style():
         figure, axes = panels(2)
         for axis, stage, title in zip(axes, ("initial", "final"), ("before training", "after training"), strict=True):
             for cell in cells:

@@ -1,5 +1,6 @@
 """How many runs solved the task, and how well, against the length."""
 
+
 # pandas carries no type stubs, and what pyright infers from its source is not so.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
@@ -12,10 +13,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from rnnstudy.figures.house import Style, cell_handle, chance_line, legend_below, look, panels, style
+from rnnstudy.figures.chosen_runs import Results, by_cell, judged, ordered, true
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.selection import Results, by_cell, judged, ordered, true
 from rnnstudy.figures.statistics import wilson_row
+from rnnstudy.figures.style import Style, cell_handle, chance_line, house_style, legend_below, panels, style
 
 
 def success_by_length(
@@ -34,7 +35,7 @@ def success_by_length(
     data = ordered(pd.DataFrame([_success(cell, length, group) for (cell, length), group in by_cell(runs)]))
     cells, lengths = list(dict.fromkeys(data["cell"])), sorted(data["length"].unique())
     width = 0.24
-    with look():
+    with house_style():
         figure, (left, right) = panels(2, height=4.2, share_y=False)
         for number, cell in enumerate(cells):
             chosen = data[data["cell"] == cell]

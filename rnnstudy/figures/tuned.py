@@ -1,5 +1,6 @@
 """Cells compared, each at its own best settings: the fresh runs of the winners of their searches."""
 
+
 # pandas carries no type stubs, and what pyright infers from its source is not so.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
@@ -9,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rnnstudy.figures.house import cell_handle, chance_line, legend_below, look, panels, style
+from rnnstudy.figures.chosen_runs import Results, by_cell, judged, ordered, true
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.selection import Results, by_cell, judged, ordered, true
 from rnnstudy.figures.statistics import band_words, median_and_band, wilson_row
+from rnnstudy.figures.style import cell_handle, chance_line, house_style, legend_below, panels, style
 
 
 def tuned_comparison(
@@ -28,7 +29,7 @@ def tuned_comparison(
     runs = judged(results, keys)
     data = ordered(pd.DataFrame([_row(cell, length, group, chance) for (cell, length), group in by_cell(runs)]))
     cells, lengths = list(dict.fromkeys(data["cell"])), sorted(data["length"].unique())
-    with look():
+    with house_style():
         figure, (left, right) = panels(2, share_y=False)
         for number, cell in enumerate(cells):
             own, drawn = data[data["cell"] == cell], style(cell)

@@ -1,13 +1,9 @@
-"""Update rules and gradient clipping, per replica."""
+"""Optimisers: update rules, clipping, schedules, regularisers and gradient cuts, one file each.
 
-from typing import Any
+What comes in: the parameter gradients of a population. What goes out: clipped gradients and updates.
+Begin with `optimiser.py` and `clipping.py`. `gradient_cut.py` is the base of truncation and h-detach.
+"""
 
-from rnnstudy.discovery import missing_name, specifications
+from rnnstudy.spec import export_specifications
 
-_found = specifications(__name__, __path__)
-globals().update(_found)
-__all__ = sorted(_found)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    missing_name(__name__, name, _found)
+__getattr__ = export_specifications(globals())

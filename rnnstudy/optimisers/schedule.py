@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from rnnstudy.spec import Spec, SpecError, at_least, between
 
 
-class Schedule(Spec):
+class RateSchedule(Spec):
     """A factor on the learning rate, a pure function of the number of updates made, so that a resume needs nothing.
 
     Fields:
@@ -37,7 +37,7 @@ class Schedule(Spec):
             )
 
 
-class Constant(Schedule):
+class Constant(RateSchedule):
     """The factor is 1 (after a warm-up, if any)."""
 
     source: ClassVar[str] = "Robbins & Monro 1951; warm-up: Goyal et al. 2017, section 2.2"
@@ -46,7 +46,7 @@ class Constant(Schedule):
         return 1.0
 
 
-class LinearDecay(Schedule):
+class LinearDecay(RateSchedule):
     """The factor falls on a straight line from 1 to `final`: 1 − (1 − `final`)·progress."""
 
     source: ClassVar[str] = "torch.optim.lr_scheduler.LinearLR"
@@ -57,7 +57,7 @@ class LinearDecay(Schedule):
         return 1 - (1 - self.final) * progress
 
 
-class CosineDecay(Schedule):
+class CosineDecay(RateSchedule):
     """The factor falls on half a cosine from 1 to `final`: `final` + (1 − `final`)(1 + cos(π·progress))/2.
 
     Source: Loshchilov & Hutter 2017, equation 5, without restarts.

@@ -1,13 +1,10 @@
-"""What is measured, one file each."""
+"""Probes: what is measured, one file each.
 
-from typing import Any
+What comes in: a `Moment` of training. What goes out: `Reading`s, the batch reduced to quantiles; training is unchanged.
+Begin with `probe.py` and `reading.py`, then `gradient_through_time.py`. `schedule.py` says when a probe is read.
+A new probe is one new file.
+"""
 
-from rnnstudy.discovery import missing_name, specifications
+from rnnstudy.spec import export_specifications
 
-_found = specifications(__name__, __path__)
-globals().update(_found)
-__all__ = sorted(_found)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    missing_name(__name__, name, _found)
+__getattr__ = export_specifications(globals())

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rnnstudy.engines.block_float import BlockFloat
+from rnnstudy.engines.scaled import ScaledTrajectory
 from rnnstudy.probes.probe import BackwardPass, Moment, Probe
+from rnnstudy.probes.reading import Reading
 from rnnstudy.probes.schedule import Every, StartAndEnd
-from rnnstudy.records import Reading
 from rnnstudy.spec import at_least, between
-from rnnstudy.unroll.extended import Extended
-from rnnstudy.unroll.scaled import ScaledTrajectory
 
 
 class GradientByLag(Probe):
@@ -56,7 +56,7 @@ def by_lag(layer: ScaledTrajectory, batch: BackwardPass) -> dict[str, tuple[Tens
     """For each recurrent matrix, log10 ‖C_k‖ and the cosine of S_k with the whole gradient, both (lag, replica)."""
     recurrent = [name for name, one in layer.way.cell.parameters(1, 1).items() if one.role == "recurrent"]
     whole = {name: one.normalised() for name, one in layer.parameter_gradients().items()}
-    sums: dict[str, Extended] = {}
+    sums: dict[str, BlockFloat] = {}
     log_norms: dict[str, list[Tensor]] = {name: [] for name in recurrent}
     cosines: dict[str, list[Tensor]] = {name: [] for name in recurrent}
     mean = torch.tensor(batch.last.shape[1], dtype=torch.float64).log10().to(batch.last.device)

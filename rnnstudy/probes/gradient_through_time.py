@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rnnstudy.probes.probe import BackwardPass, Moment, Probe, Stage, batch_quantiles
+from rnnstudy.probes.reading import MEDIAN, Reading
 from rnnstudy.probes.schedule import Every
-from rnnstudy.records import MEDIAN, Reading
 from rnnstudy.spec import at_least
 
 MOST_LAGS_FOR_SLOPE = 400

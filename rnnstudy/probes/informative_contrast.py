@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rnnstudy.probes.probe import Moment, Probe
+from rnnstudy.probes.reading import Reading
 from rnnstudy.probes.schedule import Every, StartAndEnd
-from rnnstudy.records import Reading
 from rnnstudy.spec import at_least
 
 

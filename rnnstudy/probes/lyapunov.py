@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rnnstudy.engines.scaled import ScaledTrajectory
 from rnnstudy.probes.probe import BackwardPass, Moment, Probe, batch_quantiles
+from rnnstudy.probes.reading import MEDIAN, Reading
 from rnnstudy.probes.schedule import Every, StartAndEnd
-from rnnstudy.records import MEDIAN, Reading
 from rnnstudy.spec import at_least
-from rnnstudy.unroll.scaled import ScaledTrajectory
 
 ROUNDING = 1e-14
 """A direction that one step shrinks by this factor against the largest stretch has vanished: the rest is rounding."""

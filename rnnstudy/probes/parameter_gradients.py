@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from rnnstudy.optimisers.clipping import global_norms, norms_of
 from rnnstudy.probes.probe import Moment, Probe
-from rnnstudy.records import Reading
+from rnnstudy.probes.reading import Reading
 
 
 class ParameterGradients(Probe):

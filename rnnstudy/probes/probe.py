@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell, Parameters
+from rnnstudy.cells.cell import Cell, Parameters, layer_label
+from rnnstudy.engines.engine import Trajectory
+from rnnstudy.engines.scaled import ScaledTrajectory
 from rnnstudy.optimisers.clipping import Gradients
-from rnnstudy.probes.schedule import Every, Schedule
-from rnnstudy.records import QUANTILES, Reading
+from rnnstudy.probes.reading import QUANTILES, Reading
+from rnnstudy.probes.schedule import Every, ReadingSchedule
 from rnnstudy.spec import Spec
-from rnnstudy.unroll.scaled import ScaledTrajectory
-from rnnstudy.unroll.trajectory import Trajectory
 
 Stage = Literal["initial", "training", "final"]
 
@@ -72,7 +72,7 @@ class BackwardPass:
 
 
 def _no_side_batch(sequences: int) -> BackwardPass:
-    raise RuntimeError("this moment has no side batch; rnnstudy.evaluation.side_batch makes one")
+    raise RuntimeError("this moment has no side batch; rnnstudy.training.evaluation.side_batch makes one")
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ class Probe(Spec):
 
     def due(self, step: int) -> bool:
         """Whether the probe is read in training when so many updates have been made."""
-        return self.every.due(step) if isinstance(self.every, Schedule) else step % self.every == 0
+        return self.every.due(step) if isinstance(self.every, ReadingSchedule) else step % self.every == 0
 
     @property
     def spacing(self) -> int:
         """Updates between two readings; 0 where they are not evenly spaced."""
-        return 0 if isinstance(self.every, Schedule) else self.every
+        return 0 if isinstance(self.every, ReadingSchedule) else self.every
 
     @abstractmethod
     def read(self, moment: Moment) -> list[Reading]:
@@ -141,11 +141,6 @@ class Probe(Spec):
 
         A reading named `summary/…` is a scalar for the table of runs.
         """
-
-
-def layer_label(name: str, layer: int, layers: int) -> str:
-    """`name`, with `_layer2` and so on appended in a network of several layers."""
-    return name if layers == 1 else f"{name}_layer{layer + 1}"
 
 
 def batch_quantiles(

@@ -6,9 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnnstudy.probes.probe import Moment, Probe, layer_label
+from rnnstudy.cells.cell import layer_label
+from rnnstudy.probes.probe import Moment, Probe
+from rnnstudy.probes.reading import Reading
 from rnnstudy.probes.schedule import Every
-from rnnstudy.records import Reading
 
 
 class RecurrentSpectrum(Probe):

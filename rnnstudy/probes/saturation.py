@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar
 import torch
 
 from rnnstudy.probes.probe import Moment, Probe
+from rnnstudy.probes.reading import Reading
 from rnnstudy.probes.schedule import Every, StartAndEnd
-from rnnstudy.records import Reading
 from rnnstudy.spec import at_least, between
 
 

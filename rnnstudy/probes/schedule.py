@@ -7,7 +7,7 @@ from typing import Annotated
 from rnnstudy.spec import Spec, above, at_least
 
 
-class Schedule(Spec):
+class ReadingSchedule(Spec):
     """Says after how many updates a probe is read. The initial and the final moment are read under every schedule."""
 
     @abstractmethod
@@ -15,14 +15,14 @@ class Schedule(Spec):
         """Whether the probe is read when so many updates have been made."""
 
 
-class StartAndEnd(Schedule):
+class StartAndEnd(ReadingSchedule):
     """Before the first update and after the last one, and never in between."""
 
     def due(self, step: int) -> bool:
         return False
 
 
-class LogSpaced(Schedule):
+class LogSpaced(ReadingSchedule):
     """`per_decade` readings in each decade of training: at 0 and at round(10^(k / `per_decade`)), k = 0, 1, 2, ….
 
     Learning often happens early: equal spacing on the logarithmic axis sees both the beginning and the end. Steps that
@@ -38,5 +38,5 @@ class LogSpaced(Schedule):
         return any(round(10 ** (k / self.per_decade)) == step for k in range(max(0, nearest - 1), nearest + 2))
 
 
-Every = Annotated[int, at_least(1)] | Schedule
+Every = Annotated[int, at_least(1)] | ReadingSchedule
 """A number of updates between two readings, or a schedule."""

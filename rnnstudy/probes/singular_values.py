@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rnnstudy.engines.block_float import LOG10_2, BlockFloat
+from rnnstudy.engines.scaled import ScaledTrajectory
 from rnnstudy.probes.probe import BackwardPass, Moment, Probe, batch_quantiles
+from rnnstudy.probes.reading import Reading
 from rnnstudy.probes.schedule import Every, StartAndEnd
-from rnnstudy.records import Reading
 from rnnstudy.spec import at_least
-from rnnstudy.unroll.extended import LOG10_2, Extended
-from rnnstudy.unroll.scaled import ScaledTrajectory
 
 
 class SingularValues(Probe):
@@ -72,12 +72,12 @@ def paths(layer: ScaledTrajectory) -> dict[str, slice]:
 def spectra(layer: ScaledTrajectory, batch: BackwardPass, lags: Sequence[int]) -> dict[str, Tensor]:
     """log10 of the singular values of ∂s_τ/∂s_{τ−lag} for each path, (lag, index, replica, batch); NaN for none."""
     parts = paths(layer)
-    products: dict[str, Extended] = {}
+    products: dict[str, BlockFloat] = {}
     found: dict[str, list[Tensor]] = {}
     for path, part in parts.items():
         size = part.stop - part.start
         identity = torch.eye(size, dtype=torch.float64, device=batch.last.device).expand(*batch.last.shape, size, size)
-        products[path] = Extended.of(identity, 2)
+        products[path] = BlockFloat.of(identity, 2)
         found[path] = [identity.new_full((*batch.last.shape, size), torch.nan) for _ in lags]
     time = len(layer.way.inputs)
     for t, jacobian in zip(reversed(range(time)), layer.jacobians(backwards=True), strict=True):
@@ -91,16 +91,16 @@ def spectra(layer: ScaledTrajectory, batch: BackwardPass, lags: Sequence[int]) -
     return {path: torch.stack(found[path]).permute(0, 3, 1, 2) for path in parts}
 
 
-def _extended_back(product: Extended, jacobian: Tensor, there: Tensor) -> Extended:
+def _extended_back(product: BlockFloat, jacobian: Tensor, there: Tensor) -> BlockFloat:
     """The product with one more step back, for the sequences that are there."""
-    longer = Extended(product.mantissa @ jacobian, product.exponent).normalised()
-    return Extended(
+    longer = BlockFloat(product.mantissa @ jacobian, product.exponent).normalised()
+    return BlockFloat(
         torch.where(there[..., None, None], longer.mantissa, product.mantissa),
         torch.where(there, longer.exponent, product.exponent),
     )
 
 
-def log_singular_values(product: Extended) -> Float[Tensor, "replica batch index"]:
+def log_singular_values(product: BlockFloat) -> Float[Tensor, "replica batch index"]:
     """log10, largest first; −inf below 10⁻¹² of the largest, NaN for a product that is not finite."""
     finite = product.mantissa.isfinite().flatten(2).all(2)[..., None]
     values = torch.linalg.svdvals(torch.where(finite[..., None], product.mantissa, 0.0))

@@ -1,13 +1,9 @@
-"""Synthetic tasks whose answer depends on something seen long ago, one file each."""
+"""Tasks: synthetic sequences whose answer depends on something seen long ago, one file each.
 
-from typing import Any
+What comes in: a batch size and a random generator. What goes out: a `Batch`; the task owns loss, metric, success
+criterion and chance level. Begin with `task.py` (the contract), then `temporal_order.py`. A new task is one new file.
+"""
 
-from rnnstudy.discovery import missing_name, specifications
+from rnnstudy.spec import export_specifications
 
-_found = specifications(__name__, __path__)
-globals().update(_found)
-__all__ = sorted(_found)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    missing_name(__name__, name, _found)
+__getattr__ = export_specifications(globals())

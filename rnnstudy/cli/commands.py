@@ -1,0 +1,226 @@
+"""The command line. Thin: each command imports what it needs and calls it, so that --help answers at once."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rnnstudy.cli.common import BAD_INPUT, FOLDER, INTERRUPTED, make_console, say, selected_runs, which_runs
+
+if TYPE_CHECKING:
+    from rnnstudy.cli.catalogue import Kind
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="rnnstudy", message="%(prog)s %(version)s")
+def app() -> None:
+    """A laboratory for gradients through time.
+
+    Train recurrent networks on tasks whose answer depends on something seen long ago, watch every gradient on its way
+    back, keep each run in MLflow, and redraw the figures.
+
+    \b
+    rnnstudy sweep experiments/quickstart.py
+    rnnstudy report quickstart
+    rnnstudy ui
+    """
+
+
+@app.command("list")
+@click.argument("file", type=FOLDER, required=False)
+@click.option("--tasks", "kind", flag_value="tasks", help="What tasks there are; with FILE, also its own.")
+@click.option("--cells", "kind", flag_value="cells", help="What recurrences there are.")
+@click.option("--probes", "kind", flag_value="probes", help="What can be measured.")
+@which_runs
+def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[str, ...], only: tuple[str, ...]) -> None:
+    """Show what a sweep would run: key, name, state in the store, estimates of time and disk.
+
+    Or, with --tasks, --cells or --probes, what there is to build runs from, one line each with its source.
+    """
+    if kind is not None:
+        _catalogue(kind, file)
+        return
+    if file is None:
+        raise click.UsageError("Missing argument 'FILE': an experiment file, or --tasks, --cells or --probes.")
+    from rnnstudy.cli.tables import duration, list_table, size
+    from rnnstudy.store.mlflow_store import Store
+    from rnnstudy.store.project import find_project
+    from rnnstudy.sweep.plan import make_plan
+
+    experiment, runs = selected_runs(file, scale, settings, only)
+    place = find_project(experiment.path)
+    store = Store(place)
+    planned = make_plan(runs, store, place.checkpoints, workers=1)
+    console = make_console()
+    console.print(list_table(planned, store.states([run.key for run in runs])))
+    cost, waiting = planned.cost, sum(len(task.runs) for task in planned.tasks)
+    say(
+        console,
+        f"{len(runs)} runs, {len(planned.served)} already in the store, {waiting} to train: together at most about "
+        f"{duration(cost.seconds)} on one CPU thread, {size(cost.bytes)} on disk",
+    )
+
+
+@app.command("studies")
+@click.option("--storage", metavar="URL", help="Where the studies are kept. Default: mlruns/optuna.db.")
+def studies_(storage: str | None) -> None:
+    """Show how the searches stand: trials, best value and parameters, and the winner's result on fresh seeds."""
+    from rnnstudy.cli.tables import studies_table
+    from rnnstudy.search.studies import storage_url, study_statuses, without_password
+    from rnnstudy.store.project import find_project
+
+    place = find_project()
+    found = study_statuses(place, storage)
+    if not found:
+        where = without_password(storage_url(place, storage))
+        say(make_console(), f"no studies in {where}; `rnnstudy sweep experiments/tuned_comparison.py` makes some")
+        return
+    make_console().print(studies_table(found, place))
+
+
+@app.command()
+@click.argument("key")
+def show(key: str) -> None:
+    """Show a run: its specification, outcome, readings, and the command that repeats it. KEY may be a beginning."""
+    from rnnstudy.cli.tables import run_page
+    from rnnstudy.store.project import find_project
+
+    make_console().print(run_page(key, find_project()))
+
+
+@app.command()
+@click.argument("key")
+@click.argument("probe")
+@click.option("--set", "settings", metavar="FIELD=VALUE", multiple=True, help="Set a field of the probe. Repeatable.")
+@click.option("--file", type=FOLDER, help="The experiment file that defines the run's task or cell, or the probe.")
+def probe(key: str, probe: str, settings: tuple[str, ...], file: Path | None) -> None:
+    """Read one probe on a finished run's kept weights, and show its readings. KEY may be a beginning.
+
+    \b
+    rnnstudy list --probes
+    rnnstudy probe 3f2a LyapunovExponents --set sequences=8
+    """
+    from rnnstudy.cli.catalogue import make_probe
+    from rnnstudy.cli.readings import reading_tables
+    from rnnstudy.results.trained import read_probe
+    from rnnstudy.store.project import find_project
+    from rnnstudy.sweep.experiment import load_experiment
+
+    if file is not None:
+        load_experiment(file)
+    wanted, console = make_probe(probe, settings), make_console()
+    found = read_probe(key, wanted, home=find_project(file))
+    for table in reading_tables(found):
+        console.print(table)
+    if not found:
+        say(console, f"{wanted!r} reads nothing of a network that is not being trained")
+
+
+@app.command()
+@click.argument("keys", nargs=-1, required=True)
+def forget(keys: Sequence[str]) -> None:
+    """Drop runs from the store, so that they run again. KEYS may be beginnings."""
+    from rnnstudy import results
+    from rnnstudy.store.mlflow_store import Store
+    from rnnstudy.store.project import find_project
+    from rnnstudy.sweep.claims import Claims
+
+    place = find_project()
+    whole = [results.find_key(key, home=place) for key in keys]
+    Claims(place.claims).require_free(whole)
+    count = Store(place).forget(whole)
+    say(make_console(), f"forgotten: {count} runs ({', '.join(whole)})")
+
+
+@app.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on loopback.")
+@click.option("--no-browser", is_flag=True, help="Print the links alone.")
+@click.option("--no-pictures", is_flag=True, help="Do not draw the pictures that runs still lack.")
+def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
+    """Serve MLflow's own UI over the store, on loopback, until Ctrl-C.
+
+    Prints a link for each experiment that opens it at its charts, and opens the newest in the browser. Pictures of
+    single runs are drawn in the background and appear in the runs' pages.
+    """
+    from rnnstudy.report.mlflow_pages.server import serve
+    from rnnstudy.store.project import find_project
+
+    sys.exit(serve(find_project(), port, browser=not no_browser, pictures=not no_pictures))
+
+
+@app.command()
+@click.argument("names", nargs=-1)
+@click.option("--from", "archive", type=FOLDER, metavar="DIR", help="Read committed results, not the store.")
+@click.option("--export", "folder", type=FOLDER, metavar="DIR", help="Write what the reports are drawn from into DIR.")
+def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> None:
+    """Run report notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON. Without a name, all.
+
+    \b
+    rnnstudy report --from reports/data      # redraw every figure from the committed results, without training
+    rnnstudy report --export reports/data    # draw from the store, and commit what was drawn
+    """
+    from rnnstudy.report.build import build, export, known_reports
+    from rnnstudy.spec import SpecError
+    from rnnstudy.store.project import find_project
+
+    if archive is not None and folder is not None:
+        raise click.UsageError("--from reads and --export writes committed results; give one of them.")
+    place = find_project()
+    wanted = list(names) or known_reports(place)
+    if not wanted:
+        raise SpecError(f"there are no reports in {place.reports}")
+    written = export(wanted, place, folder) if folder else build(wanted, place, archive)
+    for path in written:
+        click.echo(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+@app.command()
+@click.argument("folders", nargs=-1, required=True, type=FOLDER)
+def sync(folders: Sequence[Path]) -> None:
+    """Bring runs that were written with --offline into the store. Doing it twice changes nothing."""
+    from rnnstudy.store.project import find_project
+    from rnnstudy.store.sync import sync as bring_in
+
+    done = bring_in(folders, find_project())
+    say(
+        make_console(),
+        f"{len(done.added)} runs added, {len(done.updated)} brought further, {len(done.unchanged)} unchanged",
+    )
+
+
+def main() -> None:
+    """Run the command line. Bad input gives one line and exit code 2."""
+    from rnnstudy.spec import SpecError
+
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+    except click.ClickException as error:
+        _refuse(error.format_message())
+    except SpecError as error:
+        _refuse(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+
+
+def _refuse(message: str) -> None:
+    click.echo("rnnstudy: " + " ".join(message.split()), err=True)
+    sys.exit(BAD_INPUT)
+
+
+def _catalogue(kind: "Kind", file: Path | None) -> None:
+    """Print what there is of a kind; what an experiment file defines, too."""
+    from rnnstudy.cli.catalogue import catalogue_lines
+    from rnnstudy.sweep.experiment import load_experiment
+
+    if file is not None:
+        load_experiment(file)
+    for line in catalogue_lines(kind):
+        click.echo(line)
+
+
+# Registers the command `sweep`, which has a file of its own.
+from rnnstudy.cli import sweep as _sweep  # noqa: E402, F401

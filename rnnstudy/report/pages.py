@@ -1,0 +1,178 @@
+"""Reports as web pages: one for each notebook, and the index page with every figure."""
+
+import html
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rnnstudy.store.project import Project
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+
+INTRODUCTION = "introduction.md"
+"""The file beside the notebooks that the index page begins with."""
+
+
+class Placed(Protocol):
+    """What the index page must know of a report: its place, and whose runs it needs."""
+
+    @property
+    def order(self) -> float: ...
+
+    @property
+    def experiments(self) -> tuple[str, ...]: ...
+
+
+def notebook_page(notebook: "NotebookNode", name: str) -> bytes:
+    """A notebook with its outputs as one file that needs nothing else: pictures inside, code folded away."""
+    from jinja2 import DictLoader
+    from nbconvert import HTMLExporter
+    from pygments.formatters import HtmlFormatter
+
+    exporter = HTMLExporter(
+        template_name="basic",
+        template_file="report.html.j2",
+        extra_loaders=[DictLoader({"report.html.j2": _TEMPLATE})],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+        embed_images=True,
+    )
+    body, _ = exporter.from_notebook_node(notebook)
+    parts: Mapping[str, str] = {
+        "title": _title(notebook) or name,
+        "style": _STYLE + HtmlFormatter(style="default").get_style_defs(".highlight"),
+        "body": body,
+    }
+    return _PAGE.format(**parts).encode()
+
+
+def _title(notebook: "NotebookNode") -> str:
+    """The first heading."""
+    texts = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    heading = re.search(r"^# +(.+)$", texts, re.MULTILINE)
+    return heading[1] if heading else ""
+
+
+def index_page(home: Project, reports: Iterable[tuple[str, Placed]]) -> bytes:
+    """All figures that have a story, of all reports, in reading order; links are relative to the folder `reports`."""
+    ordered = sorted(reports, key=lambda one: (one[1].order, one[0]))
+    stories = [(name, told) for name, _ in ordered for told in _stories(home, name)]
+    introduction = home.reports / INTRODUCTION
+    opening = _html(introduction.read_text(encoding="utf-8")) if introduction.is_file() else "<h1>Reports</h1>"
+    contents = "".join(
+        f'<li><a href="#{_anchor(name, told)}">{html.escape(told["title"])}</a></li>' for name, told in stories
+    )
+    listed = f'<ol class="contents">{contents}</ol>' if stories else "<p>No figure has been drawn yet.</p>"
+    body = "\n".join(
+        [opening, listed, *(_section(home, name, told) for name, told in stories), _closing(home, ordered)]
+    )
+    return _PAGE.format(title="Reports", style=_STYLE + _INDEX_STYLE, body=body).encode()
+
+
+def _stories(home: Project, name: str) -> list[dict[str, Any]]:
+    """What was told about the figures of a report, in the order in which it shows them."""
+    folder = home.reports / "figures" / name
+    told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return sorted((one for one in told if "see" in one), key=lambda one: one["place"])
+
+
+def _section(home: Project, name: str, told: Mapping[str, Any]) -> str:
+    """A figure, what to see in it, and where it comes from."""
+    base = f"figures/{name}/{told['figure']}"
+    pages = {"report": f"{name}.html", "notebook": f"{name}.ipynb"}
+    pages |= {path: f"../{path}" for path in told["experiments"]}
+    pages |= {kind.upper(): f"{base}.{kind}" for kind in ("svg", "csv", "json")}
+    links = [f'<a href="{at}">{word}</a>' for word, at in pages.items() if (home.reports / at).is_file()]
+    commands = " ".join(f"<code>{html.escape(one)}</code>" for one in told["command"].split(" && "))
+    runs = "computed, without runs"
+    if told["runs"]:
+        one = f"<code>rnnstudy show {told['runs'][0]}</code>"
+        runs = f"{len(told['runs'])} runs, each of which can be seen: {one} (all keys are in the JSON)"
+    return f"""<section id="{_anchor(name, told)}">
+<h2>{html.escape(told["title"])}</h2>
+<a href="{base}.svg"><img src="{base}.png" alt="{html.escape(told["caption"])}" loading="lazy"></a>
+{_html(told["see"])}
+<p class="caption">{html.escape(told["caption"])}</p>
+<p class="source">{runs}<br>drawn by {commands}<br>{" · ".join(links)}</p>
+</section>"""
+
+
+def _closing(home: Project, ordered: Iterable[tuple[str, Placed]]) -> str:
+    rows = "".join(_entry(home, name) for name, _ in ordered)
+    again = "<code>rnnstudy report --from reports/data</code>"
+    return (
+        f"<section><h2>All reports</h2><ul>{rows}</ul><p>Every figure of this page is redrawn, without training, by "
+        f"{again}; <code>make study</code> trains everything anew.</p></section>"
+    )
+
+
+def _entry(home: Project, name: str) -> str:
+    """A report in the list of all: with a link, or with what builds it where it has not been built."""
+    if (home.reports / f"{name}.html").is_file():
+        return f'<li><a href="{name}.html">{name}</a></li>'
+    return f"<li>{name}: not built yet (<code>rnnstudy report {name}</code>)</li>"
+
+
+def _anchor(name: str, told: Mapping[str, Any]) -> str:
+    return f"{name}-{told['figure']}"
+
+
+def _html(markdown: str) -> str:
+    from nbconvert.filters import markdown2html
+
+    return markdown2html(markdown)
+
+
+_TEMPLATE = """{%- extends 'basic/index.html.j2' -%}
+{%- block input -%}
+<details class="code"><summary>code</summary>{{ cell.source | highlight_code(metadata=cell.metadata) }}</details>
+{%- endblock input -%}
+"""
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{style}
+</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+_STYLE = """
+body { margin: 0; background: #fff; color: #1a1a1a; font: 17px/1.55 system-ui, sans-serif; }
+main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1, h2 { line-height: 1.2; }
+h2 { margin-top: 2.4rem; }
+img { max-width: 100%; height: auto; }
+table { border-collapse: collapse; font-size: 0.85rem; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid #ddd; padding: 0.25rem 0.7rem; text-align: right; }
+thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
+.output_area, .output_html { overflow-x: auto; }
+details.code { color: #666; font-size: 0.8rem; margin: 0.4rem 0; }
+details.code pre { overflow-x: auto; background: #f6f6f6; padding: 0.7rem; border-radius: 4px; }
+code { background: #f3f3f3; padding: 0.1em 0.25em; border-radius: 3px; }
+blockquote { border-left: 4px solid #ccc; margin-left: 0; padding-left: 1rem; color: #444; }
+"""
+
+_INDEX_STYLE = """
+section { margin: 3rem 0; border-top: 1px solid #ddd; }
+section img { display: block; margin: 0 auto; }
+ol.contents { columns: 2; column-gap: 2rem; font-size: 0.9rem; }
+.caption { color: #555; font-size: 0.82rem; }
+.source { color: #555; font-size: 0.78rem; }
+.anchor-link { display: none; }
+@media (max-width: 40rem) { ol.contents { columns: 1; } }
+"""

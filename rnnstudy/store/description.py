@@ -1,0 +1,152 @@
+"""What a run is, told to people: a paragraph in words, its task's drawing, and the papers that lie beside its arrays.
+
+Plain texts and values: they are made where the run is trained, and can wait in a file until they reach a store.
+"""
+
+import doctest
+import functools
+import inspect
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from rnnstudy.run import Run
+from rnnstudy.spec import Spec, canonical, digest, qualified_name, values
+from rnnstudy.tasks.task import Task
+
+NOTE = "mlflow.note.content"
+"""MLflow's tag for the description of a run or an experiment, in Markdown."""
+
+SPECIFICATION, ENVIRONMENT, DRAWING = "spec.json", "environment.json", "task.txt"
+
+PACKAGES = ("rnnstudy", "torch", "numpy", "scipy", "numba", "triton", "mlflow", "optuna")
+"""The packages that decide a run's numbers, or kept them."""
+
+
+def note(run: Run, command: str = "") -> str:
+    """The description of a run's page, in Markdown: the paragraph, the task's drawing, the command that repeats it."""
+    parts = [paragraph(run)]
+    if drawn := drawing(run.task):
+        parts.append(f"An example of the task (at a small length):\n\n```\n{drawn}\n```")
+    if command:
+        parts.append(f"To repeat it: `{command}`")
+    return "\n\n".join(parts)
+
+
+def paragraph(run: Run) -> str:
+    """What the run is, in words. Fields that are not named have their default."""
+    training, task = run.training, run.task
+    layers = f"{run.layers} layers" if run.layers > 1 else "One layer"
+    clipped = f"clipped ({in_words(training.clip, whole=True)})" if training.clip is not None else "not clipped"
+    methods = [in_words(one) for one in (training.weight_decay, training.omega, *training.cuts) if one is not None]
+    further = f", with {' and '.join(methods)}" if methods else ""
+    data = "" if run.data_seed is None else f", sequences of seed {run.data_seed}"
+    measured = "; ".join(in_words(probe) for probe in run.probes)
+    cell, optimiser = in_words(run.cell, always="width"), in_words(training.optimiser)
+    criterion, guess = task.criterion, task.chance.error
+    sentences = [
+        f"{layers} of {cell}, initialised by {in_words(run.initialisation)},",
+        f"learns {in_words(task, without='length')} at T = {task.length}.",
+        summary(type(task)),
+        f"(Task: {type(task).source}.)",
+        f"It makes at most {training.steps} updates of {training.batch} sequences by {optimiser} at learning rate",
+        f"{training.learning_rate:g} ({in_words(training.schedule)}), gradient {clipped}{further}.",
+        f"Solved means: {criterion.words}.",
+        f"The best guess without a look at the input attains: {criterion.error} {guess:.3g}.",
+        f"Measured: {measured or 'nothing'}.",
+        f"Seed {run.seed}{data}.",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def summary(described: type) -> str:
+    """The first paragraph of a class's docstring, in one line; empty where it has none of its own."""
+    own = inspect.getdoc(described) if "__doc__" in vars(described) else None
+    return (own or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def drawing(task: Task) -> str:
+    """The example that the task's docstring draws: what its doctest prints. Empty where there is none."""
+    text = inspect.getdoc(type(task)) or ""
+    return "".join(example.want for example in doctest.DocTestParser().get_examples(text)).rstrip()
+
+
+def in_words(spec: Spec, *, without: str = "", always: str = "", whole: bool = False) -> str:
+    """`temporal order (length 50)`: a specification's name and its fields that are not the default.
+
+    A name of one word keeps its capital. The field `without` is left out, `always` is told; all are, with `whole`.
+    """
+    words = _split(type(spec).__name__, " ")
+    told = {always, *(values(spec) if whole else canonical(spec, frozenset())["fields"])}
+    fields = {field: value for field, value in values(spec).items() if field in told and field != without}
+    inside = ", ".join(f"{field.replace('_', ' ')} {_worded(value)}" for field, value in fields.items())
+    return f"{words} ({inside})" if inside else words
+
+
+def _split(name: str, between: str) -> str:
+    """`TemporalOrder` → `temporal order`; `LSTM`, `Elman` and the name PyTorch stay as they are."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", between, name.replace("PyTorch", "Pytorch"))
+    return (words.lower() if between in words else words).replace("pytorch", "PyTorch").replace("Pytorch", "PyTorch")
+
+
+def _worded(value: Any) -> str:
+    if isinstance(value, Spec):
+        return in_words(value)
+    if isinstance(value, tuple):
+        return " ".join(map(_worded, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def run_documents(run: Run) -> dict[str, str]:
+    """File name to text: the specification as JSON, where it was trained, and the task in its own words."""
+    told = {"key": run.key, "specification": canonical(run), "probes": canonical(run.probes)}
+    task = f"{in_words(run.task)}\n\n{inspect.getdoc(type(run.task)) or 'This task has no docstring.'}\n"
+    return {
+        SPECIFICATION: json.dumps(told, indent=2, ensure_ascii=False) + "\n",
+        ENVIRONMENT: json.dumps(environment(), indent=2) + "\n",
+        DRAWING: task,
+    }
+
+
+@functools.cache
+def environment() -> Mapping[str, Any]:
+    """Versions and machine of this process, and the settings that decide how many threads compute."""
+    settings = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "PYTHONHASHSEED")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "variables": {name: os.environ[name] for name in settings if name in os.environ},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def data_set(run: Run) -> dict[str, Any]:
+    """What a run's sequences are: their generator and its seed decide them, so nothing is drawn to describe them.
+
+    Runs that see the same sequences have equal `digest`s, whatever their cell.
+    """
+    task, seed = run.task, run.effective_data_seed
+    described = canonical(task)
+    return {
+        "name": f"{_split(type(task).__name__, '-').lower()}-T{task.length:04d}",
+        "digest": digest([described, seed]),
+        "generator": qualified_name(type(task)),
+        "task": described,
+        "seed": seed,
+        "steps": task.steps,
+        "features": task.features,
+        "outputs": task.outputs,
+    }

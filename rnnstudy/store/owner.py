@@ -1,0 +1,70 @@
+"""Which process something belongs to, and whether that process still lives."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TOLERANCE_SECONDS = 2.0
+"""How far two readings of one process's start may lie apart."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process of a machine. Its start tells it from a later one that was given the same number.
+
+    Attributes:
+        host: name of the machine.
+        pid: number of the process there.
+        started: when it started, seconds since 1970.
+    """
+
+    host: str
+    pid: int
+    started: float
+
+    @staticmethod
+    def this() -> "Owner":
+        """The process that asks."""
+        import psutil
+
+        return Owner(socket.gethostname(), os.getpid(), round(psutil.Process().create_time(), 2))
+
+    @staticmethod
+    def tagged(tags: Mapping[str, str]) -> "Owner | None":
+        """The process that a stored run names, or None."""
+        try:
+            return Owner(
+                tags["rnnstudy.host"], int(tags["rnnstudy.pid"]), float(tags.get("rnnstudy.pid_started", "nan"))
+            )
+        except (KeyError, ValueError):
+            return None
+
+    def tags(self) -> dict[str, str]:
+        return {
+            "rnnstudy.host": self.host,
+            "rnnstudy.pid": str(self.pid),
+            "rnnstudy.pid_started": f"{self.started:.2f}",
+        }
+
+    @property
+    def here(self) -> bool:
+        """Whether it belongs to this machine."""
+        return self.host == socket.gethostname()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it lives, for a process of this machine."""
+        import psutil
+
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < TOLERANCE_SECONDS
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:
+            return True
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"

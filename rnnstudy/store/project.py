@@ -1,0 +1,72 @@
+"""Where a project keeps its store: found from the experiment file, wherever the command is given."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folders of one project. Nothing is created before something is written.
+
+    Attributes:
+        root: the first folder at or above a starting point that holds `pyproject.toml` or `mlruns`.
+    """
+
+    root: Path
+
+    @property
+    def mlruns(self) -> Path:
+        return self.root / "mlruns"
+
+    @property
+    def database(self) -> Path:
+        """MLflow's sqlite database."""
+        return self.mlruns / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's artifacts."""
+        return self.mlruns / "artifacts"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of unfinished populations."""
+        return self.mlruns / "checkpoints"
+
+    @property
+    def claims(self) -> Path:
+        """Which launcher trains what (see `rnnstudy.sweep.claims`)."""
+        return self.mlruns / "claims"
+
+    @property
+    def offline(self) -> Path:
+        """What could not be brought to a store that stayed away: a folder for each sweep, for `rnnstudy sync`."""
+        return self.mlruns / "offline"
+
+    @property
+    def logs(self) -> Path:
+        """One log file for each worker."""
+        return self.mlruns / "logs"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+
+def find_project(start: Path | None = None) -> Project:
+    """The home of the project that `start` (a file or folder; the working directory when None) belongs to.
+
+    `RNNSTUDY_HOME`, when set, overrides the search. Without any marker above `start` the project
+    begins here: the working directory is the root if `start` lies within it, and otherwise the folder of `start`.
+    """
+    override = os.environ.get("RNNSTUDY_HOME")
+    if override:
+        return Project(Path(override).expanduser().resolve())
+    path = (start or Path.cwd()).resolve()
+    folder = path if path.is_dir() else path.parent
+    for candidate in (folder, *folder.parents):
+        if (candidate / "pyproject.toml").exists() or (candidate / "mlruns").is_dir():
+            return Project(candidate)
+    here = Path.cwd()
+    return Project(here if folder.is_relative_to(here) else folder)

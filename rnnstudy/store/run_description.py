@@ -1,0 +1,136 @@
+import dataclasses
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rnnstudy.run import Run
+from rnnstudy.spec import canonical, flatten, qualified_name
+from rnnstudy.store.description import NOTE, data_set, note, run_documents
+from rnnstudy.store.git import CHANGED, checked_out_commit, repository
+from rnnstudy.store.owner import Owner
+from rnnstudy.store.source_hashes import code_hash
+
+
+def _new_sweep() -> str:
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepInfo:
+    """What the runs that are launched together have in common.
+
+    Attributes:
+        experiment: the MLflow experiment: the stem of the experiment file.
+        experiment_file: its path, as the command names it; empty when there is none.
+        command: what was typed.
+        engine: the engine that trains, until a run's outcome says which it was.
+        sweep: identifies this launch.
+        hypothesis: what the experiment asks, in its own words.
+    """
+
+    experiment: str
+    experiment_file: str = ""
+    command: str = ""
+    engine: str = ""
+    sweep: str = dataclasses.field(default_factory=_new_sweep)
+    hypothesis: str = ""
+
+    def tags(self) -> dict[str, str]:
+        """What each run of the sweep is tagged with: the sweep, this process, and the commit when there is one.
+
+        Where files differ from the commit, `rnnstudy.uncommitted` says so; MLflow's tag is the commit alone.
+        """
+        checked_out, changed = _checked_out(self.experiment_file)
+        tags = {
+            "rnnstudy.sweep": self.sweep,
+            "rnnstudy.engine": self.engine,
+            "rnnstudy.command": self.command,
+            **process_tags(),
+            "mlflow.source.name": self.experiment_file or self.experiment,
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.git.commit": checked_out,
+            "rnnstudy.uncommitted": "true" if changed else "",
+        }
+        return {name: value for name, value in tags.items() if value}
+
+
+def process_tags() -> dict[str, str]:
+    """Which process writes, so that a later one can tell whether it still lives."""
+    return Owner.this().tags()
+
+
+def _checked_out(file: str) -> tuple[str, bool]:
+    """The commit of the repository that `file` (or else the working directory) lies in, empty outside of one, and
+    whether files differ from it.
+    """
+    folder = repository(Path(file).absolute().parent if file else Path.cwd())
+    found = checked_out_commit(folder) if folder else None
+    return (found or "").removesuffix(CHANGED), (found or "").endswith(CHANGED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a store is told about a run when it begins. Plain values, so that it can wait in a file.
+
+    Attributes:
+        key, name, experiment: which run it is.
+        steps: the most updates it makes.
+        parameters: short names and dotted paths of the specification, without the probes (they may differ between two
+            parts of an interrupted run, and MLflow's parameters cannot be changed; a tag holds them).
+        tags: see the module.
+        papers: file name to text, see `descriptions.papers`.
+        data_set: what its sequences are, see `descriptions.data_set`.
+        hypothesis: what the experiment asks, in its own words.
+    """
+
+    key: str
+    name: str
+    experiment: str
+    steps: int
+    parameters: dict[str, Any]
+    tags: dict[str, str]
+    papers: dict[str, str] = dataclasses.field(default_factory=dict)
+    data_set: dict[str, Any] = dataclasses.field(default_factory=dict)
+    hypothesis: str = ""
+
+
+def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str], hypothesis: str = "") -> Description:
+    flat = {path: value for path, value in flatten(run).items() if path.split(".")[0] != "probes"}
+    return Description(
+        key=run.key,
+        name=name,
+        experiment=experiment,
+        steps=run.training.steps,
+        parameters={**flat, **run.short_parameters},
+        tags={
+            **sweep_tags,
+            "rnnstudy.key": run.key,
+            "rnnstudy.outcome": "running",
+            "rnnstudy.probes": json.dumps(canonical(run.probes)),
+            "rnnstudy.spec": json.dumps(canonical(run)),
+            "rnnstudy.source": json.dumps(_sources(run)),
+            NOTE: note(run, repeating(run.key, sweep_tags.get("rnnstudy.command", ""))),
+        },
+        papers=run_documents(run),
+        data_set=data_set(run),
+        hypothesis=hypothesis,
+    )
+
+
+def repeating(key: str, command: str) -> str:
+    """The command that repeats one run of the sweep that `command` launched; empty where that is not known."""
+    return f"{command} --only {key} --rerun" if command else ""
+
+
+def _sources(run: Run) -> dict[str, str]:
+    """Qualified name to source hash of the task, the cell and the probes; classes typed at a prompt have no source."""
+    hashes = {}
+    for part in (run.task, run.cell, *run.probes):
+        try:
+            hashes[qualified_name(type(part))] = code_hash(type(part))
+        except (OSError, TypeError):
+            continue
+    return hashes

@@ -1,0 +1,107 @@
+"""What a store keeps about a run: its description, how it stands, and the files of its arrays.
+
+A run is known by its key; what is needed to decide about it later (its specification, its probes, the hash of its
+source, its outcome) is kept in tags named `rnnstudy.…`.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from rnnstudy.run import Run
+from rnnstudy.spec import SpecError, canonical
+from rnnstudy.store.run_description import _sources
+from rnnstudy.store.tracker import Failures
+from rnnstudy.training.records import RunState
+
+COMPLETE = ("finished", "diverged")
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredRun:
+    """A run as it stands in a store.
+
+    Attributes:
+        key, name, experiment: which run it is.
+        state: how it stands.
+        tags: all of them, those of MLflow among them.
+        identity: MLflow's run id, or the run's folder.
+        artifacts: MLflow's address of its artifacts; empty for a folder.
+    """
+
+    key: str
+    name: str
+    experiment: str
+    state: RunState
+    tags: Mapping[str, str]
+    identity: str
+    artifacts: str = ""
+
+    @property
+    def probes(self) -> list[Any]:
+        """The probes that were read, as `spec.canonical` describes them."""
+        return json.loads(self.tags.get("rnnstudy.probes", "[]"))
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Qualified class name to source hash."""
+        return json.loads(self.tags.get("rnnstudy.source", "{}"))
+
+    def serves(self, run: Run) -> bool:
+        """Whether the probes that `run` asks for are among those that were read."""
+        return all(probe in self.probes for probe in cast(list[Any], canonical(run.probes)))
+
+    def warning(self, run: Run) -> str:
+        """One line when the source of `run`'s task, cell or probes has changed since; otherwise an empty text."""
+        then = self.sources
+        changed = [name for name, now in _sources(run).items() if then.get(name, now) != now]
+        if not changed:
+            return ""
+        return f"{self.name} ({self.key}) was made with another source of {', '.join(changed)}; --rerun makes it again"
+
+
+def state_of(tags: Mapping[str, str]) -> RunState:
+    return cast(RunState, tags.get("rnnstudy.outcome", "running"))
+
+
+def newest_complete(runs: Iterable[StoredRun]) -> dict[str, StoredRun]:
+    """One run for each key, of runs given newest first: the newest complete one, else the newest."""
+    chosen: dict[str, StoredRun] = {}
+    for run in runs:
+        present = chosen.get(run.key)
+        if present is None or (run.state in COMPLETE and present.state not in COMPLETE):
+            chosen[run.key] = run
+    return chosen
+
+
+def attempts_of(tags: Mapping[str, str]) -> int:
+    """How often a run has failed."""
+    return int(tags.get("rnnstudy.attempts", "0"))
+
+
+def failures_of(runs: Iterable[StoredRun]) -> dict[str, Failures]:
+    """The runs, given newest first, that have failed and not ended well since."""
+    return {
+        key: Failures(attempts_of(run.tags), run.tags.get("rnnstudy.reason", ""))
+        for key, run in newest_complete(runs).items()
+        if run.state not in COMPLETE and attempts_of(run.tags)
+    }
+
+
+def require_folder(folder: Path) -> None:
+    """Make the folder of a store; raises `SpecError` when it is not one or cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise SpecError(
+            f"{folder} cannot hold the store ({reason}); make it a folder that you may write, or set RNNSTUDY_HOME"
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SpecError(f"{folder} cannot be written; make it writable, or set RNNSTUDY_HOME to another project")

@@ -1,0 +1,244 @@
+"""Workers on a Ray cluster: the same populations as Ray tasks, while the launcher's process stays the only writer.
+
+Nodes need Python, torch and what training imports, and neither a shared disk nor a database: the package and the
+experiment's folder travel with the job, and messages come back through Ray. A task keeps no checkpoint, since the disk
+of its node may vanish with it: a node lost in mid-run costs what it was doing, and the launcher hands the population
+out again. For the same reason only the records that end runs are sent; they hold all readings.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import pickle
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+import rnnstudy
+from rnnstudy.engines.choice import Wanted
+from rnnstudy.run import Run
+from rnnstudy.spec import SpecError
+from rnnstudy.sweep.messages import Assignment, Message
+from rnnstudy.sweep.worker_process import train_messages
+from rnnstudy.sweep.workers import ALLOCATOR, Worker, WorkerPool
+from rnnstudy.training.records import Record
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""How often a task looks at the board."""
+
+SECONDS_TO_ANSWER = 10.0
+"""How long a cluster may take to take a connection. Ray itself tries for nine minutes before it gives an address up."""
+
+
+class Board:
+    """A small actor that tasks look at: whether to stop, and which runs are to be stopped."""
+
+    def __init__(self) -> None:
+        self._stop = False
+        self._pruned: set[str] = set()
+
+    def stop(self) -> None:
+        self._stop = True
+
+    def prune(self, keys: frozenset[str]) -> None:
+        self._pruned |= keys
+
+    def look(self) -> tuple[bool, set[str]]:
+        return self._stop, self._pruned
+
+
+@final
+class RayPool(WorkerPool):
+    """Workers of a Ray cluster, as many at once as it has places for when the sweep begins.
+
+    Args:
+        address: `auto` (the cluster that this machine belongs to, or that `RAY_ADDRESS` names), `local` (one of its
+            own, for trying things out), or a cluster's address.
+        gpus: GPUs for each task, such as 1 or 0.25; with 0, a task has one CPU core.
+        experiment: the file that tasks import.
+        device: where a task trains; `auto` takes the GPU that Ray gives it.
+        engine: what trains.
+        logs: where the details of failures go.
+        count: tasks at once; None for as many as there are places.
+
+    Raises `SpecError`, in one line, when Ray is not installed, no cluster answers, or it has no such places.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        gpus: float,
+        *,
+        experiment: Path | None,
+        device: str,
+        engine: Wanted,
+        logs: Path,
+        count: int | None = None,
+    ) -> None:
+        if gpus < 0 or (gpus > 1 and not float(gpus).is_integer()):
+            raise SpecError(
+                f"--gpus-per-worker is {gpus:g}; it takes a part of one GPU, such as 0.25, or a whole number"
+            )
+        try:
+            import ray
+        except ImportError:
+            raise SpecError("--ray needs Ray, which is not installed: pip install 'rnnstudy[ray]'") from None
+        self._ray, self._gpus, self._experiment = ray, gpus, experiment
+        self._device, self._logs = device, logs
+        self._engine: Wanted = engine
+        self._stopping = False
+        self._connect(address)
+        super().__init__(min(count, self._places()) if count else self._places())
+        # On this very node: anywhere else, the sweep would end with the board's node.
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+
+    def _connect(self, address: str) -> None:
+        package = Path(rnnstudy.__file__).parent
+        environment: dict[str, Any] = {"py_modules": [str(package)], "env_vars": dict(ALLOCATOR)}
+        if self._experiment is not None:
+            environment |= {"working_dir": str(self._experiment.parent), "excludes": ["__pycache__", "*.ipynb"]}
+        if address == "auto":
+            address = os.environ.get("RAY_ADDRESS", address)
+        try:
+            _knock(address)
+            self._ray.init(address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise SpecError(
+                f"no Ray cluster answers at '{address}' ({_one_line(error)}); `ray start --head` starts one here, "
+                "--ray local makes one for this sweep alone"
+            ) from None
+
+    def _places(self) -> int:
+        """How many tasks the cluster, as it is now, runs at once."""
+        name, needed = ("GPU", self._gpus) if self._gpus else ("CPU", 1.0)
+        there = self._ray.cluster_resources().get(name, 0.0)
+        places = int(there / needed)
+        if not places:
+            self._ray.shutdown()
+            raise SpecError(
+                f"the Ray cluster has {there:g} {name}s, and a task needs {needed:g}; see --gpus-per-worker"
+            )
+        return places
+
+    @property
+    def told_to_stop(self) -> bool:
+        return self._stopping
+
+    def stop(self) -> None:
+        """Tasks end at their next look; what they were doing begins anew the next time."""
+        self._stopping = True
+        self.tell("stop")
+
+    def start(self) -> Worker:
+        return RayWorker(self, self._device, self._logs / f"ray-{len(self.workers) + 1}.log")
+
+    def end(self) -> None:
+        """Leave the cluster; what still runs for this sweep ends with it."""
+        super().end()
+        self._ray.shutdown()
+
+    def tell(self, method: str, *arguments: object) -> None:
+        """Put something on the board. A cluster that is gone cannot hear it; its tasks' ends are noticed elsewhere."""
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.get(getattr(self._board, method).remote(*arguments))
+
+    def messages(self, task: Assignment) -> Iterator[Message]:
+        """Train a population somewhere in the cluster; what a worker has to say comes back as it is said."""
+        needs = {"num_gpus": self._gpus} if self._gpus else {"num_cpus": 1}
+        # The launcher counts the attempts: Ray's own repetition would say the first messages twice.
+        remote = self._ray.remote(max_retries=0, **needs)(_train)
+        experiment = self._experiment.name if self._experiment else None
+        for reference in remote.remote(pickle.dumps(task.runs), experiment, self._device, self._engine, self._board):
+            yield self._ray.get(reference)
+
+
+@final
+class RayWorker(Worker):
+    """A place in the cluster: each population given to it is a Ray task, followed by a thread."""
+
+    def __init__(self, crew: RayPool, device: str, log: Path) -> None:
+        self.log, self.device = log, device
+        self.task = None
+        self.connection, self._far = multiprocessing.Pipe(duplex=False)
+        self._crew = crew
+        self._reason = ""
+
+    def give(self, task: Assignment) -> None:
+        self.task = task
+        threading.Thread(target=self._follow, args=(task,), daemon=True).start()
+
+    def prune(self, keys: frozenset[str]) -> None:
+        self._crew.tell("prune", keys)
+
+    def how_it_ended(self) -> str:
+        return self._reason
+
+    def end(self) -> None:
+        self.connection.close()
+
+    def _follow(self, task: Assignment) -> None:
+        try:
+            for message in self._crew.messages(task):
+                self._far.send(message)
+        except OSError:
+            """The launcher has closed its end: the sweep is over."""
+        except Exception as error:
+            # Ray's errors are of many kinds, and each means that the task is lost: with its process, node or cluster.
+            self._reason = f"Ray lost the task ({_one_line(error)})"
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a") as stream:
+                stream.write(f"{error}\n")
+            self._far.close()
+
+
+def _train(runs: bytes, experiment: str | None, device: str, engine: Wanted, board: Any) -> Iterator[Message]:
+    """On a node. The runs come pickled: their classes may exist only once the experiment's file has been imported."""
+    import ray
+    import torch
+
+    from rnnstudy.sweep.experiment import load_experiment
+
+    torch.set_num_threads(1)
+    if experiment is not None:
+        load_experiment(Path(experiment))
+    population: tuple[Run, ...] = pickle.loads(runs)
+    seen: tuple[float, tuple[bool, set[str]]] = (time.monotonic(), (False, set()))
+
+    def look() -> tuple[bool, set[str]]:
+        nonlocal seen
+        if time.monotonic() - seen[0] > SECONDS_BETWEEN_LOOKS:
+            seen = (time.monotonic(), ray.get(board.look.remote()))
+        return seen[1]
+
+    heard: list[Message] = []
+    own = {run.key for run in population}
+    for message in train_messages(population, device, engine, lambda: look()[0], heard.append, lambda: own & look()[1]):
+        # Not `yield from`: Ray sends into the generator, which a list's iterator does not take.
+        for one in heard:  # noqa: UP028
+            yield one
+        heard.clear()
+        if not isinstance(message, Record) or message.outcome is not None:
+            yield message
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` or `ValueError` unless something listens at `HOST:PORT`; other kinds of address are Ray's."""
+    if address in ("auto", "local"):
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and colon and port.isdecimal()):
+        raise ValueError("an address is auto, local, or HOST:PORT, such as 10.0.0.1:6379")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
+
+
+def _one_line(error: Exception) -> str:
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    return " ".join(plain.split())[:160] or type(error).__name__

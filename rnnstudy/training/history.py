@@ -1,0 +1,130 @@
+"""The readings of a population as they come in: kept on the device, fetched in blocks, cut where a replica stopped."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnstudy.probes.reading import Reading
+from rnnstudy.training.records import Series
+
+
+@dataclass
+class Column:
+    """All moments of one reading: `values` (moment, replica, *axes) in float32, `steps` (moment, replica)."""
+
+    axes: tuple[str, ...]
+    unit: str
+    spacing: int
+    coordinates: Mapping[str, tuple[float, ...]]
+    steps: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+
+class History:
+    """Readings of a population over training, in blocks that end where they were fetched.
+
+    A block has one time stamp. A replica's readings count only up to the step at which it stopped.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = tuple(keys)
+        self.times: list[float] = []
+        self._waiting: dict[str, tuple[Column, list[Tensor], list[Tensor]]] = {}
+        self._blocks: list[dict[str, Column]] = []
+
+    def add(self, readings: Sequence[Reading], step: int | Tensor, spacing: int) -> None:
+        """Take readings made after `step` updates: one number, or one for each replica (replica)."""
+        steps = torch.as_tensor(step).expand(len(self.keys))
+        for reading in readings:
+            _, all_steps, all_values = self._waiting.setdefault(
+                reading.name, (Column(reading.axes, reading.unit, spacing, reading.coordinates), [], [])
+            )
+            all_steps.append(steps)
+            all_values.append(reading.values.detach())
+
+    def fetch(self, time: float) -> None:
+        """Close a block: bring all waiting readings to the host under one time stamp."""
+        block = {}
+        for name, (column, steps, values) in self._waiting.items():
+            fetched = torch.stack(values).to("cpu", torch.float32)
+            fetched[~fetched.isfinite()] = torch.nan
+            block[name] = Column(
+                column.axes, column.unit, column.spacing, column.coordinates, [torch.stack(steps).cpu()], [fetched]
+            )
+        self._waiting = {}
+        self._blocks.append(block)
+        self.times.append(time)
+
+    @property
+    def blocks(self) -> int:
+        return len(self._blocks)
+
+    def series(self, replica: int, stopped: int | None, first: int = 0, last: int | None = None) -> dict[str, Series]:
+        """The readings of one replica in the blocks `first` to `last` (exclusive), up to the step where it stopped."""
+        columns: dict[str, Column] = {}
+        for block in self._blocks[first:last]:
+            for name, column in block.items():
+                whole = columns.setdefault(name, Column(column.axes, column.unit, column.spacing, column.coordinates))
+                whole.steps += [steps[:, replica] for steps in column.steps]
+                whole.values += [values[:, replica] for values in column.values]
+        series = {}
+        for name, column in columns.items():
+            steps, values = torch.cat(column.steps).numpy(), torch.cat(column.values).numpy()
+            kept = np.ones(len(steps), bool) if stopped is None else steps <= stopped
+            if kept.any():
+                series[name] = Series(
+                    steps[kept], values[kept], column.axes, column.unit, column.spacing, dict(column.coordinates)
+                )
+        return series
+
+    def last(self, name: str) -> Tensor | None:
+        """The newest values (replica, *axes) of a reading, or None."""
+        for block in reversed(self._blocks):
+            if name in block:
+                return block[name].values[-1][-1]
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors with the replica axis second, for a checkpoint."""
+        return {
+            "times": list(self.times),
+            "blocks": [
+                {
+                    name: {
+                        "axes": list(column.axes),
+                        "unit": column.unit,
+                        "spacing": column.spacing,
+                        "coordinates": {axis: list(places) for axis, places in column.coordinates.items()},
+                        "steps": torch.cat(column.steps),
+                        "values": torch.cat(column.values),
+                    }
+                    for name, column in block.items()
+                }
+                for block in self._blocks
+            ],
+        }
+
+    @staticmethod
+    def restore(keys: Sequence[str], state: Mapping[str, Any], replicas: Tensor) -> "History":
+        """The history of `keys`, which stand at the positions `replicas` of the checkpoint."""
+        history = History(keys)
+        history.times = list(state["times"])
+        history._blocks = [
+            {
+                name: Column(
+                    axes=tuple(column["axes"]),
+                    unit=column["unit"],
+                    spacing=column["spacing"],
+                    coordinates={axis: tuple(places) for axis, places in column["coordinates"].items()},
+                    steps=[column["steps"][:, replicas]],
+                    values=[column["values"][:, replicas]],
+                )
+                for name, column in block.items()
+            }
+            for block in state["blocks"]
+        ]
+        return history

@@ -1,0 +1,99 @@
+"""Layers of cells and a readout, for a population."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rnnstudy.cells.cell import Cell, Parameter, Parameters, layer_label
+from rnnstudy.cells.initialisation import Initialisation
+from rnnstudy.engines.engine import Cuts, Engine, Trajectory
+from rnnstudy.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Model:
+    """`layers` cells on top of each other; inner layers hand on their whole output sequence.
+
+    Unless the cell owns its readout, ŷ_t = h_t W_ho + b_o reads the topmost layer's output state.
+    """
+
+    cell: Cell
+    layers: int
+    features: int
+    outputs: int
+
+    @staticmethod
+    def of(task: Task, cell: Cell, layers: int) -> "Model":
+        return Model(cell=cell, layers=layers, features=task.features, outputs=task.outputs)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Units of each state of a layer."""
+        return {state: self.cell.state_width(state, self.outputs) for state in self.cell.states}
+
+    def layer_parameters(self, layer: int) -> dict[str, Parameter]:
+        features = self.features if layer == 0 else self.widths[self.cell.output]
+        return self.cell.parameters(features, self.outputs)
+
+    @property
+    def readout_parameters(self) -> dict[str, Parameter]:
+        if self.cell.owns_readout:
+            return {}
+        return {
+            "W_ho": Parameter("readout", (self.widths[self.cell.output], self.outputs), ("o",)),
+            "b_o": Parameter("readout bias", (self.outputs,), ("o",)),
+        }
+
+    def label(self, name: str, layer: int) -> str:
+        """`name` as it is called in this network: `W_hh`, or `W_hh_layer2` in the second of several layers."""
+        return layer_label(name, layer, self.layers)
+
+    def own(self, parameters: Parameters, layer: int) -> dict[str, Tensor]:
+        """The parameters of one layer, counted from 0, under the names that the cell gives them."""
+        return {name: parameters[self.label(name, layer)] for name in self.layer_parameters(layer)}
+
+    def draw(self, initialisation: Initialisation, generator: torch.Generator) -> dict[str, Tensor]:
+        """Initial parameters of one replica, without the replica axis."""
+        drawn = {}
+        for layer in range(self.layers):
+            values = initialisation.draw(self.layer_parameters(layer), self.cell.width, generator)
+            drawn.update({layer_label(name, layer, self.layers): value for name, value in values.items()})
+        return drawn | initialisation.draw(self.readout_parameters, self.cell.width, generator)
+
+    def forward(
+        self,
+        engine: Engine,
+        parameters: Parameters,
+        inputs: Float[Tensor, "time replica batch features"],
+        *,
+        steps: Sequence[int],
+        observed: bool,
+        cuts: Sequence[Cuts] | None = None,
+    ) -> tuple[Float[Tensor, "step replica batch outputs"], list[Trajectory]]:
+        """Outputs at the time indices `steps`, counted from 0, and each layer's trajectory, lowest first.
+
+        `cuts`: for each layer, where no gradient passes from a step to the one before.
+        """
+        trajectories: list[Trajectory] = []
+        below = inputs
+        for layer in range(self.layers):
+            own = self.own(parameters, layer)
+            topmost = layer == self.layers - 1
+            trajectory = engine.unroll(
+                self.cell,
+                own,
+                below,
+                widths=self.widths,
+                observed=observed,
+                steps=steps if topmost else None,
+                cuts=cuts[layer] if cuts else None,
+            )
+            trajectories.append(trajectory)
+            below = trajectory.outputs
+        if self.cell.owns_readout:
+            return below, trajectories
+        # (step, replica, batch, width) times (replica, width, outputs)
+        return below @ parameters["W_ho"] + parameters["b_o"][:, None, :], trajectories

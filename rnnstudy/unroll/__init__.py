@@ -1,1 +1,0 @@
-"""How a cell runs over time and how its gradient comes back."""
