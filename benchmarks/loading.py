@@ -37,7 +37,7 @@ def measure() -> list[dict[str, Any]]:
         seconds, rows = [], 0
         for _ in range(ROUNDS):
             began = time.perf_counter()
-            loaded = results.load(experiment="loading", home=home)
+            loaded = results.load(experiment="loading", project=home)
             rows = sum(len(loaded.readings(name)) for name in loaded.names)
             seconds.append(time.perf_counter() - began)
         size = sum(path.stat().st_size for path in home.artifacts.rglob("*.npz"))

@@ -88,7 +88,7 @@ def expected_weights(project: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def stored_weights(project: Path, keys: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
-    loaded = {key: load_network(key, home=Project(project)) for key in keys}
+    loaded = {key: load_network(key, project=Project(project)) for key in keys}
     return {key: {name: value.numpy() for name, value in one.parameters.items()} for key, one in loaded.items()}
 
 
@@ -153,12 +153,12 @@ def test_the_trained_network_that_load_gives_back_makes_the_recorded_error(
     assert rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1").returncode == 0
     place = Project(project)
     for run in load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE):
-        network = load_network(run.key, home=place)
+        network = load_network(run.key, project=place)
         assert network.run == run
         [batch] = Population((run,)).fixed_batches("test", 40, torch.device("cpu"))
         outputs = network(batch.inputs[:, 0])[list(batch.steps)]
         error = (outputs.argmax(-1) != batch.targets[:, 0]).float().mean().item()
-        recorded = results.load([run.key], home=place).runs.loc[run.key, "error"]
+        recorded = results.load([run.key], project=place).runs.loc[run.key, "error"]
         assert error == pytest.approx(recorded, abs=1e-6)
 
 
@@ -169,8 +169,8 @@ def test_a_probe_reads_of_the_kept_weights_what_it_read_in_the_run(
     assert rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1").returncode == 0
     place = Project(project)
     run = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)[-1]
-    loaded = results.load([run.key], home=place)
-    again = {one.name: one for one in read_probe(run.key, GradientThroughTime(sequences=4), home=place)}
+    loaded = results.load([run.key], project=place)
+    again = {one.name: one for one in read_probe(run.key, GradientThroughTime(sequences=4), project=place)}
     for name in ("profile/h_final", "profile/c_final_normalised"):
         recorded = loaded.readings(name)["value"].to_numpy()
         np.testing.assert_allclose(again[name].values[0].flatten().numpy(), recorded, atol=1e-5)
@@ -210,7 +210,7 @@ def test_a_probe_of_ones_own_is_listed_and_read(project_with_store: Path, rnnstu
     assert re.search(r"^Largest +The largest weight\.  \[here\]$", listed.stdout, re.MULTILINE)
     run = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)[0]
     shown = rnnstudy("probe", run.key, "Largest", "--file", "experiments/small.py")
-    weights = load_network(run.key, home=Project(project)).parameters["W_hh"]
+    weights = load_network(run.key, project=Project(project)).parameters["W_hh"]
     assert f"{weights.max().item():.4g}" in shown.stdout, shown.stdout + shown.stderr
 
 

@@ -174,14 +174,14 @@ def test_a_users_own_files_go_through_sweep_probes_tracking_results_and_report(
     assert done.returncode == 0, done.stdout + done.stderr
     runs = load_experiment(own_files / "experiments" / "mine.py").runs(Scale.SMOKE)
     place = Project(own_files)
-    loaded = results.load([run.key for run in runs], home=place)
+    loaded = results.load([run.key for run in runs], project=place)
     assert loaded.runs["cell"].unique().tolist() == ["Leaky"]
     assert set(loaded.runs["cell.leak"]) == {0.2, 0.9}
 
     largest = loaded.readings("weights/largest")
     assert sorted(largest[largest["key"] == runs[0].key]["step"].unique()) == [0, 2, 4, 6]
     for run in runs:
-        network = load_network(run.key, home=place)
+        network = load_network(run.key, project=place)
         assert network.run == run
         last = largest[(largest["key"] == run.key) & (largest["step"] == 6)]["value"].item()
         assert last == pytest.approx(np.log10(network.parameters["W_hh"].abs().max().item()), abs=1e-5)

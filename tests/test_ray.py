@@ -85,7 +85,7 @@ def test_a_node_is_lost_and_nothing_with_it(cluster, experiment: Path, tmp_path:
     assert len(keys) == len(set(keys)) == 12
     stored = Store(home).runs()
     assert {run.state for run in stored} == {"finished"}
-    assert set(results.load(experiment="lost_node", home=home).runs["status"]) == {"finished"}
+    assert set(results.load(experiment="lost_node", project=home).runs["status"]) == {"finished"}
     # Started again: nothing is left to do, and no cluster is asked for.
     again = CliRunner().invoke(app, ["sweep", str(experiment), "--ray", made.address], catch_exceptions=False)
     assert again.exit_code == 0

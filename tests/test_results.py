@@ -93,7 +93,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="module", params=["store", "records"])
 def loaded(request: pytest.FixtureRequest, home: Project) -> Results:
     if request.param == "store":
-        return load([run.key for run in sweep()], home=home)
+        return load([run.key for run in sweep()], project=home)
     return from_records(map(record_of, sweep()), sweep())
 
 
@@ -183,10 +183,10 @@ def test_unknown_reading(loaded: Results):
 
 def test_what_is_loaded(home: Project, monkeypatch: pytest.MonkeyPatch):
     toy = [run.key for run in sweep()]
-    assert load(experiment="experiments/toy.py", home=home).runs.index.tolist() == toy
-    assert len(load(home=home).runs) == len(toy) + 1
+    assert load(experiment="experiments/toy.py", project=home).runs.index.tolist() == toy
+    assert len(load(project=home).runs) == len(toy) + 1
     chosen = [toy[4], toy[1], toy[4]]
-    assert load(chosen, home=home).runs.index.tolist() == chosen[:2]
+    assert load(chosen, project=home).runs.index.tolist() == chosen[:2]
     monkeypatch.setenv("RNNSTUDY_HOME", str(home.root))
     assert len(load(experiment="other").runs) == 1
 
@@ -194,7 +194,7 @@ def test_what_is_loaded(home: Project, monkeypatch: pytest.MonkeyPatch):
 def test_what_is_missing_is_named(home: Project, tmp_path: Path):
     unfinished = sweep()[0].replace(seed=77).key
     with pytest.raises(SpecError) as caught:
-        load([sweep()[0].key, unfinished, "0123456789ab"], home=home)
+        load([sweep()[0].key, unfinished, "0123456789ab"], project=home)
     message = str(caught.value)
     assert "2 of 3 runs" in message
     assert f"{unfinished} (under way, interrupted)" in message
@@ -202,47 +202,47 @@ def test_what_is_missing_is_named(home: Project, tmp_path: Path):
     assert "rnnstudy sweep experiments/toy.py" in message
     assert "\n" not in message
     with pytest.raises(SpecError, match=r"no complete run of quick; run `rnnstudy sweep experiments/quick\.py` first"):
-        load(experiment="quick", home=home)
+        load(experiment="quick", project=home)
     with pytest.raises(SpecError, match="no complete run; run the sweep"):
-        load(home=Project(tmp_path))
+        load(project=Project(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 def test_damaged_and_lost_files_are_named(home: Project):
     key = sweep()[2].key
-    path = artifact_file(key, READINGS, home=home)
+    path = artifact_file(key, READINGS, project=home)
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[:-50])
         with pytest.raises(SpecError, match=r"readings\.npz is not an array file"):
-            load([key], home=home)
+            load([key], project=home)
         path.unlink()
         with pytest.raises(SpecError, match=f"is gone; `rnnstudy forget {key}`"):
-            load([key], home=home)
+            load([key], project=home)
     finally:
         path.write_bytes(whole)
 
 
 def test_artifact_find_and_stored(home: Project):
     run = sweep()[1]
-    weights = read_weights(artifact_file(run.key, WEIGHTS, home=home))
+    weights = read_weights(artifact_file(run.key, WEIGHTS, project=home))
     np.testing.assert_array_equal(weights["W_hh"], np.full((4, 4), 1.0))
     with pytest.raises(SpecError, match="interrupted"):
-        artifact_file(sweep()[0].replace(seed=77).key, WEIGHTS, home=home)
-    assert find_key(run.key[:8], home=home) == run.key
-    assert stored_run(run.key[:8], home=home).state == "diverged"
+        artifact_file(sweep()[0].replace(seed=77).key, WEIGHTS, project=home)
+    assert find_key(run.key[:8], project=home) == run.key
+    assert stored_run(run.key[:8], project=home).state == "diverged"
     with pytest.raises(SpecError, match="beginning of 14 keys"):
-        find_key("", home=home)
+        find_key("", project=home)
     with pytest.raises(SpecError, match=f"did you mean '{run.key}'"):
-        find_key(run.key[:-1] + "x", home=home)
+        find_key(run.key[:-1] + "x", project=home)
 
 
 def test_table_of_all_runs(home: Project):
-    table = runs_table("toy", home=home)
+    table = runs_table("toy", project=home)
     assert list(table.columns) == ["key", "name", "experiment", "state"]
     assert table["key"].tolist() == [run.key for run in sweep()] + [sweep()[0].replace(seed=77).key]
     assert table["state"].tolist() == [outcome_of(run).status for run in sweep()] + ["interrupted"]
-    assert len(runs_table(home=home)) == 14
+    assert len(runs_table(project=home)) == 14
 
 
 def test_unfinished_records_are_joined():

@@ -376,7 +376,7 @@ def test_a_search_from_the_command_line_and_its_second_start(
     assert re.search(r"^mine/smoke +2 of 2 .* [012] of 2 +0?[.\d]+ *$", shown.stdout, re.MULTILINE)
     [standing] = study_statuses(Project(project))
     assert standing.best is not None
-    loaded = results.load(standing.best.user_attrs["keys"], home=Project(project))
+    loaded = results.load(standing.best.user_attrs["keys"], project=Project(project))
     last = loaded.readings("learning/error").groupby("key")["value"].last()
     assert standing.best.value == pytest.approx(math.log10(last.median()))
 

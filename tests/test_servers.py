@@ -223,7 +223,7 @@ def test_a_sweep_that_logs_to_a_server(project: Path, mlflow_server: str, monkey
     assert "4 in the store, 0 to train" in again
     assert [run.identity for run in Store(home).runs()] == [run.identity for run in stored]
 
-    loaded = results.load(experiment="small", home=home)
+    loaded = results.load(experiment="small", project=home)
     assert set(loaded.runs.index) == {run.key for run in runs}
     assert set(loaded.runs["status"]) == {"finished"}
     read = loaded.readings("gradient/global_before")

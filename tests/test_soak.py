@@ -89,7 +89,7 @@ def soak(project: Path, *, steps: int, lengths: int, seeds: int, kills: int, lon
         for record in train(population, device="cpu"):
             if record.outcome is None:
                 continue
-            kept = load_network(record.key, home=Project(project)).parameters
+            kept = load_network(record.key, project=Project(project)).parameters
             assert kept.keys() == (record.weights or {}).keys()
             for name, value in (record.weights or {}).items():
                 np.testing.assert_array_equal(kept[name].numpy(), value, err_msg=f"{record.key} {name}")

@@ -50,9 +50,9 @@ def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[st
     from rnnstudy.sweep.plan import make_plan
 
     experiment, runs = selected_runs(file, scale, settings, only)
-    place = find_project(experiment.path)
-    store = Store(place)
-    planned = make_plan(runs, store, place.checkpoints, workers=1)
+    project = find_project(experiment.path)
+    store = Store(project)
+    planned = make_plan(runs, store, project.checkpoints, workers=1)
     console = make_console()
     console.print(list_table(planned, store.states([run.key for run in runs])))
     cost, waiting = planned.cost, sum(len(task.runs) for task in planned.tasks)
@@ -71,13 +71,13 @@ def studies_(storage: str | None) -> None:
     from rnnstudy.search.studies import storage_url, study_statuses, without_password
     from rnnstudy.store.project import find_project
 
-    place = find_project()
-    found = study_statuses(place, storage)
+    project = find_project()
+    found = study_statuses(project, storage)
     if not found:
-        where = without_password(storage_url(place, storage))
+        where = without_password(storage_url(project, storage))
         say(make_console(), f"no studies in {where}; `rnnstudy sweep experiments/tuned_comparison.py` makes some")
         return
-    make_console().print(studies_table(found, place))
+    make_console().print(studies_table(found, project))
 
 
 @app.command()
@@ -111,7 +111,7 @@ def probe(key: str, probe: str, settings: tuple[str, ...], file: Path | None) ->
     if file is not None:
         load_experiment(file)
     wanted, console = make_probe(probe, settings), make_console()
-    found = read_probe(key, wanted, home=find_project(file))
+    found = read_probe(key, wanted, project=find_project(file))
     for table in reading_tables(found):
         console.print(table)
     if not found:
@@ -127,10 +127,10 @@ def forget(keys: Sequence[str]) -> None:
     from rnnstudy.store.project import find_project
     from rnnstudy.sweep.claims import Claims
 
-    place = find_project()
-    whole = [results.find_key(key, home=place) for key in keys]
-    Claims(place.claims).require_free(whole)
-    count = Store(place).forget(whole)
+    project = find_project()
+    whole = [results.find_key(key, project=project) for key in keys]
+    Claims(project.claims).require_free(whole)
+    count = Store(project).forget(whole)
     say(make_console(), f"forgotten: {count} runs ({', '.join(whole)})")
 
 
@@ -167,11 +167,11 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> N
 
     if archive is not None and folder is not None:
         raise click.UsageError("--from reads and --export writes committed results; give one of them.")
-    place = find_project()
-    wanted = list(names) or known_reports(place)
+    project = find_project()
+    wanted = list(names) or known_reports(project)
     if not wanted:
-        raise SpecError(f"there are no reports in {place.reports}")
-    written = export(wanted, place, folder) if folder else build(wanted, place, archive)
+        raise SpecError(f"there are no reports in {project.reports}")
+    written = export(wanted, project, folder) if folder else build(wanted, project, archive)
     for path in written:
         click.echo(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 

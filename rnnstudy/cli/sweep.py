@@ -118,42 +118,42 @@ def sweep(
     if dry_run:
         click.get_current_context().invoke(list_, file=file, scale=scale, settings=settings, only=only)
         return
-    place, console = find_project(experiment.path), make_console()
-    crew = ray_pool(ray, gpus_per_worker, workers, experiment.path, device, engine, place.logs)
+    project, console = find_project(experiment.path), make_console()
+    crew = ray_pool(ray, gpus_per_worker, workers, experiment.path, device, engine, project.logs)
     count = crew.count if crew else workers or default_workers(device)
     command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *repeated("--set", settings)])
     info = SweepInfo(
         experiment.name, experiment_file=str(file), command=command, engine=engine, hypothesis=experiment.hypothesis
     )
-    tracker = OfflineTracker(offline, info) if offline else _open_store(place, info, console)
+    tracker = OfflineTracker(offline, info) if offline else _open_store(project, info, console)
     if mended := tracker.mend():
         say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
     # Before the store is looked at, so that no run can end unnoticed in between.
-    claims = Claims(place.claims)
+    claims = Claims(project.claims)
     if rerun:
         claims.require_free(run.key for run in runs)
         tracker.forget([run.key for run in runs])
     here = "cpu" if crew else device
-    planned = make_plan(runs, tracker, place.checkpoints, count, rerun, here)
+    planned = make_plan(runs, tracker, project.checkpoints, count, rerun, here)
     for line in planned.warnings:
         say(console, line)
     waiting = sum(len(task.runs) for task in planned.tasks)
     side_by_side = max(1, min(count, len(planned.tasks)))
     estimate = f", at most about {duration(planned.cost.seconds / side_by_side)}" if waiting else ""
     say(console, f"{len(runs)} runs: {len(planned.served)} in the store, {waiting} to train{estimate}")
-    refuge = place.offline / info.sweep
+    refuge = project.offline / info.sweep
     with SweepDisplay(planned.tasks, console) as display:
         launcher = Launcher(
             planned.supply(),
             tracker,
-            place,
+            project,
             experiment=experiment.path,
             device=device,
             engine=engine,
             workers=count,
             watcher=display,
             claims=claims,
-            replan=lambda free: make_plan(free, tracker, place.checkpoints, count, device=device),
+            replan=lambda free: make_plan(free, tracker, project.checkpoints, count, device=device),
             refuge=None if offline else FallbackTracker(str(refuge), lambda: OfflineTracker(refuge, info)),
             crew=crew,
             machine=Machine() if system_metrics else None,
@@ -167,7 +167,7 @@ def sweep(
     elif not summary.in_files:
         missing = {*summary.failed, *planned.set_aside}
         if ended := [run for run in runs if run.key not in missing]:
-            console.print(summary_table(ended, place))
+            console.print(summary_table(ended, project))
     for line in set_aside_lines(planned):
         say(console, line)
     if summary.failed:
@@ -210,37 +210,37 @@ def _search(
         raise SpecError(f"{' and '.join(refused)} cannot be given: {file} defines a search, which chooses its own runs")
     experiment = load_experiment(file)
     searches = experiment.searches(Scale(scale))
-    place, console = find_project(experiment.path), make_console()
-    crew = ray_pool(ray, gpus_per_worker, workers, experiment.path, device, engine, place.logs)
+    project, console = find_project(experiment.path), make_console()
+    crew = ray_pool(ray, gpus_per_worker, workers, experiment.path, device, engine, project.logs)
     count = crew.count if crew else workers or default_workers(device)
     named = ["--storage", without_password(storage)] if storage else []
     command = shlex.join(["rnnstudy", "sweep", str(file), "--scale", scale, *named])
-    kept = connect_storage(place, storage)
+    kept = connect_storage(project, storage)
     info = SweepInfo(
         experiment.name, experiment_file=str(file), command=command, engine=engine, hypothesis=experiment.hypothesis
     )
-    tracker = _open_store(place, info, console)
-    with contextlib.closing(Claims(place.claims)) as claims:
+    tracker = _open_store(project, info, console)
+    with contextlib.closing(Claims(project.claims)) as claims:
         # Before the studies are opened: what looks like left by a dead process may be another launcher's.
         claim_studies(claims, kept, [name for name, _, _ in searches])
         if mended := tracker.mend():
             say(console, f"{mended} runs that a dead process had left as running are now marked interrupted")
-        supply = SearchQueue(searches, kept, tracker, place, scale=Scale(scale), path=experiment.path, workers=count)
+        supply = SearchQueue(searches, kept, tracker, project, scale=Scale(scale), path=experiment.path, workers=count)
         trials = sum(one.left for one in supply.studies)
         say(console, f"{len(searches)} studies: {trials} trials to go, at most {supply.runs_left} runs")
-        refuge = place.offline / info.sweep
+        refuge = project.offline / info.sweep
         with SweepDisplay([], console, most=supply.runs_left) as display:
             summary = Launcher(
                 supply,
                 tracker,
-                place,
+                project,
                 experiment=experiment.path,
                 device=device,
                 engine=engine,
                 workers=count,
                 watcher=display,
                 claims=claims,
-                replan=lambda free: make_plan(free, tracker, place.checkpoints, count, device=device),
+                replan=lambda free: make_plan(free, tracker, project.checkpoints, count, device=device),
                 refuge=FallbackTracker(str(refuge), lambda: OfflineTracker(refuge, info)),
                 crew=crew,
                 machine=Machine() if system_metrics else None,
@@ -248,19 +248,19 @@ def _search(
     if summary.interrupted:
         say(console, f"interrupted: {len(summary.ended)} runs ended; the same command goes on")
         sys.exit(INTERRUPTED)
-    console.print(studies_table([study_status(one.study) for one in supply.studies], place))
+    console.print(studies_table([study_status(one.study) for one in supply.studies], project))
     if summary.failed:
         say(console, f"{len(summary.failed)} runs failed: {', '.join(summary.failed)}")
         sys.exit(SOME_FAILED)
 
 
-def _open_store(place: "Project", info: "SweepInfo", console: "Console") -> "MlflowTracker":
+def _open_store(project: "Project", info: "SweepInfo", console: "Console") -> "MlflowTracker":
     """The project's store, named where it is new."""
     from rnnstudy.store.mlflow_store import Store
     from rnnstudy.store.mlflow_tracker import open_store
 
-    new = not Store(place).exists
-    tracker = open_store(place, info)
+    new = not Store(project).exists
+    tracker = open_store(project, info)
     if new:
         say(console, f"a new store: {tracker.store.database}")
     return tracker

@@ -43,7 +43,7 @@ def set_aside_lines(plan: Plan) -> Iterator[str]:
         )
 
 
-def summary_table(runs: Sequence[Run], place: Project) -> Table:
+def summary_table(runs: Sequence[Run], project: Project) -> Table:
     """How a sweep came out: for each cell, length and whatever else differed but the seed, what share was solved.
 
     The log10 ratios compare the gradient at the first step with that at the last supervised one, in decades, before and
@@ -51,7 +51,7 @@ def summary_table(runs: Sequence[Run], place: Project) -> Table:
     """
     from rnnstudy import results
 
-    frame = results.load([run.key for run in runs], home=place).runs
+    frame = results.load([run.key for run in runs], project=project).runs
     varied = [name for name in telling_fields(runs) if name != "data_seed" and name in frame.columns]
     by = ["cell", "length", *varied]
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -88,7 +88,7 @@ def _solved(runs: "pd.DataFrame", count: int) -> str:
     return f"{int(runs['solved'].eq(True).fillna(False).sum())} of {count}"
 
 
-def studies_table(standings: Sequence[StudyStatus], place: Project) -> Table:
+def studies_table(standings: Sequence[StudyStatus], project: Project) -> Table:
     """How searches stand. The last columns are the winner's on fresh seeds, which the search has not seen."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("study", no_wrap=True)
@@ -105,7 +105,7 @@ def studies_table(standings: Sequence[StudyStatus], place: Project) -> Table:
             str(one.failed),
             "–" if one.best is None else f"{one.best.value:.3g}",
             *(_shown(one.params.get(name, "–")) for name in parameters),
-            *_fresh(one, place),
+            *_fresh(one, project),
         )
     return table
 
@@ -114,16 +114,16 @@ def _shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _fresh(standing: StudyStatus, place: Project) -> tuple[str, str]:
+def _fresh(standing: StudyStatus, project: Project) -> tuple[str, str]:
     """Share solved and median test error of the winner's fresh runs that are complete in the store."""
     from rnnstudy import results
     from rnnstudy.store.mlflow_store import Store
 
-    complete = Store(place).finished().keys()
+    complete = Store(project).finished().keys()
     keys = [key for key in standing.fresh_keys if key in complete]
     if not keys:
         return "–", "–"
-    runs = results.load(keys, home=place).runs
+    runs = results.load(keys, project=project).runs
     errors = runs.get("error")
     return _solved(runs, len(keys)), _number(None if errors is None else errors.median(), ".3g")
 
@@ -134,20 +134,20 @@ def _number(value: Any, form: str) -> str:
     return "–" if value is None or pd.isna(value) else format(value, form)
 
 
-def run_page(prefix: str, place: Project) -> Group:
+def run_page(prefix: str, project: Project) -> Group:
     """All about one run in the store."""
     import json
 
     from rnnstudy import results
 
-    run = results.stored_run(prefix, home=place)
+    run = results.stored_run(prefix, project=project)
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold")
     facts.add_column()
     facts.add_row("run", f"{run.name}  {run.key}  ({run.experiment})")
     facts.add_row("state", run.state)
     if run.state in ("finished", "diverged"):
-        loaded = results.load([run.key], home=place)
+        loaded = results.load([run.key], project=project)
         row = loaded.runs.loc[run.key]
         facts.add_row("solved", f"{row['solved']}, steps to solve {_number(row['steps_to_solve'], '.0f')}")
         facts.add_row("updates", f"{row['step']} in {duration(row['seconds'])}, engine {row['engine']}")

@@ -57,17 +57,17 @@ class Header:
     experiments: tuple[str, ...]
 
 
-def build(names: Iterable[str], home: Project, archive: Path | None = None) -> list[Path]:
+def build(names: Iterable[str], project: Project, archive: Path | None = None) -> list[Path]:
     """Run the notebook of each named report; write its .ipynb with outputs, its .html, its figures, and the index page.
 
     With `archive`, a folder of committed results, the runs come from there and not from the store. Returns the files
     written. Building one twice from the same runs gives the same bytes. Raises `SpecError` for an unknown report, an
     experiment without runs, and an error within a notebook; the outputs of the report stay as they were then.
     """
-    return _build(names, home, archive, None)
+    return _build(names, project, archive, None)
 
 
-def export(names: Iterable[str], home: Project, folder: Path) -> list[Path]:
+def export(names: Iterable[str], project: Project, folder: Path) -> list[Path]:
     """Build the named reports from the store, and write what they asked of it into `folder` (see `results.archive`).
 
     Where they are all reports, the folder then holds what they asked for and nothing else; where they are some, what
@@ -79,41 +79,41 @@ def export(names: Iterable[str], home: Project, folder: Path) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix="rnnstudy-export-") as aside:
         file = Path(aside) / "asked"
         file.touch()
-        built = _build(names, home, None, file)
+        built = _build(names, project, None, file)
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     asked = [ReadingRequest(experiment, name, quantile, tuple(keys)) for experiment, name, quantile, keys in lines]
-    experiments = {one.experiment for one in asked}.union(*(header(name, home).experiments for name in names))
-    studies = {experiment: load_study(experiment, home) for experiment in sorted(experiments)}
+    experiments = {one.experiment for one in asked}.union(*(header(name, project).experiments for name in names))
+    studies = {experiment: load_study(experiment, project) for experiment in sorted(experiments)}
     kept = {
         experiment: ExportedExperiment(one.command, one.results, one.searched) for experiment, one in studies.items()
     }
-    return [*built, *write_archive(folder, kept, asked, add=set(names) != set(known_reports(home)))]
+    return [*built, *write_archive(folder, kept, asked, add=set(names) != set(known_reports(project)))]
 
 
-def _build(names: Iterable[str], home: Project, archive: Path | None, asked: Path | None) -> list[Path]:
+def _build(names: Iterable[str], project: Project, archive: Path | None, asked: Path | None) -> list[Path]:
     names = list(names)
     if archive is not None:
         if not archive.is_dir():
             raise SpecError(f"--from: {archive} is no folder; `rnnstudy report --export DIR` writes one")
         archive = archive.resolve()
         Archive.open(archive)
-    headers = {name: header(name, home) for name in names}
-    lacks = _require_runs((one for told in headers.values() for one in told.experiments), home, archive)
+    headers = {name: header(name, project) for name in names}
+    lacks = _require_runs((one for told in headers.values() for one in told.experiments), project, archive)
     lacking = {name: [lacks[one] for one in told.experiments if lacks[one]] for name, told in headers.items()}
     inputs = {ARCHIVE: str(archive) if archive else "", ASKED: str(asked) if asked else ""}
     with _quiet(), ThreadPoolExecutor(AT_ONCE) as pool:
-        written = list(pool.map(lambda name: _build_one(name, home, inputs, lacking[name]), names))
-    index = home.reports / "index.html"
-    write_all({index: index_page(home, [(one, header(one, home)) for one in known_reports(home)])})
+        written = list(pool.map(lambda name: _build_one(name, project, inputs, lacking[name]), names))
+    index = project.reports / "index.html"
+    write_all({index: index_page(project, [(one, header(one, project)) for one in known_reports(project)])})
     return [*(path for files in written for path in files), index]
 
 
-def known_reports(home: Project) -> list[str]:
+def known_reports(project: Project) -> list[str]:
     """The reports of a project, in alphabetical order."""
-    return sorted(path.stem for path in home.reports.glob("*.py"))
+    return sorted(path.stem for path in project.reports.glob("*.py"))
 
 
-def _require_runs(experiments: Iterable[str], place: Project, archive: Path | None) -> dict[str, str]:
+def _require_runs(experiments: Iterable[str], project: Project, archive: Path | None) -> dict[str, str]:
     """What each of the experiments lacks, in words (`Study.lack`).
 
     Raises `SpecError` with all the sweeps to launch when some of the experiments have no runs.
@@ -122,13 +122,13 @@ def _require_runs(experiments: Iterable[str], place: Project, archive: Path | No
     missing, told = [], []
     for experiment in dict.fromkeys(experiments):
         try:
-            lacks[experiment] = load_study(experiment, place, archive).lack
+            lacks[experiment] = load_study(experiment, project, archive).lack
         except SpecError as error:
             missing.append(experiment)
             told.append(str(error))
     if not missing:
         return lacks
-    committed = place.reports / "data" / MANIFEST
+    committed = project.reports / "data" / MANIFEST
     other = "; or redraw from the committed results with `rnnstudy report --from reports/data`"
     hint = other if archive is None and committed.is_file() else ""
     if len(missing) == 1:
@@ -137,42 +137,42 @@ def _require_runs(experiments: Iterable[str], place: Project, archive: Path | No
     raise SpecError(f"there are no runs of {', '.join(missing)}; run {sweeps} first{hint}")
 
 
-def _require_source(name: str, place: Project) -> Path:
-    source = place.reports / f"{name}.py"
+def _require_source(name: str, project: Project) -> Path:
+    source = project.reports / f"{name}.py"
     if not source.is_file():
-        names = known_reports(place)
-        there = f"Reports here: {', '.join(names)}" if names else f"There are no reports in {place.reports}"
+        names = known_reports(project)
+        there = f"Reports here: {', '.join(names)}" if names else f"There are no reports in {project.reports}"
         raise SpecError(f"there is no report '{name}'{nearest(name, names) or ';'} {there}")
     return source
 
 
-def header(name: str, place: Project) -> Header:
+def header(name: str, project: Project) -> Header:
     """What the report `name` says about itself. Raises `SpecError` for something else than an order and names."""
     with _quiet():
-        told = _read(_require_source(name, place)).metadata.get("rnnstudy", {})
-    own = [name] if (place.root / "experiments" / f"{name}.py").is_file() else []
+        told = _read(_require_source(name, project)).metadata.get("rnnstudy", {})
+    own = [name] if (project.root / "experiments" / f"{name}.py").is_file() else []
     order, experiments = told.get("order", LAST), told.get("experiments", own)
     sound = isinstance(order, int | float) and isinstance(experiments, list) and set(told) <= {"order", "experiments"}
     if not sound or not all(isinstance(one, str) for one in experiments):
         raise SpecError(
-            f"{place.reports / name}.py: its header may hold `order`, a number, and `experiments`, a list of names; "
+            f"{project.reports / name}.py: its header may hold `order`, a number, and `experiments`, a list of names; "
             f"not {dict(told)}"
         )
     return Header(float(order), tuple(experiments))
 
 
-def _build_one(name: str, place: Project, inputs: Mapping[str, str], lacking: Sequence[str]) -> list[Path]:
-    source = _require_source(name, place)
-    figure_files = place.reports / "figures" / name
+def _build_one(name: str, project: Project, inputs: Mapping[str, str], lacking: Sequence[str]) -> list[Path]:
+    source = _require_source(name, project)
+    figure_files = project.reports / "figures" / name
     with tempfile.TemporaryDirectory(prefix="rnnstudy-report-") as folder:
         aside = Path(folder) / "figures"
         aside.mkdir()
         notebook = _read(source)
-        _execute(notebook, name, place, Path(folder), inputs, lacking)
-        _tidy(notebook, place)
+        _execute(notebook, name, project, Path(folder), inputs, lacking)
+        _tidy(notebook, project)
         contents = {
-            place.reports / f"{name}.ipynb": _as_notebook(notebook),
-            place.reports / f"{name}.html": notebook_page(notebook, name),
+            project.reports / f"{name}.ipynb": _as_notebook(notebook),
+            project.reports / f"{name}.html": notebook_page(notebook, name),
         }
         drawn = sorted(path for path in aside.rglob("*") if path.is_file())
         contents |= {figure_files / path.relative_to(aside): path.read_bytes() for path in drawn}
@@ -208,7 +208,7 @@ def _read(source: Path) -> "NotebookNode":
 def _execute(
     notebook: "NotebookNode",
     name: str,
-    place: Project,
+    project: Project,
     folder: Path,
     inputs: Mapping[str, str],
     lacking: Sequence[str],
@@ -225,12 +225,12 @@ def _execute(
         km=_kernel_manager(folder),
         timeout=CELL_SECONDS,
         record_timing=False,
-        resources={"metadata": {"path": str(place.reports)}},
+        resources={"metadata": {"path": str(project.reports)}},
     )
     unchanged = "what was built before is unchanged"
     try:
         # Not client.execute(): it makes an event loop for its thread and never closes it.
-        asyncio.run(client.async_execute(env={**_environment(place, folder), **inputs}, cleanup_kc=True))
+        asyncio.run(client.async_execute(env={**_environment(project, folder), **inputs}, cleanup_kc=True))
     except CellExecutionError as error:
         message = " ".join(_plain(f"{error.ename}: {error.evalue}").split())
         told = "; ".join([message, *lacking, unchanged])
@@ -257,11 +257,11 @@ def _kernel_manager(folder: Path) -> Any:
     )
 
 
-def _environment(place: Project, folder: Path) -> dict[str, str]:
+def _environment(project: Project, folder: Path) -> dict[str, str]:
     """The environment of the notebook: this project, no telemetry, no display, no personal settings."""
     return {
         **os.environ,
-        "RNNSTUDY_HOME": str(place.root),
+        "RNNSTUDY_HOME": str(project.root),
         FIGURES: str(folder / "figures"),
         "IPYTHONDIR": str(folder / "ipython"),
         "JUPYTER_PLATFORM_DIRS": "1",
@@ -288,7 +288,7 @@ def _plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def _tidy(notebook: "NotebookNode", place: Project) -> None:
+def _tidy(notebook: "NotebookNode", project: Project) -> None:
     """Keep of the metadata and the texts what does not depend on machine, folder and time."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -298,7 +298,7 @@ def _tidy(notebook: "NotebookNode", place: Project) -> None:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", ()):
             if output.output_type == "stream":
-                output.text = output.text.replace(str(place.root), ".").replace(sys.prefix, "…")
+                output.text = output.text.replace(str(project.root), ".").replace(sys.prefix, "…")
 
 
 def _as_notebook(notebook: "NotebookNode") -> bytes:

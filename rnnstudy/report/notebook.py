@@ -106,17 +106,17 @@ class Study:
         )
 
 
-def load_study(experiment: str, home_folder: Project | None = None, archive: Path | None = None) -> Study:
+def load_study(experiment: str, project: Project | None = None, archive: Path | None = None) -> Study:
     """The runs of an experiment in the store, or in an archive, at one scale.
 
     The largest scale that is complete there; if none is, the one of which the largest share is there. When there are
     runs of the experiment that belong to no scale, and no others, those. Raises `SpecError` when there are none.
     """
-    place = home_folder or find_project()
-    complete = results.complete_keys(home=place, archive=archive)
-    defined = load_experiment(place.root / "experiments" / f"{experiment}.py")
+    project = project or find_project()
+    complete = results.complete_keys(project=project, archive=archive)
+    defined = load_experiment(project.root / "experiments" / f"{experiment}.py")
     if defined.searches_here:
-        return _search_study(defined, place, archive, complete)
+        return _search_study(defined, project, archive, complete)
     largest, missing, wanted = 0.0, "", [key for key, made_by in complete.items() if made_by == experiment]
     scale, count = None, len(wanted)
     for one in (Scale.PAPER, Scale.DESK, Scale.SMOKE):
@@ -127,9 +127,9 @@ def load_study(experiment: str, home_folder: Project | None = None, archive: Pat
             missing = _summed_up([run for run in planned if run.key not in complete])
     if not wanted:
         # Says what to launch.
-        results.load(experiment=experiment, home=place, archive=archive)
+        results.load(experiment=experiment, project=project, archive=archive)
     loaded = results.load(
-        sorted(wanted), experiment=experiment, home=place, archive=archive, asked=_listener(experiment)
+        sorted(wanted), experiment=experiment, project=project, archive=archive, asked=_listener(experiment)
     )
     return Study(experiment, scale, count, loaded, missing=missing)
 
@@ -140,11 +140,11 @@ def _summed_up(runs: Sequence[Run]) -> str:
     return ", ".join(f"{count} × {what}" for what, count in counts.items())
 
 
-def _search_study(defined: Experiment, place: Project, archive: Path | None, complete: Mapping[str, str]) -> Study:
+def _search_study(defined: Experiment, project: Project, archive: Path | None, complete: Mapping[str, str]) -> Study:
     """The same for an experiment that searches; which runs are its own, its studies say."""
     best, scale, found = 0.0, None, None
     for one in (Scale.PAPER, Scale.DESK, Scale.SMOKE):
-        there = search_trials(defined.name, one, place, archive)
+        there = search_trials(defined.name, one, project, archive)
         share = SearchBudget.of(defined, one).share(there)
         if share > best and not complete.keys().isdisjoint(there.keys):
             best, scale, found = share, one, there
@@ -154,7 +154,9 @@ def _search_study(defined: Experiment, place: Project, archive: Path | None, com
             f"run `rnnstudy sweep experiments/{defined.name}.py` first"
         )
     wanted = sorted(set(found.keys) & complete.keys())
-    loaded = results.load(wanted, experiment=defined.name, home=place, archive=archive, asked=_listener(defined.name))
+    loaded = results.load(
+        wanted, experiment=defined.name, project=project, archive=archive, asked=_listener(defined.name)
+    )
     return Study(defined.name, scale, SearchBudget.of(defined, scale).runs, loaded, found)
 
 

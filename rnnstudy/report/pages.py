@@ -57,36 +57,36 @@ def _title(notebook: "NotebookNode") -> str:
     return heading[1] if heading else ""
 
 
-def index_page(home: Project, reports: Iterable[tuple[str, Placed]]) -> bytes:
+def index_page(project: Project, reports: Iterable[tuple[str, Placed]]) -> bytes:
     """All figures that have a story, of all reports, in reading order; links are relative to the folder `reports`."""
     ordered = sorted(reports, key=lambda one: (one[1].order, one[0]))
-    stories = [(name, told) for name, _ in ordered for told in _stories(home, name)]
-    introduction = home.reports / INTRODUCTION
+    stories = [(name, told) for name, _ in ordered for told in _stories(project, name)]
+    introduction = project.reports / INTRODUCTION
     opening = _html(introduction.read_text(encoding="utf-8")) if introduction.is_file() else "<h1>Reports</h1>"
     contents = "".join(
         f'<li><a href="#{_anchor(name, told)}">{html.escape(told["title"])}</a></li>' for name, told in stories
     )
     listed = f'<ol class="contents">{contents}</ol>' if stories else "<p>No figure has been drawn yet.</p>"
     body = "\n".join(
-        [opening, listed, *(_section(home, name, told) for name, told in stories), _closing(home, ordered)]
+        [opening, listed, *(_section(project, name, told) for name, told in stories), _closing(project, ordered)]
     )
     return _PAGE.format(title="Reports", style=_STYLE + _INDEX_STYLE, body=body).encode()
 
 
-def _stories(home: Project, name: str) -> list[dict[str, Any]]:
+def _stories(project: Project, name: str) -> list[dict[str, Any]]:
     """What was told about the figures of a report, in the order in which it shows them."""
-    folder = home.reports / "figures" / name
+    folder = project.reports / "figures" / name
     told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     return sorted((one for one in told if "see" in one), key=lambda one: one["place"])
 
 
-def _section(home: Project, name: str, told: Mapping[str, Any]) -> str:
+def _section(project: Project, name: str, told: Mapping[str, Any]) -> str:
     """A figure, what to see in it, and where it comes from."""
     base = f"figures/{name}/{told['figure']}"
     pages = {"report": f"{name}.html", "notebook": f"{name}.ipynb"}
     pages |= {path: f"../{path}" for path in told["experiments"]}
     pages |= {kind.upper(): f"{base}.{kind}" for kind in ("svg", "csv", "json")}
-    links = [f'<a href="{at}">{word}</a>' for word, at in pages.items() if (home.reports / at).is_file()]
+    links = [f'<a href="{at}">{word}</a>' for word, at in pages.items() if (project.reports / at).is_file()]
     commands = " ".join(f"<code>{html.escape(one)}</code>" for one in told["command"].split(" && "))
     runs = "computed, without runs"
     if told["runs"]:
@@ -101,8 +101,8 @@ def _section(home: Project, name: str, told: Mapping[str, Any]) -> str:
 </section>"""
 
 
-def _closing(home: Project, ordered: Iterable[tuple[str, Placed]]) -> str:
-    rows = "".join(_entry(home, name) for name, _ in ordered)
+def _closing(project: Project, ordered: Iterable[tuple[str, Placed]]) -> str:
+    rows = "".join(_entry(project, name) for name, _ in ordered)
     again = "<code>rnnstudy report --from reports/data</code>"
     return (
         f"<section><h2>All reports</h2><ul>{rows}</ul><p>Every figure of this page is redrawn, without training, by "
@@ -110,9 +110,9 @@ def _closing(home: Project, ordered: Iterable[tuple[str, Placed]]) -> str:
     )
 
 
-def _entry(home: Project, name: str) -> str:
+def _entry(project: Project, name: str) -> str:
     """A report in the list of all: with a link, or with what builds it where it has not been built."""
-    if (home.reports / f"{name}.html").is_file():
+    if (project.reports / f"{name}.html").is_file():
         return f'<li><a href="{name}.html">{name}</a></li>'
     return f"<li>{name}: not built yet (<code>rnnstudy report {name}</code>)</li>"
 

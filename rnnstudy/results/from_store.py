@@ -36,22 +36,22 @@ def load(
     keys: Iterable[str] | None = None,
     *,
     experiment: str | None = None,
-    home: Project | None = None,
+    project: Project | None = None,
     archive: Path | None = None,
     asked: Listener | None = None,
 ) -> Results:
-    """Complete runs (finished or diverged) from the store of `home` (that of the working directory when None).
+    """Complete runs (finished or diverged) from the store of `project` (that of the working directory when None).
 
     With `keys`, those, in that order; otherwise all of `experiment` (a name, or the path of its file); otherwise all.
-    With `archive`, a folder that `archive.write_archive` wrote, from there instead. Raises `SpecError` naming the runs that
-    are missing, and the sweep that makes them.
+    With `archive`, a folder that `archive.write_archive` wrote, from there instead. Raises `SpecError` naming the
+    runs that are missing, and the sweep that makes them.
     """
     name = Path(experiment).stem if experiment else None
     if archive is not None:
         from rnnstudy.results.archive import Archive
 
         return Archive.open(archive).load(name, None if keys is None else list(keys), asked)
-    store = Store(home or find_project())
+    store = Store(project or find_project())
     known = store.runs()
     complete = _complete(known)
     if keys is None:
@@ -64,29 +64,29 @@ def load(
     return Results([_from_file(store.artifact(complete[key], READINGS)) for key in wanted], asked)
 
 
-def complete_keys(*, home: Project | None = None, archive: Path | None = None) -> dict[str, str]:
+def complete_keys(*, project: Project | None = None, archive: Path | None = None) -> dict[str, str]:
     """Every complete run of the store, or of an archive: key to the experiment that made it."""
     if archive is not None:
         from rnnstudy.results.archive import Archive
 
         return {key: header["experiment"] for key, header in Archive.open(archive).headers.items()}
-    return {key: run.experiment for key, run in _complete(Store(home or find_project()).runs()).items()}
+    return {key: run.experiment for key, run in _complete(Store(project or find_project()).runs()).items()}
 
 
-def runs_table(experiment: str | None = None, *, home: Project | None = None) -> pd.DataFrame:
+def runs_table(experiment: str | None = None, *, project: Project | None = None) -> pd.DataFrame:
     """Every run in the store, whatever its state: `key`, `name`, `experiment`, `state`; of one experiment if named."""
     name = Path(experiment).stem if experiment else None
     rows = [
         {"key": run.key, "name": run.name, "experiment": run.experiment, "state": run.state}
-        for run in Store(home or find_project()).runs()[::-1]
+        for run in Store(project or find_project()).runs()[::-1]
         if name in (None, run.experiment)
     ]
     return pd.DataFrame(rows, columns=["key", "name", "experiment", "state"])
 
 
-def find_key(prefix: str, *, home: Project | None = None) -> str:
+def find_key(prefix: str, *, project: Project | None = None) -> str:
     """The key in the store that begins with `prefix`. Raises `SpecError` when there is none, or more than one."""
-    known = {run.key: run.name for run in reversed(Store(home or find_project()).runs())}
+    known = {run.key: run.name for run in reversed(Store(project or find_project()).runs())}
     matching = [key for key in known if key.startswith(prefix)]
     if len(matching) == 1:
         return matching[0]
@@ -98,20 +98,20 @@ def find_key(prefix: str, *, home: Project | None = None) -> str:
     raise SpecError(f"no run in the store has a key that begins with '{prefix}'{hint}")
 
 
-def stored_run(key: str, *, home: Project | None = None) -> StoredRun:
+def stored_run(key: str, *, project: Project | None = None) -> StoredRun:
     """How the run `key` (or a unique beginning of it) stands in the store: the complete one, else the newest."""
-    home = home or find_project()
-    whole = find_key(key, home=home)
-    of_key = Store(home).runs(whole)
+    project = project or find_project()
+    whole = find_key(key, project=project)
+    of_key = Store(project).runs(whole)
     return next((run for run in of_key if run.state in COMPLETE), of_key[0])
 
 
-def artifact_file(key: str, name: str, *, home: Project | None = None) -> Path:
+def artifact_file(key: str, name: str, *, project: Project | None = None) -> Path:
     """A local file with the artifact `name` (`readings.npz`, `weights.npz`) of the complete run `key`.
 
     Raises `SpecError` when there is no such run, or its file is gone.
     """
-    store = Store(home or find_project())
+    store = Store(project or find_project())
     known = store.runs()
     complete = _complete(known)
     if key not in complete:

@@ -43,17 +43,17 @@ class TrainedNetwork:
         return outputs.squeeze(1)
 
 
-def load_network(key: str, *, home: Project | None = None) -> TrainedNetwork:
+def load_network(key: str, *, project: Project | None = None) -> TrainedNetwork:
     """The trained network of the run `key`, or of the one run whose key begins so.
 
     Raises `SpecError` when there is no such run, it has not ended, or its classes cannot be imported: a task or cell
     defined in an experiment file needs that file loaded first (`rnnstudy.sweep.load_experiment`).
     """
-    stored = results.stored_run(key, home=home)
+    stored = results.stored_run(key, project=project)
     run = build(json.loads(stored.tags["rnnstudy.spec"])).replace(
         probes=build(json.loads(stored.tags["rnnstudy.probes"]))
     )
-    with np.load(results.artifact_file(stored.key, "weights.npz", home=home)) as weights:
+    with np.load(results.artifact_file(stored.key, "weights.npz", project=project)) as weights:
         parameters = {name: torch.from_numpy(weights[name]) for name in weights.files}
     return TrainedNetwork(run, parameters)
 
@@ -69,9 +69,9 @@ def probe_readings(network: TrainedNetwork, probe: Probe) -> list[Reading]:
     return probe.read(Moment("final", 0, parameters, {}, {}, None, batches, network.run.cell))
 
 
-def read_probe(key: str, probe: Probe, *, home: Project | None = None) -> list[Reading]:
+def read_probe(key: str, probe: Probe, *, project: Project | None = None) -> list[Reading]:
     """What `probe` reads of the run `key`, or of the one run whose key begins so.
 
     Raises `SpecError` when there is no such run, or its network cannot be loaded (see `trained.load`).
     """
-    return probe_readings(load_network(key, home=home), probe)
+    return probe_readings(load_network(key, project=project), probe)

@@ -181,13 +181,13 @@ class SearchQueue:
         searches: Sequence[tuple[str, Search, Callable[..., Run]]],
         storage: "RDBStorage",
         tracker: Tracker,
-        home: Project,
+        project: Project,
         *,
         scale: Scale,
         path: Path,
         workers: int,
     ) -> None:
-        self._home, self._storage, self._workers = home, storage, workers
+        self._project, self._storage, self._workers = project, storage, workers
         self._shelf = _KnownRuns(tracker)
         self._waiting: deque[Assignment] = deque()
         self._errors: dict[str, dict[int, float]] = {}
@@ -227,7 +227,7 @@ class SearchQueue:
         runs = [run for key, run in wanted.items() if key not in under_way or key in self._status]
         # Studies train beside each other: a batch is split only where there are more workers than studies.
         share = max(1, -(-self._workers // max(1, sum(not one.done for one in self.studies))))
-        planned = make_plan(runs, self._shelf, self._home.checkpoints, share)
+        planned = make_plan(runs, self._shelf, self._project.checkpoints, share)
         for key in planned.served:
             self._status[key] = self._status.get(key, "finished")
         self._status |= dict.fromkeys(planned.set_aside, "failed")
@@ -280,7 +280,7 @@ class SearchQueue:
             if heard and outcome is not None:
                 error = math.inf if outcome.status == "diverged" else heard[max(heard)]
                 courses[run.key] = RunSummary(error, outcome.steps_to_solve, run.training.steps)
-        return {**stored_summaries([run for run in runs if run.key not in courses], self._home), **courses}
+        return {**stored_summaries([run for run in runs if run.key not in courses], self._project), **courses}
 
     def _holders(self, key: str) -> list[tuple[StudyRunner, _Candidate]]:
         return [(one, candidate) for one in self.studies for candidate in one.open if key in candidate.keys]
@@ -301,13 +301,13 @@ class SearchQueue:
         }
 
 
-def stored_summaries(runs: Sequence[Run], home: Project) -> dict[str, RunSummary]:
+def stored_summaries(runs: Sequence[Run], project: Project) -> dict[str, RunSummary]:
     """How runs that are complete in the store went, by key."""
     from rnnstudy import results
 
     if not runs:
         return {}
-    loaded = results.load([run.key for run in runs], home=home)
+    loaded = results.load([run.key for run in runs], project=project)
     checks = loaded.readings("learning/error") if "learning/error" in loaded.names else None
     courses = {}
     for run in runs:

@@ -40,20 +40,20 @@ def without_password(url: str) -> str:
     return f"{head.rpartition(':')[0]}:…@{tail}" if at and head.count(":") > 1 else url
 
 
-def storage_url(home: Project, named: str | None) -> str:
+def storage_url(project: Project, named: str | None) -> str:
     """Where studies are kept: `named`, or an sqlite database beside MLflow's."""
-    return named or f"sqlite:///{home.mlruns / 'optuna.db'}"
+    return named or f"sqlite:///{project.mlruns / 'optuna.db'}"
 
 
-def connect_storage(home: Project, named: str | None) -> "RDBStorage":
+def connect_storage(project: Project, named: str | None) -> "RDBStorage":
     """The storage at `named`, or the project's own; made on first use. Raises `SpecError` when it cannot be used."""
     from optuna import logging
     from optuna.storages import RDBStorage
 
     logging.set_verbosity(logging.WARNING)
-    url = storage_url(home, named)
+    url = storage_url(project, named)
     if named is None:
-        home.mlruns.mkdir(parents=True, exist_ok=True)
+        project.mlruns.mkdir(parents=True, exist_ok=True)
     with storage_errors(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return RDBStorage(_with_driver(url))
@@ -169,24 +169,24 @@ def winner(trials: "Sequence[FrozenTrial]") -> "FrozenTrial | None":
     return min(complete, key=lambda trial: (trial.value, trial.number), default=None)
 
 
-def study_statuses(home: Project, named: str | None = None) -> list[StudyStatus]:
+def study_statuses(project: Project, named: str | None = None) -> list[StudyStatus]:
     """All studies of a storage, in the order of their names. Nothing is created by looking."""
     import optuna
 
-    if named is None and not (home.mlruns / "optuna.db").exists():
+    if named is None and not (project.mlruns / "optuna.db").exists():
         return []
-    storage = connect_storage(home, named)
+    storage = connect_storage(project, named)
     with storage_errors(storage.url):
         names = sorted(summary.study_name for summary in optuna.get_all_study_summaries(storage))
         return [study_status(optuna.load_study(study_name=name, storage=storage)) for name in names]
 
 
-def load_studies(home: Project, experiment: str, named: str | None = None) -> "list[Study]":
+def load_studies(project: Project, experiment: str, named: str | None = None) -> "list[Study]":
     """The studies of an experiment (`experiment` or `experiment/scale`), by name; none where there are none."""
     import optuna
 
-    found = [one.name for one in study_statuses(home, named) if f"{one.name}/".startswith(f"{experiment}/")]
+    found = [one.name for one in study_statuses(project, named) if f"{one.name}/".startswith(f"{experiment}/")]
     if not found:
         return []
-    storage = connect_storage(home, named)
+    storage = connect_storage(project, named)
     return [optuna.load_study(study_name=name, storage=storage) for name in found]

@@ -79,13 +79,13 @@ class SearchBudget:
         return min(1.0, (len(there.trials) + there.winners) / (self.trials + self.winners))
 
 
-def search_trials(experiment: str, scale: "Scale", home: Project, archive: Path | None = None) -> SearchTrials:
+def search_trials(experiment: str, scale: "Scale", project: Project, archive: Path | None = None) -> SearchTrials:
     """The searches of an experiment at one scale, from the project's studies or from an archive; empty for none."""
     if archive is not None:
         from rnnstudy.results.archive import Archive
 
         return _of_scale(Archive.open(archive).searched(experiment), f"{experiment}/{scale.value}")
-    found = load_studies(home, f"{experiment}/{scale.value}")
+    found = load_studies(project, f"{experiment}/{scale.value}")
     return SearchTrials(
         _below_each_other([trials_table(one) for one in found], COLUMNS),
         _below_each_other([importances(one) for one in found], ("study", "parameter", "importance")),

@@ -82,7 +82,7 @@ class Store:
     one, cannot be written or cannot be reached.
     """
 
-    def __init__(self, home: Project) -> None:
+    def __init__(self, project: Project) -> None:
         named = os.environ.get(TRACKING_URI, "")
         scheme = urlparse(named).scheme.partition("+")[0]
         if named and scheme in ("", "file"):
@@ -94,14 +94,14 @@ class Store:
             raise SpecError(f"{TRACKING_URI} is {named!r}, which names no file; sqlite:////absolute/path.db does")
         self.database: Path | None = None
         if not named or scheme == "sqlite":
-            path = home.database if not named else Path(named.split(":///", 1)[-1])
+            path = project.database if not named else Path(named.split(":///", 1)[-1])
             self.database = path.expanduser().absolute()
         self.uri = f"sqlite:///{self.database}" if self.database else named
         self.artifacts: Path | None = None
         if self.database:
             self.artifacts = self.database.parent / "artifacts"
         elif scheme in ("postgresql", "mysql", "mssql"):
-            self.artifacts = home.artifacts.absolute()
+            self.artifacts = project.artifacts.absolute()
 
     # Connecting
 

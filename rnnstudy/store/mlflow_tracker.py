@@ -77,12 +77,12 @@ class MlflowTracker:
             self.store.send(opened)
 
 
-def open_store(home: Project, info: SweepInfo) -> "MlflowTracker":
+def open_store(project: Project, info: SweepInfo) -> "MlflowTracker":
     """A tracker that writes the runs of one sweep to the store; the store and its experiment exist afterwards.
 
     Raises `SpecError` when the store cannot be used, before anything is written.
     """
-    store = Store(home)
+    store = Store(project)
     store.require_writable()
     return MlflowTracker(store, info)
 

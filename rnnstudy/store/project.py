@@ -55,7 +55,7 @@ class Project:
 
 
 def find_project(start: Path | None = None) -> Project:
-    """The home of the project that `start` (a file or folder; the working directory when None) belongs to.
+    """The project that `start` (a file or folder; the working directory when None) belongs to.
 
     `RNNSTUDY_HOME`, when set, overrides the search. Without any marker above `start` the project
     begins here: the working directory is the root if `start` lies within it, and otherwise the folder of `start`.

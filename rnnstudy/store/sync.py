@@ -28,8 +28,8 @@ class SyncReport:
     unchanged: tuple[str, ...]
 
 
-def sync(folders: Iterable[Path], home: Project) -> SyncReport:
-    """Bring runs that were tracked offline into the store of `home`. A second time changes nothing.
+def sync(folders: Iterable[Path], project: Project) -> SyncReport:
+    """Bring runs that were tracked offline into the store of `project`. A second time changes nothing.
 
     Runs that have not ended come in as interrupted. Runs that are complete in the store with the same probes, and runs
     that are being written at this moment, are left alone. Raises `SpecError` for a folder that holds no runs.
@@ -40,7 +40,7 @@ def sync(folders: Iterable[Path], home: Project) -> SyncReport:
         if not runs:
             raise SpecError(f"{folder} holds no runs; name the folder that the offline sweep wrote")
         found += [(run, _description_in(run)) for run in runs]
-    store = Store(home)
+    store = Store(project)
     store.require_writable()
     store.mend()
     done: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": []}

@@ -99,7 +99,7 @@ class Launcher:
     Args:
         supply: where populations come from.
         tracker: where records go, through a thread of their own.
-        home: the project.
+        project: whose folders are used.
         experiment: the file that workers import, so that its classes exist in them.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; workers are spread over all GPUs where none is named.
         engine: what trains.
@@ -116,7 +116,7 @@ class Launcher:
         self,
         supply: WorkQueue,
         tracker: Tracker,
-        home: Project,
+        project: Project,
         *,
         experiment: Path | None,
         device: str,
@@ -129,8 +129,8 @@ class Launcher:
         crew: WorkerPool | None = None,
         machine: Machine | None = None,
     ) -> None:
-        self._supply, self._tracker, self._home, self._watcher = supply, tracker, home, watcher
-        self._crew = crew or ProcessPool(workers, devices(device), experiment, engine, home.logs)
+        self._supply, self._tracker, self._project, self._watcher = supply, tracker, project, watcher
+        self._crew = crew or ProcessPool(workers, devices(device), experiment, engine, project.logs)
         self._claims, self._replan, self._machine = claims, replan, machine
         self._writer = Writer(tracker, refuge)
         self._deaths: dict[str, CrashCount] = {}
@@ -403,7 +403,7 @@ class Launcher:
 
     def _tidy(self) -> None:
         """Remove what is left of populations that were halved, or that several launchers trained in parts."""
-        for path in self._home.checkpoints.glob("*.pt"):
+        for path in self._project.checkpoints.glob("*.pt"):
             self._remove_if_ended(path)
 
     def _remove_if_ended(self, path: Path) -> None:

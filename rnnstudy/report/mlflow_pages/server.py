@@ -41,7 +41,7 @@ SECONDS_TO_ANSWER = 180.0
 SECONDS_BETWEEN_LOOKS = 60.0
 
 
-def serve(place: Project, port: int, *, browser: bool = True, pictures: bool = True) -> int:
+def serve(project: Project, port: int, *, browser: bool = True, pictures: bool = True) -> int:
     """Serve MLflow's UI on loopback until Ctrl-C, and print a link to each experiment; gives the exit code.
 
     The first free port from `port` on is taken. With `browser`, the newest experiment is opened where there is a
@@ -50,7 +50,7 @@ def serve(place: Project, port: int, *, browser: bool = True, pictures: bool = T
 
     Raises `SpecError` when there is no store to look at, no port is free, or the server ends before it answers.
     """
-    store = Store(place)
+    store = Store(project)
     if not store.exists:
         raise SpecError(f"there is no store at {store.database}; rnnstudy sweep experiments/quickstart.py makes one")
     if store.uri.startswith("http"):
@@ -64,10 +64,10 @@ def serve(place: Project, port: int, *, browser: bool = True, pictures: bool = T
     if free != port:
         _say(f"port {port} is taken; using {free}")
     address = f"http://{HOST}:{free}"
-    with interruptible(), _server(store, free, place.logs / "ui.log") as server:
+    with interruptible(), _server(store, free, project.logs / "ui.log") as server:
         try:
             _say("starting MLflow's UI …")
-            _wait_until_it_answers(server, address, place.logs / "ui.log")
+            _wait_until_it_answers(server, address, project.logs / "ui.log")
             _say(f"MLflow's UI: {address}  (Ctrl-C ends it)")
             _land(store, address, browser)
             with (
