@@ -17,7 +17,8 @@ from rnnstudy import results
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
 from rnnstudy.run import Run, Training
-from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.mlflow_store import open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.tasks.temporal_order import TemporalOrder
@@ -46,7 +47,7 @@ def measure() -> list[dict[str, Any]]:
 
 
 def _fill(home: Project) -> None:
-    tracker = open_store(home, SweepInfo("loading", "experiments/loading.py", "benchmark"))
+    tracker = MlflowTracker(open_store(home), SweepInfo("loading", "experiments/loading.py", "benchmark"))
     for number in range(RUNS):
         cell = Elman(width=50) if number % 2 else LSTM(width=50)
         run = Run(task=TemporalOrder(length=LENGTH), cell=cell, training=Training(steps=STEPS), seed=number)

@@ -26,8 +26,8 @@ from rnnstudy.cells import LSTM, Elman
 from rnnstudy.report.mlflow_pages.charts import FILTER
 from rnnstudy.report.mlflow_pages.server import free_port
 from rnnstudy.run import Run, Training
-from rnnstudy.store.mlflow_store import Store
-from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.mlflow_store import Store, open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project, find_project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.tasks import TemporalOrder
@@ -103,7 +103,7 @@ RATES, SEEDS = (0.01, 0.001), 15
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What `rnnstudy ui` prints over an experiment of 120 runs: 8 settings of 15 seeds, with made-up curves."""
     root = tmp_path_factory.mktemp("many")
-    tracker = open_store(Project(root), SweepInfo("many", "experiments/many.py"))
+    tracker = MlflowTracker(open_store(Project(root)), SweepInfo("many", "experiments/many.py"))
     for rate, length, cell, seed in itertools.product(RATES, (10, 20), (Elman(width=3), LSTM(width=3)), range(SEEDS)):
         training = Training(learning_rate=rate, steps=20)
         run = Run(task=TemporalOrder(length=length), cell=cell, training=training, seed=seed)

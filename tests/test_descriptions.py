@@ -11,9 +11,9 @@ from rnnstudy.cells import LSTM, Chrono, Elman, Orthogonal
 from rnnstudy.optimisers import SGD
 from rnnstudy.run import Run, Training
 from rnnstudy.store.description import NOTE, data_set, note, paragraph, run_documents
-from rnnstudy.store.mlflow_store import Store
-from rnnstudy.store.mlflow_tracker import open_store
-from rnnstudy.store.offline import OfflineTracker
+from rnnstudy.store.mlflow_store import Store, open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
+from rnnstudy.store.offline import OfflineFolder, OfflineTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.store.sync import sync
@@ -107,12 +107,14 @@ def test_equal_sequences_have_equal_digests() -> None:
 def test_a_run_carries_its_papers_whichever_way_it_came(project_with_store: Path, offline: bool) -> None:
     home = Project(project_with_store)
     info = SweepInfo("small", "experiments/small.py", "rnnstudy sweep experiments/small.py", hypothesis="Why?\n\nSo.")
-    tracker = OfflineTracker(home.root / "aside", info) if offline else open_store(home, info)
+    tracker = (
+        OfflineTracker(OfflineFolder(home.root / "aside"), info) if offline else MlflowTracker(open_store(home), info)
+    )
     tracker.begin(RUN, RUN.name)
     tracker.write(Record(RUN.key, 30, time.time(), {}, Outcome("finished", 30, solved=False), {}))
     tracker.close()
     if offline:
-        sync([home.root / "aside"], home)
+        sync([home.root / "aside"], Store(home))
     store = Store(home)
     [stored] = store.runs()
     assert stored.tags[NOTE] == note(RUN, f"rnnstudy sweep experiments/small.py --only {RUN.key} --rerun")
@@ -129,7 +131,7 @@ def test_a_run_carries_its_papers_whichever_way_it_came(project_with_store: Path
 
 def test_a_description_that_someone_changed_stays_when_the_run_goes_on(project_with_store: Path) -> None:
     home, info = Project(project_with_store), SweepInfo("small")
-    tracker = open_store(home, info)
+    tracker = MlflowTracker(open_store(home), info)
     tracker.begin(RUN, RUN.name)
     tracker.interrupt(RUN.key)
     store = Store(home)

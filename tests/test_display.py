@@ -9,7 +9,8 @@ from rnnstudy.cells import Elman
 from rnnstudy.cli.tables import summary_table
 from rnnstudy.optimisers.clipping import ClipNorm
 from rnnstudy.run import Run, Training
-from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.mlflow_store import open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.sweep.grids import grid
@@ -21,7 +22,7 @@ def test_diverged_runs_count_as_unsolved_and_settings_that_are_none_are_a_dash(p
     home = Project(project_with_store)
     base = Run(task=TemporalOrder(length=10), cell=Elman(width=4), training=Training(steps=5))
     runs = grid(base, {"training.clip": [None, ClipNorm(threshold=2.5)]}, seeds=range(3))
-    tracker = open_store(home, SweepInfo("planted", "experiments/planted.py"))
+    tracker = MlflowTracker(open_store(home), SweepInfo("planted", "experiments/planted.py"))
     for run in runs:
         diverged = run.training.clip is None and run.seed < 2
         outcome = Outcome("diverged" if diverged else "finished", 5, None if diverged else True, engine="reference")

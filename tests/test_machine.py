@@ -9,9 +9,9 @@ from rnnstudy.cells import Elman
 from rnnstudy.run import Run
 from rnnstudy.store import system_metrics as machine
 from rnnstudy.store.decimation import Point
-from rnnstudy.store.mlflow_store import Store
-from rnnstudy.store.mlflow_tracker import MlflowTracker, open_store
-from rnnstudy.store.offline import OfflineTracker
+from rnnstudy.store.mlflow_store import Store, open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
+from rnnstudy.store.offline import OfflineFolder, OfflineTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.store.sync import sync
@@ -71,10 +71,10 @@ def stored(store: Store) -> list[list[tuple[int, float]]]:
 
 def test_every_open_run_gets_the_readings_and_a_resumed_one_more(project_with_store: Path) -> None:
     place = Project(project_with_store)
-    tracker = open_store(place, SweepInfo("mine"))
+    tracker = MlflowTracker(open_store(place), SweepInfo("mine"))
     sampled(tracker, [10.0, 20.0, 30.0])
     assert stored(tracker.store) == [[(0, 10.0), (1, 20.0), (2, 30.0)], [(0, 10.0), (1, 20.0)]]
-    again = open_store(place, SweepInfo("mine"))
+    again = MlflowTracker(open_store(place), SweepInfo("mine"))
     again.begin(RUNS[0], RUNS[0].name)
     again.sampled({CPU: 40.0}, 5.0)
     again.write(Record(RUNS[0].key, 5, 1.0, {}, Outcome("finished", 5, solved=False)))
@@ -84,6 +84,6 @@ def test_every_open_run_gets_the_readings_and_a_resumed_one_more(project_with_st
 def test_they_are_kept_in_files_too(project_with_store: Path, tmp_path: Path) -> None:
     place = Project(project_with_store)
     folder = tmp_path / "apart"
-    sampled(OfflineTracker(folder, SweepInfo("mine")), [10.0, 20.0])
-    sync([folder], place)
+    sampled(OfflineTracker(OfflineFolder(folder), SweepInfo("mine")), [10.0, 20.0])
+    sync([folder], Store(place))
     assert stored(Store(place)) == [[(0, 10.0), (1, 20.0)], [(0, 10.0)]]

@@ -17,7 +17,8 @@ from rnnstudy.report.notebook import load_study
 from rnnstudy.run import Run, names
 from rnnstudy.spec import SpecError
 from rnnstudy.store.git import checked_out_commit
-from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.mlflow_store import open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.sweep.experiment import load_experiment
@@ -70,7 +71,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Project:
         write(home.root / name, (PROJECT / name).read_text(encoding="utf-8"))
     home.mlruns.mkdir()
     runs = smoke_runs(home)
-    tracker = open_store(home, SweepInfo("quickstart", "experiments/quickstart.py", "rnnstudy sweep"))
+    tracker = MlflowTracker(open_store(home), SweepInfo("quickstart", "experiments/quickstart.py", "rnnstudy sweep"))
     named = names(runs)
     for run in runs:
         tracker.begin(run, named[run.key])

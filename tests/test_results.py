@@ -15,7 +15,8 @@ from rnnstudy.results.results import Results, from_records
 from rnnstudy.run import Run, Training, names
 from rnnstudy.spec import SpecError, flatten
 from rnnstudy.store.arrays import READINGS, WEIGHTS, read_weights, write_readings
-from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.mlflow_store import open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.open_run import run_header
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo, describe
@@ -76,14 +77,14 @@ def record_of(run: Run) -> Record:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Project:
     home = Project(tmp_path_factory.mktemp("project"))
-    tracker = open_store(home, SweepInfo("toy", "experiments/toy.py"))
+    tracker = MlflowTracker(open_store(home), SweepInfo("toy", "experiments/toy.py"))
     for run, name in zip(sweep(), names(sweep()).values(), strict=True):
         tracker.begin(run, name)
         tracker.write(record_of(run))
     unfinished = sweep()[0].replace(seed=77)
     tracker.begin(unfinished, "under way")
     tracker.interrupt(unfinished.key)
-    other = open_store(home, SweepInfo("other"))
+    other = MlflowTracker(open_store(home), SweepInfo("other"))
     alone = sweep()[0].replace(seed=5)
     other.begin(alone, alone.name)
     other.write(record_of(alone))

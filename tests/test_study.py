@@ -20,10 +20,10 @@ from rnnstudy.search.queue import SearchQueue
 from rnnstudy.search.studies import connect_storage
 from rnnstudy.search.trials import search_trials
 from rnnstudy.spec import SpecError
-from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.mlflow_store import open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
-from rnnstudy.store.tracker import Tracker
 from rnnstudy.sweep.experiment import Experiment, load_experiment
 from rnnstudy.sweep.grids import Scale
 from rnnstudy.training.loop import train
@@ -63,7 +63,7 @@ def sources(root: Path) -> Project:
 
 def sweep_at_smoke_scale(home: Project, experiment: str) -> None:
     defined = load_experiment(home.root / "experiments" / f"{experiment}.py")
-    tracker = open_store(home, SweepInfo(experiment, f"experiments/{experiment}.py", "rnnstudy sweep"))
+    tracker = MlflowTracker(open_store(home), SweepInfo(experiment, f"experiments/{experiment}.py", "rnnstudy sweep"))
     if defined.searches_here:
         search_at_smoke_scale(home, defined, tracker)
         return
@@ -77,13 +77,13 @@ def sweep_at_smoke_scale(home: Project, experiment: str) -> None:
     tracker.close()
 
 
-def search_at_smoke_scale(home: Project, experiment: Experiment, tracker: Tracker) -> None:
+def search_at_smoke_scale(home: Project, experiment: Experiment, tracker: MlflowTracker) -> None:
     """What a launcher with one worker does, in this process."""
     storage = connect_storage(home, None)
     supply = SearchQueue(
         experiment.searches(Scale.SMOKE),
         storage,
-        tracker,
+        tracker.store,
         home,
         scale=Scale.SMOKE,
         path=experiment.path,

@@ -24,13 +24,13 @@ from rnnstudy.spec import SpecError
 from rnnstudy.store.arrays import READINGS, WEIGHTS, read_manifest, read_series, read_weights
 from rnnstudy.store.decimation import points_of, scheduled, summary_points, thinned
 from rnnstudy.store.mlflow_database import _schema_revisions
-from rnnstudy.store.mlflow_store import Store
-from rnnstudy.store.mlflow_tracker import MlflowTracker, open_store
-from rnnstudy.store.offline import OfflineTracker
+from rnnstudy.store.mlflow_store import Store, open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
+from rnnstudy.store.offline import OfflineFolder, OfflineTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.store.sync import sync
-from rnnstudy.store.tracker import Tracker
+from rnnstudy.store.tracker import RunIndex, Tracker
 from rnnstudy.tasks import TemporalOrder
 from rnnstudy.training.records import Outcome, Record, Series
 
@@ -203,7 +203,7 @@ def test_summary_has_scalars_once():
 
 def test_what_was_written_is_in_the_store(home: Project):
     run = a_run()
-    tracker = open_store(home, INFO)
+    tracker = MlflowTracker(open_store(home), INFO)
     finish(tracker, run)
     (stored,) = tracker.store.runs()
     assert (stored.key, stored.name, stored.experiment, stored.state) == (run.key, "elman-T0020-s0", "toy", "finished")
@@ -230,7 +230,7 @@ def test_what_was_written_is_in_the_store(home: Project):
 
 def test_points_carry_the_time_of_their_record(home: Project):
     run = a_run()
-    finish(open_store(home, INFO), run)
+    finish(MlflowTracker(open_store(home), INFO), run)
     stamps = {step: stamp for _, key, step, stamp, _, _ in metric_rows(home) if key == "learning/loss"}
     ends = {130: 1000.0 + 130 / 7, 260: 1000.0 + 260 / 7, 400: 2000.25}
     for step, stamp in stamps.items():
@@ -239,7 +239,7 @@ def test_points_carry_the_time_of_their_record(home: Project):
 
 def test_arrays_hold_everything_at_full_resolution(home: Project):
     run = a_run()
-    tracker = open_store(home, INFO)
+    tracker = MlflowTracker(open_store(home), INFO)
     finish(tracker, run)
     (stored,) = tracker.store.runs()
     path = tracker.store.artifact(stored, READINGS)
@@ -262,7 +262,7 @@ def test_arrays_hold_everything_at_full_resolution(home: Project):
 @pytest.mark.parametrize("status", ["diverged", "pruned", "failed"])
 def test_other_outcomes(home: Project, status: str):
     run = a_run()
-    tracker = open_store(home, INFO)
+    tracker = MlflowTracker(open_store(home), INFO)
     tracker.begin(run, "a")
     tracker.write(last(run.key, Outcome(status, 77, reason="loss is not finite", engine="fast")))
     (stored,) = tracker.store.runs()
@@ -272,12 +272,12 @@ def test_other_outcomes(home: Project, status: str):
     assert "rnnstudy.solved" not in stored.tags
     mlflow_status = tracker.store.client.get_run(stored.identity).info.status
     assert mlflow_status == {"diverged": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}[status]
-    assert (run.key in tracker.finished()) == (status == "diverged")
+    assert (run.key in tracker.store.finished()) == (status == "diverged")
 
 
 def test_a_failed_run_is_taken_up_again(home: Project):
     run = a_run()
-    tracker = open_store(home, INFO)
+    tracker = MlflowTracker(open_store(home), INFO)
     tracker.begin(run, "a")
     tracker.write(last(run.key, Outcome("failed", 77, reason="out of memory")))
     finish(tracker, run)
@@ -289,7 +289,7 @@ def test_a_failed_run_is_taken_up_again(home: Project):
 
 def test_a_run_is_not_finished_before_its_arrays_are_there(home: Project, monkeypatch: pytest.MonkeyPatch):
     run = a_run()
-    tracker = open_store(home, INFO)
+    tracker = MlflowTracker(open_store(home), INFO)
     tracker.begin(run, "a")
 
     def full(*_: object) -> None:
@@ -298,8 +298,8 @@ def test_a_run_is_not_finished_before_its_arrays_are_there(home: Project, monkey
     monkeypatch.setattr(tracker.store.client, "log_artifact", full)
     with pytest.raises(SpecError, match="no space left"):
         tracker.write(last(run.key))
-    assert tracker.states([run.key]) == {run.key: "running"}
-    assert tracker.finished() == {}
+    assert tracker.store.states([run.key]) == {run.key: "running"}
+    assert tracker.store.finished() == {}
 
 
 def test_killed_and_resumed_gives_identical_rows(tmp_path: Path, empty_database: Path):
@@ -309,7 +309,7 @@ def test_killed_and_resumed_gives_identical_rows(tmp_path: Path, empty_database:
         home = Project(tmp_path / name)
         home.mlruns.mkdir(parents=True)
         shutil.copy(empty_database, home.database)
-        tracker = open_store(home, INFO)
+        tracker = MlflowTracker(open_store(home), INFO)
         if name == "whole":
             finish(tracker, run)
         else:
@@ -318,12 +318,12 @@ def test_killed_and_resumed_gives_identical_rows(tmp_path: Path, empty_database:
             tracker.write(first)
             if name == "interrupted":
                 tracker.interrupt(run.key)
-                assert tracker.states([run.key, "other"]) == {run.key: "interrupted", "other": "absent"}
+                assert tracker.store.states([run.key, "other"]) == {run.key: "interrupted", "other": "absent"}
                 assert tracker.store.client.get_run(tracker.store.runs()[0].identity).info.status == "KILLED"
             else:
                 tracker.close()
                 tracker.write(second)  # Buffered, and lost with its process.
-            again = open_store(home, INFO)
+            again = MlflowTracker(open_store(home), INFO)
             again.begin(run, "a")
             # A checkpoint newer than the first record does not bring it again; the last record holds everything.
             for record in [second, last(run.key)] if name == "interrupted" else [first, second, last(run.key)]:
@@ -335,7 +335,7 @@ def test_killed_and_resumed_gives_identical_rows(tmp_path: Path, empty_database:
 
 def test_many_points_are_written_before_the_end(home: Project):
     run = a_run()
-    tracker = open_store(home, INFO)
+    tracker = MlflowTracker(open_store(home), INFO)
     tracker.begin(run, "a")
     steps = np.arange(0, STEPS + 1, 2)
     tracker.write(Record(run.key, STEPS, 1.0, {f"gradient/{i}": Series(steps, steps / 2, (), "", 2) for i in range(3)}))
@@ -346,10 +346,10 @@ def test_many_points_are_written_before_the_end(home: Project):
 
 def test_reuse_depends_on_probes_and_source(home: Project):
     run = a_run(probes=(ParameterGradients(every=5),))
-    tracker = open_store(home, INFO)
-    assert tracker.finished() == {}
+    tracker = MlflowTracker(open_store(home), INFO)
+    assert tracker.store.finished() == {}
     finish(tracker, run)
-    kept = tracker.finished()[run.key]
+    kept = tracker.store.finished()[run.key]
     assert kept.serves(run)
     assert kept.serves(run.replace(probes=()))
     assert kept.warning(run) == ""
@@ -370,22 +370,22 @@ def test_reuse_depends_on_probes_and_source(home: Project):
 
 def test_forgotten_and_deleted_runs_are_absent(home: Project):
     first, second, third = (a_run(seed) for seed in range(3))
-    tracker = open_store(home, INFO)
+    tracker = MlflowTracker(open_store(home), INFO)
     for run in (first, second, third):
         finish(tracker, run)
-    assert tracker.forget([first.key, "unknown"]) == 1
-    tracker.store.client.delete_run(tracker.finished()[second.key].identity)
-    assert set(tracker.finished()) == {third.key}
-    assert tracker.states([first.key, third.key]) == {first.key: "absent", third.key: "finished"}
+    assert tracker.store.forget([first.key, "unknown"]) == 1
+    tracker.store.client.delete_run(tracker.store.finished()[second.key].identity)
+    assert set(tracker.store.finished()) == {third.key}
+    assert tracker.store.states([first.key, third.key]) == {first.key: "absent", third.key: "finished"}
     tracker.store.client.delete_experiment(tracker.store.client.get_experiment_by_name("toy").experiment_id)
-    again = open_store(home, INFO)
-    assert again.finished() == {}
+    again = MlflowTracker(open_store(home), INFO)
+    assert again.store.finished() == {}
     finish(again, first)
-    assert set(again.finished()) == {first.key}
+    assert set(again.store.finished()) == {first.key}
 
 
 def test_mend_marks_runs_of_dead_processes_only(home: Project):
-    tracker = open_store(home, INFO)
+    tracker = MlflowTracker(open_store(home), INFO)
     dead, alive, elsewhere, reused = (a_run(seed) for seed in range(4))
     with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
         process.wait()
@@ -396,35 +396,35 @@ def test_mend_marks_runs_of_dead_processes_only(home: Project):
     tracker.store.client.set_tag(identity[elsewhere.key], "rnnstudy.pid", str(process.pid))
     tracker.store.client.set_tag(identity[elsewhere.key], "rnnstudy.host", "another.host")
     tracker.store.client.set_tag(identity[reused.key], "rnnstudy.pid_started", "12.5")
-    assert tracker.mend() == 2
-    assert tracker.states([dead.key, alive.key, elsewhere.key, reused.key]) == {
+    assert tracker.store.mark_interrupted() == 2
+    assert tracker.store.states([dead.key, alive.key, elsewhere.key, reused.key]) == {
         dead.key: "interrupted", alive.key: "running", elsewhere.key: "running", reused.key: "interrupted"
     }  # fmt: skip
     assert tracker.store.client.get_run(identity[dead.key]).info.status == "KILLED"
-    assert tracker.mend() == 0
+    assert tracker.store.mark_interrupted() == 0
 
 
 def test_a_run_killed_after_its_tags_is_finished(home: Project):
     run = a_run()
-    tracker = open_store(home, INFO)
+    tracker = MlflowTracker(open_store(home), INFO)
     finish(tracker, run)
-    identity = tracker.finished()[run.key].identity
+    identity = tracker.store.finished()[run.key].identity
     tracker.store.client.update_run(identity, status="RUNNING")
     tracker.store.client.set_tag(identity, "rnnstudy.pid_started", "12.5")
-    assert tracker.mend() == 1
+    assert tracker.store.mark_interrupted() == 1
     assert tracker.store.client.get_run(identity).info.status == "FINISHED"
-    assert tracker.states([run.key]) == {run.key: "finished"}
+    assert tracker.store.states([run.key]) == {run.key: "finished"}
 
 
 def test_a_moved_project_takes_its_store_along(home: Project, tmp_path: Path):
     run, other = a_run(), a_run(1)
-    finish(open_store(home, INFO), run)
+    finish(MlflowTracker(open_store(home), INFO), run)
     moved = Project(home.root.rename(tmp_path / "moved"))
     store = Store(moved)
     assert store.artifact(store.finished()[run.key], READINGS).is_relative_to(moved.root)
-    tracker = open_store(moved, INFO)
+    tracker = MlflowTracker(open_store(moved), INFO)
     finish(tracker, other)
-    for kept in tracker.finished().values():
+    for kept in tracker.store.finished().values():
         assert kept.artifacts.startswith(moved.artifacts.as_uri())
         assert tracker.store.artifact(kept, WEIGHTS).is_relative_to(moved.root)
     assert not home.root.exists()
@@ -432,7 +432,7 @@ def test_a_moved_project_takes_its_store_along(home: Project, tmp_path: Path):
 
 def first_contact(root: str, seed: int) -> None:
     run = a_run(seed)
-    tracker = open_store(Project(Path(root)), INFO)
+    tracker = MlflowTracker(open_store(Project(Path(root))), INFO)
     tracker.begin(run, run.name)
     tracker.write(last(run.key))
 
@@ -463,7 +463,7 @@ def test_importing_is_cheap_and_offline_needs_neither_mlflow_nor_pandas(tmp_path
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from rnnstudy.store.offline import OfflineTracker
+from rnnstudy.store.offline import OfflineFolder, OfflineTracker
 from rnnstudy.store.run_description import SweepInfo
 blocked = [name for name in ("mlflow", "pandas", "sqlalchemy", "alembic") if name in sys.modules]
 assert not blocked, blocked
@@ -473,9 +473,9 @@ class Refuse:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 from test_tracking import a_run, finish, INFO
-tracker = OfflineTracker(Path({str(tmp_path)!r}) / "offline", INFO)
+tracker = OfflineTracker(OfflineFolder(Path({str(tmp_path)!r}) / "offline"), INFO)
 finish(tracker, a_run())
-assert set(tracker.finished()) == {{a_run().key}}
+assert set(tracker.folder.finished()) == {{a_run().key}}
 """
     asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert asked.returncode == 0, asked.stderr
@@ -489,17 +489,21 @@ def test_offline_and_synced_is_as_tracked(home: Project, tmp_path: Path, empty_d
     online = Project(tmp_path / "online")
     online.mlruns.mkdir(parents=True)
     shutil.copy(empty_database, online.database)
-    offline = OfflineTracker(tmp_path / "offline", INFO)
-    for tracker in (offline, open_store(online, INFO)):
+    offline = OfflineTracker(OfflineFolder(tmp_path / "offline"), INFO)
+    for tracker in (offline, MlflowTracker(open_store(online), INFO)):
         finish(tracker, run)
         tracker.begin(part, "part")
         for record in pieces(part.key, 130, 260):
             tracker.write(record)
         tracker.interrupt(part.key)
-    assert offline.states([run.key, part.key, "x"]) == {run.key: "finished", part.key: "interrupted", "x": "absent"}
-    assert set(offline.finished()) == {run.key}
-    assert offline.finished()[run.key].serves(run)
-    report = sync([tmp_path / "offline"], home)
+    assert offline.folder.states([run.key, part.key, "x"]) == {
+        run.key: "finished",
+        part.key: "interrupted",
+        "x": "absent",
+    }
+    assert set(offline.folder.finished()) == {run.key}
+    assert offline.folder.finished()[run.key].serves(run)
+    report = sync([tmp_path / "offline"], Store(home))
     assert (set(report.added), report.updated, report.unchanged) == ({run.key, part.key}, (), ())
     kept = {}
     for where in (home, online):
@@ -515,7 +519,7 @@ def test_offline_and_synced_is_as_tracked(home: Project, tmp_path: Path, empty_d
         told = Store(home).client.get_run(one.identity).info
         assert told.start_time <= told.end_time, "what was trained before it was brought in began before it ended"
     before, files = snapshot(home), as_files(home.artifacts)
-    report = sync([tmp_path / "offline"], home)
+    report = sync([tmp_path / "offline"], Store(home))
     assert (report.added, report.updated, set(report.unchanged)) == ((), (), {run.key, part.key})
     assert snapshot(home) == before
     assert as_files(home.artifacts) == files
@@ -525,32 +529,32 @@ def test_offline_goes_on_after_a_kill_and_syncs_further(home: Project, tmp_path:
     run = a_run()
     folder = tmp_path / "offline"
     first, second = pieces(run.key, 130, 260)
-    tracker = OfflineTracker(folder, INFO)
+    tracker = OfflineTracker(OfflineFolder(folder), INFO)
     tracker.begin(run, "a")
     tracker.write(first)
-    assert sync([folder], home).added == (run.key,)
+    assert sync([folder], Store(home)).added == (run.key,)
     assert Store(home).states([run.key]) == {run.key: "interrupted"}
     with (folder / run.key / "points.jsonl").open("a") as file:
         file.write('[["learning/loss", 13')  # What a kill in the middle of a line leaves.
-    again = OfflineTracker(folder, INFO)
+    again = OfflineTracker(OfflineFolder(folder), INFO)
     again.begin(run, "a")
     for record in (first, second, last(run.key)):
         again.write(record)
-    assert sync([folder], home).updated == (run.key,)
+    assert sync([folder], Store(home)).updated == (run.key,)
     (stored,) = Store(home).runs()
     assert stored.state == "finished"
     sent = {row[1:] for row in metric_rows(home)}
-    finish(open_store(home, dataclasses.replace(INFO, experiment="directly")), run)
+    finish(MlflowTracker(open_store(home), dataclasses.replace(INFO, experiment="directly")), run)
     directly = {row[1:] for row in metric_rows(home) if row[0] != stored.identity}
     assert sent == directly
-    assert again.forget([run.key]) == 1
-    assert again.finished() == {}
+    assert again.folder.forget([run.key]) == 1
+    assert again.folder.finished() == {}
 
 
 def test_sync_of_a_folder_without_runs(home: Project, tmp_path: Path):
     before = snapshot(home)
     with pytest.raises(SpecError, match="holds no runs"):
-        sync([tmp_path], home)
+        sync([tmp_path], Store(home))
     assert snapshot(home) == before
 
 
@@ -559,7 +563,7 @@ def test_sync_of_a_folder_without_runs(home: Project, tmp_path: Path):
 
 def refused(home: Project, *words: str) -> None:
     with pytest.raises(SpecError) as caught:
-        open_store(home, INFO)
+        open_store(home)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert [word for word in words if word not in message] == []
@@ -601,7 +605,7 @@ def test_schemas_are_those_that_alembic_knows():
 
 
 def test_runs_read_from_the_tables_are_those_that_mlflow_lists(home: Project, monkeypatch: pytest.MonkeyPatch):
-    tracker = open_store(home, SweepInfo("planted", "experiments/planted.py"))
+    tracker = MlflowTracker(open_store(home), SweepInfo("planted", "experiments/planted.py"))
     runs = [Run(task=TemporalOrder(length=10), cell=Elman(width=3), seed=seed) for seed in range(4)]
     for place, run in enumerate(runs):
         tracker.begin(run, f"run {place}")
@@ -633,7 +637,7 @@ def test_a_file_in_place_of_mlruns(tmp_path: Path):
     refused(Project(tmp_path), str(tmp_path / "mlruns"), "RNNSTUDY_HOME")
     assert as_files(tmp_path) == {"mlruns": b"not a folder"}
     with pytest.raises(SpecError, match="cannot hold"):
-        OfflineTracker(tmp_path / "mlruns", INFO)
+        OfflineFolder(tmp_path / "mlruns")
 
 
 def test_unwritable(home: Project, monkeypatch: pytest.MonkeyPatch):
@@ -650,9 +654,11 @@ def test_stores_named_by_the_environment(tmp_path: Path, empty_database: Path, m
     elsewhere.mkdir()
     shutil.copy(empty_database, elsewhere / "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere / 'other.db'}")
-    tracker = open_store(home, INFO)
+    tracker = MlflowTracker(open_store(home), INFO)
     finish(tracker, a_run())
-    assert tracker.store.artifact(tracker.finished()[a_run().key], READINGS).is_relative_to(elsewhere / "artifacts")
+    assert tracker.store.artifact(tracker.store.finished()[a_run().key], READINGS).is_relative_to(
+        elsewhere / "artifacts"
+    )
     for uri in (f"file:{tmp_path}/runs", str(tmp_path / "runs")):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         refused(home, "MLFLOW_TRACKING_URI", "plain folders", "sqlite:")
@@ -674,17 +680,22 @@ def test_reading_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     store = Store(Project(tmp_path))
     assert store.finished() == {}
     assert store.states(["a"]) == {"a": "absent"}
-    assert store.mend() == 0
+    assert store.mark_interrupted() == 0
     assert store.forget(["a"]) == 0
     assert not list(tmp_path.iterdir())
 
 
-def test_protocol():
-    """Both trackers have every method of the contract."""
-    contract = {name for name in vars(Tracker) if not name.startswith("_")}
-    assert contract >= {"begin", "write", "interrupt", "finished", "close"}
+def test_trackers_write_and_indexes_know_what_is_complete():
+    """Each class has every method of its contract, and those who write know nothing of what is complete."""
+    writes = {name for name in vars(Tracker) if not name.startswith("_")}
+    knows = {name for of in (RunIndex, *RunIndex.__mro__) for name in vars(of) if not name.startswith("_")}
+    assert writes == {"begin", "write", "sampled", "interrupt", "close"}
+    assert knows == {"finished", "failures", "states", "forget", "mark_interrupted"}
     for tracker in (MlflowTracker, OfflineTracker):
-        assert contract <= set(vars(tracker))
+        assert writes <= set(vars(tracker))
+        assert not knows & set(vars(tracker))
+    for index in (Store, OfflineFolder):
+        assert knows <= set(vars(index))
 
 
 def test_cells_differ_in_key():

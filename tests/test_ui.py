@@ -24,8 +24,8 @@ from rnnstudy.report.mlflow_pages.run_pictures import add_missing, described, mi
 from rnnstudy.run import Run
 from rnnstudy.spec import SpecError, flatten
 from rnnstudy.store.description import NOTE
-from rnnstudy.store.mlflow_store import Store
-from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.mlflow_store import Store, open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.sweep.experiment import load_experiment
@@ -47,7 +47,9 @@ def place(project_with_store: Path) -> Project:
         "learning/loss": Series(np.arange(21), np.linspace(1, 0, 21), (), "nats", 1),
     }
     home = Project(project_with_store)
-    tracker = open_store(home, SweepInfo("small", "experiments/small.py", "rnnstudy sweep experiments/small.py"))
+    tracker = MlflowTracker(
+        open_store(home), SweepInfo("small", "experiments/small.py", "rnnstudy sweep experiments/small.py")
+    )
     tracker.begin(RUN, RUN.name)
     tracker.write(Record(RUN.key, 20, time.time(), series, Outcome("finished", 20, solved=False), {}))
     tracker.close()
@@ -112,7 +114,7 @@ def test_a_link_carries_the_view_that_the_experiment_has_been_given(place: Proje
 
 
 def add(place: Project, *runs: Run, outcome: str = "finished", experiment: str = "small") -> None:
-    tracker = open_store(place, SweepInfo(experiment, f"experiments/{experiment}.py"))
+    tracker = MlflowTracker(open_store(place), SweepInfo(experiment, f"experiments/{experiment}.py"))
     for run in runs:
         tracker.begin(run, run.name)
         tracker.write(Record(run.key, 20, time.time(), {}, Outcome(cast(Any, outcome), 20, solved=False), {}))

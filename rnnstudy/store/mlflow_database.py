@@ -147,3 +147,10 @@ def _hush() -> None:
     """MLflow sets its loggers to INFO when it is imported, so this comes after."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def database_errors() -> tuple[type[Exception], ...]:
+    """The errors of the library through which MLflow and Optuna use their databases."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (SQLAlchemyError,)

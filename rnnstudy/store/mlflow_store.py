@@ -416,7 +416,7 @@ class Store:
                 self.client.delete_run(run.identity)
         return len(doomed)
 
-    def mend(self) -> int:
+    def mark_interrupted(self) -> int:
         """Runs that a process of this host left RUNNING when it died become KILLED; gives how many."""
         mended = 0
         for run in self.runs(only_running=True):
@@ -431,6 +431,19 @@ class Store:
                 self.client.set_terminated(run.identity, _mlflow_status(state))
             mended += 1
         return mended
+
+
+def open_store(project: Project) -> Store:
+    """The store of a project, ready to be written; made when it is missing.
+
+    Raises `StoreError` before anything is written when the store cannot be used.
+    """
+    store = Store(project)
+    store.require_writable()
+    if store.database is None or not store.exists:
+        # First contact makes the database, or asks the server. A database that is there is opened without MLflow.
+        _ = store.client
+    return store
 
 
 def _mlflow_status(state: RunState) -> str:

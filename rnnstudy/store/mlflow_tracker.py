@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class MlflowTracker:
-    """The one buffered writer of a sweep into MLflow's store (see `tracker.Tracker`)."""
+    """The one buffered writer of a sweep into MLflow's store (see `tracker.Tracker`). Its experiment exists afterwards."""
 
     def __init__(self, store: Store, info: SweepInfo) -> None:
         self.store = store
@@ -28,22 +28,6 @@ class MlflowTracker:
         self._tags = info.tags()
         self._experiment = store.experiment(info.experiment, experiment_tags(info))
         self._open: dict[str, OpenRun] = {}
-
-    def finished(self) -> dict[str, StoredRun]:
-        """The complete runs of the whole store by key, whichever experiment made them."""
-        return self.store.finished()
-
-    def failures(self) -> dict[str, Failures]:
-        return self.store.failures()
-
-    def states(self, keys: Iterable[str]) -> dict[str, RunState]:
-        return self.store.states(keys)
-
-    def forget(self, keys: Iterable[str]) -> int:
-        return self.store.forget(keys)
-
-    def mend(self) -> int:
-        return self.store.mend()
 
     def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
         described = describe(run, name, self.info.experiment, {**self._tags, **tags}, self.info.hypothesis)
@@ -75,16 +59,6 @@ class MlflowTracker:
     def close(self) -> None:
         for opened in self._open.values():
             self.store.send(opened)
-
-
-def open_store(project: Project, info: SweepInfo) -> "MlflowTracker":
-    """A tracker that writes the runs of one sweep to the store; the store and its experiment exist afterwards.
-
-    Raises `SpecError` when the store cannot be used, before anything is written.
-    """
-    store = Store(project)
-    store.require_writable()
-    return MlflowTracker(store, info)
 
 
 def experiment_tags(info: SweepInfo) -> dict[str, str]:

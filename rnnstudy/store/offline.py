@@ -24,53 +24,64 @@ if TYPE_CHECKING:
     pass
 
 
-class OfflineTracker:
-    """Keeps the same records in files, one folder for each run, where no store can be reached (see `tracker.Tracker`).
+class OfflineFolder:
+    """A folder of runs in files, for where no store can be reached (see `tracker.RunIndex`).
 
-    `<folder>/<key>/`: `run.json` says what it is, `points.jsonl` gets a line for each record, `readings.npz` and
-    `weights.npz` come at the end, `ending.json` last. Needs neither MLflow nor pandas. `sync` brings the runs in.
+    `<folder>/<key>/`: `run.json` describes the run, `points.jsonl` gets a line for each record, `readings.npz` and
+    `weights.npz` come at the end, `ending.json` last. Needs neither MLflow nor pandas. `sync` copies the runs into a
+    store. Raises `StoreError` for a folder that cannot be written.
     """
 
-    def __init__(self, folder: Path, info: SweepInfo) -> None:
-        require_folder(folder)
+    def __init__(self, path: Path) -> None:
+        require_folder(path)
+        self.path = path
+
+    def runs(self) -> list[StoredRun]:
+        return [stored_offline(folder) for folder in run_folders(self.path)]
+
+    def finished(self) -> dict[str, StoredRun]:
+        return {run.key: run for run in self.runs() if run.state in COMPLETE}
+
+    def failures(self) -> dict[str, Failures]:
+        return failures_of(self.runs())
+
+    def states(self, keys: Iterable[str]) -> dict[str, RunState]:
+        known = {run.key: run.state for run in self.runs()}
+        return {key: known.get(key, "absent") for key in keys}
+
+    def forget(self, keys: Iterable[str]) -> int:
+        folders = [folder for folder in (self.path / key for key in set(keys)) if (folder / "run.json").exists()]
+        for folder in folders:
+            (folder / "run.json").unlink()
+            shutil.rmtree(folder)
+        return len(folders)
+
+    def mark_interrupted(self) -> int:
+        """Nothing to do: a folder without `ending.json` is an interrupted run."""
+        return 0
+
+
+class OfflineTracker:
+    """Writes the records of a sweep to files, one folder for each run (see `tracker.Tracker`)."""
+
+    def __init__(self, folder: OfflineFolder, info: SweepInfo) -> None:
         self.folder = folder
         self.info = info
         self._tags = info.tags()
         self._open: dict[str, OpenRun] = {}
 
-    def finished(self) -> dict[str, StoredRun]:
-        return {run.key: run for run in map(_stored_offline, _offline_runs(self.folder)) if run.state in COMPLETE}
-
-    def failures(self) -> dict[str, Failures]:
-        return failures_of(map(_stored_offline, _offline_runs(self.folder)))
-
-    def states(self, keys: Iterable[str]) -> dict[str, RunState]:
-        known = {run.key: run for run in map(_stored_offline, _offline_runs(self.folder))}
-        return {key: known[key].state if key in known else "absent" for key in keys}
-
-    def forget(self, keys: Iterable[str]) -> int:
-        doomed = [folder for folder in (self.folder / key for key in set(keys)) if (folder / "run.json").exists()]
-        for folder in doomed:
-            (folder / "run.json").unlink()
-            shutil.rmtree(folder)
-        return len(doomed)
-
-    def mend(self) -> int:
-        """Nothing to do: a folder without `ending.json` is a run that was interrupted."""
-        return 0
-
     def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
-        folder = self.folder / run.key
-        if _ending_of(folder).get("rnnstudy.outcome") in COMPLETE:
-            self.forget([run.key])
+        folder = self.folder.path / run.key
+        if ending_of(folder).get("rnnstudy.outcome") in COMPLETE:
+            self.folder.forget([run.key])
         folder.mkdir(parents=True, exist_ok=True)
         described = describe(run, name, self.info.experiment, {**self._tags, **tags}, self.info.hypothesis)
-        failed = attempts_of(_stored_offline(folder).tags) if (folder / "run.json").exists() else 0
+        failed = attempts_of(stored_offline(folder).tags) if (folder / "run.json").exists() else 0
         if failed:
             described.tags["rnnstudy.attempts"] = str(failed)
         (folder / "ending.json").unlink(missing_ok=True)
         opened = OpenRun(described, str(folder), attempts=failed)
-        whole = _points_in(folder)
+        whole = points_in(folder)
         opened.fresh(whole)
         # Rewritten without the line that a kill may have cut.
         _write_text(folder / "points.jsonl", "".join(_line([point]) for point in whole))
@@ -109,7 +120,7 @@ def _line(points: Sequence[Point]) -> str:
     return json.dumps([list(point) for point in points]) + "\n"
 
 
-def _points_in(folder: Path) -> list[Point]:
+def points_in(folder: Path) -> list[Point]:
     """The points of a run that was tracked offline; a last line that was cut by a kill is left out."""
     path = folder / "points.jsonl"
     if not path.exists():
@@ -124,25 +135,25 @@ def _write_text(path: Path, text: str) -> None:
     os.replace(unfinished, path)
 
 
-def _ending_of(folder: Path) -> dict[str, str]:
+def ending_of(folder: Path) -> dict[str, str]:
     """The tags that a run tracked offline ended with; none when it has not."""
     path = folder / "ending.json"
     return json.loads(path.read_text(encoding="utf-8"))["tags"] if path.exists() else {}
 
 
-def _offline_runs(folder: Path) -> list[Path]:
+def run_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/run.json"))
 
 
-def _description_in(folder: Path) -> Description:
+def description_in(folder: Path) -> Description:
     try:
         return Description(**json.loads((folder / "run.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise SpecError(f"{folder / 'run.json'} is not a run that was tracked offline ({error})") from None
 
 
-def _stored_offline(folder: Path) -> StoredRun:
-    described = _description_in(folder)
+def stored_offline(folder: Path) -> StoredRun:
+    described = description_in(folder)
     again = {name: value for name, value in described.tags.items() if name != NOTE}
-    tags = {**again, "rnnstudy.outcome": "interrupted", **_ending_of(folder)}
+    tags = {**again, "rnnstudy.outcome": "interrupted", **ending_of(folder)}
     return StoredRun(described.key, described.name, described.experiment, state_of(tags), tags, str(folder))

@@ -10,8 +10,7 @@ from rnnstudy.store.decimation import Point
 from rnnstudy.store.description import NOTE
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.mlflow_tracker import experiment_tags
-from rnnstudy.store.offline import _description_in, _ending_of, _offline_runs, _points_in
-from rnnstudy.store.project import Project
+from rnnstudy.store.offline import description_in, ending_of, run_folders, points_in
 from rnnstudy.store.run_description import Description, SweepInfo, process_tags
 from rnnstudy.store.stored_run import COMPLETE, state_of
 
@@ -28,21 +27,20 @@ class SyncReport:
     unchanged: tuple[str, ...]
 
 
-def sync(folders: Iterable[Path], project: Project) -> SyncReport:
-    """Bring runs that were tracked offline into the store of `project`. A second time changes nothing.
+def sync(folders: Iterable[Path], store: Store) -> SyncReport:
+    """Bring runs that were tracked offline into `store`. A second time changes nothing.
 
     Runs that have not ended come in as interrupted. Runs that are complete in the store with the same probes, and runs
     that are being written at this moment, are left alone. Raises `SpecError` for a folder that holds no runs.
     """
     found = []
     for folder in folders:
-        runs = _offline_runs(folder)
+        runs = run_folders(folder)
         if not runs:
             raise SpecError(f"{folder} holds no runs; name the folder that the offline sweep wrote")
-        found += [(run, _description_in(run)) for run in runs]
-    store = Store(project)
+        found += [(run, description_in(run)) for run in runs]
     store.require_writable()
-    store.mend()
+    store.mark_interrupted()
     done: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": []}
     for run_folder, described in found:
         done[_sync_one(store, run_folder, described)].append(described.key)
@@ -50,7 +48,7 @@ def sync(folders: Iterable[Path], project: Project) -> SyncReport:
 
 
 def _sync_one(store: Store, folder: Path, described: Description) -> str:
-    ending, points = _ending_of(folder), _points_in(folder)
+    ending, points = ending_of(folder), points_in(folder)
     for known in store.runs(described.key):
         covered = all(probe in known.probes for probe in json.loads(described.tags["rnnstudy.probes"]))
         if known.state == "running" or (known.state in COMPLETE and covered):

@@ -1,4 +1,4 @@
-"""Who takes the records of a sweep: the contract of a tracker."""
+"""The two contracts of a store: `Tracker` writes the records of a sweep, `RunIndex` knows which runs are complete."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ class CompletedRun(Protocol):
     """A run that is complete in a store."""
 
     def serves(self, run: Run) -> bool:
-        """Whether its readings cover those that `run`, of the same key, asks for."""
+        """Whether its readings include all that `run`, of the same key, asks for."""
         ...
 
     def warning(self, run: Run) -> str:
-        """One line when the source of `run`'s task, cell or probes has changed since; otherwise an empty text."""
+        """One line when the code of `run`'s task, cell or probes has changed since; otherwise empty."""
         ...
 
 
@@ -29,53 +29,53 @@ class Failures:
     reason: str
 
 
-class Tracker(Protocol):
-    """Takes the records of a sweep. Exactly one process writes."""
+class KnownRuns(Protocol):
+    """Which runs need no training any more, and which have failed: what a plan is made from."""
 
     def finished(self) -> Mapping[str, CompletedRun]:
-        """The runs that are complete in the store (finished or diverged), by key."""
+        """The complete runs (finished or diverged), by key."""
         ...
 
     def failures(self) -> Mapping[str, Failures]:
         """The runs whose last attempts failed, by key."""
         ...
 
+
+class RunIndex(KnownRuns, Protocol):
+    """Knows the state of every run in a store or in a folder of files."""
+
     def states(self, keys: Iterable[str]) -> dict[str, RunState]:
-        """How each run stands in the store."""
+        """The state of each run; `absent` for a run that is not there."""
         ...
 
     def forget(self, keys: Iterable[str]) -> int:
-        """Drop every trace of these runs from the store, so that they run again; gives how many were there."""
+        """Delete these runs, so that they are trained again; returns how many there were."""
         ...
 
-    def mend(self) -> int:
-        """Mark as interrupted what a dead process left as running; gives how many runs that were."""
+    def mark_interrupted(self) -> int:
+        """Mark as interrupted the runs that a dead process left as running; returns how many there were."""
         ...
+
+
+class Tracker(Protocol):
+    """Writes the records of a sweep. Exactly one process writes."""
 
     def begin(self, run: Run, name: str, tags: Mapping[str, str] = ...) -> None:
-        """A run starts, or goes on after an interruption. `tags` are kept beside those of the sweep."""
+        """A run starts, or continues after an interruption. `tags` are stored beside those of the sweep."""
         ...
 
     def write(self, record: Record) -> None:
-        """Keep a record; may be buffered. A record with an outcome ends its run."""
+        """Store a record; may be buffered. A record with an outcome ends its run."""
         ...
 
     def sampled(self, sample: Sample, seconds: float) -> None:
-        """What the machine's sensors said at `seconds` since 1970, for every run that is being written."""
+        """Store a reading of the machine's sensors, made at `seconds` since 1970, for every open run."""
         ...
 
     def interrupt(self, key: str) -> None:
-        """A run was stopped from outside and can go on later."""
+        """A run was stopped from outside and can continue later. Ignored for a run that is not open."""
         ...
 
     def close(self) -> None:
         """Write what is still buffered."""
         ...
-
-
-class RunIndex(Protocol):
-    """Knows which runs are complete: a tracker, or a store that is only read."""
-
-    def finished(self) -> Mapping[str, CompletedRun]: ...
-
-    def failures(self) -> Mapping[str, Failures]: ...
