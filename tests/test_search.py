@@ -1,4 +1,4 @@
-"""Searches: what a candidate is worth, which are asked for and told, and what a kill, a restart and more trials do."""
+"""Searches: objective values, the order of asking and telling, and the effect of a kill, a restart and more trials."""
 
 import math
 import re
@@ -17,25 +17,24 @@ from pandas.testing import assert_frame_equal
 
 from rnnstudy import results
 from rnnstudy.cells import Elman
-from rnnstudy.results.archive import ExportedExperiment as KeptStudy
-from rnnstudy.results.archive import write_archive
+from rnnstudy.results.archive import Archive, ExportedExperiment, write_archive
 from rnnstudy.run import Run, Training
-from rnnstudy.search import queue as searching
-from rnnstudy.search.definition import RunSummary, Search
+from rnnstudy.search import queue as search_queue
+from rnnstudy.search.definition import Search, StudyDefinition, ValidationResult, searches_of
 from rnnstudy.search.queue import SearchQueue, claim_studies
-from rnnstudy.search.studies import connect_storage, open_study, study_status, study_statuses
+from rnnstudy.search.studies import StorageError, connect_storage, open_study, study_status, study_statuses
 from rnnstudy.search.trials import search_trials
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError, SpecError
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project
 from rnnstudy.store.tracker import CompletedRun
 from rnnstudy.sweep.claims import Claims
-from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.experiment import ExperimentError, load_experiment
 from rnnstudy.sweep.grids import Scale
 from rnnstudy.sweep.messages import Assignment
 from rnnstudy.tasks import TemporalOrder
 from rnnstudy.training.loop import train
-from rnnstudy.training.records import Check, Outcome
+from rnnstudy.training.records import Outcome, ValidationCheck
 
 
 def sample(trial: Any, scale: Scale) -> Run:
@@ -45,65 +44,60 @@ def sample(trial: Any, scale: Scale) -> Run:
 
 
 def error_of(run: Run, step: int) -> float:
-    """Made up: least at a rate of 0.01, falling with the steps, a little different for each seed."""
+    """An invented error: smallest at a rate of 0.01, smaller with more steps, slightly different for each seed."""
     return abs(math.log10(run.training.learning_rate) + 2) * (2 - step / 30) + 0.01 * (run.seed % 10) + 0.001
 
 
 SEARCH = Search(trials=8, together=4, seeds=(0, 1, 2), fresh_seeds=(100, 101))
 
 
-class Shelf:
-    """A tracker of which only the reading part is asked."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, CompletedRun] = {}
+class EmptyIndex:
+    """A store that holds nothing."""
 
     def finished(self) -> Mapping[str, CompletedRun]:
-        return self.kept
+        return {}
 
     def failures(self) -> Mapping[str, Any]:
         return {}
 
 
 class Stage:
-    """A project in which searches run without training: every run goes as `error_of` says."""
+    """A project in which searches run without training: `error_of` is the validation error of every run."""
 
     def __init__(self, folder: Path) -> None:
-        self.home = Project(folder)
+        self.project = Project(folder)
         self.trained: list[str] = []
 
-    def supply(self, search: Search, *, workers: int = 1, name: str = "mine") -> SearchQueue:
-        storage = connect_storage(self.home, None)
+    def queue(self, search: Search, *, workers: int = 1, name: str = "mine") -> SearchQueue:
+        storage = connect_storage(self.project, None)
         return SearchQueue(
-            [(name, search, sample)],
+            [StudyDefinition(name, search, sample, Scale.SMOKE, Path("mine.py"))],
             storage,
-            Shelf(),  # type: ignore[arg-type]
-            self.home,
-            scale=Scale.SMOKE,
-            path=Path("mine.py"),
+            EmptyIndex(),
+            self.project,
             workers=workers,
         )
 
-    def train(self, supply: SearchQueue, most: int = 1000) -> None:
-        """What a launcher does, up to so many populations."""
+    def train(self, queue: SearchQueue, most: int = 1000) -> None:
+        """Do what a launcher does, for at most `most` populations."""
         for _ in range(most):
-            task = supply.take()
-            if task is None:
+            assignment = queue.next()
+            if assignment is None:
                 return
-            self.train_one(supply, task)
+            self.train_one(queue, assignment)
 
-    def train_one(self, supply: SearchQueue, task: Assignment) -> None:
+    def train_one(self, queue: SearchQueue, assignment: Assignment) -> None:
         pruned: dict[str, int] = {}
         for step in (10, 20, 30):
-            errors = {run.key: error_of(run, step) for run in task.runs if run.key not in pruned}
-            pruned |= dict.fromkeys(supply.checked(Check(step, errors)), step)
-        for run in task.runs:
+            errors = {run.key: error_of(run, step) for run in assignment.runs if run.key not in pruned}
+            pruned |= dict.fromkeys(queue.on_validation(ValidationCheck(step, errors)), step)
+        for run in assignment.runs:
             self.trained.append(run.key)
             step = pruned.get(run.key, 30)
-            supply.ended(run.key, Outcome("pruned" if run.key in pruned else "finished", step))
+            queue.on_ended(run.key, Outcome("pruned" if run.key in pruned else "finished", step))
 
     def study(self, name: str = "mine") -> optuna.Study:
-        return optuna.load_study(study_name=name, storage=connect_storage(self.home, None))
+        return optuna.load_study(study_name=name, storage=connect_storage(self.project, None))
 
 
 @pytest.fixture
@@ -122,23 +116,27 @@ def states(study: optuna.Study) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("objective", "worth"),
+    ("objective", "value"),
     [("error", 0.02), ("log10_error", math.log10(0.02)), ("steps_to_solve", 300.0)],
 )
-def test_a_candidate_is_worth_the_median_over_its_seeds(objective, worth):
-    courses = [RunSummary(0.02, 300, 1000), RunSummary(math.inf, None, 1000), RunSummary(0.0, 100, 1000)]
-    assert Search(trials=1, objective=objective).worth(courses) == pytest.approx(worth)
+def test_the_objective_of_a_candidate_is_the_median_over_its_seeds(objective, value):
+    ended = [
+        ValidationResult(0.02, 300, 1000),
+        ValidationResult(math.inf, None, 1000),
+        ValidationResult(0.0, 100, 1000),
+    ]
+    assert Search(trials=1, objective=objective).objective_value(ended) == pytest.approx(value)
 
 
-def test_what_has_no_logarithm_and_what_solved_nothing():
-    perfect, hopeless = [RunSummary(0.0, 100, 1000)], [RunSummary(math.inf, None, 1000)]
-    assert Search(trials=1, objective="log10_error").worth(perfect) == -6
-    assert Search(trials=1, objective="log10_error").worth(hopeless) == math.inf
-    assert Search(trials=1, objective="steps_to_solve").worth(hopeless) == 2000
+def test_the_objective_without_an_error_and_without_a_solution():
+    perfect, hopeless = [ValidationResult(0.0, 100, 1000)], [ValidationResult(math.inf, None, 1000)]
+    assert Search(trials=1, objective="log10_error").objective_value(perfect) == -6
+    assert Search(trials=1, objective="log10_error").objective_value(hopeless) == math.inf
+    assert Search(trials=1, objective="steps_to_solve").objective_value(hopeless) == 2000
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"trials": 0}, "Search.trials is 0; it must be at least 1"),
         ({"seeds": ()}, "needs at least one seed"),
@@ -151,17 +149,17 @@ def test_what_has_no_logarithm_and_what_solved_nothing():
         ({"trails": 3}, "did you mean 'trials'"),
     ],
 )
-def test_a_search_that_cannot_be_is_refused(fields, said):
+def test_an_impossible_search_is_refused(fields, message):
     with pytest.raises(SpecError) as refused:
         Search(**{"trials": 1, **fields})
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_each_candidate_is_told_what_it_was_worth_and_the_winner_trains_on_fresh_seeds(stage: Stage):
-    supply = stage.supply(SEARCH)
-    stage.train(supply)
-    assert supply.done
+def test_each_candidate_is_told_its_objective_value_and_the_winner_trains_on_fresh_seeds(stage: Stage):
+    queue = stage.queue(SEARCH)
+    stage.train(queue)
+    assert queue.done
     study = stage.study()
     assert states(study) == ["COMPLETE"] * 8
     for trial in study.trials:
@@ -170,72 +168,76 @@ def test_each_candidate_is_told_what_it_was_worth_and_the_winner_trains_on_fresh
         assert trial.value == pytest.approx(math.log10(error_of(middle, 30)), rel=1e-6)
         assert list(trial.intermediate_values) == [10, 20, 30]
         assert len(trial.user_attrs["keys"]) == 3
-    standing = study_status(study)
-    assert standing.best is not None
-    assert standing.best.value == min(trial.value for trial in study.trials)
-    winner = sample(optuna.trial.FixedTrial(standing.params), Scale.SMOKE)
-    assert standing.fresh_keys == tuple(winner.replace(seed=seed).key for seed in (100, 101))
+    status = study_status(study)
+    assert status.best is not None
+    assert status.best.value == min(trial.value for trial in study.trials)
+    winner = sample(optuna.trial.FixedTrial(status.params), Scale.SMOKE)
+    assert status.fresh_keys == tuple(winner.replace(seed=seed).key for seed in (100, 101))
     assert len(stage.trained) == len(set(stage.trained)) == 8 * 3 + 2
 
 
-def test_candidates_asked_for_together_train_as_one_population_and_are_tagged(stage: Stage):
-    supply = stage.supply(SEARCH)
-    task = supply.take()
-    assert task is not None
-    assert len(task.runs) == 4 * 3
-    assert len({run.training.learning_rate for run in task.runs}) == 4
-    assert supply.take() is None, "the next batch waits until this one has been told"
-    assert not supply.done
-    assert supply.tags(task.runs[4]) == {"rnnstudy.study": "mine", "rnnstudy.trial": "1", "rnnstudy.seeds": "search"}
-    assert supply.name(task.runs[4]) == "elman-T0010-s1-trial1"
-    supply.give_back(task)
-    assert supply.take() == task
+def test_candidates_of_one_batch_train_as_one_population_and_are_tagged(stage: Stage):
+    queue = stage.queue(SEARCH)
+    assignment = queue.next()
+    assert assignment is not None
+    assert len(assignment.runs) == 4 * 3
+    assert len({run.training.learning_rate for run in assignment.runs}) == 4
+    assert queue.next() is None, "the next batch waits for the results of this one"
+    assert not queue.done
+    assert queue.run_tags(assignment.runs[4]) == {
+        "rnnstudy.study": "mine",
+        "rnnstudy.trial": "1",
+        "rnnstudy.seeds": "search",
+    }
+    assert queue.run_name(assignment.runs[4]) == "elman-T0010-s1-trial1"
+    queue.requeue(assignment)
+    assert queue.next() == assignment
 
 
 @pytest.mark.parametrize("sampler", [RandomSampler, TPESampler])
-def test_a_search_repeats_itself_whatever_the_number_of_workers(tmp_path: Path, empty_storage: Path, sampler: Any):
+def test_a_search_can_be_repeated_with_any_number_of_workers(tmp_path: Path, empty_storage: Path, sampler: Any):
     found = []
     for workers in (1, 3):
         stage = staged(tmp_path / str(workers), empty_storage)
         search = SEARCH.replace(sampler=lambda seed: sampler(seed=seed), trials=12, pruner=MedianPruner(4, 5))
-        stage.train(stage.supply(search, workers=workers))
+        stage.train(stage.queue(search, workers=workers))
         found.append([(trial.params, trial.state, trial.intermediate_values) for trial in stage.study().trials])
     assert found[0] == found[1]
     assert len({tuple(params.items()) for params, _, _ in found[0]}) == 12
 
 
-def test_a_finished_search_asks_for_nothing_and_more_trials_for_the_difference(stage: Stage):
-    stage.train(stage.supply(SEARCH))
+def test_a_finished_search_trains_nothing_and_more_trials_train_the_difference(stage: Stage):
+    stage.train(stage.queue(SEARCH))
     before = list(stage.trained)
-    again = stage.supply(SEARCH)
+    again = stage.queue(SEARCH)
     stage.train(again)
     assert again.done
     assert stage.trained == before
-    more = stage.supply(SEARCH.replace(trials=11))
+    more = stage.queue(SEARCH.replace(trials=11))
     stage.train(more)
     assert states(stage.study()) == ["COMPLETE"] * 11
     searched = [key for trial in stage.study().trials[8:] for key in trial.user_attrs["keys"]]
     assert set(searched) <= set(stage.trained[len(before) :])
-    assert len(stage.trained) - len(before) in (9, 11), "the difference, and a new winner on its fresh seeds"
+    assert len(stage.trained) - len(before) in (9, 11), "the difference, and fresh seeds if there is a new winner"
 
 
 def test_trials_that_a_dead_process_left_are_queued_again_exactly_once(stage: Stage, empty_storage: Path):
-    stage.train(stage.supply(SEARCH), most=1)
-    dying = stage.supply(SEARCH)
-    task = dying.take()
-    assert task is not None
+    stage.train(stage.queue(SEARCH), most=1)
+    dying = stage.queue(SEARCH)
+    assignment = dying.next()
+    assert assignment is not None
     running = [trial for trial in stage.study().trials if trial.state == TrialState.RUNNING]
     assert len(running) == 4
-    # Killed between the two steps of mending: the copy of one is there, and the trial itself still runs.
+    # Killed between the two steps of queueing again: one trial has its copy and is still running.
     first = running[0]
     stage.study().add_trial(
         optuna.create_trial(
             state=TrialState.WAITING, params=first.params, distributions=first.distributions, user_attrs={"again": 4}
         )
     )
-    resumed = stage.supply(SEARCH)
-    assert [run.key for run in resumed.take().runs] == [run.key for run in task.runs]
-    stage.train(stage.supply(SEARCH))
+    resumed = stage.queue(SEARCH)
+    assert [run.key for run in resumed.next().runs] == [run.key for run in assignment.runs]
+    stage.train(stage.queue(SEARCH))
     study = stage.study()
     assert states(study).count("COMPLETE") == 8
     assert "RUNNING" not in states(study)
@@ -243,23 +245,23 @@ def test_trials_that_a_dead_process_left_are_queued_again_exactly_once(stage: St
     complete = [tuple(trial.params.items()) for trial in study.trials if trial.state == TrialState.COMPLETE]
     assert len(set(complete)) == 8
 
-    undisturbed = staged(stage.home.root / "other", empty_storage)
-    undisturbed.train(undisturbed.supply(SEARCH))
+    undisturbed = staged(stage.project.root / "other", empty_storage)
+    undisturbed.train(undisturbed.queue(SEARCH))
     assert complete == [tuple(trial.params.items()) for trial in undisturbed.study().trials]
 
 
 @pytest.mark.parametrize("created", [1, 2])
-def test_a_batch_whose_asking_was_cut_short_is_completed_by_other_candidates(stage: Stage, created: int):
-    stage.train(stage.supply(SEARCH), most=1)
+def test_an_interrupted_batch_is_completed_with_other_candidates(stage: Stage, created: int):
+    stage.train(stage.queue(SEARCH), most=1)
     study = stage.study()
     before = len(study.trials)
-    study.sampler = SEARCH.sampler_for(before, again=False)
+    study.sampler = SEARCH.sampler_for(before, resumed=False)
     # Killed after the first candidate of a batch was drawn: before the second existed, or before it had parameters.
     candidate = study.ask()
     first = sample(candidate, Scale.SMOKE)
     for _ in range(created - 1):
         study.ask()
-    stage.train(stage.supply(SEARCH))
+    stage.train(stage.queue(SEARCH))
     complete = [trial for trial in stage.study().trials if trial.state == TrialState.COMPLETE]
     assert first in [
         sample(optuna.trial.FixedTrial(trial.params), Scale.SMOKE).replace(seed=first.seed) for trial in complete
@@ -267,63 +269,66 @@ def test_a_batch_whose_asking_was_cut_short_is_completed_by_other_candidates(sta
     assert len({tuple(trial.params.items()) for trial in complete}) == len(complete) == 8
 
 
-def test_a_pruner_stops_what_is_bad_and_it_is_told_as_pruned(stage: Stage):
+def test_a_pruner_stops_bad_candidates_and_their_trials_are_pruned(stage: Stage):
     search = SEARCH.replace(objective="error", pruner=ThresholdPruner(upper=0.8), sampler=RandomSampler(seed=0))
-    stage.train(stage.supply(search))
+    stage.train(stage.queue(search))
     trials = stage.study().trials
     bad = [
-        error_of(sample(optuna.trial.FixedTrial(one.params), Scale.SMOKE).replace(seed=1), 10) > 0.8 for one in trials
+        error_of(sample(optuna.trial.FixedTrial(trial.params), Scale.SMOKE).replace(seed=1), 10) > 0.8
+        for trial in trials
     ]
     assert any(bad)
     assert not all(bad)
     for trial, is_bad in zip(trials, bad, strict=True):
         assert trial.state == (TrialState.PRUNED if is_bad else TrialState.COMPLETE)
         assert list(trial.intermediate_values) == ([10] if is_bad else [10, 20, 30])
-    standing = study_status(stage.study())
-    assert (standing.pruned, standing.complete) == (sum(bad), 8 - sum(bad))
+    status = study_status(stage.study())
+    assert (status.pruned, status.complete) == (sum(bad), 8 - sum(bad))
 
 
 def test_a_failed_run_fails_its_trial_which_is_not_replaced_in_the_same_process(stage: Stage):
-    supply = stage.supply(SEARCH.replace(trials=2, together=2))
-    task = supply.take()
-    assert task is not None
-    supply.ended(task.runs[0].key, Outcome("failed", 0))
-    for run in task.runs[1:]:
-        supply.checked(Check(30, {run.key: 0.5}))
-        supply.ended(run.key, Outcome("finished", 30))
+    queue = stage.queue(SEARCH.replace(trials=2, together=2))
+    assignment = queue.next()
+    assert assignment is not None
+    queue.on_ended(assignment.runs[0].key, Outcome("failed", 0))
+    for run in assignment.runs[1:]:
+        queue.on_validation(ValidationCheck(30, {run.key: 0.5}))
+        queue.on_ended(run.key, Outcome("finished", 30))
     assert states(stage.study()) == ["FAIL", "COMPLETE"]
-    stage.train(supply)
-    assert supply.done
-    stage.train(stage.supply(SEARCH.replace(trials=2, together=2)))
-    assert states(stage.study()) == ["FAIL", "COMPLETE", "COMPLETE"], "the next start makes it good"
+    stage.train(queue)
+    assert queue.done
+    stage.train(stage.queue(SEARCH.replace(trials=2, together=2)))
+    assert states(stage.study()) == ["FAIL", "COMPLETE", "COMPLETE"], "the next start replaces it"
 
 
-def test_candidates_that_mean_the_same_train_once_and_are_all_told(stage: Stage):
+def test_equal_candidates_train_once_and_all_get_their_value(stage: Stage):
     grid = GridSampler({"learning_rate": [1e-2]}, seed=0)
-    stage.train(stage.supply(SEARCH.replace(trials=2, together=2, sampler=grid)))
+    stage.train(stage.queue(SEARCH.replace(trials=2, together=2, sampler=grid)))
     assert len(stage.trained) == 3 + 2
     values = [trial.value for trial in stage.study().trials]
     assert values[0] == values[1] is not None
 
 
-def test_a_study_of_another_meaning_is_not_gone_on_with(stage: Stage):
-    stage.supply(SEARCH)
-    with pytest.raises(SpecError, match="'mine' was begun with another objective or other seeds"):
-        stage.supply(SEARCH.replace(objective="error"))
+def test_a_study_with_another_objective_is_not_continued(stage: Stage):
+    stage.queue(SEARCH)
+    with pytest.raises(RequestError, match="'mine' was begun with another objective or other seeds"):
+        stage.queue(SEARCH.replace(objective="error"))
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("nonsense", "the storage of searches nonsense cannot be used"),
         ("postgresql://me:secret@127.0.0.1:1/none", "postgresql://me:…@127.0.0.1:1/none cannot be used"),
         ("sqlite:////nowhere/at/all.db", "unable to open database file"),
     ],
 )
-def test_a_storage_that_cannot_be_used_is_refused_in_one_line_without_its_password(stage: Stage, url: str, said: str):
-    with pytest.raises(SpecError) as refused:
-        connect_storage(stage.home, url)
-    assert said in str(refused.value)
+def test_a_storage_that_cannot_be_used_is_refused_in_one_line_without_its_password(
+    stage: Stage, url: str, message: str
+):
+    with pytest.raises(StorageError) as refused:
+        connect_storage(stage.project, url)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "secret" not in str(refused.value)
 
@@ -354,7 +359,7 @@ def test_a_search_from_the_command_line_and_its_second_start(
     path.write_text(FILE.format(trials=2))
     none = rnnstudy("studies")
     assert (none.returncode, none.stdout.startswith("no studies in ")) == (0, True)
-    assert not (project / "mlruns" / "optuna.db").exists(), "looking creates nothing"
+    assert not (project / "mlruns" / "optuna.db").exists(), "reading creates nothing"
     shutil.copy(empty_storage, project / "mlruns" / "optuna.db")
 
     # The compiled engine would spend longer compiling than these runs take.
@@ -374,30 +379,30 @@ def test_a_search_from_the_command_line_and_its_second_start(
     assert "2 of 2" in shown.stdout
     assert "learning rate" in shown.stdout
     assert re.search(r"^mine/smoke +2 of 2 .* [012] of 2 +0?[.\d]+ *$", shown.stdout, re.MULTILINE)
-    [standing] = study_statuses(Project(project))
-    assert standing.best is not None
-    loaded = results.load(standing.best.user_attrs["keys"], project=Project(project))
+    [status] = study_statuses(Project(project))
+    assert status.best is not None
+    loaded = results.load(status.best.user_attrs["keys"], project=Project(project))
     last = loaded.readings("learning/error").groupby("key")["value"].last()
-    assert standing.best.value == pytest.approx(math.log10(last.median()))
+    assert status.best.value == pytest.approx(math.log10(last.median()))
 
     again = rnnstudy(*sweep)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "0 trials to go" in again.stdout
     assert len(Store(Project(project)).runs()) == 6
 
-    # The study is lost, the runs are not: the same candidates are told without training.
+    # The study is lost, the runs are not: the same candidates get their values without training.
     shutil.copy(empty_storage, project / "mlruns" / "optuna.db")
-    told = rnnstudy(*sweep)
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "training" not in told.stdout
+    repeated = rnnstudy(*sweep)
+    assert repeated.returncode == 0, repeated.stdout + repeated.stderr
+    assert "training" not in repeated.stdout
     assert len(Store(Project(project)).runs()) == 6
     [retold] = study_statuses(Project(project))
     assert retold.best is not None
-    assert retold.best.value == standing.best.value
+    assert retold.best.value == status.best.value
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("sweep", "experiments/mine.py", "--rerun"), "--rerun cannot be given"),
         (("sweep", "experiments/mine.py", "--set", "training.steps=5"), "--set cannot be given"),
@@ -407,8 +412,8 @@ def test_a_search_from_the_command_line_and_its_second_start(
         (("sweep", "experiments/broken.py"), "trials is 0; it must be at least 1"),
     ],
 )
-def test_bad_input_for_a_search_gets_one_line_and_leaves_nothing(
-    project: Path, rnnstudy: Callable[..., Any], arguments: tuple[str, ...], said: str
+def test_bad_input_for_a_search_prints_one_line_and_writes_nothing(
+    project: Path, rnnstudy: Callable[..., Any], arguments: tuple[str, ...], message: str
 ) -> None:
     folder = project / "experiments"
     (folder / "mine.py").write_text(FILE.format(trials=2))
@@ -416,77 +421,78 @@ def test_bad_input_for_a_search_gets_one_line_and_leaves_nothing(
     (folder / "broken.py").write_text(FILE.format(trials=0))
     answer = rnnstudy(*arguments)
     assert answer.returncode == 2
-    assert said in answer.stderr
+    assert message in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
     assert not list((project / "mlruns").iterdir())
 
 
-def test_a_second_launcher_of_a_search_is_told_who_has_it_and_touches_no_trial(
+def test_a_second_launcher_of_a_search_names_the_first_and_changes_no_trial(
     project_with_store: Path, empty_storage: Path, rnnstudy: Callable[..., Any]
 ) -> None:
-    home = Project(project_with_store)
-    shutil.copy(empty_storage, home.mlruns / "optuna.db")
+    project = Project(project_with_store)
+    shutil.copy(empty_storage, project.mlruns / "optuna.db")
     (project_with_store / "experiments" / "mine.py").write_text(FILE.format(trials=2))
-    storage = connect_storage(home, None)
-    claims = Claims(home.claims)
+    storage = connect_storage(project, None)
+    claims = Claims(project.claims)
     claim_studies(claims, storage, ["mine/smoke"])
     study = open_study(storage, "mine/smoke", Search(trials=2, seeds=(0, 1)))
     study.ask()
     refused = rnnstudy("sweep", "experiments/mine.py", "--scale", "smoke", "--workers", "1")
     assert refused.returncode == 2
-    said = f"rnnstudy: study 'mine/smoke' is being searched by {claims.owner}; wait for it, or end it first\n"
-    assert refused.stderr == said
+    message = f"rnnstudy: study 'mine/smoke' is being searched by {claims.owner}; wait for it, or end it first\n"
+    assert refused.stderr == message
     assert states(study) == ["RUNNING"]
-    assert not Store(home).runs()
+    assert not Store(project).runs()
     claims.close()
-    other = Claims(home.claims)
+    other = Claims(project.claims)
     claim_studies(other, storage, ["mine/desk", "mine/smoke"])
-    with pytest.raises(SpecError, match="'mine/desk' is being searched"):
+    with pytest.raises(RequestError, match="'mine/desk' is being searched"):
         claim_studies(claims, storage, ["mine/paper", "mine/desk"])
     assert not claims.held, "all of them, or none"
 
 
-def test_candidates_that_another_launcher_has_trained_are_told_from_the_store(
+def test_candidates_trained_by_another_launcher_get_their_value_from_the_store(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Run] = []
 
-    def stored(runs: Sequence[Run], home: Project) -> dict[str, RunSummary]:
+    def stored(runs: Sequence[Run], project: Project) -> dict[str, ValidationResult]:
         asked.extend(runs)
-        return {run.key: RunSummary(error_of(run, 30), None, 30) for run in runs}
+        return {run.key: ValidationResult(error_of(run, 30), None, 30) for run in runs}
 
-    monkeypatch.setattr(searching, "stored_summaries", stored)
-    supply = stage.supply(SEARCH.replace(trials=4))
-    task = supply.take()
-    assert task is not None
-    supply.ended_elsewhere([run.key for run in task.runs], [])
-    assert {run.key for run in asked} == {run.key for run in task.runs}
+    monkeypatch.setattr(search_queue, "stored_results", stored)
+    queue = stage.queue(SEARCH.replace(trials=4))
+    assignment = queue.next()
+    assert assignment is not None
+    queue.on_ended_elsewhere([run.key for run in assignment.runs], [])
+    assert {run.key for run in asked} == {run.key for run in assignment.runs}
     assert states(stage.study()) == ["COMPLETE"] * 4
     assert stage.study().best_value == min(
-        math.log10(error_of(run, 30)) for run in task.runs if run.seed == SEARCH.seeds[1]
+        math.log10(error_of(run, 30)) for run in assignment.runs if run.seed == SEARCH.seeds[1]
     )
 
 
-def test_the_tables_of_a_search_come_back_from_an_archive_value_for_value(
+def test_the_tables_of_a_search_are_equal_when_read_from_an_archive(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = SEARCH.replace(objective="error", pruner=ThresholdPruner(upper=0.8), sampler=RandomSampler(seed=0))
     for scale in ("smoke", "desk"):
-        stage.train(stage.supply(search, name=f"mine/{scale}/a"))
-    there = search_trials("mine", Scale.SMOKE, stage.home)
-    assert set(there.trials["study"]) == {"mine/smoke/a"}
-    [standing] = [one for one in study_statuses(stage.home) if one.name == "mine/smoke/a"]
-    assert there.fresh_keys == standing.fresh_keys
-    assert len(there.fresh_keys) == 2
-    assert sum(math.isnan(value) for value in there.trials["value"]) == standing.pruned > 0
+        stage.train(stage.queue(search, name=f"mine/{scale}/a"))
+    stored = search_trials(stage.project, "mine", "smoke")
+    assert set(stored.trials["study"]) == {"mine/smoke/a"}
+    [status] = [status for status in study_statuses(stage.project) if status.name == "mine/smoke/a"]
+    assert stored.fresh_keys == status.fresh_keys
+    assert len(stored.fresh_keys) == 2
+    assert sum(math.isnan(value) for value in stored.trials["value"]) == status.pruned > 0
     run = sample(optuna.trial.FixedTrial({"learning_rate": 0.01}), Scale.SMOKE)
     trained = results.from_records(train(run, device="cpu", engine="reference"), [run])
-    write_archive(tmp_path / "kept", {"mine": KeptStudy("rnnstudy sweep", trained, there)}, [])
-    back = search_trials("mine", Scale.SMOKE, stage.home, tmp_path / "kept")
-    assert_frame_equal(back.trials, there.trials)
-    assert_frame_equal(back.importances, there.importances)
-    assert search_trials("mine", Scale.PAPER, stage.home, tmp_path / "kept").trials.empty
-    assert search_trials("mine", Scale.PAPER, stage.home).trials.empty
+    write_archive(tmp_path / "archive", {"mine": ExportedExperiment("rnnstudy sweep", trained, stored)}, [])
+    archive = Archive.open(tmp_path / "archive")
+    archived = archive.search_trials("mine", "smoke")
+    assert_frame_equal(archived.trials, stored.trials)
+    assert_frame_equal(archived.importances, stored.importances)
+    assert archive.search_trials("mine", "paper").trials.empty
+    assert search_trials(stage.project, "mine", "paper").trials.empty
 
 
 def test_two_searches_of_one_name_are_refused(tmp_path: Path):
@@ -500,5 +506,5 @@ def test_two_searches_of_one_name_are_refused(tmp_path: Path):
             """
         )
     )
-    with pytest.raises(SpecError, match="two searches are called ''"):
-        load_experiment(path).searches(Scale.SMOKE)
+    with pytest.raises(ExperimentError, match="two searches are called ''"):
+        searches_of(load_experiment(path), Scale.SMOKE)

@@ -1,6 +1,6 @@
-"""What a search is: candidates that an Optuna sampler proposes, how each is judged, and on which seeds.
+"""The definition of a search: how candidates are proposed, how they are compared, and on which seeds they train.
 
-An experiment file that searches defines `sample` and `SEARCH` in place of `runs(scale)`:
+An experiment file with a search defines `sample` and `SEARCH` instead of `runs(scale)`:
 
     SEARCH = Search(trials=20)
 
@@ -8,7 +8,8 @@ An experiment file that searches defines `sample` and `SEARCH` in place of `runs
         rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
         return Run(task=..., cell=LSTM(), training=Training(learning_rate=rate))
 
-or, for several studies, `searches(scale)`, which gives a `Search` with a name and a `sample` of its own for each.
+For several studies it defines `searches(scale)`, which returns a list of `Search` objects, each with its own name and
+`sample`.
 """
 
 import inspect
@@ -17,10 +18,13 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from rnnstudy.run import Run
 from rnnstudy.spec import Spec, SpecError, at_least, digest
+from rnnstudy.sweep.experiment import Experiment, ExperimentError, one_line
+from rnnstudy.sweep.grids import Scale
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -28,19 +32,22 @@ if TYPE_CHECKING:
 
 
 SMALLEST_ERROR = 1e-6
-"""An error below this counts as this when its logarithm is taken: no sequence wrong has no logarithm."""
+"""Smaller errors are replaced by this one before the logarithm is taken, because log10(0) is not finite."""
+
+SEED_STRIDE = 1_000_003
+"""Distance between the sampler seed of a batch and the seed for the rest of a batch that was interrupted."""
 
 Objective = Literal["error", "log10_error", "steps_to_solve"]
 
 
 @dataclass(frozen=True)
-class RunSummary:
-    """How one run of a candidate went, on its validation sequences; the test sequences are never looked at.
+class ValidationResult:
+    """The result of one run on its validation sequences. A search never uses the test sequences.
 
     Attributes:
         error: validation error at the last check; infinite for a run that diverged.
-        steps_to_solve: see `Outcome`; None when it did not solve its task.
-        steps: the most updates it could make.
+        steps_to_solve: see `Outcome`; None if the run did not solve its task.
+        steps: the largest number of updates that the run could make.
     """
 
     error: float
@@ -49,37 +56,34 @@ class RunSummary:
 
 
 def tpe(seed: int) -> "BaseSampler":
-    """Optuna's tree-structured Parzen estimator: multivariate, and counting candidates in training as bad ones (the
-    constant liar), so that those asked for together lie apart."""
+    """Optuna's tree-structured Parzen estimator: multivariate. It treats candidates in training as bad ones (constant
+    liar), so that the candidates of one batch differ from each other."""
     from optuna.samplers import TPESampler
 
     return TPESampler(seed=seed)
 
 
-SEEDS_APART = 1_000_003
-"""Between the seed of a batch and that of what completes one whose asking was cut short."""
-
-
 class Search(Spec):
-    """One study: how its candidates are proposed, and what each is worth. The least value wins.
+    """One study: how candidates are proposed and compared. The smallest objective value wins.
 
     Fields:
-        name: tells the studies of one file apart; may be empty where there is one.
-        sample: `sample(trial, scale) -> Run`; None for the file's own function of that name.
-        objective: what a candidate is worth, from its runs on all `seeds`:
+        name: distinguishes the studies of one file; may be empty if there is only one.
+        sample: `sample(trial, scale) -> Run`; None for the function `sample` of the file.
+        objective: the value of a candidate, computed from its runs with all `seeds`:
             `error`: the median over seeds of the validation error at the last check, infinite for a diverged run;
-            `log10_error`: log10 of that median, which counts as 10⁻⁶ where it is below;
+            `log10_error`: log10 of that median; a median below 10⁻⁶ counts as 10⁻⁶;
             `steps_to_solve`: the median over seeds of the updates made before the first of two validation checks in a
             row that met the task's criterion; a run that did not solve its task counts twice its budget.
-        trials: how many candidates are judged; pruned ones count.
-        together: how many candidates are asked for at once; those that share shapes train as one population.
-        seeds: each candidate is trained once with each; they decide weights and data, so that candidates and studies
-            are compared on the same sequences.
-        fresh_seeds: the winner is trained again with these, none of which the search has seen.
+        trials: number of candidates that are compared, including pruned ones.
+        together: number of candidates proposed at once; those with equal shapes train as one population.
+        seeds: each candidate is trained once with each seed. A seed decides both weights and data, so that candidates
+            and studies are compared on the same sequences.
+        fresh_seeds: the confirmation seeds: the winner is trained again with these, and the search has seen none of
+            them.
         sampler: an Optuna sampler, or a function that makes one from a seed.
-        pruner: an Optuna pruner; None to prune nothing. It sees, at each check, the median over seeds of the validation
-            error (its log10 where that is the objective).
-        seed: where the sampler's seeds begin.
+        pruner: an Optuna pruner; None for no pruning. At each check it receives the median over seeds of the
+            validation error (its log10 if the objective is `log10_error`).
+        seed: the first of the sampler's seeds.
     """
 
     name: str = ""
@@ -95,72 +99,128 @@ class Search(Spec):
 
     def check(self) -> None:
         if not self.seeds:
-            raise SpecError("Search.seeds is empty; a candidate needs at least one seed to be judged on")
+            raise SpecError("Search.seeds is empty; a candidate needs at least one seed")
         for field in ("seeds", "fresh_seeds"):
             seeds = getattr(self, field)
             if len(set(seeds)) < len(seeds):
                 raise SpecError(f"Search.{field} names a seed twice: {seeds}")
-        if both := sorted(set(self.seeds) & set(self.fresh_seeds)):
-            raise SpecError(f"Search.fresh_seeds holds {both[0]}, which the search itself uses; take others")
-        if not _is_optunas(self.sampler, "BaseSampler") and not inspect.isroutine(self.sampler):
+        if shared := sorted(set(self.seeds) & set(self.fresh_seeds)):
+            raise SpecError(f"Search.fresh_seeds holds {shared[0]}, which the search itself uses; choose other seeds")
+        if not _is_optuna(self.sampler, "BaseSampler") and not inspect.isroutine(self.sampler):
             raise SpecError(
                 f"Search.sampler is {self.sampler!r}; it takes an Optuna sampler such as TPESampler(seed=0), or a "
                 "function that makes one from a seed"
             )
-        if self.pruner is not None and not _is_optunas(self.pruner, "BasePruner"):
+        if self.pruner is not None and not _is_optuna(self.pruner, "BasePruner"):
             raise SpecError(f"Search.pruner is {self.pruner!r}; it takes an Optuna pruner such as MedianPruner()")
 
-    def sampler_for(self, batch: int, again: bool, queued: int = 0) -> "BaseSampler":
-        """The sampler for one batch. A function gets a seed of its own for each; an object goes on with its stream,
-        and in a process that takes a study up `again`, with a random one instead of repeating itself.
+    def sampler_for(self, batch: int, resumed: bool, queued: int = 0) -> "BaseSampler":
+        """The sampler for one batch; `batch` is the number of trials judged before it.
 
-        Of a batch whose asking was cut short, `queued` candidates are there already. What comes besides is drawn with
-        another seed: the batch's own would begin with those very candidates.
+        A sampler function receives a different seed for each batch. A sampler object continues its random stream; in a
+        process that has `resumed` a study, it gets a random seed, so that it does not repeat its first proposals.
+
+        `queued` candidates of an interrupted batch exist already. The rest of it is drawn with another seed, because
+        the batch's own seed would propose the same candidates again.
         """
         from optuna.samplers import BaseSampler
 
         if not isinstance(self.sampler, BaseSampler):
-            made = self.sampler(self.seed + batch + SEEDS_APART * queued)  # type: ignore[operator]
-            if not isinstance(made, BaseSampler):
-                raise SpecError(f"Search.sampler made {made!r} from a seed; it must make an Optuna sampler")
-            return made
-        if again:
+            sampler = self.sampler(self.seed + batch + SEED_STRIDE * queued)  # type: ignore[operator]
+            if not isinstance(sampler, BaseSampler):
+                raise SpecError(f"Search.sampler made {sampler!r} from a seed; it must make an Optuna sampler")
+            return sampler
+        if resumed:
             self.sampler.reseed_rng()
         return self.sampler
 
-    def made_pruner(self) -> "BasePruner":
+    def study_pruner(self) -> "BasePruner":
+        """The pruner; without one, Optuna's pruner that prunes nothing."""
         from optuna.pruners import BasePruner, NopPruner
 
         return self.pruner if isinstance(self.pruner, BasePruner) else NopPruner()
 
-    def seen_by_pruner(self, errors: Sequence[float]) -> float:
-        """What the pruner is told of a candidate whose runs have these validation errors."""
-        return _median_error(errors, logarithmic=self.objective == "log10_error")
+    def pruning_value(self, errors: Sequence[float]) -> float:
+        """The value that the pruner compares, from the validation errors of a candidate's runs at one check."""
+        median = float(statistics.median(errors))
+        return math.log10(max(median, SMALLEST_ERROR)) if self.objective == "log10_error" else median
 
-    def worth(self, courses: Sequence[RunSummary]) -> float:
-        """The objective of a candidate, from its runs on all seeds."""
-        if self.objective == "steps_to_solve":
-            steps = [2 * one.steps if one.steps_to_solve is None else one.steps_to_solve for one in courses]
-            return float(statistics.median(steps))
-        return self.seen_by_pruner([one.error for one in courses])
+    def objective_value(self, results: Sequence[ValidationResult]) -> float:
+        """The objective of a candidate, from the results of its runs with all seeds."""
+        if self.objective != "steps_to_solve":
+            return self.pruning_value([result.error for result in results])
+        steps = [2 * result.steps if result.steps_to_solve is None else result.steps_to_solve for result in results]
+        return float(statistics.median(steps))
 
     @property
-    def meaning(self) -> str:
-        """Hash of what makes the values of two trials comparable: a study keeps it."""
+    def comparability_hash(self) -> str:
+        """Two trials can be compared only if this hash of objective and seeds is equal. A study stores it."""
         return digest([self.objective, list(self.seeds)])
 
 
-def _is_optunas(value: object, base: Literal["BaseSampler", "BasePruner"]) -> bool:
-    """Whether `value` is one of Optuna's. Where Optuna was never imported, nothing is: a worker need not load it."""
+def _is_optuna(value: object, base: Literal["BaseSampler", "BasePruner"]) -> bool:
+    """Whether `value` is an object of this Optuna class. If Optuna was never imported it cannot be one, and is not
+    imported here: a worker does not need it."""
     module = sys.modules.get("optuna.samplers" if base == "BaseSampler" else "optuna.pruners")
     return module is not None and isinstance(value, vars(module)[base])
 
 
-def _median_error(errors: Sequence[float], logarithmic: bool) -> float:
-    median = float(statistics.median(errors))
-    return math.log10(max(median, SMALLEST_ERROR)) if logarithmic else median
-
-
-def candidates(run: Run, seeds: Sequence[int]) -> tuple[Run, ...]:
-    """`run` with each seed, for weights and data alike: equal seeds see equal sequences whatever the candidate."""
+def with_seeds(run: Run, seeds: Sequence[int]) -> tuple[Run, ...]:
+    """`run` with each seed, for weights and data: with equal seeds, all candidates see equal sequences."""
     return tuple(run.replace(seed=seed, data_seed=None) for seed in seeds)
+
+
+@dataclass(frozen=True)
+class StudyDefinition:
+    """One search of an experiment file at one scale.
+
+    Attributes:
+        name: the name of the study in Optuna's storage: `experiment/scale`, then `/` and the search's name if it has
+            one.
+        search: how candidates are proposed and compared.
+        sample: `sample(trial, scale) -> Run`.
+        scale: the second argument of `sample`.
+        path: the experiment file, for error messages.
+    """
+
+    name: str
+    search: Search
+    sample: Callable[..., Run]
+    scale: Scale
+    path: Path
+
+    def candidate(self, trial: object) -> Run:
+        """The run that `sample` makes from a trial. Raises `ExperimentError` if it fails or returns something else."""
+        try:
+            run = self.sample(trial, self.scale)
+        except Exception as error:
+            raise ExperimentError(one_line(self.path, error)) from None
+        if not isinstance(run, Run):
+            raise ExperimentError(f"{self.path}: sample(trial, scale) must return a Run, not {type(run).__name__}")
+        return run
+
+
+def searches_of(experiment: Experiment, scale: Scale) -> list[StudyDefinition]:
+    """The searches that an experiment file defines at this scale.
+
+    Raises `ExperimentError` if the file defines something else, two searches of one name, or one without `sample`.
+    """
+    defined, path = vars(experiment.module), experiment.path
+    try:
+        searches = list(defined["searches"](scale)) if "searches" in defined else [defined["SEARCH"]]
+    except Exception as error:
+        raise ExperimentError(one_line(path, error)) from None
+    studies: dict[str, StudyDefinition] = {}
+    for search in searches:
+        if not isinstance(search, Search):
+            raise ExperimentError(f"{path}: SEARCH and searches(scale) take Search objects, not {search!r}")
+        sample: Callable[..., Run] | None = search.sample or defined.get("sample")
+        if not callable(sample):
+            raise ExperimentError(f"{path} defines no sample(trial, scale) for its search {search.name!r}")
+        if search.name in studies:
+            raise ExperimentError(f"{path}: two searches are called '{search.name}'; give each its own name")
+        name = "/".join(part for part in (experiment.name, scale.value, search.name) if part)
+        studies[search.name] = StudyDefinition(name, search, sample, scale, path)
+    if not studies:
+        raise ExperimentError(f"{path}: searches({scale.value}) returns no searches")
+    return list(studies.values())

@@ -1,4 +1,4 @@
-"""Optuna's studies: where they are kept, how one is opened and taken up again, and how they stand."""
+"""Optuna's studies: where they are stored, how one is opened or resumed, and how far each has got."""
 
 import contextlib
 import warnings
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rnnstudy.search.definition import Search
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError, RnnstudyError
+from rnnstudy.store.mlflow_database import database_errors
 from rnnstudy.store.project import Project
 
 if TYPE_CHECKING:
@@ -16,23 +17,26 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-MEANING, PLANNED, FRESH, KEYS, AGAIN = "meaning", "trials", "fresh", "keys", "again"
-"""Attributes of ours: of a study, what its values mean, how many trials it is to have, and the winner's fresh runs; of
-a trial, the keys of its runs, and the number of the trial that it takes up again."""
+COMPARABILITY, PLANNED, FRESH, KEYS, RETRY_OF = "meaning", "trials", "fresh", "keys", "again"
+"""Attributes that we store. Of a study: its comparability hash, its planned number of trials, and the winner's runs on
+fresh seeds. Of a trial: the keys of its runs, and the number of the trial that it repeats."""
+
+
+class StorageError(RnnstudyError):
+    """Optuna's storage cannot be used."""
 
 
 @contextlib.contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """A fault of Optuna's storage as one line."""
+    """Raise errors of Optuna's storage again as a `StorageError` of one line."""
     from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (OptunaError, SQLAlchemyError, ImportError, OSError) as error:
+    except (OptunaError, *database_errors(), ImportError, OSError) as error:
         cause = error.__cause__ or error
         reason = " ".join(str(cause).split())[:200]
-        raise SpecError(f"the storage of searches {without_password(url)} cannot be used: {reason}") from None
+        raise StorageError(f"the storage of searches {without_password(url)} cannot be used: {reason}") from None
 
 
 def without_password(url: str) -> str:
@@ -40,48 +44,47 @@ def without_password(url: str) -> str:
     return f"{head.rpartition(':')[0]}:…@{tail}" if at and head.count(":") > 1 else url
 
 
-def storage_url(project: Project, named: str | None) -> str:
-    """Where studies are kept: `named`, or an sqlite database beside MLflow's."""
-    return named or f"sqlite:///{project.mlruns / 'optuna.db'}"
+def storage_url(project: Project, url: str | None) -> str:
+    """The address of the storage: `url`, or by default an sqlite database beside MLflow's."""
+    return url or f"sqlite:///{project.mlruns / 'optuna.db'}"
 
 
-def connect_storage(project: Project, named: str | None) -> "RDBStorage":
-    """The storage at `named`, or the project's own; made on first use. Raises `SpecError` when it cannot be used."""
+def connect_storage(project: Project, url: str | None) -> "RDBStorage":
+    """The storage at `url`, or the project's own, created on first use. Raises `StorageError` if it cannot be used."""
     from optuna import logging
     from optuna.storages import RDBStorage
 
     logging.set_verbosity(logging.WARNING)
-    url = storage_url(project, named)
-    if named is None:
+    if url is None:
         project.mlruns.mkdir(parents=True, exist_ok=True)
+    url = storage_url(project, url)
     with storage_errors(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return RDBStorage(_with_driver(url))
 
 
 def _with_driver(url: str) -> str:
-    """PostgreSQL by the driver that `rnnstudy[postgres]` installs: which one SQLAlchemy takes by itself depends on its
-    version."""
+    """Name the PostgreSQL driver that `rnnstudy[postgres]` installs: SQLAlchemy's default depends on its version."""
     scheme, colon, rest = url.partition(":")
     return f"postgresql+psycopg2{colon}{rest}" if scheme == "postgresql" else url
 
 
 def open_study(storage: "RDBStorage", name: str, search: Search) -> "Study":
-    """The study `name`, made on first use, with the trials of a process that died queued again.
+    """The study `name`, created on first use; the trials that a dead process left running are queued again.
 
-    Raises `SpecError` for a study whose values mean something else.
+    Raises `RequestError` if the stored study has another objective or other seeds, `StorageError` if the storage fails.
     """
     import optuna
 
     with storage_errors(storage.url):
         study = optuna.create_study(
-            storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=search.made_pruner()
+            storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=search.study_pruner()
         )
-        kept = study.user_attrs.get(MEANING)
-        if kept is None:
-            study.set_user_attr(MEANING, search.meaning)
-        elif kept != search.meaning:
-            raise SpecError(
+        stored = study.user_attrs.get(COMPARABILITY)
+        if stored is None:
+            study.set_user_attr(COMPARABILITY, search.comparability_hash)
+        elif stored != search.comparability_hash:
+            raise RequestError(
                 f"study '{name}' was begun with another objective or other seeds; give the search another name, or "
                 f"delete it: optuna delete-study --study-name '{name}' --storage {without_password(storage.url)}"
             )
@@ -91,39 +94,39 @@ def open_study(storage: "RDBStorage", name: str, search: Search) -> "Study":
     return study
 
 
-def requeue_orphans(study: "Study") -> int:
-    """Fail the trials that a dead process left running, and queue each again, exactly once; gives how many.
+def requeue_orphans(study: "Study") -> None:
+    """Fail the trials that a dead process left running, and queue a copy of each, exactly once.
 
-    The copy is made first and names the trial it replaces: a kill between the two steps makes no second copy.
+    The copy is made first and names the trial that it repeats: a kill between the two steps leads to no second copy.
     """
     import optuna
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
-    replaced = {trial.user_attrs.get(AGAIN) for trial in trials}
-    left = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    for trial in left:
-        if trial.number not in replaced:
+    repeated = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    for trial in trials:
+        if trial.state != TrialState.RUNNING:
+            continue
+        if trial.number not in repeated:
             study.add_trial(
                 optuna.create_trial(
                     state=TrialState.WAITING,
                     params=trial.params,
                     distributions=trial.distributions,
-                    user_attrs={**trial.user_attrs, AGAIN: trial.number},
+                    user_attrs={**trial.user_attrs, RETRY_OF: trial.number},
                     intermediate_values=trial.intermediate_values,
                 )
             )
         study.tell(trial.number, state=TrialState.FAIL)
-    return len(left)
 
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """How a study stands.
+    """How far a study has got.
 
     Attributes:
-        complete, pruned, failed, running: trials by state; those waiting count as running.
-        planned: how many it is to have.
+        complete, pruned, failed, running: number of trials in each state; waiting trials count as running.
+        planned: number of trials that the search asks for.
         best: the best complete trial, or None.
         fresh_keys: the winner's runs on fresh seeds; empty until they have ended.
     """
@@ -136,6 +139,11 @@ class StudyStatus:
     planned: int
     best: "FrozenTrial | None"
     fresh_keys: tuple[str, ...]
+
+    @property
+    def judged(self) -> int:
+        """Number of trials with a result."""
+        return self.complete + self.pruned
 
     @property
     def params(self) -> dict[str, Any]:
@@ -162,31 +170,26 @@ def study_status(study: "Study") -> StudyStatus:
 
 
 def winner(trials: "Sequence[FrozenTrial]") -> "FrozenTrial | None":
-    """The complete trial of the least value, the first of equals."""
+    """The complete trial with the smallest value; of equal ones, the first."""
     from optuna.trial import TrialState
 
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
     return min(complete, key=lambda trial: (trial.value, trial.number), default=None)
 
 
-def study_statuses(project: Project, named: str | None = None) -> list[StudyStatus]:
-    """All studies of a storage, in the order of their names. Nothing is created by looking."""
+def study_statuses(project: Project, url: str | None = None) -> list[StudyStatus]:
+    """The status of all studies in a storage, sorted by name. Creates no storage."""
+    with storage_errors(storage_url(project, url)):
+        return [study_status(study) for study in load_studies(project, url=url)]
+
+
+def load_studies(project: Project, prefix: str = "", url: str | None = None) -> "list[Study]":
+    """The studies in a storage, sorted by name: all, or those named `prefix` or `prefix/…`. Creates no storage."""
     import optuna
 
-    if named is None and not (project.mlruns / "optuna.db").exists():
+    if url is None and not (project.mlruns / "optuna.db").exists():
         return []
-    storage = connect_storage(project, named)
+    storage = connect_storage(project, url)
     with storage_errors(storage.url):
-        names = sorted(summary.study_name for summary in optuna.get_all_study_summaries(storage))
-        return [study_status(optuna.load_study(study_name=name, storage=storage)) for name in names]
-
-
-def load_studies(project: Project, experiment: str, named: str | None = None) -> "list[Study]":
-    """The studies of an experiment (`experiment` or `experiment/scale`), by name; none where there are none."""
-    import optuna
-
-    found = [one.name for one in study_statuses(project, named) if f"{one.name}/".startswith(f"{experiment}/")]
-    if not found:
-        return []
-    storage = connect_storage(project, named)
-    return [optuna.load_study(study_name=name, storage=storage) for name in found]
+        names = [name for name in optuna.get_all_study_names(storage) if f"{name}/".startswith(prefix and f"{prefix}/")]
+        return [optuna.load_study(study_name=name, storage=storage) for name in sorted(names)]

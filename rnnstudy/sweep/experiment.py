@@ -4,18 +4,17 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from rnnstudy.run import Run
-from rnnstudy.spec import SpecError, nearest
+from rnnstudy.spec import RnnstudyError, SpecError, nearest
 from rnnstudy.sweep.grids import Scale
 
-if TYPE_CHECKING:
-    from rnnstudy.search.definition import Search
+
+class ExperimentError(RnnstudyError):
+    """An experiment file that is missing, fails, or defines something that is not expected of it."""
 
 
 @dataclass(frozen=True)
@@ -37,33 +36,6 @@ class Experiment:
     def searches_here(self) -> bool:
         """Whether the file defines searches in place of a list of runs."""
         return not callable(vars(self.module).get("runs"))
-
-    def searches(self, scale: Scale) -> "list[tuple[str, Search, Callable[..., Run]]]":
-        """Name of the study, search and sampling function of each search at this scale.
-
-        Raises `SpecError` when the file gives something else, two of one name, or one without `sample`.
-        """
-        from rnnstudy.search.definition import Search
-
-        defined = vars(self.module)
-        try:
-            given = list(defined["searches"](scale)) if "searches" in defined else [defined["SEARCH"]]
-        except Exception as error:
-            raise SpecError(one_line(self.path, error)) from None
-        found: dict[str, tuple[str, Search, Callable[..., Run]]] = {}
-        for search in given:
-            if not isinstance(search, Search):
-                raise SpecError(f"{self.path}: SEARCH and searches(scale) take Search objects, not {search!r}")
-            sample: Callable[..., Run] | None = search.sample or defined.get("sample")
-            if not callable(sample):
-                raise SpecError(f"{self.path} defines no sample(trial, scale) for its search {search.name!r}")
-            if search.name in found:
-                raise SpecError(f"{self.path}: two searches are called '{search.name}'; give each a name of its own")
-            study = "/".join(part for part in (self.name, scale.value, search.name) if part)
-            found[search.name] = (study, search, sample)
-        if not found:
-            raise SpecError(f"{self.path}: searches({scale.value}) gives no searches")
-        return list(found.values())
 
     def runs(self, scale: Scale) -> list[Run]:
         """The runs at this scale. Raises `SpecError` when the file gives something else, or a run twice."""
@@ -139,7 +111,7 @@ def one_line(path: Path, error: Exception) -> str:
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.resolve())
     ]
     where = f"{path}:{lines[-1]}" if lines else str(path)
-    if isinstance(error, SpecError):
+    if isinstance(error, RnnstudyError):
         return f"{where}: {error}"
     return f"{where}: {type(error).__name__}: {_without_location(error)}{_import_hint(error)}"
 

@@ -1,0 +1,145 @@
+"""Run one study: ask for a batch of candidates, report their errors to the pruner, tell their results, and begin again.
+
+Every run can be repeated. On an engine that gives equal bits the search itself can be repeated too, with any number of
+workers: a study asks for a batch after the results of the previous one have been told in the order of its trials, with
+a new sampler whose seed is `Search.seed` plus the number of trials judged before. There are two exceptions. A sampler
+that is an object, not a function of a seed, continues at random after a restart. A pruner that compares candidates in
+training with each other (successive halving) depends on the order in which errors arrive.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rnnstudy.run import Run
+from rnnstudy.search.definition import StudyDefinition, ValidationResult, with_seeds
+from rnnstudy.search.studies import FRESH, KEYS, study_status
+from rnnstudy.training.records import ValidationCheck
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import TrialState
+
+
+@dataclass
+class Candidate:
+    """A trial in training, or the winner on its fresh seeds (then `trial` is None).
+
+    Attributes:
+        number: the number of the trial.
+        runs: one run for each seed.
+        reported: the steps whose errors the pruner has received.
+    """
+
+    number: int
+    runs: tuple[Run, ...]
+    trial: "Trial | None"
+    reported: set[int] = field(default_factory=set)
+    pruned: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(run.key for run in self.runs)
+
+
+class StudyRunner:
+    """The candidates of one study, batch after batch, and then its winner on fresh seeds.
+
+    Attributes:
+        open: the candidates whose runs have not all ended.
+        done: nothing is left to train.
+    """
+
+    def __init__(self, study: "Study", definition: StudyDefinition) -> None:
+        self.study, self.definition, self.search = study, definition, definition.search
+        self._resumed = bool(study.get_trials(deepcopy=False))
+        self._failed = 0
+        self.open: list[Candidate] = []
+        self.done = False
+
+    @property
+    def trials_left(self) -> int:
+        """Trials without a result, including those in training. A trial that failed in this process is not replaced by
+        this process."""
+        return max(0, self.search.trials - study_status(self.study).judged - self._failed)
+
+    def advance(self) -> None:
+        """Open the next batch or, after the last batch, the winner, or set `done`. Called when nothing is open."""
+        count = min(self.search.together, self.trials_left)
+        if count:
+            self._ask(count)
+            return
+        status = study_status(self.study)
+        if status.best is None or status.fresh_keys or not self.search.fresh_seeds:
+            self.done = True
+            return
+        from optuna.trial import FixedTrial
+
+        run = self.definition.candidate(FixedTrial(status.best.params, status.best.number))
+        self.open = [Candidate(status.best.number, with_seeds(run, self.search.fresh_seeds), None)]
+
+    def _ask(self, count: int) -> None:
+        from optuna.trial import TrialState
+
+        # Optuna hands out first the trials that a dead process left waiting. Those without parameters are drawn now.
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        queued = sum(bool(trial.params) for trial in waiting)
+        self.study.sampler = self.search.sampler_for(study_status(self.study).judged, self._resumed, queued)
+        self._resumed = False
+        for _ in range(count):
+            trial = self.study.ask()
+            run = self.definition.candidate(trial)
+            runs = with_seeds(run, self.search.seeds)
+            trial.set_user_attr(KEYS, [run.key for run in runs])
+            trial.set_user_attr("name", run.name)
+            reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+            self.open.append(Candidate(trial.number, runs, trial, set(reported)))
+
+    def report(self, errors: Mapping[str, Mapping[int, float]], check: ValidationCheck) -> set[str]:
+        """Report to the pruner each candidate whose errors at this check are now complete.
+
+        `errors`: validation error by run key and step. Returns the keys of the runs to stop: those that only pruned
+        candidates use.
+        """
+        for candidate in self.open:
+            if candidate.trial is None or candidate.pruned or set(candidate.keys).isdisjoint(check.errors):
+                continue
+            known = [errors[key][check.step] for key in candidate.keys if check.step in errors.get(key, {})]
+            if len(known) == len(candidate.keys) and check.step not in candidate.reported:
+                candidate.reported.add(check.step)
+                candidate.trial.report(self.search.pruning_value(known), check.step)
+                last = check.step >= candidate.runs[0].training.steps
+                candidate.pruned = not last and candidate.trial.should_prune()
+        pruned = {key for candidate in self.open if candidate.pruned for key in candidate.keys}
+        return pruned - {key for candidate in self.open if not candidate.pruned for key in candidate.keys}
+
+    def close(self, statuses: Mapping[str, str], results: Mapping[str, ValidationResult]) -> None:
+        """Tell Optuna the results of all open candidates, in the order of their trials.
+
+        `statuses`: how every run ended, by key; `results`: those of the complete runs.
+        """
+        from optuna.trial import TrialState
+
+        for candidate in self.open:
+            ended = {statuses[key] for key in candidate.keys}
+            if candidate.trial is None:
+                if "failed" not in ended:
+                    self.study.set_user_attr(FRESH, {"trial": candidate.number, KEYS: list(candidate.keys)})
+                self.done = True
+            elif "failed" in ended:
+                self._failed += 1
+                self._tell(candidate.trial, state=TrialState.FAIL)
+            elif candidate.pruned or "pruned" in ended:
+                self._tell(candidate.trial, state=TrialState.PRUNED)
+            else:
+                self._tell(candidate.trial, self.search.objective_value([results[key] for key in candidate.keys]))
+        self.open = []
+
+    def _tell(self, trial: "Trial", value: float | None = None, state: "TrialState | None" = None) -> None:
+        try:
+            self.study.tell(trial, value, state=state)
+        except RuntimeError:
+            # A grid sampler with nothing left to propose stops the study, which only Study.optimize allows. The result
+            # of the trial has been stored before that.
+            if not self.study.trials[trial.number].state.is_finished():
+                raise
