@@ -1,4 +1,4 @@
-"""Searches over PostgreSQL and sweeps over an MLflow server, both real and both started here."""
+"""Searches in a PostgreSQL database and sweeps with an MLflow server; the tests start both servers."""
 
 import os
 import shutil
@@ -52,19 +52,19 @@ def free_port() -> int:
 def wait_until(ready: Callable[[], bool], seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
-        assert time.monotonic() < deadline, f"{what} did not come about within {seconds:g} s"
+        assert time.monotonic() < deadline, f"no {what} within {seconds:g} s"
         time.sleep(0.1)
 
 
 def _programs() -> Path | None:
-    """Where Debian's package has PostgreSQL's programs, of the newest version; or else the path."""
+    """The folder of PostgreSQL's programs: of the newest version of Debian's package, or else on the PATH."""
     found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     named = shutil.which("initdb")
     return max(found, default=Path(named).parent if named else None)
 
 
 def _user() -> str | None:
-    """Whom PostgreSQL runs as: it refuses to be root's."""
+    """The user that runs PostgreSQL, which refuses to run as root; None for the current user."""
     import pwd
 
     if os.geteuid() != 0:
@@ -75,7 +75,7 @@ def _user() -> str | None:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """The address, with a password, of a server of its own with an empty database."""
+    """The address, with password, of a new server with an empty database."""
     import tempfile
 
     pytest.importorskip("psycopg2", reason="rnnstudy[postgres] is not installed")
@@ -88,7 +88,7 @@ def postgres() -> Iterator[str]:
         done = subprocess.run(command, cwd=folder, user=user, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    # Not below pytest's own folder, which only its owner may enter.
+    # Not in pytest's folder, which only its owner may enter.
     with tempfile.TemporaryDirectory(prefix="rnnstudy-postgres-", dir="/tmp") as name:
         folder = Path(name)
         (folder / "password").write_text(PASSWORD + "\n")
@@ -109,7 +109,7 @@ def postgres() -> Iterator[str]:
 
 
 def started(project: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """The command line in a process group of its own, so that all of it can be killed."""
+    """Start the command line in a new process group, so that all of its processes can be killed."""
     command = [sys.executable, "-c", "from rnnstudy.cli import main; main()", *arguments]
     return subprocess.Popen(
         command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -117,7 +117,7 @@ def started(project: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def finished(process: "subprocess.Popen[str]", seconds: float = 300) -> str:
-    """What it printed; it must end well."""
+    """The output of a process, which must end with exit code 0."""
     try:
         printed, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -133,51 +133,51 @@ def once_each(stored: Sequence[Any], expected: int) -> None:
     assert {run.state for run in stored} == {"finished"}
 
 
-def test_a_search_over_postgresql_is_killed_and_goes_on(project_with_store: Path, postgres: str) -> None:
-    project, home = project_with_store, Project(project_with_store)
-    (project / "experiments" / "mine.py").write_text(SEARCH)
+def test_a_search_in_postgresql_continues_after_a_kill(project_with_store: Path, postgres: str) -> None:
+    project = Project(project_with_store)
+    (project.root / "experiments" / "mine.py").write_text(SEARCH)
     sweep = ("sweep", "experiments/mine.py", "--scale", "smoke", "--workers", "1", "--storage", postgres)
 
-    killed = started(project, *sweep)
+    killed = started(project.root, *sweep)
 
-    def some_are_told() -> bool:
+    def batch_in_training() -> bool:
         assert killed.poll() is None, killed.communicate()[0]
-        found = study_statuses(home, postgres)
-        return bool(found) and found[0].complete >= 2 and found[0].running > 0
+        studies = study_statuses(project, postgres)
+        return bool(studies) and studies[0].complete >= 2 and studies[0].running > 0
 
-    wait_until(some_are_told, 240, "a batch that has been told and one in training")
+    wait_until(batch_in_training, 240, "batch with results and batch in training")
     os.killpg(killed.pid, signal.SIGKILL)
     printed = [killed.communicate()[0]]
-    [standing] = study_statuses(home, postgres)
-    assert 0 < standing.complete < 6
+    [status] = study_statuses(project, postgres)
+    assert 0 < status.complete < 6
 
-    printed.append(finished(started(project, *sweep)))
-    [standing] = study_statuses(home, postgres)
-    assert (standing.complete, standing.running, len(standing.fresh_keys)) == (6, 0, 2)
-    stored = Store(home).runs()
+    printed.append(finished(started(project.root, *sweep)))
+    [status] = study_statuses(project, postgres)
+    assert (status.complete, status.running, len(status.fresh_keys)) == (6, 0, 2)
+    stored = Store(project).runs()
     assert all(run.state == "finished" for run in stored)
     assert len({run.key for run in stored}) == len(stored) == 6 * 2 + 2
-    assert not (home.mlruns / "optuna.db").exists()
+    assert not (project.mlruns / "optuna.db").exists()
 
-    printed.append(finished(started(project, *sweep)))
+    printed.append(finished(started(project.root, *sweep)))
     assert "0 trials to go" in printed[-1]
-    assert len(Store(home).runs()) == len(stored)
-    shown = finished(started(project, "studies", "--storage", postgres))
+    assert len(Store(project).runs()) == len(stored)
+    shown = finished(started(project.root, "studies", "--storage", postgres))
     assert "mine/smoke" in shown
     assert "6 of 6" in shown
     elsewhere = postgres.removesuffix("/postgres") + "/absent"
-    refused = started(project, "studies", "--storage", elsewhere)
-    told, _ = refused.communicate(timeout=120)
+    refused = started(project.root, "studies", "--storage", elsewhere)
+    output, _ = refused.communicate(timeout=120)
     assert refused.returncode == 2
-    assert 'database "absent" does not exist' in told
-    assert len(told.strip().splitlines()) == 1
-    for text in (*printed, shown, told, *(str(run.tags) for run in stored)):
+    assert 'database "absent" does not exist' in output
+    assert len(output.strip().splitlines()) == 1
+    for text in (*printed, shown, output, *(str(run.tags) for run in stored)):
         assert PASSWORD not in text
 
 
 @pytest.fixture
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
-    """The address of an MLflow server on loopback with a store of its own, which hands artifacts through itself."""
+    """The address of a local MLflow server with a new store, which also serves the artifacts."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     shutil.copy(empty_database, folder / "mlflow.db")
     command = [
@@ -201,7 +201,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path
             return False
 
     try:
-        wait_until(answers, 180, "an answer of the MLflow server")
+        wait_until(answers, 180, "answer of the MLflow server")
         yield address
     finally:
         os.killpg(server.pid, signal.SIGKILL)
