@@ -11,6 +11,7 @@ from rnnstudy.cells import LSTM
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError, build, canonical
 from rnnstudy.tasks import LabelledText, LengthRange, SequentialDigits, TemporalOrder
+from rnnstudy.training.batches import fixed_batches, training_batches
 from rnnstudy.training.population import Population
 
 CPU = torch.device("cpu")
@@ -80,12 +81,12 @@ def population(task):
 def test_a_population_trains_validates_and_tests_on_different_pictures(task):
     expected = {part: draw_part(part) for part in ("training", "validation", "test")}
     one = population(task)
-    trained = one.training_batches(0, CPU)
+    trained = training_batches(one, 0, CPU)
     assert all(read(next(trained)) <= expected["training"] for _ in range(5))
     for purpose, part in (("validation", "validation"), ("probe", "validation"), ("test", "test")):
-        for batch in one.fixed_batches(purpose, 200, CPU):
+        for batch in fixed_batches(one, purpose, 200, CPU):
             assert read(batch) <= expected[part]
-    for batch in one.fixed_batches("length 80", 200, CPU, task.with_length(80)):
+    for batch in fixed_batches(one, "length 80", 200, CPU, task.with_length(80)):
         assert batch.inputs.shape[0] == 80
         assert read(batch) <= expected["test"]
 
@@ -191,7 +192,7 @@ def test_a_changed_file_is_another_run_and_is_refused_by_a_stored_one(tmp_path):
     assert task.split("test") == task.replace(part="test")
     table(tmp_path / "a.csv", rows=[*TEXTS, ("more of it", "praise")])
     assert LabelledText(path=path, length=60).content != task.content
-    with pytest.raises(SpecError, match=r"a\.csv has changed: it was [0-9a-f]{12} and is"):
+    with pytest.raises(SpecError, match=r"a\.csv has changed: its hash was [0-9a-f]{12} and is"):
         build(stored)
 
 

@@ -1,4 +1,4 @@
-"""Adding: a stream of numbers, two of them marked; say their sum at the end."""
+"""Adding: a sequence of numbers, two of them marked; the answer is the sum of the two."""
 
 from typing import ClassVar
 
@@ -10,28 +10,28 @@ from rnnstudy.tasks.task import Chance
 
 
 class Adding(MarkedPairs):
-    """Two of many numbers are marked; their sum is asked for at the last step of the sequence.
+    """Two of many numbers are marked; the target, at the last step of the sequence, is their sum.
 
     Two inputs at each step, (value, mark); one linear output; squared error at the last step only. Three variants are
-    in use, and results under one say little about another:
+    in use; their results are not comparable:
 
     `modern` (Arjovsky, Shah & Bengio 2016, and most work since): exactly T steps; values U[0, 1]; one mark (1) uniform
     in the first half, one in the second; target x₁ + x₂. Error: the squared error. The constant 1 attains 1/6.
 
     `pascanu` (Pascanu, Mikolov & Bengio 2013, code: addition.py): l = T + uniform{0, …, int(.1T) − 1} steps; values
     U[0, 1]; first mark uniform on [0, int(.1l)), second on [int(.1l), int(.1l) + int(.4l)); target (x₁ + x₂)/2. Error:
-    the share of sequences whose *squared* error exceeds 0.04. (Their code draws l once for each batch, we for each
+    the share of sequences whose *squared* error exceeds 0.04. (Their code draws l once per batch; here it is drawn per
     sequence.) The constant 0.5 attains a loss of 1/24, and is "wrong" on only 36 %.
 
-    `hochreiter` (Hochreiter & Schmidhuber 1997, experiment 4): l uniform on T, …, T + int(.1T); values U[−1, 1]; first
-    mark among the first 10 pairs, second among the first T/2 − 1 pairs still unmarked; first and last pair carry mark
-    −1, and a value chosen at the first pair counts as 0; target 0.5 + (X₁ + X₂)/4. Error: the share of sequences with
-    an absolute error of 0.04 or more. The published stopping rule looked at the training sequences; we apply their 0.04
-    to fresh ones.
+    `hochreiter` (Hochreiter & Schmidhuber 1997, experiment 4): l steps, uniform on T, …, T + int(.1T); values U[−1, 1];
+    first mark among the first 10 pairs, second among those of the first T/2 − 1 pairs that are still unmarked; the
+    first and the last pair have mark −1, and a value chosen at the first pair counts as 0; target 0.5 + (X₁ + X₂)/4.
+    Error: the share of sequences with an absolute error of 0.04 or more. The published stopping rule used the training
+    sequences; here the 0.04 applies to fresh ones.
 
     `share_within_0.04` (absolute error below 0.04) is reported for all three.
 
-    Raises `SpecError` for a length that cannot hold the marks: below 2, 10 and 22.
+    Raises `SpecError` for a length too short for the marks: below 2, 10 and 22 in the three variants.
 
     >>> import torch
     >>> drawn = Adding(length=8).sample(1, torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""Multi-query associative recall: pairs of key and value, then keys again; say the value of each."""
+"""Multi-query associative recall: pairs of key and value, then the keys again; the answer to a key is its value."""
 
 from collections.abc import Mapping
 from math import log
@@ -8,25 +8,34 @@ import torch
 from torch import Tensor
 
 from rnnstudy.spec import SpecError, at_least
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+from rnnstudy.tasks.classification import Classification
+from rnnstudy.tasks.task import (
+    Batch,
+    Chance,
+    Criterion,
+    any_supervised,
+    at_steps,
+    mean_over_supervised,
+    misclassified,
+    one_hot,
+)
 
 POWER = 0.01
 
 
-class AssociativeRecall(Task):
-    """K pairs (key, value), then the K keys again, scattered among random symbols; at each, its value is due.
+class AssociativeRecall(Classification):
+    """K pairs (key, value), then the K keys again among random symbols; the target at each key is its value.
 
     V = `vocabulary` one-hot symbols: keys are drawn from 1, …, V/2 − 1 and values from V/2, …, V − 1, no key and no
-    value twice in a sequence. The first 2K steps hold the pairs. Of the ⌊(T − 2K)/2⌋ places 2K, 2K + 2, … the K keys
-    take one each, drawn without replacement, in the keys' order, with weights proportional to 0.01·g^(0.01 − 1) for the
-    g-th place (g = 1, 2, …): most queries come early. All other steps hold a symbol uniform on the whole vocabulary. V
-    outputs, of which the values are ever right; softmax and cross-entropy (nats) at the steps of the queries.
+    value twice in a sequence. The first 2K steps hold the pairs. The queries stand at K of the ⌊(T − 2K)/2⌋ positions
+    2K, 2K + 2, …: for one key after another, a position is drawn without replacement, with weights 0.01·g^(0.01 − 1)
+    for the g-th position (g = 1, 2, …), so that most queries come early. All other steps hold a symbol uniform on the
+    whole vocabulary. V outputs (only values are ever right); softmax and cross-entropy (nats) at the queries.
 
     Error: the share of queries answered wrong. Published: an accuracy of 99 % ends the training.
 
-    Published: V = 8192 read through an embedding, T = 64 to 1024 with K = 4 to 256. A one-hot input of that size is out
-    of proportion to a small recurrent network, so that V = 128 here unless told otherwise.
+    Published: V = 8192 read through an embedding, T = 64 to 1024 with K = 4 to 256. A one-hot input of that size is too
+    large for a small recurrent network, so the default here is V = 128.
 
     Raises `SpecError` for a length below 4K, an odd vocabulary, or one without K keys and values.
 
@@ -40,7 +49,6 @@ class AssociativeRecall(Task):
     """
 
     source: ClassVar[str] = "Arora, Eyuboglu et al. 2023 (zoology, code: multiquery_ar.py)"
-    loss_unit: ClassVar[str] = "nats"
 
     pairs: Annotated[int, at_least(1)] = 4
     vocabulary: Annotated[int, at_least(4)] = 128
@@ -67,35 +75,32 @@ class AssociativeRecall(Task):
 
     @property
     def chance(self) -> Chance:
-        """Each of the V/2 values is equally likely: ln(V/2) nats, all but one in V/2 wrong."""
+        """The V/2 values are equally likely: ln(V/2) nats, a share of 1 − 2/V wrong."""
         return Chance(loss=log(self.vocabulary // 2), error=1 - 2 / self.vocabulary)
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
         steps, pairs, half = self.steps, self.pairs, self.vocabulary // 2
         keys = 1 + _without_replacement(torch.ones(half - 1), pairs, batch, generator)
         values = half + _without_replacement(torch.ones(half), pairs, batch, generator)
-        places = torch.arange(1, (steps - 2 * pairs) // 2 + 1)
-        queries = 2 * pairs + 2 * _without_replacement(POWER * places ** (POWER - 1), pairs, batch, generator)
+        positions = torch.arange(1, (steps - 2 * pairs) // 2 + 1)
+        queries = 2 * pairs + 2 * _without_replacement(POWER * positions ** (POWER - 1), pairs, batch, generator)
         symbols = torch.randint(self.vocabulary, (steps, batch), generator=generator)
         symbols[: 2 * pairs : 2] = keys
         symbols[1 : 2 * pairs : 2] = values
         symbols.scatter_(0, queries, keys)
         return Batch(
-            inputs=task.one_hot(symbols, self.vocabulary),
+            inputs=one_hot(symbols, self.vocabulary),
             targets=torch.zeros(steps, batch, dtype=torch.long).scatter_(0, queries, values),
-            mask=task.at_steps(steps, *queries),
+            mask=at_steps(steps, *queries),
             lengths=torch.full((batch,), steps),
             informative=torch.arange(steps)[:, None].expand(-1, batch) < 2 * pairs,
         )
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.cross_entropy(outputs, targets)
-
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        wrong = task.misclassified(outputs, targets)
-        return {"error": task.mean_over_supervised(wrong, mask), "sequence_error": task.any_supervised(wrong, mask)}
+        wrong = misclassified(outputs, targets)
+        return {"error": mean_over_supervised(wrong, mask), "sequence_error": any_supervised(wrong, mask)}
 
 
 def _without_replacement(weights: Tensor, count: int, batch: int, generator: torch.Generator) -> Tensor:
-    """(count, batch): indices drawn one after another with chances proportional to the `weights` of those left."""
+    """(count, batch): indices drawn one after another, with probability proportional to the remaining `weights`."""
     return torch.multinomial(weights.expand(batch, -1), count, generator=generator).T

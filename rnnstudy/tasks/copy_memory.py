@@ -1,4 +1,4 @@
-"""Copy memory: remember ten symbols through a long blank, then say them in order."""
+"""Copy memory: remember ten symbols over many blank steps, then output them in order."""
 
 from collections.abc import Mapping
 from math import log
@@ -7,32 +7,40 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+from rnnstudy.tasks.classification import Classification
+from rnnstudy.tasks.task import (
+    Batch,
+    Chance,
+    Criterion,
+    any_supervised,
+    mean_over_supervised,
+    misclassified,
+    one_hot,
+)
 
 SYMBOLS = 10
 ALPHABET = 8
 BLANK, MARKER = 0, 9
 
 
-class CopyMemory(Task):
-    """Ten symbols, a long blank, a marker; during the last ten steps the ten symbols are due, in order.
+class CopyMemory(Classification):
+    """Ten symbols, many blanks, a marker; the targets of the last ten steps are the ten symbols, in order.
 
     T + 20 steps, symbols uniform on 1..8, blank 0, marker 9. Targets: blank for the first T + 10 steps, then the ten
-    symbols. Softmax and cross-entropy (nats) averaged over all T + 20 steps. The memoryless predictor attains
-    10·ln 8/(T + 20). Three incompatible variants circulate; indices are counted from 0:
+    symbols. Softmax and cross-entropy (nats) averaged over all T + 20 steps. A predictor without memory attains
+    10·ln 8/(T + 20). Three incompatible variants are in use; indices count from 0:
 
-    `arjovsky`: T − 1 blanks, the marker at index T + 9, the step before recall begins, then 10 blanks. Ten one-hot
+    `arjovsky`: T − 1 blanks, the marker at index T + 9 (one step before the recall begins), then 10 blanks. Ten one-hot
     inputs, nine outputs. (Arjovsky, Shah & Bengio 2016, code: memory_problem.py.)
 
-    `exprnn`: T blanks, the marker at index T + 10, the step at which recall begins, then 9 blanks. Ten one-hot inputs,
-    nine outputs. (Lezcano-Casado & Martínez-Rubio 2019, code: 1_copying.py.)
+    `exprnn`: T blanks, the marker at index T + 10 (the step at which the recall begins), then 9 blanks. Ten one-hot
+    inputs, nine outputs. (Lezcano-Casado & Martínez-Rubio 2019, code: 1_copying.py.)
 
-    `tcn`: T − 1 blanks, then the marker from index T + 9 to the end, eleven times. One input, the symbol's number as it
-    is; ten outputs. (Bai, Kolter & Koltun 2018, code: copy_memory/utils.py.)
+    `tcn`: T − 1 blanks, then the marker from index T + 9 to the end, eleven times. One input, the number of the symbol;
+    ten outputs. (Bai, Kolter & Koltun 2018, code: copy_memory/utils.py.)
 
-    Error: the share of the ten recalled symbols that are wrong (chance 7/8). `sequence_error`: 1 when any of them is.
-    No success criterion was published; ours is a symbol error below 1 %.
+    Error: the share of the ten recalled symbols that are wrong (chance 7/8). `sequence_error`: 1 when any of them is
+    wrong. No success criterion was published; ours is a symbol error below 1 %.
 
     >>> import torch
     >>> drawn = CopyMemory(length=5).sample(1, torch.Generator().manual_seed(0))
@@ -44,7 +52,6 @@ class CopyMemory(Task):
     """
 
     source: ClassVar[str] = "Arjovsky, Shah & Bengio 2016 (code: memory_problem.py); variants of expRNN and TCN"
-    loss_unit: ClassVar[str] = "nats"
 
     variant: Literal["arjovsky", "exprnn", "tcn"] = "arjovsky"
 
@@ -66,7 +73,7 @@ class CopyMemory(Task):
 
     @property
     def chance(self) -> Chance:
-        """Blanks are certain; each recalled symbol is one of eight: 10·ln 8/(T + 20) nats, seven in eight wrong."""
+        """Blanks are certain; each recalled symbol is one of eight: 10·ln 8/(T + 20) nats, 7/8 wrong."""
         return Chance(loss=SYMBOLS * log(ALPHABET) / self.steps, error=1 - 1 / ALPHABET)
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
@@ -86,19 +93,16 @@ class CopyMemory(Task):
         informative[:SYMBOLS] = True
         as_number = symbols.to(torch.get_default_dtype()).unsqueeze(-1)
         return Batch(
-            inputs=as_number if self.variant == "tcn" else task.one_hot(symbols, self.features),
+            inputs=as_number if self.variant == "tcn" else one_hot(symbols, self.features),
             targets=targets,
             mask=torch.ones(self.steps, batch, dtype=torch.bool),
             lengths=torch.full((batch,), self.steps),
             informative=informative,
         )
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.cross_entropy(outputs, targets)
-
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        wrong, recalled = task.misclassified(outputs, targets), mask & (targets != BLANK)
+        wrong, recalled = misclassified(outputs, targets), mask & (targets != BLANK)
         return {
-            "error": task.mean_over_supervised(wrong, recalled),
-            "sequence_error": task.any_supervised(wrong, recalled),
+            "error": mean_over_supervised(wrong, recalled),
+            "sequence_error": any_supervised(wrong, recalled),
         }

@@ -1,28 +1,25 @@
 """Tasks that draw from a data set: a fixed training, validation and test part, and one class for each sequence."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Chance, Task
+from rnnstudy.tasks.classification import Classification
+from rnnstudy.tasks.task import Chance
 
 Part = Literal["training", "validation", "test"]
 
 
-class DataSet(Task):
-    """One class for each sequence of a fixed collection, softmax and cross-entropy (nats) at its last step.
+class DataSet(Classification):
+    """Classify the sequences of a fixed collection; softmax and cross-entropy (nats) at the last step.
 
-    Sequences are drawn uniformly and with replacement from one `part` of the collection. Training draws from the
-    training part, validation and probes from the validation part, the final judgement and other lengths from the test
-    part: `split` says so, whatever `part` the specification names.
+    Sequences are drawn uniformly and with replacement from one `part` of the collection. Training uses the training
+    part, validation and probes the validation part, the final test and other lengths the test part: `split` chooses it,
+    whatever the value of `part` in the specification.
     """
-
-    loss_unit: ClassVar[str] = "nats"
 
     part: Part = "training"
 
@@ -33,16 +30,10 @@ class DataSet(Task):
 
     @property
     def chance(self) -> Chance:
-        """The share p of each class in the part: −Σ p·ln p nats; the most frequent class is always said."""
+        """Always answer the most frequent class: −Σ p·ln p nats, with p the share of each class in the part."""
         shares = torch.bincount(self.classes, minlength=self.outputs).double() / len(self.classes)
         return Chance(loss=-torch.xlogy(shares, shares).sum().item(), error=1 - shares.max().item())
 
     def split(self, purpose: str) -> Self:
         parts: dict[str, Part] = {"training": "training", "validation": "validation", "probe": "validation"}
         return self.replace(part=parts.get(purpose, "test"))
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.cross_entropy(outputs, targets)
-
-    def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        return {"error": task.mean_over_supervised(task.misclassified(outputs, targets), mask)}

@@ -1,28 +1,26 @@
-"""Delayed XOR: two of many bits are marked; say at the end whether they differ."""
+"""Delayed XOR: two of many bits are marked; the answer is whether they differ."""
 
-from collections.abc import Mapping
 from math import log
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+from rnnstudy.tasks.classification import Classification
+from rnnstudy.tasks.task import Batch, Chance, Criterion, at_steps
 
 
-class DelayedXor(Task):
-    """Two of T bits are marked; at the last step, say whether they differ.
+class DelayedXor(Classification):
+    """Two of T bits are marked; at the last step, say whether the two bits differ.
 
     Two inputs at each step, (bit, mark); bits uniform on {0, 1}; one mark uniform on [0, int(T/10)), the other on
-    [int(T/10), int(T/2)), so that the answer is due T/2 steps or more after what it depends on. Two outputs, softmax
+    [int(T/10), int(T/2)), so that the answer comes T/2 steps or more after both marked bits. Two outputs, softmax
     and cross-entropy (nats) at the last step only; class 1 when the marked bits differ. Error: the share of sequences
     misclassified.
 
-    Neither marked bit alone tells anything about the answer, so that there is no partial credit: Martens & Sutskever
-    2011 found it harder than temporal order, and Hochreiter & Schmidhuber 1997 name strongly delayed XOR as a limit of
-    LSTM with truncated gradients. The ranges of the marks are the former's; exact length, no −1 marks at the ends, two
-    classes in place of one number to be met within 0.04, and the criterion of 1 %, are ours.
+    One marked bit alone says nothing about the answer, so partial knowledge does not reduce the error: Martens &
+    Sutskever 2011 found the task harder than temporal order, and Hochreiter & Schmidhuber 1997 name strongly delayed
+    XOR as a limit of LSTM with truncated gradients. The ranges of the marks are those of Martens & Sutskever. Ours are
+    the exact length, no −1 marks at the ends, two classes (not a number with tolerance 0.04) and the criterion of 1 %.
 
     Raises `SpecError` for a length below 10.
 
@@ -38,7 +36,6 @@ class DelayedXor(Task):
     """
 
     source: ClassVar[str] = "Martens & Sutskever 2011; Hochreiter & Schmidhuber 1997, section 6"
-    loss_unit: ClassVar[str] = "nats"
 
     def check(self) -> None:
         self.require_length(10, "so that a tenth of it holds a mark")
@@ -57,7 +54,7 @@ class DelayedXor(Task):
 
     @property
     def chance(self) -> Chance:
-        """Two equally likely classes: ln 2 nats, one in two wrong."""
+        """Two equally likely classes: ln 2 nats, 1/2 wrong."""
         return Chance(loss=log(2), error=1 / 2)
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
@@ -65,19 +62,13 @@ class DelayedXor(Task):
         bits = torch.randint(2, (steps, batch), generator=generator)
         first = torch.randint(steps // 10, (batch,), generator=generator)
         second = torch.randint(steps // 10, steps // 2, (batch,), generator=generator)
-        marked = task.at_steps(steps, first, second)
+        marked = at_steps(steps, first, second)
         targets = torch.zeros(steps, batch, dtype=torch.long)
         targets[-1] = bits[first, sequence] ^ bits[second, sequence]
         return Batch(
             inputs=torch.stack([bits, marked], dim=-1).to(torch.get_default_dtype()),
             targets=targets,
-            mask=task.at_steps(steps, torch.full((batch,), steps - 1)),
+            mask=at_steps(steps, torch.full((batch,), steps - 1)),
             lengths=torch.full((batch,), steps),
             informative=marked,
         )
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.cross_entropy(outputs, targets)
-
-    def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        return {"error": task.mean_over_supervised(task.misclassified(outputs, targets), mask)}

@@ -1,4 +1,4 @@
-"""Embedded Reber grammar: predict the next symbol; the one before the last was told by the second."""
+"""Embedded Reber grammar: predict the next symbol; the second symbol determines the last but one."""
 
 import functools
 from collections.abc import Mapping
@@ -10,38 +10,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+from rnnstudy.tasks.task import Batch, Chance, Criterion, Task, any_supervised, at_steps, cross_entropy, inside, one_hot
 
 SYMBOLS = "BTPSXVE"
 B, T, P, S, X, V, E = range(len(SYMBOLS))
 
 EDGES = torch.tensor([[[T, 1], [P, 2]], [[S, 1], [X, 3]], [[T, 2], [V, 4]], [[X, 2], [S, 5]], [[P, 3], [V, 5]]])
-"""(node, branch, (symbol, next node)) of the Reber grammar between its B and its E; both branches equally likely."""
+"""(node, branch, (symbol, next node)): the Reber grammar between its B and its E; both branches are equally likely."""
 
 END = 5
 AROUND = 6
-"""Symbols of a string beside the inner path: B, the outer symbol, B before it; E, the outer symbol, E after it."""
+"""Number of symbols around the inner path: B, the outer symbol, B before it; E, the outer symbol, E after it."""
 
 
 class EmbeddedReber(Task):
-    """Strings B o B … E o E with o = T or P and a Reber string inside; at every step, which symbols can come next.
+    """Strings B o B … E o E with o = T or P around a Reber string; at every step, predict which symbols may follow.
 
     The inner path begins at node 0 and takes one of two branches with equal chance at each node: 0 –T→ 1, –P→ 2; 1 –S→
     1, –X→ 3; 2 –T→ 2, –V→ 4; 3 –X→ 2, –S→ end; 4 –P→ 3, –V→ end. Seven one-hot inputs (B, T, P, S, X, V, E), seven
-    outputs, softmax and cross-entropy (nats) with the symbol that did come next, averaged over the string's l − 1
-    steps. The outer symbol is the only one that must be remembered, for l − 3 steps.
+    outputs, softmax and cross-entropy (nats) with the symbol that does follow, averaged over the l − 1 steps of a
+    string of l symbols. Only the outer symbol must be remembered for long: l − 3 steps.
 
-    `lengths` decides which strings are drawn, T = `length`; the shortest have 9 symbols: `up to` T symbols: the
-    published distribution, without its tail. `exactly` T symbols: the same distribution, given the length, so that the
-    lag is known.
+    `lengths` decides which strings are drawn, with T = `length`; the shortest strings have 9 symbols. `up to`: at most
+    T symbols, the published distribution without its tail. `exactly`: T symbols, the same distribution given the
+    length, so that the lag is known.
 
     Error: the share of strings with any step wrong; a step is right when the symbols that the grammar allows next have
-    the largest outputs. `outer_error`: the share of strings on which the wrong one of T and P is preferred before the
-    last symbol (chance 1/2). Published: all of 256 training and 256 test strings right (their nets had logistic outputs
-    and squared error); ours is an error below 1 in 256 fresh strings.
+    the largest outputs. `outer_error`: the share of strings in which, of T and P, the wrong one has the larger output
+    at the last but one symbol (chance 1/2). Published: all of 256 training and 256 test strings right (the networks had
+    logistic outputs and squared error); our criterion is an error below 1 in 256 fresh strings.
 
-    Targets have eight columns: the next symbol, and for each of the seven whether the grammar allows it.
+    Targets have eight columns: the next symbol, and for each of the seven symbols whether the grammar allows it.
 
     >>> import torch
     >>> drawn = EmbeddedReber(length=20).sample(3, torch.Generator().manual_seed(1))
@@ -64,7 +63,7 @@ class EmbeddedReber(Task):
 
     @property
     def steps(self) -> int:
-        """The last symbol is predicted and never read."""
+        """T − 1: the last symbol is predicted and never read."""
         return self.length - 1
 
     @property
@@ -82,21 +81,25 @@ class EmbeddedReber(Task):
         )
 
     @property
+    def _inner_paths(self) -> "_Distribution":
+        return _distribution(self.length - AROUND, self.lengths == "exactly")
+
+    @property
     def chance(self) -> Chance:
-        """The frequencies of the symbols at each step, exact: by following the distribution over nodes and lengths."""
-        return _distribution(self.length - AROUND, self.lengths == "exactly").chance
+        """Answer with the exact frequencies of the symbols at each step, computed from the distribution over nodes."""
+        return self._inner_paths.chance
 
     @property
     def least_loss(self) -> float:
-        """One of two at l − 5 of l − 1 steps, certain at the others: E[(l − 5)/(l − 1)]·ln 2."""
-        return _distribution(self.length - AROUND, self.lengths == "exactly").least_loss
+        """Two equally likely symbols at l − 5 of l − 1 steps, one at the others: E[(l − 5)/(l − 1)]·ln 2."""
+        return self._inner_paths.least_loss
 
     def perfect_outputs(self, targets: Tensor) -> Tensor:
         return 50 * targets[..., 1:].to(torch.get_default_dtype())
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
         steps, sequence = self.steps, torch.arange(batch)
-        second_branch = _distribution(self.length - AROUND, self.lengths == "exactly").second_branch
+        second_branch = self._inner_paths.second_branch
         outer = 1 + torch.randint(2, (batch,), generator=generator)
         symbols = torch.full((self.length, batch), B)
         allowed = torch.zeros(self.length, batch, len(SYMBOLS), dtype=torch.long)
@@ -104,55 +107,53 @@ class EmbeddedReber(Task):
         symbols[1] = outer
         node, inner = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
         for index, chances in enumerate(second_branch):
-            walking = node < END
-            at = node.clamp(max=END - 1)
+            walking, at = node < END, node.clamp(max=END - 1)
             branch = (torch.rand(batch, generator=generator, dtype=torch.float64) < chances[at]).long()
             edges = EDGES[at]
             symbols[3 + index] = edges[sequence, branch, 0]
             allowed[3 + index].scatter_(1, edges[..., 0], 1)
             node = torch.where(walking, edges[sequence, branch, 1], node)
             inner += walking
-        for behind, symbol in enumerate((torch.full_like(outer, E), outer, torch.full_like(outer, E))):
-            place = 3 + inner + behind
-            symbols[place, sequence] = symbol
-            allowed[place, sequence] = torch.nn.functional.one_hot(symbol, len(SYMBOLS))
+        for offset, symbol in enumerate((torch.full_like(outer, E), outer, torch.full_like(outer, E))):
+            position = 3 + inner + offset
+            symbols[position, sequence] = symbol
+            allowed[position, sequence] = torch.nn.functional.one_hot(symbol, len(SYMBOLS))
         lengths = inner + AROUND - 1
-        inside = task.inside(steps, lengths)
+        valid = inside(steps, lengths)
         targets = torch.cat([symbols.unsqueeze(-1), allowed], dim=-1)[1:]
         return Batch(
-            inputs=task.one_hot(symbols[:-1], len(SYMBOLS)) * inside.unsqueeze(-1),
-            targets=targets * inside.unsqueeze(-1),
-            mask=inside,
+            inputs=one_hot(symbols[:-1], len(SYMBOLS)) * valid.unsqueeze(-1),
+            targets=targets * valid.unsqueeze(-1),
+            mask=valid,
             lengths=lengths,
-            informative=task.at_steps(steps, torch.ones_like(outer)),
+            informative=at_steps(steps, torch.ones_like(outer)),
         )
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.cross_entropy(outputs, targets[..., 0])
+        return cross_entropy(outputs, targets[..., 0])
 
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
         allowed = targets[..., 1:].bool()
-        infinity = torch.inf
-        lowest_allowed = outputs.masked_fill(~allowed, infinity).amin(-1)
-        highest_other = outputs.masked_fill(allowed, -infinity).amax(-1)
+        lowest_allowed = outputs.masked_fill(~allowed, torch.inf).amin(-1)
+        highest_other = outputs.masked_fill(allowed, -torch.inf).amax(-1)
         wrong = (lowest_allowed <= highest_other).to(outputs.dtype)
-        still_to_come = mask.flip(0).cumsum(0).flip(0)
+        remaining = mask.flip(0).cumsum(0).flip(0)
         prefers_p = outputs[..., P] > outputs[..., T]
-        other = (prefers_p != (targets[..., 0] == P)).to(outputs.dtype)
+        wrong_outer = (prefers_p != (targets[..., 0] == P)).to(outputs.dtype)
         return {
-            "error": task.any_supervised(wrong, mask),
-            "outer_error": task.any_supervised(other, mask & (still_to_come == 2)),
+            "error": any_supervised(wrong, mask),
+            "outer_error": any_supervised(wrong_outer, mask & (remaining == 2)),
         }
 
 
 @dataclass(frozen=True)
 class _Distribution:
-    """Inner paths of at most (or exactly) so many symbols.
+    """The distribution of inner paths of at most (or exactly) a given number of symbols.
 
     Attributes:
-        second_branch: the chance of the second branch, given that the path ends in time.
-        chance: what the best predictor that sees no input attains.
-        least_loss: the mean loss of the predictor that knows what is allowed.
+        second_branch: the probability of the second branch, given that the path ends in time.
+        chance: loss and error of the best predictor that sees no input.
+        least_loss: the mean loss of a predictor that knows which symbols are allowed.
     """
 
     second_branch: Float[Tensor, "step node"]
@@ -184,17 +185,16 @@ def _distribution(longest: int, exactly: bool) -> _Distribution:
 
 
 def _second_branch(longest: int, exactly: bool) -> Float[Tensor, "step node"]:
-    """The chance of the second branch at each node after 0, 1, … inner symbols, given that the path ends in time."""
+    """The probability of the second branch at each node after 0, 1, … symbols, given that the path ends in time."""
     ends = torch.zeros(END + 1, dtype=torch.float64)
     ends[END] = 1.0
     backwards = []
     for _ in range(longest):
         by_branch = ends[EDGES[..., 1]]
         backwards.append((by_branch[:, 1] / by_branch.sum(1).clamp(min=1e-300)).clamp(0, 1))
-        onward = by_branch.sum(1) / 2
-        ends = torch.cat([onward, torch.tensor([0.0 if exactly else 1.0], dtype=torch.float64)])
+        ends = torch.cat([by_branch.sum(1) / 2, torch.tensor([0.0 if exactly else 1.0], dtype=torch.float64)])
         if exactly:
-            ends = ends / ends.max()  # only ratios within a step matter; the chance of a long path underflows
+            ends = ends / ends.max()  # only ratios within a step matter; the probability of a long path underflows
     return torch.stack(backwards[::-1])
 
 
@@ -212,8 +212,8 @@ def _walk(
     return flows, torch.stack(ended)
 
 
-def _mean_weight(branches: Float[Tensor, "step node branch"]) -> Float[Tensor, "inner place"]:
-    """E[1/(supervised steps)] of the paths that have come to each node after 0, 1, … inner symbols."""
+def _mean_weight(branches: Float[Tensor, "step node branch"]) -> Float[Tensor, "inner node_or_end"]:
+    """E[1/(supervised steps)] over the paths that reach each node after 0, 1, … inner symbols."""
     at_end = 1 / (torch.arange(len(branches) + 1, dtype=torch.float64) + AROUND - 1)
     weight = torch.zeros(len(branches) + 1, END + 1, dtype=torch.float64)
     weight[:, END] = at_end
@@ -222,12 +222,12 @@ def _mean_weight(branches: Float[Tensor, "step node branch"]) -> Float[Tensor, "
     return weight
 
 
-def _share_right(branches: Float[Tensor, "step node branch"], said: Float[Tensor, "time symbol"]) -> float:
-    """The share of strings on which outputs `said`, the same for all strings, are right at every step."""
+def _share_right(branches: Float[Tensor, "step node branch"], outputs: Float[Tensor, "time symbol"]) -> float:
+    """The share of strings on which `outputs`, the same for all strings, are right at every step."""
 
     def right(step: int, *allowed: int) -> float:
         others = [symbol for symbol in range(len(SYMBOLS)) if symbol not in allowed]
-        return float(said[step, list(allowed)].min() > said[step, others].max())
+        return float(outputs[step, list(allowed)].min() > outputs[step, others].max())
 
     branches = branches.clone()
     for index in range(len(branches)):

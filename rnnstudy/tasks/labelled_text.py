@@ -1,4 +1,4 @@
-"""Labelled text: your own texts, read by character or by word; say the label at the end."""
+"""Labelled text: the user's own texts, read by character or by word; the answer is the label of the text."""
 
 import csv
 import functools
@@ -16,35 +16,34 @@ from jaxtyping import Int
 from torch import Tensor
 
 from rnnstudy.spec import SpecError, at_least
-from rnnstudy.tasks import task
 from rnnstudy.tasks.data_set import DataSet
-from rnnstudy.tasks.task import Batch, Criterion
+from rnnstudy.tasks.task import Batch, Criterion, at_steps, inside, one_hot
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 SHARES = {"training": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
-"""Which texts are for what, by their place in a fixed random order."""
+"""Part to its first and last share of the texts in their fixed random order."""
 
 
 class LabelledText(DataSet):
-    """A text is read one character or one word at each step; at its last step, its label is asked for.
+    """A text is read one character or one word at each step; at its last step, name its label.
 
-    `path` is a CSV or TSV file (UTF-8) with a header and one text in each row, or a folder that holds one folder for
-    each label, with one text in each `.txt` file. `text` and `label` name the columns. A text is cut after T = `length`
-    symbols. `unit`: `character`, or `word` (lower case; punctuation marks are words). The `symbols` most frequent of
-    the training part have a one-hot input each; all others share one more. As many outputs as labels, softmax and
-    cross-entropy (nats) at the last step of each text.
+    `path` is a CSV or TSV file (UTF-8) with a header and one text per row, or a folder with one folder per label and
+    one text per `.txt` file. `text` and `label` name the columns. A text is cut after T = `length` symbols. `unit`:
+    `character`, or `word` (lower case; punctuation marks are words). Each of the `symbols` most frequent symbols of the
+    training part has its own one-hot input; all others share one more. One output per label, softmax and cross-entropy
+    (nats) at the last step of each text.
 
-    Texts that are equal count once; the rest is put in an order fixed by what they say: 80 % are for training, 10 % for
-    validation, 10 % for the test. Drawn with replacement. `content` is a hash of all texts and labels, filled in when
-    it is left empty: it makes a changed file another run, and a stored run refuses a file that has changed since.
+    Equal texts count once. A random order that depends on the texts alone makes 80 % of them the training part, 10 %
+    the validation part and 10 % the test part; texts are drawn with replacement. `content` is a hash of all texts and
+    labels, computed when it is empty: a changed file makes another run, and a stored run refuses a changed file.
 
-    Error: the share of texts misclassified. Ours is the criterion: less than half the errors of always saying the most
+    Error: the share of texts misclassified. The criterion, ours: less than half the errors of always answering the most
     frequent label of the training part.
 
-    Raises `SpecError`, naming the file and the line, for what cannot be read: no such file, a missing column, a row
-    with too many or too few fields, an empty text or label, bytes that are not UTF-8; and for fewer than two labels or
-    so few texts that one of the three parts has none.
+    Raises `SpecError`, which names the file and the line, for a file that does not exist, a missing column, a row with
+    too many or too few fields, an empty text or label, or bytes that are not UTF-8; and for fewer than two labels or
+    fewer than ten different texts.
 
     Sentiment analysis of a few reviews:
 
@@ -65,7 +64,7 @@ class LabelledText(DataSet):
     >>> folder.cleanup()
     """
 
-    source: ClassVar[str] = "yours"
+    source: ClassVar[str] = "the user's texts"
 
     path: str
     text: str = "text"
@@ -79,9 +78,11 @@ class LabelledText(DataSet):
         if len(collection.labels) < 2:
             raise SpecError(f"{self.path} has {len(collection.labels)} label; a task needs two or more")
         if len(collection.texts) < 10:
-            raise SpecError(f"{self.path} has {len(collection.texts)} different texts; it takes 10 to make three parts")
+            raise SpecError(
+                f"{self.path} has {len(collection.texts)} different texts; it takes 10 or more to make three parts"
+            )
         if self.content not in ("", collection.digest):
-            raise SpecError(f"{self.path} has changed: it was {self.content} and is {collection.digest}")
+            raise SpecError(f"{self.path} has changed: its hash was {self.content} and is {collection.digest}")
         object.__setattr__(self, "content", collection.digest)
 
     @functools.cached_property
@@ -99,11 +100,11 @@ class LabelledText(DataSet):
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """The symbol of each input, the most frequent first; the last stands for all others."""
+        """The symbol of each input, the most frequent first; the last represents all other symbols."""
         return (*_vocabulary(self._collection, self.unit, self.symbols), "…")
 
     def read(self, inputs: Tensor) -> list[str]:
-        """The symbols that one-hot inputs (time, features) stand for."""
+        """The symbols that one-hot inputs (time, features) represent."""
         return [self.vocabulary[index] for index in inputs.argmax(-1).tolist()]
 
     @property
@@ -132,19 +133,19 @@ class LabelledText(DataSet):
         lengths = encoded.lengths[drawn]
         targets = torch.zeros(self.steps, batch, dtype=torch.long)
         targets[lengths - 1, torch.arange(batch)] = encoded.classes[drawn]
-        inside = task.inside(self.steps, lengths)
+        valid = inside(self.steps, lengths)
         return Batch(
-            inputs=task.one_hot(encoded.symbols[:, drawn], self.features) * inside.unsqueeze(-1),
+            inputs=one_hot(encoded.symbols[:, drawn], self.features) * valid.unsqueeze(-1),
             targets=targets,
-            mask=task.at_steps(self.steps, lengths - 1),
+            mask=at_steps(self.steps, lengths - 1),
             lengths=lengths,
-            informative=inside,
+            informative=valid,
         )
 
 
 @dataclass(frozen=True)
 class _Collection:
-    """Different texts with their labels, in their fixed random order. Equal when all of it is."""
+    """The different texts with their labels, in their fixed random order."""
 
     texts: tuple[tuple[str, str], ...]
     labels: tuple[str, ...]
@@ -166,24 +167,24 @@ class _Encoded:
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """What tells whether files have changed since they were read."""
+    """Name, time and size of each file, by which a changed file is read again."""
     files = sorted(path.glob("*/*.txt")) if path.is_dir() else [path] if path.is_file() else []
     return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
 @functools.lru_cache(maxsize=8)
 def _read(path: str, text: str, label: str, stamp: tuple[tuple[str, int, int], ...]) -> _Collection:
-    place = Path(path).expanduser()
-    if place.is_dir():
-        rows = set(_folder_rows(place, [Path(file) for file, _, _ in stamp]))
+    source = Path(path).expanduser()
+    if source.is_dir():
+        rows = set(_folder_rows(source, [Path(file) for file, _, _ in stamp]))
     elif not stamp:
         raise SpecError(f"there is no file or folder {path}; LabelledText.path is a CSV or TSV file, or a folder")
-    elif place.suffix.lower() not in SEPARATORS:
+    elif source.suffix.lower() not in SEPARATORS:
         raise SpecError(
-            f"{path} ends in '{place.suffix}'; it takes .csv, .tsv, or a folder with one folder for each label"
+            f"{path} ends in '{source.suffix}'; it takes .csv, .tsv, or a folder with one folder for each label"
         )
     else:
-        rows = set(_table_rows(place, text, label))
+        rows = set(_table_rows(source, text, label))
     ordered = sorted(rows, key=lambda row: hashlib.sha256("\0".join(row).encode()).digest())
     digest = hashlib.sha256(repr(ordered).encode()).hexdigest()[:12]
     return _Collection(tuple(ordered), tuple(sorted({label for _, label in ordered})), digest)
@@ -206,7 +207,7 @@ def _folder_rows(folder: Path, files: list[Path]) -> Iterator[tuple[str, str]]:
     for file in files:
         content = _decoded(file).strip()
         if not content:
-            raise SpecError(f"{file}, line 1: the file is empty; it takes a text")
+            raise SpecError(f"{file}, line 1: the file is empty; it must contain a text")
         yield content, file.parent.name
 
 

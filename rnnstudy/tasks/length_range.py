@@ -1,4 +1,4 @@
-"""A range of lengths: any task, with a length drawn for each sequence."""
+"""A range of lengths: any other task, with a length drawn for each sequence."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self
@@ -11,13 +11,13 @@ from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
 
 
 class LengthRange(Task):
-    """Another task, whose length is drawn anew for each sequence, uniform on the task's own length, …, T = `length`.
+    """Another task, with a length drawn for each sequence, uniform from the length of that task to T = `length`.
 
-    What is asked, and how it is judged, are the other task's. At another length (`Training.other_lengths`) all
-    sequences have that one. Pascanu, Mikolov & Bengio 2013 draw one length from 50 to 200 for each batch and judge at
-    up to 5000; here it is drawn for each sequence, and shorter ones are padded behind their end.
+    Targets, loss, measures and criterion are those of the other task. At another length (`Training.other_lengths`) all
+    sequences have that length. Pascanu, Mikolov & Bengio 2013 draw one length from 50 to 200 for each batch and test at
+    up to 5000; here it is drawn for each sequence, and shorter sequences are padded at their end.
 
-    Raises `SpecError` when T is below the task's own length.
+    Raises `SpecError` when T is below the length of the other task.
 
     >>> import torch
     >>> from rnnstudy.tasks import TemporalOrder
@@ -36,15 +36,15 @@ class LengthRange(Task):
     def check(self) -> None:
         if self.length < self.task.length:
             raise SpecError(f"LengthRange.length is {self.length}; it must be at least the task's, {self.task.length}")
-        self._longest()
+        self.task.with_length(self.length)  # raises an error if the task refuses it
         object.__setattr__(self, "loss_unit", self.task.loss_unit)
-
-    def _longest(self) -> Task:
-        return self.task.with_length(self.length)
 
     @property
     def steps(self) -> int:
-        return self._longest().steps
+        return self.task.with_length(self.length).steps
+
+    def _at_each_length(self) -> list[Task]:
+        return [self.task.with_length(length) for length in range(self.task.length, self.length + 1)]
 
     @property
     def features(self) -> int:
@@ -60,14 +60,16 @@ class LengthRange(Task):
 
     @property
     def chance(self) -> Chance:
-        """The mean over lengths of what a predictor attains that knows a sequence's length and nothing else of it."""
-        each = [self.task.with_length(length).chance for length in range(self.task.length, self.length + 1)]
-        return Chance(sum(one.loss for one in each) / len(each), sum(one.error for one in each) / len(each))
+        """The mean over the lengths: a predictor that knows the length of a sequence and nothing else."""
+        levels = [task.chance for task in self._at_each_length()]
+        return Chance(
+            sum(level.loss for level in levels) / len(levels), sum(level.error for level in levels) / len(levels)
+        )
 
     @property
     def least_loss(self) -> float:
-        lengths = range(self.task.length, self.length + 1)
-        return sum(self.task.with_length(length).least_loss for length in lengths) / len(lengths)
+        tasks = self._at_each_length()
+        return sum(task.least_loss for task in tasks) / len(tasks)
 
     def perfect_outputs(self, targets: Tensor) -> Tensor:
         return self.task.perfect_outputs(targets)
@@ -86,18 +88,18 @@ class LengthRange(Task):
             self.task.with_length(length).sample(count, generator)
             for length, count in zip(lengths.tolist(), counts.tolist(), strict=True)
         ]
-        back = order.argsort()
+        original_order = order.argsort()
 
-        def together(name: str) -> Tensor:
+        def joined(name: str) -> Tensor:
             padded = [_padded(getattr(part, name), self.steps) for part in parts]
-            return torch.cat(padded, dim=1)[:, back]
+            return torch.cat(padded, dim=1)[:, original_order]
 
         return Batch(
-            inputs=together("inputs"),
-            targets=together("targets"),
-            mask=together("mask"),
-            lengths=torch.cat([part.lengths for part in parts])[back],
-            informative=together("informative"),
+            inputs=joined("inputs"),
+            targets=joined("targets"),
+            mask=joined("mask"),
+            lengths=torch.cat([part.lengths for part in parts])[original_order],
+            informative=joined("informative"),
         )
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -108,6 +110,5 @@ class LengthRange(Task):
 
 
 def _padded(values: Tensor, steps: int) -> Tensor:
-    """`values` (time, batch, …) with zeros behind the end, up to `steps`."""
-    behind = values.new_zeros(steps - values.shape[0], *values.shape[1:])
-    return torch.cat([values, behind])
+    """`values` (time, batch, …) padded with zeros to `steps` time steps."""
+    return torch.cat([values, values.new_zeros(steps - values.shape[0], *values.shape[1:])])

@@ -1,4 +1,4 @@
-"""Long time lags without local regularities: two strings alike but for one symbol, which decides the end."""
+"""Long time lags without local regularities: the last symbol repeats an early one; all others are distractors."""
 
 from collections.abc import Mapping
 from math import log
@@ -9,32 +9,33 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from rnnstudy.spec import at_least
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+from rnnstudy.tasks.classification import Classification
+from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, at_steps, beyond, inside, one_hot
 
 LONGEST_EXTENSION = 50
-"""2c: distractors after the first q. Geometric with 9/10, so that 0.46 % of the published strings were longer."""
+"""2c: at most this many distractors after the first q. In the published distribution, 0.46 % of strings had more."""
 
 
-class LongTimeLags(Task):
-    """x or y stands near the beginning; p or q steps later it is asked for. Between them are D distractors' symbols.
+class LongTimeLags(Classification):
+    """A symbol near the beginning, x or y, must be repeated p or q steps later; between them stand distractors.
 
-    With D = `distractors`, T = `length`; one-hot inputs, softmax and cross-entropy (nats):
+    With D = `distractors` different symbols, T = `length`; one-hot inputs, softmax and cross-entropy (nats):
 
-    `2a` (noise-free): strings (x, a₁, …, a_{p−1}, x) and (y, a₁, …, a_{p−1}, y), p = T; at each of p steps the next
-    symbol is asked for. Published: D = p − 1, all distractors different (p = 4, 10, 100); a string longer than D + 1
-    repeats them in their order. Wrong when any output at any step is 0.25 or more from its target.
+    `2a` (noise-free): strings (x, a₁, …, a_{p−1}, x) and (y, a₁, …, a_{p−1}, y), p = T; the target at each of p steps
+    is the next symbol. Published: D = p − 1, all distractors different (p = 4, 10, 100); a string longer than D + 1
+    repeats them in the same order. Wrong when any output at any step is 0.25 or more from its target.
 
-    `2b` (no local regularities): the p − 1 symbols between are uniform on the D distractors; at each step the next
-    symbol is asked for, and only the last one, x or y, is judged: wrong when any output is 0.25 or more off.
+    `2b` (no local regularities): the p − 1 symbols between are uniform on the D distractors; the target at each step is
+    the next symbol, but the error counts only the last one, x or y: wrong when any output is 0.25 or more off.
 
     `2c` (very long lags, many distractors): strings (b, x|y, q + k distractors, e, x|y) with q = T, distractors uniform
-    on D (published: D = p = 50, …, 1000), k drawn with an extension of 9 in 10 at each step (at most 50 here). The
-    answer, x or y, is asked for at e alone; two outputs. Wrong when one is 0.2 or more off.
+    on D (published: D = p = 50, …, 1000). The string is extended by one more distractor with probability 9/10, again
+    and again, k times (at most 50 here). Only the step of e is supervised, with target x or y; two outputs. Wrong when
+    one is 0.2 or more off.
 
     Error: the share of sequences that are wrong. Published: 10,000 test sequences right in a row (2a, 2b: "successful
-    if the last 10,000"); ours is an error below 1 %. (Their outputs were logistic and the loss squared; the tolerances
-    are taken on our softmax's probabilities.)
+    if the last 10,000"); our criterion is an error below 1 %. (The published networks had logistic outputs and a
+    squared loss; here the tolerances apply to the softmax probabilities.)
 
     >>> import torch
     >>> drawn = LongTimeLags(length=8, distractors=6, variant="2c").sample(2, torch.Generator().manual_seed(0))
@@ -46,7 +47,6 @@ class LongTimeLags(Task):
     """
 
     source: ClassVar[str] = "Hochreiter & Schmidhuber 1997, exp. 2a, 2b, 2c"
-    loss_unit: ClassVar[str] = "nats"
 
     distractors: Annotated[int, at_least(1)] = 99
     variant: Literal["2a", "2b", "2c"] = "2a"
@@ -69,7 +69,7 @@ class LongTimeLags(Task):
 
     @property
     def tolerance(self) -> float:
-        """How far from its target an output may be."""
+        """The distance from its target at which an output counts as wrong."""
         return 0.2 if self.variant == "2c" else 0.25
 
     @property
@@ -79,16 +79,16 @@ class LongTimeLags(Task):
 
     @property
     def least_loss(self) -> float:
-        """2b: the random symbols cannot be known: ln D nats at each of p − 1 steps in p."""
+        """2b: the random symbols cannot be predicted, which costs ln D nats at p − 1 of p steps."""
         return (self.length - 1) / self.length * log(self.distractors) if self.variant == "2b" else 0.0
 
     @property
     def chance(self) -> Chance:
-        """x and y are equally likely: ln 2 nats at one step in p (2c: at the only one); 1/2 is beyond the tolerance."""
+        """x and y are equally likely: ln 2 nats at one of p steps (2c: the only one); always beyond the tolerance."""
         return Chance(loss=self.least_loss + log(2) / (1 if self.variant == "2c" else self.length), error=1.0)
 
     def perfect_outputs(self, targets: Tensor) -> Tensor:
-        known = 50 * task.one_hot(targets, self.outputs)
+        known = 50 * one_hot(targets, self.outputs)
         if self.variant != "2b":
             return known
         unknown = 50 * (torch.arange(self.outputs) < self.distractors).to(known.dtype)
@@ -105,11 +105,11 @@ class LongTimeLags(Task):
             symbols = torch.randint(self.distractors, (steps, batch), generator=generator)
         symbols[0] = self.distractors + choice
         return Batch(
-            inputs=task.one_hot(symbols, self.features),
+            inputs=one_hot(symbols, self.features),
             targets=symbols.roll(-1, dims=0),
             mask=torch.ones(steps, batch, dtype=torch.bool),
             lengths=torch.full((batch,), steps),
-            informative=task.at_steps(steps, torch.zeros(batch, dtype=torch.long)),
+            informative=at_steps(steps, torch.zeros(batch, dtype=torch.long)),
         )
 
     def _with_extension(self, choice: Int[Tensor, " batch"], generator: torch.Generator) -> Batch:
@@ -124,21 +124,18 @@ class LongTimeLags(Task):
         targets = torch.zeros(steps, len(choice), dtype=torch.long)
         targets[end, sequence] = choice
         return Batch(
-            inputs=task.one_hot(symbols, self.features) * task.inside(steps, end + 1).unsqueeze(-1),
+            inputs=one_hot(symbols, self.features) * inside(steps, end + 1).unsqueeze(-1),
             targets=targets,
-            mask=task.at_steps(steps, end),
+            mask=at_steps(steps, end),
             lengths=end + 1,
-            informative=task.at_steps(steps, torch.ones_like(choice)),
+            informative=at_steps(steps, torch.ones_like(choice)),
         )
 
     def _answer(self, targets: Int[Tensor, "time *any"]) -> Bool[Tensor, "time *any"]:
-        """True where x or y is due."""
+        """True where the target is x or y."""
         return targets >= self.distractors
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.cross_entropy(outputs, targets)
-
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        beyond = task.beyond(outputs, targets, self.tolerance)
-        judged = mask & self._answer(targets) if self.variant == "2b" else mask
-        return {"error": task.any_supervised(beyond, judged)}
+        wrong = beyond(outputs, targets, self.tolerance)
+        evaluated = mask & self._answer(targets) if self.variant == "2b" else mask
+        return {"error": any_supervised(wrong, evaluated)}

@@ -1,4 +1,4 @@
-"""Marked pairs: what adding and multiplication share, a stream of (value, mark) of which two values count."""
+"""Marked pairs, the base of adding and multiplication: a sequence of (value, mark), in which two values are marked."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -8,14 +8,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Criterion, Task
+from rnnstudy.tasks.task import (
+    Batch,
+    Criterion,
+    Task,
+    at_steps,
+    inside,
+    mean_over_supervised,
+    squared_error,
+    uniform_whole,
+)
 
 
 class MarkedPairs(Task):
-    """Two inputs at each step, (value, mark); an answer made of the two marked values is due at the last step.
+    """Two inputs at each step, (value, mark); the target at the last step is computed from the two marked values.
 
-    `variant` decides where the marks stand and what counts as wrong; see `Adding` for the three.
+    `variant` decides the positions of the marks and what counts as wrong; `Adding` describes the three.
     """
 
     loss_unit: ClassVar[str] = "squared error"
@@ -24,11 +32,11 @@ class MarkedPairs(Task):
 
     @abstractmethod
     def values(self, drawn: Float[Tensor, "time batch"]) -> Float[Tensor, "time batch"]:
-        """The values of the pairs, made of numbers uniform on [0, 1)."""
+        """The values of the pairs, computed from `drawn`, which is uniform on [0, 1)."""
 
     @abstractmethod
     def answer(self, chosen: Float[Tensor, "2 batch"], positions: Int[Tensor, "2 batch"]) -> Float[Tensor, " batch"]:
-        """The target, from the two marked values and their positions."""
+        """The target, computed from the two marked values and their positions."""
 
     def check(self) -> None:
         shortest = {"modern": 2, "pascanu": 10, "hochreiter": 22}[self.variant]
@@ -69,7 +77,7 @@ class MarkedPairs(Task):
     def share_marked_at_start(self) -> float:
         """Share of sequences in which one of the two chosen pairs is the first of the sequence (`hochreiter`).
 
-        It is chosen as the first mark (one in ten), or else as the second (one of the T/2 − 2 others).
+        It becomes the first mark with probability 1/10, otherwise the second with probability 1/(T/2 − 2).
         """
         return 1 / 10 + 9 / 10 / (self.length // 2 - 2)
 
@@ -85,18 +93,18 @@ class MarkedPairs(Task):
         targets = torch.zeros(steps, batch, 1)
         targets[lengths - 1, sequence, 0] = self.answer(values[positions, sequence], positions)
         return Batch(
-            inputs=torch.stack([values * task.inside(steps, lengths), mark], dim=-1),
+            inputs=torch.stack([values * inside(steps, lengths), mark], dim=-1),
             targets=targets,
-            mask=task.at_steps(steps, lengths - 1),
+            mask=at_steps(steps, lengths - 1),
             lengths=lengths,
-            informative=task.at_steps(steps, *positions),
+            informative=at_steps(steps, *positions),
         )
 
     def _layout(self, batch: int, generator: torch.Generator) -> tuple[Int[Tensor, " batch"], Int[Tensor, "2 batch"]]:
         """The length of each sequence and the positions of its two marks."""
 
         def draw(low: Int[Tensor, " batch"] | int, high: Int[Tensor, " batch"] | int) -> Int[Tensor, " batch"]:
-            return task.uniform_whole(low, high, batch, generator)
+            return uniform_whole(low, high, batch, generator)
 
         match self.variant:
             case "modern":
@@ -105,7 +113,7 @@ class MarkedPairs(Task):
                 positions = draw(0, half), draw(half, self.length)
             case "pascanu":
                 lengths = draw(self.length, self.length + int(0.1 * self.length))
-                # int(0.1·l) and int(0.4·l), truncating, as the source computes them.
+                # int(0.1·l) and int(0.4·l), truncated as in the source.
                 tenth, two_fifths = (0.1 * lengths.double()).long(), (0.4 * lengths.double()).long()
                 positions = draw(0, tenth), draw(tenth, tenth + two_fifths)
             case "hochreiter":
@@ -116,10 +124,10 @@ class MarkedPairs(Task):
         return lengths, torch.stack(positions)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.squared_error(outputs, targets)
+        return squared_error(outputs, targets)
 
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        squared = task.mean_over_supervised(task.squared_error(outputs, targets), mask)
+        squared = mean_over_supervised(squared_error(outputs, targets), mask)
         within = (squared < 0.04**2).to(squared.dtype)
         match self.variant:
             case "modern":

@@ -1,4 +1,4 @@
-"""Multiplication: a stream of numbers, two of them marked; say their product at the end."""
+"""Multiplication: a sequence of numbers, two of them marked; the answer is the product of the two."""
 
 from math import log
 from typing import ClassVar
@@ -11,21 +11,21 @@ from rnnstudy.tasks.task import Chance
 
 
 class Multiplication(MarkedPairs):
-    """As `Adding`, with the product of the two marked values in place of their sum; values U[0, 1] in all variants.
+    """As `Adding`, but the target is the product of the two marked values; values U[0, 1] in all variants.
 
-    `modern`: exactly T steps, one mark in each half, target x₁·x₂, error the squared error. Nobody published a
-    criterion for it; ours is adding's, a mean squared error below 0.01. The best constant, 1/4, attains 7/144 = 0.0486.
+    `modern`: exactly T steps, one mark in each half, target x₁·x₂, error the squared error. No criterion was published
+    for it; ours is that of adding, a mean squared error below 0.01. The best constant, 1/4, attains 7/144 = 0.0486.
 
     `pascanu` (Pascanu, Mikolov & Bengio 2013, code: multiplication.py): lengths and marks as in `Adding`; error: the
     share of sequences whose squared error exceeds 0.04. The constant 1/4 is "wrong" on only 39 %, and the constant
-    0.2 on 23 %: an error of a quarter is no learning.
+    0.2 on 23 %: an error near 25 % does not show that anything was learned.
 
-    `hochreiter` (Hochreiter & Schmidhuber 1997, experiment 5): lengths and marks as in `Adding`; X₁ counts as 1 when
-    it is chosen at the first pair; error: the share of sequences with an absolute error of 0.04 or more.
+    `hochreiter` (Hochreiter & Schmidhuber 1997, experiment 5): lengths and marks as in `Adding`; a value chosen at the
+    first pair counts as 1; error: the share of sequences with an absolute error of 0.04 or more.
 
     Squared error at the last step; `share_within_0.04` (absolute error below 0.04) is reported for all three.
 
-    Raises `SpecError` for a length that cannot hold the marks: below 2, 10 and 22.
+    Raises `SpecError` for a length too short for the marks: below 2, 10 and 22 in the three variants.
 
     >>> import torch
     >>> drawn = Multiplication(length=6).sample(1, torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""Parity: say at every step whether an odd number of ones has been read so far."""
+"""Parity: the answer at every step is whether the number of ones read so far is odd."""
 
 from collections.abc import Mapping
 from math import log
@@ -7,18 +7,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+from rnnstudy.tasks.classification import Classification
+from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, mean_over_supervised, misclassified
 
 
-class Parity(Task):
-    """T bits; at every step, whether the ones read so far are odd in number.
+class Parity(Classification):
+    """T bits; at every step, say whether the number of ones read so far is odd.
 
     One input, the bit, uniform on {0, 1}; two outputs, softmax and cross-entropy (nats) averaged over all steps; class
-    1 for odd. Every bit flips the answer at every later step: the gradient must not fade with any of them.
+    1 for odd. Every one flips the answer at all later steps, so no bit may be forgotten.
 
-    Error: the share of steps that are wrong (chance 1/2). `sequence_error`: 1 when any is; `last_error`: the last step
-    alone, the form in which the literature on formal languages asks for it. No criterion was published for every step;
+    Error: the share of steps that are wrong (chance 1/2). `sequence_error`: 1 when any step is wrong; `last_error`: the
+    error of the last step alone, as in the literature on formal languages. No criterion was published for every step;
     ours is an error below 1 %.
 
     Raises `SpecError` for a length below 2.
@@ -32,7 +32,6 @@ class Parity(Task):
     """
 
     source: ClassVar[str] = "classical; at the last step alone in Delétang et al. 2023 (Chomsky hierarchy)"
-    loss_unit: ClassVar[str] = "nats"
 
     def check(self) -> None:
         self.require_length(2, "so that there is something to remember")
@@ -51,7 +50,7 @@ class Parity(Task):
 
     @property
     def chance(self) -> Chance:
-        """Odd and even are equally likely at every step: ln 2 nats, one in two wrong."""
+        """Odd and even are equally likely at every step: ln 2 nats, 1/2 wrong."""
         return Chance(loss=log(2), error=1 / 2)
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
@@ -65,14 +64,11 @@ class Parity(Task):
             informative=everywhere,
         )
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.cross_entropy(outputs, targets)
-
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        wrong = task.misclassified(outputs, targets)
-        still_to_come = mask.flip(0).cumsum(0).flip(0)
+        wrong = misclassified(outputs, targets)
+        remaining = mask.flip(0).cumsum(0).flip(0)
         return {
-            "error": task.mean_over_supervised(wrong, mask),
-            "sequence_error": task.any_supervised(wrong, mask),
-            "last_error": task.any_supervised(wrong, mask & (still_to_come == 1)),
+            "error": mean_over_supervised(wrong, mask),
+            "sequence_error": any_supervised(wrong, mask),
+            "last_error": any_supervised(wrong, mask & (remaining == 1)),
         }

@@ -1,4 +1,4 @@
-"""Random permutation: the first symbol, one of two, comes back at the very end of a random string."""
+"""Random permutation: after a string of random symbols, the answer is its first symbol, one of two."""
 
 from collections.abc import Mapping
 from math import log
@@ -8,24 +8,24 @@ import torch
 from torch import Tensor
 
 from rnnstudy.spec import at_least
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+from rnnstudy.tasks.classification import Classification
+from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, misclassified, one_hot
 
 
-class RandomPermutation(Task):
-    """The first of T symbols is 0 or 1, all others are random; say after the last which one the first was.
+class RandomPermutation(Classification):
+    """The first of T symbols is 0 or 1, all others are random; at the last step, name the first symbol.
 
     The first symbol is uniform on {0, 1}, the T − 1 others on 2, …, S − 1 with S = `symbols` (published: 100), all
-    independent. S one-hot inputs, S outputs, softmax and cross-entropy (nats). The string's symbol T + 1, never read,
-    is the first one again.
+    independent. S one-hot inputs, S outputs, softmax and cross-entropy (nats). The string has a symbol T + 1, which is
+    predicted but never read: the first one again.
 
-    `last` (Pascanu, Mikolov & Bengio 2013, code: permutation.py): only that symbol is asked for, at the last step.
+    `last` (Pascanu, Mikolov & Bengio 2013, code: permutation.py): only the last step is supervised.
 
-    `next` (Martens & Sutskever 2011): at every step, the next symbol, of which only that last one can be known; success
-    is judged on it alone. Never better than ((T − 1)·ln(S − 2))/T nats.
+    `next` (Martens & Sutskever 2011): the target at every step is the next symbol. Only the last target can be known,
+    and only it counts for success. The loss is never below ((T − 1)·ln(S − 2))/T nats.
 
-    Error: the share of sequences whose last answer is wrong (chance 1/2). The problem is Hochreiter & Schmidhuber's 2b
-    with another success criterion.
+    Error: the share of sequences whose last answer is wrong (chance 1/2). The problem is experiment 2b of Hochreiter &
+    Schmidhuber with another success criterion.
 
     >>> import torch
     >>> drawn = RandomPermutation(length=12).sample(2, torch.Generator().manual_seed(2))
@@ -36,13 +36,12 @@ class RandomPermutation(Task):
     """
 
     source: ClassVar[str] = "Martens & Sutskever 2011; Pascanu, Mikolov & Bengio 2013 (code: permutation.py)"
-    loss_unit: ClassVar[str] = "nats"
 
     symbols: Annotated[int, at_least(4)] = 100
     variant: Literal["last", "next"] = "last"
 
     def check(self) -> None:
-        self.require_length(2, "so that a random symbol stands between the two that are the same")
+        self.require_length(2, "so that a random symbol stands between the two equal ones")
 
     @property
     def features(self) -> int:
@@ -58,16 +57,16 @@ class RandomPermutation(Task):
 
     @property
     def chance(self) -> Chance:
-        """Two equally likely symbols at the last step: ln 2 nats, half wrong; S − 2 at each step before (`next`)."""
+        """Two equally likely symbols at the last step: ln 2 nats, 1/2 wrong; S − 2 at each earlier step (`next`)."""
         return Chance(loss=self.least_loss + log(2) / (self.length if self.variant == "next" else 1), error=1 / 2)
 
     @property
     def least_loss(self) -> float:
-        """The random symbols cannot be known: ln(S − 2) nats at each of T − 1 steps in T (`next`)."""
+        """`next`: the random symbols cannot be predicted, which costs ln(S − 2) nats at T − 1 of T steps."""
         return (self.length - 1) / self.length * log(self.symbols - 2) if self.variant == "next" else 0.0
 
     def perfect_outputs(self, targets: Tensor) -> Tensor:
-        known = 50 * task.one_hot(targets, self.symbols)
+        known = 50 * one_hot(targets, self.symbols)
         unknown = 50 * (torch.arange(self.symbols) >= 2).to(known.dtype)
         return known.where((targets < 2).unsqueeze(-1), unknown)
 
@@ -83,15 +82,12 @@ class RandomPermutation(Task):
             mask[:-1] = False
             targets[:-1] = 0
         return Batch(
-            inputs=task.one_hot(symbols, self.symbols),
+            inputs=one_hot(symbols, self.symbols),
             targets=targets,
             mask=mask,
             lengths=torch.full((batch,), steps),
             informative=informative,
         )
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.cross_entropy(outputs, targets)
-
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        return {"error": task.any_supervised(task.misclassified(outputs, targets), mask & (targets < 2))}
+        return {"error": any_supervised(misclassified(outputs, targets), mask & (targets < 2))}

@@ -1,4 +1,4 @@
-"""Selective copying: symbols scattered among blanks are due at the end, in their order."""
+"""Selective copying: output the symbols that stood among blanks, in their order."""
 
 from collections.abc import Mapping
 from math import log
@@ -8,22 +8,30 @@ import torch
 from torch import Tensor
 
 from rnnstudy.spec import at_least
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+from rnnstudy.tasks.classification import Classification
+from rnnstudy.tasks.task import (
+    Batch,
+    Chance,
+    Criterion,
+    any_supervised,
+    mean_over_supervised,
+    misclassified,
+    one_hot,
+)
 
 
-class SelectiveCopying(Task):
-    """n symbols scattered among blanks, a marker, n blanks; during the last n steps the n symbols are due, in order.
+class SelectiveCopying(Classification):
+    """n symbols at random positions among blanks, then a marker; the targets of the last n steps are the n symbols.
 
     T steps, n = `tokens`, S = `symbols`. Each symbol is uniform on S. Each of the T − 2n − 1 blanks before the marker
     goes in front of one of the n symbols, chosen uniformly and independently, so that the last symbol stands right
-    before the marker (as in the source's code). S + 2 one-hot inputs (symbols, blank, marker), S outputs, softmax and
-    cross-entropy (nats) over the last n steps. Published: T = 256, n = 16 and a vocabulary of 16 with its two special
-    symbols (S = 14).
+    before the marker (as in the published code); n blanks follow the marker. S + 2 one-hot inputs (symbols, blank,
+    marker), S outputs, softmax and cross-entropy (nats) over the last n steps. Published: T = 256, n = 16 and a
+    vocabulary of 16 that includes the two special symbols (S = 14).
 
-    Unlike copy memory, a fixed delay does not help: what to keep must be decided at each step.
+    Unlike copy memory, a fixed delay does not solve the task: the network must decide at each step what to keep.
 
-    Error: the share of the recalled symbols that are wrong. `sequence_error`: 1 when any of them is. No success
+    Error: the share of the recalled symbols that are wrong. `sequence_error`: 1 when any of them is wrong. No success
     criterion was published; ours is an error below 1 %.
 
     Raises `SpecError` for a length below 2n + 2.
@@ -37,7 +45,6 @@ class SelectiveCopying(Task):
     """
 
     source: ClassVar[str] = "Gu & Dao 2023; Poli et al. 2024 (mad-lab, code: instances.py)"
-    loss_unit: ClassVar[str] = "nats"
 
     tokens: Annotated[int, at_least(1)] = 16
     symbols: Annotated[int, at_least(2)] = 14
@@ -59,7 +66,7 @@ class SelectiveCopying(Task):
 
     @property
     def chance(self) -> Chance:
-        """Each recalled symbol is one of S: ln S nats, S − 1 in S wrong."""
+        """Each recalled symbol is one of S: ln S nats, a share of 1 − 1/S wrong."""
         return Chance(loss=log(self.symbols), error=1 - 1 / self.symbols)
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
@@ -74,16 +81,13 @@ class SelectiveCopying(Task):
         targets = torch.zeros(steps, batch, dtype=torch.long)
         targets[-tokens:] = drawn
         return Batch(
-            inputs=task.one_hot(symbols, self.features),
+            inputs=one_hot(symbols, self.features),
             targets=targets,
             mask=torch.arange(steps)[:, None].expand(-1, batch) >= steps - tokens,
             lengths=torch.full((batch,), steps),
             informative=symbols < self.symbols,
         )
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.cross_entropy(outputs, targets)
-
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        wrong = task.misclassified(outputs, targets)
-        return {"error": task.mean_over_supervised(wrong, mask), "sequence_error": task.any_supervised(wrong, mask)}
+        wrong = misclassified(outputs, targets)
+        return {"error": mean_over_supervised(wrong, mask), "sequence_error": any_supervised(wrong, mask)}

@@ -1,4 +1,4 @@
-"""Sequential digits: handwritten digits read pixel by pixel; say at the end which digit it was."""
+"""Sequential digits: pictures of handwritten digits, read pixel by pixel; the answer is the digit."""
 
 import functools
 import hashlib
@@ -8,30 +8,29 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rnnstudy.spec import SpecError
-from rnnstudy.tasks import task
+from rnnstudy.spec import RequestError
 from rnnstudy.tasks.data_set import DataSet
-from rnnstudy.tasks.task import Batch, Criterion
+from rnnstudy.tasks.task import Batch, Criterion, at_steps, inside
 
 PIXELS = 64
 VALIDATION = TEST = 300
 
 
 class SequentialDigits(DataSet):
-    """A picture of a digit, 8 × 8 pixels, read one pixel at each step; at the last step, which of ten digits it shows.
+    """A picture of a digit, 8 × 8 pixels, is read one pixel at each step; at the last step, name the digit.
 
     T = `length` steps: the 64 pixels row by row, each in [0, 1], then T − 64 blanks (0), over which the answer must be
-    kept. `permuted`: the pixels of all pictures come in one fixed random order instead, which takes away what is near
-    in time and near in the picture. One input, ten outputs, softmax and cross-entropy (nats) at the last step.
+    remembered. `permuted`: the pixels of all pictures come in one fixed random order instead, so that neighbours in the
+    picture are no longer neighbours in time. One input, ten outputs, softmax and cross-entropy (nats) at the last step.
 
     The 1797 pictures are those that come with scikit-learn (Alpaydin & Kaynak 1998, the test half of "Optical
-    Recognition of Handwritten Digits", brightness 0 to 16 divided by 16); 1197 are for training, 300 for validation and
-    300 for the test, by a fixed random order. Sequences are drawn with replacement.
+    Recognition of Handwritten Digits", brightness 0 to 16 divided by 16); a fixed random order makes 1197 of them the
+    training part, 300 the validation part and 300 the test part. Sequences are drawn with replacement.
 
-    Error: the share of pictures misclassified. A small relative of sequential MNIST (Le, Jaitly & Hinton 2015); no
+    Error: the share of pictures misclassified. A small version of sequential MNIST (Le, Jaitly & Hinton 2015); no
     criterion is published for these pictures; ours is an error below 5 %.
 
-    Raises `SpecError` for a length below 64, and without scikit-learn.
+    Raises `SpecError` for a length below 64. Sampling raises `RequestError` where scikit-learn is not installed.
 
     >>> import torch
     >>> drawn = SequentialDigits(length=64).sample(2, torch.Generator().manual_seed(0))
@@ -93,9 +92,9 @@ class SequentialDigits(DataSet):
         return Batch(
             inputs=inputs,
             targets=targets,
-            mask=task.at_steps(self.steps, lengths - 1),
+            mask=at_steps(self.steps, lengths - 1),
             lengths=lengths,
-            informative=task.inside(self.steps, torch.full((batch,), PIXELS)),
+            informative=inside(self.steps, torch.full((batch,), PIXELS)),
         )
 
 
@@ -105,14 +104,12 @@ def _collection() -> tuple[Float[Tensor, "picture pixel"], Int[Tensor, " picture
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise SpecError(
-            "SequentialDigits needs scikit-learn, which brings the pictures; install scikit-learn"
-        ) from None
+        raise RequestError("SequentialDigits needs scikit-learn, which contains the pictures; install it") from None
     pixels, digits = load_digits(return_X_y=True)
     order = torch.tensor(_shuffled(len(digits), "picture"))
     return (torch.from_numpy(pixels) / 16).to(torch.get_default_dtype())[order], torch.from_numpy(digits).long()[order]
 
 
 def _shuffled(count: int, what: str) -> list[int]:
-    """0, …, count − 1 in an order that no version of any library can change."""
+    """0, …, count − 1 in a pseudo-random order that depends on no library version."""
     return sorted(range(count), key=lambda index: hashlib.sha256(f"{what} {index}".encode()).digest())

@@ -1,4 +1,4 @@
-"""What a task is: a generator of sequences that owns its loss, its metric, its criterion and its chance level."""
+"""The contract of a task: it draws sequences and defines loss, measures, success criterion and chance level."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ class Batch:
     """Sequences of one data seed, padded at their end to `task.steps` time steps.
 
     Attributes:
-        inputs: what the network reads, zero after a sequence's end.
-        targets: what it should say: class numbers, or one number for each output.
-        mask: the supervised steps, on which the loss is taken; each sequence has at least one.
+        inputs: what the network reads, zero after the end of a sequence.
+        targets: what it should output: class numbers, or one number for each output.
+        mask: the supervised steps, which the loss is computed on; each sequence has at least one.
         lengths: time steps of each sequence.
         informative: the steps whose input the answer depends on.
     """
@@ -46,7 +46,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Chance:
-    """What the best predictor that looks at no input attains: its mean loss and its mean error.
+    """Mean loss and mean error of the best predictor that sees no input.
 
     `loss` in nats (cross-entropy) or squared units (squared error); `error` in the unit of the task's error.
     """
@@ -57,9 +57,9 @@ class Chance:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A task is solved when the mean error lies below `threshold`.
+    """A task is solved when the mean error is below `threshold`.
 
-    `words` says so as the source does; `error` names what the error is, for the axis of a figure.
+    `words` states the criterion as the source does; `error` is the name of the error, for the axis of a figure.
     """
 
     threshold: float
@@ -71,10 +71,10 @@ class Criterion:
 
 
 class Task(Spec):
-    """A task: what the sequences are, what is asked, and how an answer is judged.
+    """A task: sequences, their targets, and how outputs are evaluated.
 
     `length` is the published T; `steps`, the longest sequence, may differ from it (copy memory: T + 20). Sampling is
-    vectorised over the batch. The trainer knows nothing of a task but what is declared here.
+    vectorised over the batch. The training loop uses only what is declared here.
     """
 
     length: Annotated[int, at_least(1)]
@@ -93,16 +93,16 @@ class Task(Spec):
     @property
     @abstractmethod
     def features(self) -> int:
-        """Numbers that the network reads at each step."""
+        """Number of inputs at each step."""
 
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """Numbers that the network says at each step."""
+        """Number of outputs at each step."""
 
     @abstractmethod
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
-        """Draw `batch` sequences. The generator alone decides which."""
+        """Draw `batch` sequences, which depend on the generator alone."""
 
     @abstractmethod
     def loss(
@@ -119,34 +119,34 @@ class Task(Spec):
         targets: Shaped[Tensor, "time replica batch *values"],
         mask: Bool[Tensor, "time replica batch"],
     ) -> Mapping[str, Float[Tensor, "replica batch"]]:
-        """One number for each sequence and measure. `error`, less is better, decides success; others are reported."""
+        """One number per sequence and measure. `error` (lower is better) decides success; the others are reported."""
 
     @property
     @abstractmethod
     def criterion(self) -> Criterion:
-        """When the task counts as solved, as published."""
+        """When the task counts as solved, as published where a criterion was published."""
 
     @property
     @abstractmethod
     def chance(self) -> Chance:
-        """What the best predictor that looks at no input attains, in closed form."""
+        """Loss and error of the best predictor that sees no input, in closed form."""
 
     @property
     def least_loss(self) -> float:
-        """The mean loss of `perfect_outputs`: 0, unless what the targets are is partly up to chance."""
+        """The mean loss of `perfect_outputs`: 0, unless the targets are partly random."""
         return 0.0
 
     def perfect_outputs(self, targets: Shaped[Tensor, "time batch *values"]) -> Float[Tensor, "time batch outputs"]:
-        """What a network that has learned the task would say where these are the targets: it has no error."""
+        """Outputs without error for these targets, as of a network that has learned the task."""
         if targets.is_floating_point():
             return targets
         return 50 * one_hot(targets, self.outputs)
 
     def split(self, purpose: str) -> "Task":
-        """The task whose sequences serve `purpose`: `training`, `validation`, `test`, `probe`, or `length 200`.
+        """The task to draw sequences from for `purpose`: `training`, `validation`, `test`, `probe`, or `length 200`.
 
-        A synthetic task draws fresh sequences for every purpose and is its own split. A task that draws from a data
-        set keeps its training, validation and test parts apart here. Shapes, loss and measures are the same.
+        A synthetic task draws fresh sequences for every purpose and returns itself. A task that draws from a data set
+        returns the task of its training, validation or test part. Shapes, loss and measures are the same.
         """
         return self
 
@@ -182,7 +182,7 @@ def cross_entropy(
 def squared_error(
     outputs: Float[Tensor, "time *any values"], targets: Float[Tensor, "time *any values"]
 ) -> Float[Tensor, "time *any"]:
-    """(output − target)², summed over the outputs."""
+    """Σ (output − target)² over the outputs."""
     return (outputs - targets).square().sum(-1)
 
 
@@ -196,35 +196,35 @@ def misclassified(
 def beyond(
     outputs: Float[Tensor, "time *any classes"], targets: Int[Tensor, "time *any"], tolerance: float
 ) -> Float[Tensor, "time *any"]:
-    """1 where some probability softmax(outputs) lies `tolerance` or more from its target 0 or 1, otherwise 0.
+    """1 where any probability softmax(outputs) is `tolerance` or more away from its target 0 or 1, otherwise 0.
 
-    The rule by which Hochreiter & Schmidhuber 1997 call an output wrong; theirs were logistic in place of a softmax.
+    The rule of Hochreiter & Schmidhuber 1997 for a wrong output, whose outputs were logistic instead of a softmax.
     """
     wanted = torch.nn.functional.one_hot(targets, outputs.shape[-1])
     return ((outputs.softmax(-1) - wanted).abs().amax(-1) >= tolerance).to(outputs.dtype)
 
 
 def any_supervised(values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time *any"]) -> Float[Tensor, "*any"]:
-    """The largest value among the supervised steps of each sequence; of zeros and ones: whether there is a one."""
+    """The largest value over the supervised steps of each sequence; for zeros and ones: whether any is 1."""
     return (values * mask).amax(0)
 
 
 def one_hot(symbols: Int[Tensor, "time *any"], size: int) -> Float[Tensor, "time *any size"]:
-    # A table's rows: the same numbers as by torch.nn.functional.one_hot, without passing through whole numbers.
+    # Equals torch.nn.functional.one_hot, but is floating point at once.
     return torch.nn.functional.embedding(symbols, torch.eye(size))
 
 
 def uniform_whole(
     low: Int[Tensor, " batch"] | int, high: Int[Tensor, " batch"] | int, batch: int, generator: torch.Generator
 ) -> Int[Tensor, " batch"]:
-    """A whole number for each sequence, uniform on low, …, high − 1; the bounds may differ between sequences."""
+    """An integer for each sequence, uniform on low, …, high − 1; the bounds may differ between sequences."""
     low, high = torch.as_tensor(low), torch.as_tensor(high)
     drawn = torch.rand(batch, generator=generator, dtype=torch.float64)
     return low + (drawn * (high - low)).long().clamp(max=(high - low) - 1)
 
 
 def inside(steps: int, lengths: Int[Tensor, " batch"]) -> Bool[Tensor, "time batch"]:
-    """True at the steps of a sequence, False behind its end."""
+    """True at the steps of a sequence, False after its end."""
     return torch.arange(steps)[:, None] < lengths
 
 

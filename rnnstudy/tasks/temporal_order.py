@@ -1,4 +1,4 @@
-"""Temporal order: marks, far apart in a stream of distractors; say which came first, second (and third)."""
+"""Temporal order: two or three marks far apart among distractors; the answer is the marks in their order."""
 
 from collections.abc import Mapping
 from math import log
@@ -8,30 +8,40 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+from rnnstudy.tasks.classification import Classification
+from rnnstudy.tasks.task import (
+    Batch,
+    Chance,
+    Criterion,
+    at_steps,
+    beyond,
+    inside,
+    mean_over_supervised,
+    misclassified,
+    one_hot,
+)
 
 START, TRIGGER = 6, 7
 
 
-class TemporalOrder(Task):
-    """Two marks (or three), A or B, hidden in distractors c, d, e, f; at the last step, name them in order.
+class TemporalOrder(Classification):
+    """Two marks (or three), each A or B, stand among distractors c, d, e, f; at the last step, name them in order.
 
     Each mark is A (0) or B (1) with equal chance, independently; class = v₀ + 2·v₁ (+ 4·v₂). Every other step is
     uniform on {c, d, e, f}. One-hot inputs; four (eight) outputs, softmax and cross-entropy (nats) at the last step
-    only. Positions are counted from 0, int() truncates, T = `length`.
+    only. Positions count from 0, int() truncates, T = `length`.
 
     `pascanu` (Pascanu, Mikolov & Bengio 2013, code: tempOrder.py and tempOrder3bit.py): exactly T steps, six symbols.
-    A mark stands uniform on [int(aT), int(aT) + int(.1T)), with a = .1 and .5 for two marks and .1, .3, .6 for three.
-    Error: the share of sequences misclassified. (That file's docstring puts the first mark in [1, T/10]; the code
-    draws it from [T/10, 2T/10), and so do we.)
+    The position of a mark is uniform on [int(aT), int(aT) + int(.1T)), with a = .1, .5 for two marks and .1, .3, .6
+    for three. Error: the share of sequences misclassified. (The docstring of that file puts the first mark in
+    [1, T/10]; its code draws from [T/10, 2T/10), which is followed here.)
 
-    `hochreiter` (Hochreiter & Schmidhuber 1997, experiments 6a and 6b; published at T = 100): l uniform on T, …, T +
-    int(.1T); eight symbols, of which one stands at the first step (E) and one at the last (B, the trigger). Marks
-    uniform on [10, 20] and [50, 60], or on [10, 20], [33, 43] and [66, 76], both ends included, in hundredths of T.
-    Error: the share of sequences on which some output is 0.3 or more from its target. (Their outputs were logistic and
-    the loss was squared; ours are a softmax and cross-entropy, and the 0.3 is taken on the probabilities. Their
-    training stopped after 2000 right sequences in a row; 1 % is ours.)
+    `hochreiter` (Hochreiter & Schmidhuber 1997, experiments 6a and 6b; published at T = 100): the number of steps is
+    uniform on T, …, T + int(.1T); eight symbols, of which one stands at the first step (E) and one at the last (B, the
+    trigger). Marks are uniform on [10, 20] and [50, 60], or on [10, 20], [33, 43] and [66, 76], both ends included, in
+    hundredths of T. Error: the share of sequences on which some output is 0.3 or more from its target. (The published
+    networks had logistic outputs and a squared loss; here softmax and cross-entropy, and the 0.3 applies to the
+    probabilities. Their training stopped after 2000 right sequences in a row; the criterion of 1 % is ours.)
 
     Raises `SpecError` for a length below 10: int(.1T) must be at least 1.
 
@@ -49,7 +59,6 @@ class TemporalOrder(Task):
     """
 
     source: ClassVar[str] = "Hochreiter & Schmidhuber 1997, exp. 6; Pascanu, Mikolov & Bengio 2013 (code: tempOrder.py)"
-    loss_unit: ClassVar[str] = "nats"
 
     marks: Literal[2, 3] = 2
     variant: Literal["pascanu", "hochreiter"] = "pascanu"
@@ -81,16 +90,16 @@ class TemporalOrder(Task):
 
     @property
     def chance(self) -> Chance:
-        """Equally likely classes: ln 4 nats and three in four wrong, or ln 8 and seven in eight.
+        """Equally likely classes: ln 4 nats and 3/4 wrong, or ln 8 nats and 7/8 wrong.
 
-        A probability of 1/4 or 1/8 is 0.3 or more from both 1 and so never within the tolerance of experiment 6.
+        A probability of 1/4 or 1/8 is 0.3 or more away from 1, so it is never within the tolerance of experiment 6.
         """
         wrong = 1 - 1 / self.outputs if self.variant == "pascanu" else 1.0
         return Chance(loss=log(self.outputs), error=wrong)
 
     @property
     def windows(self) -> tuple[tuple[int, int], ...]:
-        """First and last position (exclusive) of each mark."""
+        """First position, and last position (exclusive), that each mark can have."""
         if self.variant == "pascanu":
             tenth = int(0.1 * self.length)
             begins = [int(share * self.length) for share in {2: (0.1, 0.5), 3: (0.1, 0.3, 0.6)}[self.marks]]
@@ -110,13 +119,13 @@ class TemporalOrder(Task):
             symbols[0] = START
             symbols[lengths - 1, sequence] = TRIGGER
         targets = torch.zeros(steps, batch, dtype=torch.long)
-        targets[lengths - 1, sequence] = sum(2**place * mark for place, mark in enumerate(marks))
+        targets[lengths - 1, sequence] = sum(2**number * mark for number, mark in enumerate(marks))
         return Batch(
-            inputs=task.one_hot(symbols, self.features) * task.inside(steps, lengths).unsqueeze(-1),
+            inputs=one_hot(symbols, self.features) * inside(steps, lengths).unsqueeze(-1),
             targets=targets,
-            mask=task.at_steps(steps, lengths - 1),
+            mask=at_steps(steps, lengths - 1),
             lengths=lengths,
-            informative=task.at_steps(steps, *positions),
+            informative=at_steps(steps, *positions),
         )
 
     def _lengths(self, batch: int, generator: torch.Generator) -> Int[Tensor, " batch"]:
@@ -124,12 +133,11 @@ class TemporalOrder(Task):
             return torch.full((batch,), self.length)
         return torch.randint(self.length, self.steps + 1, (batch,), generator=generator)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.cross_entropy(outputs, targets)
-
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        misclassified = task.mean_over_supervised(task.misclassified(outputs, targets), mask)
+        wrong_class = mean_over_supervised(misclassified(outputs, targets), mask)
         if self.variant == "pascanu":
-            return {"error": misclassified}
-        beyond = task.mean_over_supervised(task.beyond(outputs, targets, 0.3), mask)
-        return {"error": beyond, "misclassified": misclassified}
+            return {"error": wrong_class}
+        return {
+            "error": mean_over_supervised(beyond(outputs, targets, 0.3), mask),
+            "misclassified": wrong_class,
+        }

@@ -1,4 +1,4 @@
-"""The two-sequence problem: the first few numbers tell two classes apart, all others are noise."""
+"""The two-sequence problem: the first few numbers show which of two classes it is, all others are noise."""
 
 from collections.abc import Mapping
 from math import sqrt
@@ -8,33 +8,33 @@ import torch
 from torch import Tensor
 
 from rnnstudy.spec import at_least
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+from rnnstudy.tasks.task import Batch, Chance, Criterion, Task, at_steps, inside, mean_over_supervised, squared_error
 
 NOISE = 0.2
 TARGET_NOISE = 0.1
 
 
 class TwoSequence(Task):
-    """One number at each step: N of ±1.0 that tell the class, then noise; name the class at the last step.
+    """One number at each step: first N numbers of +1 or −1 that show the class, then noise; at the end, name the class.
 
-    l uniform on T, …, T + int(.1T) steps. The first N = `informative_steps` numbers are 1.0 for class 1 and −1.0 for
-    class 2, the others are Gaussian with mean 0 and variance 0.2. One linear output, squared error at the last step.
+    The number of steps is uniform on T, …, T + int(.1T). The first N = `informative_steps` numbers are 1.0 for class 1
+    and −1.0 for class 2, the others are Gaussian with mean 0 and variance 0.2. One linear output, squared error at the
+    last step.
 
-    `3a` (Bengio, Simard & Frasconi 1994's problem): target 1 for class 1 and 0 for class 2; wrong when the absolute
-    error is 0.2 or more.
+    `3a` (the problem of Bengio, Simard & Frasconi 1994): target 1 for class 1 and 0 for class 2; wrong when the
+    absolute error is 0.2 or more.
 
-    `3b`: the same, with the Gaussian noise (variance 0.2) on the first N numbers also.
+    `3b`: the same, with the Gaussian noise (variance 0.2) added to the first N numbers too.
 
     `3c`: no noise on the first N numbers; targets 0.2 for class 1 and 0.8 for class 2, to which Gaussian noise of
-    variance 0.1 is added, so that no network has a loss below 0.1. It is judged by the targets without noise; wrong
+    variance 0.1 is added, so that no network has a loss below 0.1. The error uses the targets without noise; wrong
     when the absolute error is 0.1 or more.
 
-    Error: the share of sequences that are wrong. Published: none of 256 test sequences wrong (their `ST1`), and for 3c
-    a `mean_absolute_difference` below 0.015 as well; ours is an error below 1 in 256. (Their output unit was logistic.)
-    Random guessing of weights solves 3a faster than training does, as the paper itself says.
+    Error: the share of sequences that are wrong. Published: none of 256 test sequences wrong (`ST1` in the paper), and
+    for 3c also a `mean_absolute_difference` below 0.015; our criterion is an error below 1 in 256. (The published
+    output unit was logistic.) Random guessing of weights solves 3a faster than training does, as the paper says.
 
-    Targets have two columns: what is trained on, and what is judged by.
+    Targets have two columns: the target of the loss and the target of the error.
 
     >>> import torch
     >>> drawn = TwoSequence(length=10).sample(2, torch.Generator().manual_seed(3))
@@ -52,7 +52,7 @@ class TwoSequence(Task):
     variant: Literal["3a", "3b", "3c"] = "3a"
 
     def check(self) -> None:
-        self.require_length(self.informative_steps + 1, "so that noise follows the numbers that tell the class")
+        self.require_length(self.informative_steps + 1, "so that noise follows the numbers that show the class")
 
     @property
     def steps(self) -> int:
@@ -68,7 +68,7 @@ class TwoSequence(Task):
 
     @property
     def tolerance(self) -> float:
-        """The absolute error from which on a sequence is wrong."""
+        """The absolute error at which a sequence counts as wrong."""
         return 0.1 if self.variant == "3c" else 0.2
 
     @property
@@ -96,25 +96,25 @@ class TwoSequence(Task):
         informative = torch.arange(steps)[:, None].expand(-1, batch) < self.informative_steps
         signal = (2 * first_class - 1).expand(steps, -1)
         numbers = torch.where(informative, signal + numbers if self.variant == "3b" else signal, numbers)
-        answer = trained_on = first_class
+        answer = noisy_answer = first_class
         if self.variant == "3c":
             answer = 0.8 - 0.6 * first_class
-            trained_on = answer + torch.randn(batch, generator=generator) * sqrt(TARGET_NOISE)
+            noisy_answer = answer + torch.randn(batch, generator=generator) * sqrt(TARGET_NOISE)
         targets = torch.zeros(steps, batch, 2)
-        targets[lengths - 1, sequence] = torch.stack([trained_on, answer], dim=-1)
+        targets[lengths - 1, sequence] = torch.stack([noisy_answer, answer], dim=-1)
         return Batch(
-            inputs=(numbers * task.inside(steps, lengths)).unsqueeze(-1),
+            inputs=(numbers * inside(steps, lengths)).unsqueeze(-1),
             targets=targets,
-            mask=task.at_steps(steps, lengths - 1),
+            mask=at_steps(steps, lengths - 1),
             lengths=lengths,
             informative=informative,
         )
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.squared_error(outputs, targets[..., :1])
+        return squared_error(outputs, targets[..., :1])
 
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        difference = task.mean_over_supervised((outputs - targets[..., 1:]).abs().squeeze(-1), mask)
+        difference = mean_over_supervised((outputs - targets[..., 1:]).abs().squeeze(-1), mask)
         return {
             "error": (difference >= self.tolerance).to(outputs.dtype),
             "mean_absolute_difference": difference,

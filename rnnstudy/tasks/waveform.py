@@ -1,4 +1,4 @@
-"""Waveform: one symbol at the first step, then a wave to be produced for T steps without any further input."""
+"""Waveform: a symbol at the first step chooses a wave, which the network must then produce without further input."""
 
 from collections.abc import Mapping
 from math import pi
@@ -9,23 +9,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rnnstudy.spec import at_least
-from rnnstudy.tasks import task
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
+from rnnstudy.tasks.task import Batch, Chance, Criterion, Task, mean_over_supervised, one_hot, squared_error
 
 SHORTEST_PERIOD = 10
-LONGER_BY = 5
+PERIOD_STEP = 5
 
 
 class Waveform(Task):
-    """One to many: a symbol chooses one of W waves, which must then be produced for T steps with no further input.
+    """One to many: a symbol chooses one of W waves, which must then be produced for T steps without further input.
 
-    T + 1 steps, W = `waves` one-hot inputs: symbol w, uniform on 0, …, W − 1, at the first step and nothing after it.
+    T + 1 steps, W = `waves` one-hot inputs: symbol w, uniform on 0, …, W − 1, at the first step, zeros after it.
     Target at step t = 1, …, T: sin(2πt/P_w), with periods P_w = 10, 15, 20, … steps. One linear output, squared error
-    averaged over the T steps. The task is this project's own; so is its criterion.
+    averaged over the T steps. Task and criterion were made for this project.
 
     Raises `SpecError` for a length below 10, a period of the shortest wave.
 
-    Error: the mean squared error. The best that can be said without the symbol is the mean of the waves.
+    Error: the mean squared error. Without the symbol, the best answer is the mean of the waves.
 
     >>> import torch
     >>> drawn = Waveform(length=12).sample(2, torch.Generator().manual_seed(0))
@@ -67,13 +66,13 @@ class Waveform(Task):
         return Chance(loss=variance, error=variance)
 
     def _table(self) -> Float[Tensor, "time wave"]:
-        periods = SHORTEST_PERIOD + LONGER_BY * torch.arange(self.waves, dtype=torch.float64)
+        periods = SHORTEST_PERIOD + PERIOD_STEP * torch.arange(self.waves, dtype=torch.float64)
         return torch.sin(2 * pi * torch.arange(self.steps, dtype=torch.float64)[:, None] / periods)
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
         chosen = torch.randint(self.waves, (batch,), generator=generator)
         inputs = torch.zeros(self.steps, batch, self.waves)
-        inputs[0] = task.one_hot(chosen, self.waves)
+        inputs[0] = one_hot(chosen, self.waves)
         first = torch.arange(self.steps)[:, None].expand(-1, batch) == 0
         return Batch(
             inputs=inputs,
@@ -84,7 +83,7 @@ class Waveform(Task):
         )
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return task.squared_error(outputs, targets)
+        return squared_error(outputs, targets)
 
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        return {"error": task.mean_over_supervised(task.squared_error(outputs, targets), mask)}
+        return {"error": mean_over_supervised(squared_error(outputs, targets), mask)}
