@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.pruners import MedianPruner, ThresholdPruner
@@ -301,9 +302,16 @@ def test_a_failed_run_fails_its_trial_which_is_not_replaced_in_the_same_process(
     assert states(stage.study()) == ["FAIL", "COMPLETE", "COMPLETE"], "the next start replaces it"
 
 
-def test_equal_candidates_train_once_and_all_get_their_value(stage: Stage):
+@pytest.mark.parametrize("together", [1, 2])
+def test_equal_candidates_train_once_and_all_get_their_value(
+    stage: Stage, together: int, monkeypatch: pytest.MonkeyPatch
+):
+    def stored(runs: Sequence[Run], project: Project) -> dict[str, ValidationResult]:
+        return {run.key: ValidationResult(float(np.float32(error_of(run, 30))), None, 30) for run in runs}
+
+    monkeypatch.setattr(search_queue, "stored_results", stored)
     grid = GridSampler({"learning_rate": [1e-2]}, seed=0)
-    stage.train(stage.queue(SEARCH.replace(trials=2, together=2, sampler=grid)))
+    stage.train(stage.queue(SEARCH.replace(trials=2, together=together, sampler=grid)))
     assert len(stage.trained) == 3 + 2
     values = [trial.value for trial in stage.study().trials]
     assert values[0] == values[1] is not None
