@@ -10,7 +10,7 @@ import pytest
 from rnnstudy.cells import LSTM, Chrono, Elman, Orthogonal
 from rnnstudy.optimisers import SGD
 from rnnstudy.run import Run, Training
-from rnnstudy.store.description import NOTE, data_set, note, paragraph, run_documents
+from rnnstudy.store.documents import NOTE, data_set, note, paragraph, run_documents
 from rnnstudy.store.mlflow_store import Store, open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.offline import OfflineFolder, OfflineTracker

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import itertools
 import json
@@ -12,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,15 +22,19 @@ from rnnstudy.cells import LSTM, Elman
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.probes.reading import MEDIAN
 from rnnstudy.run import Run, Training
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
+from rnnstudy.store import source_hashes
 from rnnstudy.store.arrays import READINGS, WEIGHTS, read_manifest, read_series, read_weights
 from rnnstudy.store.decimation import points_of, scheduled, summary_points, thinned
-from rnnstudy.store.mlflow_database import _schema_revisions
+from rnnstudy.store.errors import DamagedFile, StoreError, StoreUnavailable
+from rnnstudy.store.mlflow_database import schema_revisions
 from rnnstudy.store.mlflow_store import Store, open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.offline import OfflineFolder, OfflineTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.store.source_hashes import code_hashes, text_hash
+from rnnstudy.store.stored_run import StoredRun
 from rnnstudy.store.sync import sync
 from rnnstudy.store.tracker import RunIndex, Tracker
 from rnnstudy.tasks import TemporalOrder
@@ -296,7 +302,7 @@ def test_a_run_is_not_finished_before_its_arrays_are_there(home: Project, monkey
         raise OSError("no space left on device")
 
     monkeypatch.setattr(tracker.store.client, "log_artifact", full)
-    with pytest.raises(SpecError, match="no space left"):
+    with pytest.raises(StoreUnavailable, match="no space left"):
         tracker.write(last(run.key))
     assert tracker.store.states([run.key]) == {run.key: "running"}
     assert tracker.store.finished() == {}
@@ -357,8 +363,9 @@ def test_reuse_depends_on_probes_and_source(home: Project):
     assert wider.key == run.key
     assert not kept.serves(wider)
     assert not kept.serves(run.replace(probes=(ParameterGradients(every=4),)))
+    assert "rnnstudy.source" not in kept.tags, "the tag of runs stored before hashes left out docstrings"
     source = {**kept.sources, "rnnstudy.cells.elman:Elman": "0" * 12}
-    changed = dataclasses.replace(kept, tags={**kept.tags, "rnnstudy.source": json.dumps(source)})
+    changed = dataclasses.replace(kept, tags={**kept.tags, "rnnstudy.code": json.dumps(source)})
     assert "rnnstudy.cells.elman:Elman" in changed.warning(run)
     assert "TemporalOrder" not in changed.warning(run)
     # Resuming with other probes is possible although MLflow's parameters are for ever.
@@ -366,6 +373,69 @@ def test_reuse_depends_on_probes_and_source(home: Project):
     tracker.begin(other, "b")
     tracker.interrupt(other.key)
     tracker.begin(other.replace(probes=()), "b")
+
+
+CELL = """
+from rnnstudy.cells import Elman
+
+
+class Mine(Elman):
+    'Doubles.'
+
+    factor: int = 2
+    'How much more.'
+
+    def more(self, value):
+        'Returns more.'
+        return 2 * value  # doubled
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "warns"),
+    [
+        ("'Doubles.'", "'Returns the double of a value.'", False),
+        ("'Returns more.'", "", False),
+        ("'How much more.'", "'Per cent.'", False),
+        ("# doubled", "# the comment has changed", False),
+        ("2 * value", "3 * value", True),
+        ("factor: int = 2", "factor: int = 3", True),
+    ],
+)
+def test_changed_code_is_warned_of_and_a_changed_docstring_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, warns: bool
+):
+    def run_with(folder: str, text: str) -> Run:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path / folder)
+        monkeypatch.delitem(sys.modules, "mine", raising=False)
+        return a_run(cell=importlib.import_module("mine").Mine(width=4))
+
+    def stored(**tags: str) -> StoredRun:
+        return StoredRun(before.key, "mine", "toy", "finished", {f"rnnstudy.{k}": v for k, v in tags.items()}, "1")
+
+    assert old in CELL
+    before = run_with("before", CELL)
+    code, text = code_hashes(before), {"mine:Mine": text_hash(type(before.cell))}
+    assert stored(source=json.dumps(text)).warning(before) == "", "the hash that older runs have"
+    after = run_with("after", CELL.replace(old, new))
+    warning = stored(code=json.dumps(code), source=json.dumps(text)).warning(after)
+    assert ("other code of mine:Mine;" in warning) == warns
+    assert bool(warning) == warns
+    # A run stored before hashes left out docstrings: the table says which code its hash stands for.
+    assert stored(source=json.dumps(text)).warning(after)
+    monkeypatch.setattr(source_hashes, "EQUIVALENT", {text["mine:Mine"]: code["mine:Mine"]})
+    assert bool(stored(source=json.dumps(text)).warning(after)) == warns
+
+
+def test_classes_without_a_source_file_are_not_compared():
+    names: dict[str, Any] = {"__name__": "typed"}
+    exec("from rnnstudy.cells import Elman\nclass Typed(Elman): pass", names)
+    run = a_run(cell=names["Typed"](width=3), probes=())
+    assert set(code_hashes(run)) == {"rnnstudy.tasks.temporal_order:TemporalOrder"}
+    tags = {"rnnstudy.code": json.dumps({"typed:Typed": "0" * 12})}
+    assert StoredRun(run.key, "typed", "toy", "finished", tags, "1").warning(run) == ""
 
 
 def test_forgotten_and_deleted_runs_are_absent(home: Project):
@@ -551,9 +621,24 @@ def test_offline_goes_on_after_a_kill_and_syncs_further(home: Project, tmp_path:
     assert again.folder.finished() == {}
 
 
+def test_an_offline_run_of_an_older_version_is_still_read(home: Project, tmp_path: Path):
+    run, folder = a_run(), tmp_path / "offline"
+    finish(OfflineTracker(OfflineFolder(folder), INFO), run)
+    path = folder / run.key / "run.json"
+    fields = json.loads(path.read_text())
+    fields["papers"] = fields.pop("documents")
+    path.write_text(json.dumps(fields))
+    assert sync([folder], Store(home)).added == (run.key,)
+    (stored,) = Store(home).runs()
+    assert json.loads(Store(home).artifact(stored, "spec.json").read_text())["key"] == run.key
+    path.write_text("{}")
+    with pytest.raises(DamagedFile, match=r"run\.json does not describe an offline run"):
+        OfflineFolder(folder).finished()
+
+
 def test_sync_of_a_folder_without_runs(home: Project, tmp_path: Path):
     before = snapshot(home)
-    with pytest.raises(SpecError, match="holds no runs"):
+    with pytest.raises(RequestError, match="holds no runs"):
         sync([tmp_path], Store(home))
     assert snapshot(home) == before
 
@@ -562,7 +647,7 @@ def test_sync_of_a_folder_without_runs(home: Project, tmp_path: Path):
 
 
 def refused(home: Project, *words: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(StoreError) as caught:
         open_store(home)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
@@ -595,13 +680,49 @@ def test_foreign_database(tmp_path: Path):
     assert home.database.read_bytes() == before
 
 
+COLUMNS = {
+    "experiments": {
+        "experiment_id": "INTEGER",
+        "name": "VARCHAR(256)",
+        "artifact_location": "VARCHAR(256)",
+        "lifecycle_stage": "VARCHAR(32)",
+    },
+    "experiment_tags": {"key": "VARCHAR(250)", "experiment_id": "INTEGER"},
+    "runs": {
+        "run_uuid": "VARCHAR(32)",
+        "name": "VARCHAR(250)",
+        "experiment_id": "INTEGER",
+        "artifact_uri": "VARCHAR(200)",
+        "status": "VARCHAR(9)",
+        "lifecycle_stage": "VARCHAR(20)",
+        "start_time": "BIGINT",
+    },
+    "tags": {"run_uuid": "VARCHAR(32)", "key": "VARCHAR(250)", "value": "VARCHAR(8000)"},
+    "alembic_version": {"version_num": "VARCHAR(32)"},
+}
+"""The tables and columns of MLflow's private schema that `rnnstudy.store.mlflow_database` uses."""
+
+
+def test_the_schema_of_the_installed_mlflow_is_the_one_that_is_read(home: Project):
+    for table, columns in COLUMNS.items():
+        present = {name: kind for _, name, kind, *_ in rows(home, f"PRAGMA table_info({table})")}
+        assert {name: present.get(name) for name in columns} == columns, table
+    tracker = MlflowTracker(open_store(home), INFO)
+    tracker.begin(a_run(), "a")
+    [(identity, status, stage)] = rows(home, "SELECT run_uuid, status, lifecycle_stage FROM runs")
+    assert (status, stage) == ("RUNNING", "active")
+    tracker.store.client.delete_run(identity)
+    assert rows(home, "SELECT lifecycle_stage FROM runs") == [("deleted",)]
+    assert {row[0] for row in rows(home, "SELECT lifecycle_stage FROM experiments")} == {"active"}
+
+
 def test_schemas_are_those_that_alembic_knows():
     from alembic.script import ScriptDirectory
 
     folder = Path(importlib.util.find_spec("mlflow").origin).parent / "store" / "db_migrations"
     scripts = ScriptDirectory(str(folder))
     known = frozenset(script.revision for script in scripts.walk_revisions())
-    assert _schema_revisions() == (scripts.get_current_head(), known)
+    assert schema_revisions() == (scripts.get_current_head(), known)
 
 
 def test_runs_read_from_the_tables_are_those_that_mlflow_lists(home: Project, monkeypatch: pytest.MonkeyPatch):
@@ -623,7 +744,7 @@ def test_runs_read_from_the_tables_are_those_that_mlflow_lists(home: Project, mo
 
 
 def test_other_schemas(home: Project):
-    _schema_revisions.cache_clear()
+    schema_revisions.cache_clear()
     for revision, words in (("ffffffffffff", ("newer MLflow", "mv ")), ("451aebb31d03", ("older", "db upgrade"))):
         with contextlib.closing(sqlite3.connect(home.database)) as connection, connection:
             connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
@@ -636,7 +757,7 @@ def test_a_file_in_place_of_mlruns(tmp_path: Path):
     (tmp_path / "mlruns").write_text("not a folder")
     refused(Project(tmp_path), str(tmp_path / "mlruns"), "RNNSTUDY_HOME")
     assert as_files(tmp_path) == {"mlruns": b"not a folder"}
-    with pytest.raises(SpecError, match="cannot hold"):
+    with pytest.raises(StoreError, match="cannot hold"):
         OfflineFolder(tmp_path / "mlruns")
 
 

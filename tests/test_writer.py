@@ -9,9 +9,8 @@ import pytest
 
 from rnnstudy.cells import Elman
 from rnnstudy.run import Run
-from rnnstudy.spec import SpecError
 from rnnstudy.store import writer as writers
-from rnnstudy.store.errors import DiskFull, StoreUnavailable
+from rnnstudy.store.errors import DiskFull, StoreError, StoreUnavailable
 from rnnstudy.store.writer import FallbackTracker, Writer
 from rnnstudy.tasks import TemporalOrder
 from rnnstudy.training.records import Outcome, Record
@@ -49,7 +48,7 @@ class Notebook:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in [("FIRST_PAUSE", 0.01), ("LONGEST_PAUSE", 0.02), ("SECONDS_UNTIL_TOLD", 0.02)]:
+    for name, seconds in [("FIRST_PAUSE", 0.01), ("LONGEST_PAUSE", 0.02), ("SECONDS_UNTIL_REPORTED", 0.02)]:
         monkeypatch.setattr(writers, name, seconds)
 
 
@@ -57,15 +56,15 @@ def record(step: int, outcome: Outcome | None = None) -> Record:
     return Record(RUN.key, step, 1.0, {}, outcome)
 
 
-def written(tracker: Any, refuge: FallbackTracker | None = None, patience: float = 60.0) -> tuple[Writer, list[str]]:
+def written(tracker: Any, fallback: FallbackTracker | None = None, patience: float = 60.0) -> tuple[Writer, list[str]]:
     """Write a run of three records, and give what was said meanwhile."""
-    writer = Writer(tracker, refuge, patience)
+    writer = Writer(tracker, fallback, patience)
     writer.begin(RUN, "a", {})
     writer.write(record(1))
     writer.write(record(2))
     writer.write(record(3, Outcome("finished", 3)))
     writer.close()
-    return writer, list(writer.news())
+    return writer, list(writer.messages())
 
 
 WHOLE = [("begin", RUN.key), 1, 2, 3, "close"]
@@ -87,7 +86,7 @@ def test_a_store_that_is_away_for_a_while_is_asked_again_and_the_user_told():
         "the store does not answer; training goes on, its records wait and are sent again",
         "the store answers again",
     ]
-    assert not writer.in_files
+    assert not writer.fell_back_to_files
 
 
 def test_training_does_not_wait_for_the_store():
@@ -113,10 +112,10 @@ def test_a_store_that_stays_away_is_given_up_for_files():
     writer.write(record(2))
     writer.write(record(3, Outcome("finished", 3)))
     writer.close()
-    assert writer.in_files
+    assert writer.fell_back_to_files
     assert tracker.noted == WHOLE[:2]
     assert files.noted == [("begin", RUN.key), 2, 3, "close"]
-    assert list(writer.news())[-1] == (
+    assert list(writer.messages())[-1] == (
         "the store does not answer; records go to files now: "
         "when the store is back, run: rnnstudy sync mlruns/offline/x"
     )
@@ -124,7 +123,7 @@ def test_a_store_that_stays_away_is_given_up_for_files():
 
 def test_without_files_a_store_that_stays_away_ends_the_sweep():
     writer, _ = written(Notebook(always=AWAY), patience=0.05)
-    assert isinstance(writer.fault, SpecError)
+    assert isinstance(writer.fault, StoreError)
     assert "the same command" in str(writer.fault)
 
 
@@ -144,13 +143,13 @@ def test_a_run_that_the_store_refuses_is_dropped_and_the_others_go_on():
     writer.begin(RUN, "a", {})
     writer.begin(other, "b", {})
     wait_until(lambda: len(tracker.noted) == 2)
-    tracker._faults = [SpecError("run a was deleted")]
+    tracker._faults = [StoreError("run a was deleted")]
     writer.write(record(1))
     writer.write(record(2, Outcome("finished", 2)))
     writer.write(Record(other.key, 7, 1.0, {}, Outcome("finished", 7)))
     writer.close()
     assert tracker.noted[2:] == [7, "close"]
-    assert list(writer.news()) == ["run a was deleted; the run was dropped, and the same command trains it again"]
+    assert list(writer.messages()) == ["run a was deleted; the run was dropped, and the same command trains it again"]
 
 
 def test_a_mistake_in_the_tracker_is_not_swallowed():

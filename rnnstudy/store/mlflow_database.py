@@ -1,119 +1,122 @@
+"""MLflow's sqlite database: everything that depends on its private schema (tables, columns, revisions).
+
+Tables are read directly because MLflow's client makes an object of every metric and parameter of every run: half a
+second for 200 runs, many times that for a study; and importing MLflow takes more than a second by itself.
+"""
+
 import functools
 import logging
 import os
 import re
 import sqlite3
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence, Set
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rnnstudy.spec import SpecError
-from rnnstudy.store.errors import StoreUnavailable
+from rnnstudy.store.errors import StoreError, StoreUnavailable
+from rnnstudy.store.stored_run import StoredRun, state_of
+from rnnstudy.training.atomic import replacing
 
-if TYPE_CHECKING:
-    pass
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    """A connection to a database that is there."""
-    # mode=rw and not ro: a writer that was killed may have left a journal to roll back.
-    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+BUSY_SECONDS = 30.0
+"""How long another process may hold the database locked before a sweep is refused."""
 
 
-def _check_database(path: Path) -> None:
-    """Raises `SpecError` for a file that is not MLflow's database, or is of another schema than the installed MLflow's.
+def is_there(path: Path) -> bool:
+    """Whether there is a database to read."""
+    return path.exists() and path.stat().st_size > 0
+
+
+def create_database(path: Path) -> None:
+    """Make MLflow's database, whole or not at all, with its artifacts in the folder `artifacts` beside it."""
+    with replacing(path) as unfinished, quiet_mlflow():
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(f"sqlite:///{unfinished}", (path.parent / "artifacts").as_uri()).engine.dispose()
+
+
+def check_database(path: Path) -> None:
+    """Raises `StoreError` for a file that is not MLflow's database, or not of the installed MLflow's schema.
 
     MLflow itself would add its tables to a foreign database.
     """
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+    if not path.exists() or (path.is_file() and not is_there(path)):
         return
-    aside = f"move it aside (mv {path} {path}.old) or put it right, and start again"
+    aside = f"move it aside (mv {path} {path}.old) or repair it, and start again"
     try:
-        with closing(_opened(path)) as connection:
+        with closing(_connect(path)) as connection:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"experiments", "runs", "alembic_version"} <= tables:
-                raise SpecError(f"{path} is an sqlite database, but not MLflow's; {aside}")
+                raise StoreError(f"{path} is an sqlite database, but not MLflow's; {aside}")
             revision = next((row[0] for row in connection.execute("SELECT version_num FROM alembic_version")), None)
     except sqlite3.OperationalError as error:
-        raise _not_now(path, error) from None
+        raise _unusable(path, error) from None
     except sqlite3.DatabaseError as error:
-        raise SpecError(f"{path} is not a sound sqlite database ({error}); {aside}") from None
-    installed, known = _schema_revisions()
+        raise StoreError(f"{path} is not a sound sqlite database ({error}); {aside}") from None
+    installed, known = schema_revisions()
     if revision == installed or (installed is None and revision in known):
         return
     if revision in known:
-        raise SpecError(f"{path} is of an older MLflow; copy it, then run: mlflow db upgrade sqlite:///{path}")
-    raise SpecError(f"{path} is of a newer MLflow (schema {revision}); install that MLflow, or {aside}")
+        raise StoreError(f"{path} is of an older MLflow; copy it, then run: mlflow db upgrade sqlite:///{path}")
+    raise StoreError(f"{path} is of a newer MLflow (schema {revision}); install that MLflow, or {aside}")
 
 
-def _try_writing(path: Path) -> None:
-    """Raises `SpecError` when a database is read-only or stays locked: better now than when there is a result."""
+def check_writable(path: Path) -> None:
+    """Raises `StoreError` when a database is read-only or stays locked: before training, not when there is a result."""
+    check_database(path)
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             connection.execute("BEGIN IMMEDIATE")
-            # A lock alone is given for a read-only file too.
+            # The lock alone can be had for a read-only file, too.
             connection.execute(f"PRAGMA user_version = {version}")
             connection.execute("ROLLBACK")
     except sqlite3.OperationalError as error:
-        raise _not_now(path, error) from None
+        raise _unusable(path, error) from None
 
 
-def _not_now(path: Path, error: sqlite3.OperationalError) -> SpecError:
-    """The one line for a sound database that cannot be used."""
-    if "locked" in str(error):
-        return StoreUnavailable(
-            f"{path} has been locked by another process for {BUSY_SECONDS:.0f} s (fuser {path} names it); end it first"
-        )
-    if "readonly" in str(error):
-        return SpecError(f"{path} cannot be written; make it writable, or move it aside")
-    return SpecError(f"{path} cannot be used ({error}); see whether its disk is full or read-only")
-
-
-@functools.cache
-def _schema_revisions() -> tuple[str | None, frozenset[str]]:
-    """The installed MLflow's schema, None where that is not clear, and all that it has had before.
-
-    Read off the texts of its migrations: alembic, which MLflow asks, imports every one of them, and importing MLflow
-    takes a second or more by itself.
+def read_runs(path: Path, key: str | None, only_running: bool) -> list[StoredRun]:
+    """The runs of this package that are not deleted, newest first; see `Store.runs`."""
+    keyed = "SELECT run_uuid FROM tags WHERE key = 'rnnstudy.key'" + (" AND value = ?" if key is not None else "")
+    select_runs = f"""
+        SELECT runs.run_uuid, runs.name, experiments.name, runs.artifact_uri FROM runs JOIN experiments
+        ON runs.experiment_id = experiments.experiment_id
+        WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
+        {"AND runs.status = 'RUNNING'" if only_running else ""}
+        AND runs.run_uuid IN ({keyed}) ORDER BY runs.start_time DESC, runs.run_uuid
     """
-    package = find_spec("mlflow")
-    assert package is not None
-    assert package.origin is not None
-    folder = Path(package.origin).parent / "store" / "db_migrations" / "versions"
-    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
-    named = {name: _assigned(name, texts) for name in ("revision", "down_revision")}
-    newest = named["revision"] - named["down_revision"]
-    return (newest.pop() if len(newest) == 1 else None), frozenset(named["revision"])
+    select_tags = f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({keyed})"
+    values = () if key is None else (key,)
+    tags: dict[str, dict[str, str]] = defaultdict(dict)
+    with _transaction(path) as tables:
+        runs = tables.execute(select_runs, values).fetchall()
+        for run, name, value in tables.execute(select_tags, values):
+            tags[run][name] = value
+    return [
+        StoredRun(tags[run]["rnnstudy.key"], name or "", experiment, state_of(tags[run]), tags[run], run, artifacts)
+        for run, name, experiment, artifacts in runs
+    ]
 
 
-def _assigned(name: str, texts: Sequence[str]) -> set[str]:
-    """The text that each module gives to a variable."""
-    found = (re.search(rf"""^{name}\b.*?=\s*["'](\w+)["']""", text, re.MULTILINE) for text in texts)
-    return {match[1] for match in found if match}
+def experiment_with(path: Path, name: str, tags: Set[str], location: str | None) -> str | None:
+    """The id of the experiment `name` if it is active, has these tags and keeps its artifacts at `location`."""
+    with _transaction(path) as tables:
+        row = tables.execute(
+            "SELECT experiment_id FROM experiments "
+            "WHERE name = ? AND artifact_location = ? AND lifecycle_stage = 'active'",
+            (name, location),
+        ).fetchone()
+        if row is None:
+            return None
+        present = {tag for (tag,) in tables.execute("SELECT key FROM experiment_tags WHERE experiment_id = ?", row)}
+    return str(row[0]) if tags <= present else None
 
 
-def _initialise(database: Path) -> None:
-    """Make MLflow's database beside its place and move it there, so that a kill leaves no half-made one."""
-    unfinished = database.with_name(f".{database.name}.{os.getpid()}")
-    try:
-        with _quiet():
-            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-            _hush()
-            artifacts = (database.parent / "artifacts").as_uri()
-            SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts).engine.dispose()
-        os.replace(unfinished, database)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _relocate(database: Path, experiment_id: str, old: str, new: str) -> None:
+def relocate_artifacts(path: Path, experiment_id: str, old: str, new: str) -> None:
     """Follow a project folder that was moved: MLflow stores absolute addresses and has no call to change them."""
-    with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+    with closing(sqlite3.connect(path, timeout=20)) as connection, connection:
         connection.execute(
             "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
             "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
@@ -124,29 +127,20 @@ def _relocate(database: Path, experiment_id: str, old: str, new: str) -> None:
         )
 
 
-BUSY_SECONDS = 30.0
-"""How long another process may hold the database locked before a sweep is refused."""
+@functools.cache
+def schema_revisions() -> tuple[str | None, frozenset[str]]:
+    """The schema revision of the installed MLflow (None where it is not clear), and all revisions up to it.
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow without telemetry, and without its log of what it does and its warnings about its own dependencies.
-
-    Its client would try a server that is away for many minutes; how long to try is the writer's to decide.
+    Read from the texts of its migrations: alembic, which MLflow asks, imports every one of them.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
-def _hush() -> None:
-    """MLflow sets its loggers to INFO when it is imported, so this comes after."""
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    package = find_spec("mlflow")
+    assert package is not None
+    assert package.origin is not None
+    folder = Path(package.origin).parent / "store" / "db_migrations" / "versions"
+    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
+    revisions = _assigned("revision", texts)
+    newest = revisions - _assigned("down_revision", texts)
+    return (newest.pop() if len(newest) == 1 else None), frozenset(revisions)
 
 
 def database_errors() -> tuple[type[Exception], ...]:
@@ -154,3 +148,58 @@ def database_errors() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return (SQLAlchemyError,)
+
+
+@contextmanager
+def quiet_mlflow() -> Iterator[None]:
+    """MLflow without telemetry, without progress messages and without warnings about its own dependencies.
+
+    Its client would retry an unreachable server for many minutes; how long to retry is the writer's decision.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        import mlflow
+
+        # MLflow sets its loggers to INFO when it is imported.
+        for name in (mlflow.__name__, "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        yield
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection to an existing database."""
+    # mode=rw and not ro: a writer that was killed may have left a journal to roll back.
+    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+
+
+@contextmanager
+def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    """A consistent view of all tables, whatever is written meanwhile."""
+    check_database(path)
+    try:
+        with closing(_connect(path)) as connection, connection:
+            connection.execute("BEGIN")
+            yield connection
+    except sqlite3.DatabaseError as error:
+        raise StoreUnavailable(f"the MLflow store sqlite:///{path} does not answer as it should: {error}") from None
+
+
+def _unusable(path: Path, error: sqlite3.OperationalError) -> StoreError:
+    """The error for a sound database that is locked, read-only or otherwise unusable."""
+    if "locked" in str(error):
+        return StoreUnavailable(
+            f"{path} has been locked by another process for {BUSY_SECONDS:.0f} s (fuser {path} names it); end it first"
+        )
+    if "readonly" in str(error):
+        return StoreError(f"{path} cannot be written; make it writable, or move it aside")
+    return StoreError(f"{path} cannot be used ({error}); check whether its disk is full or read-only")
+
+
+def _assigned(name: str, texts: Sequence[str]) -> set[str]:
+    """The text that each module assigns to the variable `name`."""
+    matches = (re.search(rf"""^{name}\b.*?=\s*["'](\w+)["']""", text, re.MULTILINE) for text in texts)
+    return {match[1] for match in matches if match}

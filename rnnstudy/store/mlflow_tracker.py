@@ -1,32 +1,30 @@
+"""The writer into MLflow's store."""
+
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from rnnstudy.run import Run
-from rnnstudy.store.description import NOTE
+from rnnstudy.store.documents import NOTE
 from rnnstudy.store.mlflow_store import Store
-from rnnstudy.store.open_run import OpenRun, ending_tags, write_arrays
-from rnnstudy.store.project import Project
+from rnnstudy.store.open_run import OpenRun
 from rnnstudy.store.run_description import SweepInfo, describe
-from rnnstudy.store.stored_run import StoredRun
 from rnnstudy.store.system_metrics import Sample
-from rnnstudy.store.tracker import Failures
-from rnnstudy.training.records import Record, RunState
+from rnnstudy.training.records import Record
 
-if TYPE_CHECKING:
-    pass
+BUFFERED_POINTS = 1000
+"""Points of a run that are held back and written in one batch: MLflow's own limit for a batch."""
 
 
 class MlflowTracker:
-    """The one buffered writer of a sweep into MLflow's store (see `tracker.Tracker`). Its experiment exists afterwards."""
+    """The one buffered writer of a sweep into MLflow's store (see `tracker.Tracker`). Makes the sweep's experiment."""
 
     def __init__(self, store: Store, info: SweepInfo) -> None:
         self.store = store
         self.info = info
         self._tags = info.tags()
-        self._experiment = store.experiment(info.experiment, experiment_tags(info))
+        self._experiment = store.experiment(info.experiment, experiment_tags(info.experiment_file, info.hypothesis))
         self._open: dict[str, OpenRun] = {}
 
     def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -35,22 +33,20 @@ class MlflowTracker:
 
     def write(self, record: Record) -> None:
         opened = self._open[record.key]
-        opened.buffer += opened.points(record)
-        if record.outcome is not None:
+        update = opened.take(record)
+        opened.buffer += update.points
+        if update.tags:
             with tempfile.TemporaryDirectory(prefix="rnnstudy-") as folder:
-                files = write_arrays(Path(folder), opened.description, record)
-                tags = ending_tags(record.outcome, opened.attempts)
-                self.store.end(opened, tags, files, record.time)
+                self.store.end(opened, update.tags, update.write_files(Path(folder)), record.time)
             del self._open[record.key]
         elif len(opened.buffer) >= BUFFERED_POINTS:
             self.store.send(opened)
 
     def sampled(self, sample: Sample, seconds: float) -> None:
         for opened in self._open.values():
-            opened.buffer += opened.sampled(sample, seconds)
+            opened.buffer += opened.take_sample(sample, seconds)
 
     def interrupt(self, key: str) -> None:
-        """A run was stopped from outside and can go on later. One that is not being written is left as it is."""
         opened = self._open.get(key)
         if opened is not None:
             self.store.end(opened, {"rnnstudy.outcome": "interrupted"})
@@ -61,15 +57,11 @@ class MlflowTracker:
             self.store.send(opened)
 
 
-def experiment_tags(info: SweepInfo) -> dict[str, str]:
+def experiment_tags(experiment_file: str, hypothesis: str) -> dict[str, str]:
     """The first makes MLflow's page treat the runs as trainings of models."""
     tags = {
         "mlflow.experimentKind": "custom_model_development",
-        "rnnstudy.experiment_file": info.experiment_file,
-        NOTE: info.hypothesis,
+        "rnnstudy.experiment_file": experiment_file,
+        NOTE: hypothesis,
     }
     return {name: value for name, value in tags.items() if value}
-
-
-BUFFERED_POINTS = 1000
-"""Points of a run kept back before they are written in one batch: MLflow's own limit for a batch."""

@@ -1,35 +1,32 @@
-"""Runs kept in a folder of files where no store can be reached, and `sync`, which brings them in later."""
+"""Runs in a folder of files, for where no store can be reached. `sync` copies them into a store later."""
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from rnnstudy.run import Run
-from rnnstudy.spec import SpecError
 from rnnstudy.store.decimation import Point
-from rnnstudy.store.description import NOTE
-from rnnstudy.store.open_run import OpenRun, ending_tags, write_arrays
+from rnnstudy.store.documents import NOTE
+from rnnstudy.store.errors import DamagedFile
+from rnnstudy.store.open_run import OpenRun
 from rnnstudy.store.run_description import Description, SweepInfo, describe
 from rnnstudy.store.stored_run import COMPLETE, StoredRun, attempts_of, failures_of, require_folder, state_of
 from rnnstudy.store.system_metrics import Sample
 from rnnstudy.store.tracker import Failures
+from rnnstudy.training.atomic import write_all
 from rnnstudy.training.records import Record, RunState
 
-if TYPE_CHECKING:
-    pass
+DESCRIPTION, POINTS, ENDING = "run.json", "points.jsonl", "ending.json"
 
 
 class OfflineFolder:
-    """A folder of runs in files, for where no store can be reached (see `tracker.RunIndex`).
+    """A folder of runs in files (see `tracker.RunIndex`). Needs neither MLflow nor pandas.
 
     `<folder>/<key>/`: `run.json` describes the run, `points.jsonl` gets a line for each record, `readings.npz` and
-    `weights.npz` come at the end, `ending.json` last. Needs neither MLflow nor pandas. `sync` copies the runs into a
-    store. Raises `StoreError` for a folder that cannot be written.
+    `weights.npz` come at the end, `ending.json` last. Raises `StoreError` for a folder that cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,23 +43,23 @@ class OfflineFolder:
         return failures_of(self.runs())
 
     def states(self, keys: Iterable[str]) -> dict[str, RunState]:
-        known = {run.key: run.state for run in self.runs()}
-        return {key: known.get(key, "absent") for key in keys}
+        known = {run.key: run for run in self.runs()}
+        return {key: known[key].state if key in known else "absent" for key in keys}
 
     def forget(self, keys: Iterable[str]) -> int:
-        folders = [folder for folder in (self.path / key for key in set(keys)) if (folder / "run.json").exists()]
+        folders = [folder for folder in (self.path / key for key in set(keys)) if (folder / DESCRIPTION).exists()]
         for folder in folders:
-            (folder / "run.json").unlink()
+            (folder / DESCRIPTION).unlink()
             shutil.rmtree(folder)
         return len(folders)
 
     def mark_interrupted(self) -> int:
-        """Nothing to do: a folder without `ending.json` is an interrupted run."""
+        """Nothing to do: a run without `ending.json` is an interrupted run."""
         return 0
 
 
 class OfflineTracker:
-    """Writes the records of a sweep to files, one folder for each run (see `tracker.Tracker`)."""
+    """Writes the records of a sweep to files at once, one folder for each run (see `tracker.Tracker`)."""
 
     def __init__(self, folder: OfflineFolder, info: SweepInfo) -> None:
         self.folder = folder
@@ -74,86 +71,91 @@ class OfflineTracker:
         folder = self.folder.path / run.key
         if ending_of(folder).get("rnnstudy.outcome") in COMPLETE:
             self.folder.forget([run.key])
-        folder.mkdir(parents=True, exist_ok=True)
         described = describe(run, name, self.info.experiment, {**self._tags, **tags}, self.info.hypothesis)
-        failed = attempts_of(stored_offline(folder).tags) if (folder / "run.json").exists() else 0
+        failed = attempts_of(stored_offline(folder).tags) if (folder / DESCRIPTION).exists() else 0
         if failed:
             described.tags["rnnstudy.attempts"] = str(failed)
-        (folder / "ending.json").unlink(missing_ok=True)
+        (folder / ENDING).unlink(missing_ok=True)
         opened = OpenRun(described, str(folder), attempts=failed)
-        whole = points_in(folder)
-        opened.fresh(whole)
+        points = points_in(folder)
+        opened.new_points(points)
         # Rewritten without the line that a kill may have cut.
-        _write_text(folder / "points.jsonl", "".join(_line([point]) for point in whole))
-        _write_text(folder / "run.json", json.dumps(dataclasses.asdict(opened.description), indent=1))
+        write_all({folder / POINTS: "".join(_line([point]) for point in points).encode()})
+        write_all({folder / DESCRIPTION: json.dumps(dataclasses.asdict(described), indent=1).encode()})
         self._open[run.key] = opened
 
     def write(self, record: Record) -> None:
         opened = self._open[record.key]
         folder = Path(opened.identity)
-        _append(folder, opened.points(record))
-        if record.outcome is not None:
-            write_arrays(folder, opened.description, record)
-            ending = {"tags": ending_tags(record.outcome, opened.attempts), "time": record.time}
-            _write_text(folder / "ending.json", json.dumps(ending, indent=1))
+        update = opened.take(record)
+        _append(folder, update.points)
+        if update.tags:
+            update.write_files(folder)
+            ending = {"tags": update.tags, "time": record.time}
+            write_all({folder / ENDING: json.dumps(ending, indent=1).encode()})
             del self._open[record.key]
 
     def sampled(self, sample: Sample, seconds: float) -> None:
         for opened in self._open.values():
-            _append(Path(opened.identity), opened.sampled(sample, seconds))
+            _append(Path(opened.identity), opened.take_sample(sample, seconds))
 
     def interrupt(self, key: str) -> None:
-        """A run without `ending.json` counts as interrupted."""
         self._open.pop(key, None)
 
     def close(self) -> None:
-        """Nothing to do: each record is in its file at once."""
+        """Nothing to do: nothing is buffered."""
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The folders of the runs in an offline folder."""
+    return sorted(path.parent for path in folder.glob(f"*/{DESCRIPTION}"))
+
+
+def description_in(folder: Path) -> Description:
+    """The description of an offline run. Raises `DamagedFile` when it cannot be read."""
+    path = folder / DESCRIPTION
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        # Named so before 2026-12.
+        if "papers" in fields:
+            fields["documents"] = fields.pop("papers")
+        return Description(**fields)
+    except (OSError, ValueError, TypeError) as error:
+        raise DamagedFile(f"{path} does not describe an offline run ({error})") from None
+
+
+def points_in(folder: Path) -> list[Point]:
+    """The points of an offline run, without those of a last line that a kill has cut."""
+    path = folder / POINTS
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [Point(*point) for line in lines for point in json.loads(line)]
+
+
+def ending_of(folder: Path) -> dict[str, str]:
+    """The tags that an offline run ended with; none when it has not ended."""
+    path = folder / ENDING
+    return json.loads(path.read_text(encoding="utf-8"))["tags"] if path.exists() else {}
+
+
+def final_tags(described: Description, ending: Mapping[str, str]) -> dict[str, str]:
+    """The tags of an offline run in a store: without an ending, it is interrupted."""
+    tags = {name: value for name, value in described.tags.items() if name != NOTE}
+    return {**tags, "rnnstudy.outcome": "interrupted", **ending}
+
+
+def stored_offline(folder: Path) -> StoredRun:
+    described = description_in(folder)
+    tags = final_tags(described, ending_of(folder))
+    return StoredRun(described.key, described.name, described.experiment, state_of(tags), tags, str(folder))
 
 
 def _append(folder: Path, points: Sequence[Point]) -> None:
     if points:
-        with (folder / "points.jsonl").open("a", encoding="utf-8") as file:
+        with (folder / POINTS).open("a", encoding="utf-8") as file:
             file.write(_line(points))
 
 
 def _line(points: Sequence[Point]) -> str:
     return json.dumps([list(point) for point in points]) + "\n"
-
-
-def points_in(folder: Path) -> list[Point]:
-    """The points of a run that was tracked offline; a last line that was cut by a kill is left out."""
-    path = folder / "points.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [Point(metric, step, value, time) for line in lines for metric, step, value, time in json.loads(line)]
-
-
-def _write_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def ending_of(folder: Path) -> dict[str, str]:
-    """The tags that a run tracked offline ended with; none when it has not."""
-    path = folder / "ending.json"
-    return json.loads(path.read_text(encoding="utf-8"))["tags"] if path.exists() else {}
-
-
-def run_folders(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob("*/run.json"))
-
-
-def description_in(folder: Path) -> Description:
-    try:
-        return Description(**json.loads((folder / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise SpecError(f"{folder / 'run.json'} is not a run that was tracked offline ({error})") from None
-
-
-def stored_offline(folder: Path) -> StoredRun:
-    described = description_in(folder)
-    again = {name: value for name, value in described.tags.items() if name != NOTE}
-    tags = {**again, "rnnstudy.outcome": "interrupted", **ending_of(folder)}
-    return StoredRun(described.key, described.name, described.experiment, state_of(tags), tags, str(folder))

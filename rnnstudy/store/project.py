@@ -51,7 +51,13 @@ class Project:
 
     @property
     def reports(self) -> Path:
+        """The sources of the reports, and the committed reports."""
         return self.root / "reports"
+
+    @property
+    def built_reports(self) -> Path:
+        """The reports that `rnnstudy report` builds; ignored by git."""
+        return self.root / "build" / "reports"
 
 
 def find_project(start: Path | None = None) -> Project:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rnnstudy.run import Run
-from rnnstudy.spec import canonical, flatten, qualified_name
-from rnnstudy.store.description import NOTE, data_set, note, run_documents
+from rnnstudy.spec import canonical, flatten
+from rnnstudy.store.documents import NOTE, data_set, note, run_documents
 from rnnstudy.store.git import CHANGED, checked_out_commit, repository
 from rnnstudy.store.owner import Owner
-from rnnstudy.store.source_hashes import code_hash
+from rnnstudy.store.source_hashes import code_hashes
 
 
 def _new_sweep() -> str:
@@ -81,8 +81,8 @@ class Description:
         parameters: short names and dotted paths of the specification, without the probes (they may differ between two
             parts of an interrupted run, and MLflow's parameters cannot be changed; a tag holds them).
         tags: see the module.
-        papers: file name to text, see `descriptions.papers`.
-        data_set: what its sequences are, see `descriptions.data_set`.
+        documents: file name to text, see `documents.run_documents`.
+        data_set: what its sequences are, see `documents.data_set`.
         hypothesis: what the experiment asks, in its own words.
     """
 
@@ -92,7 +92,7 @@ class Description:
     steps: int
     parameters: dict[str, Any]
     tags: dict[str, str]
-    papers: dict[str, str] = dataclasses.field(default_factory=dict)
+    documents: dict[str, str] = dataclasses.field(default_factory=dict)
     data_set: dict[str, Any] = dataclasses.field(default_factory=dict)
     hypothesis: str = ""
 
@@ -111,10 +111,10 @@ def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str]
             "rnnstudy.outcome": "running",
             "rnnstudy.probes": json.dumps(canonical(run.probes)),
             "rnnstudy.spec": json.dumps(canonical(run)),
-            "rnnstudy.source": json.dumps(_sources(run)),
+            "rnnstudy.code": json.dumps(code_hashes(run)),
             NOTE: note(run, repeating(run.key, sweep_tags.get("rnnstudy.command", ""))),
         },
-        papers=run_documents(run),
+        documents=run_documents(run),
         data_set=data_set(run),
         hypothesis=hypothesis,
     )
@@ -123,14 +123,3 @@ def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str]
 def repeating(key: str, command: str) -> str:
     """The command that repeats one run of the sweep that `command` launched; empty where that is not known."""
     return f"{command} --only {key} --rerun" if command else ""
-
-
-def _sources(run: Run) -> dict[str, str]:
-    """Qualified name to source hash of the task, the cell and the probes; classes typed at a prompt have no source."""
-    hashes = {}
-    for part in (run.task, run.cell, *run.probes):
-        try:
-            hashes[qualified_name(type(part))] = code_hash(type(part))
-        except (OSError, TypeError):
-            continue
-    return hashes

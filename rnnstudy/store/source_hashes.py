@@ -5,24 +5,54 @@ import functools
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from rnnstudy.run import Run
+from rnnstudy.spec import qualified_name
+
+
+def code_hashes(run: Run) -> dict[str, str]:
+    """Qualified class name to code hash, for the classes of `run`'s task, cell and probes that have a source file."""
+    return {qualified_name(cls): code_hash(cls) for cls in _classes(run)}
+
+
+def changed_classes(run: Run, stored: Mapping[str, str]) -> list[str]:
+    """The classes of `run` whose code has changed since their hashes were `stored`, by qualified name."""
+    named = {qualified_name(cls): cls for cls in _classes(run)}
+    return [name for name, cls in named.items() if name in stored and changed_since(cls, stored[name])]
+
+
+def _classes(run: Run) -> Iterator[type]:
+    for cls in map(type, (run.task, run.cell, *run.probes)):
+        try:
+            code_hash(cls)
+        except (OSError, TypeError):
+            # Typed at a prompt: such a class has no source file.
+            continue
+        yield cls
 
 
 @functools.cache
 def code_hash(*classes: type) -> str:
     """Twelve hexadecimal digits of the SHA-256 of the code of `classes`, without docstrings and comments.
 
-    A corrected sentence therefore changes no hash. The source is read once: what was loaded is what runs, even if the
-    file changes later. Raises `OSError` or `TypeError` for a class without a source file.
+    A corrected sentence therefore changes no hash. The source is read once: the code that was loaded is the code that
+    runs, even if the file changes later. Raises `OSError` or `TypeError` for a class without a source file.
     """
     texts = []
     for cls in classes:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
         for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                # Docstrings of fields, too, are texts that stand alone.
+                node.body = [part for part in node.body if not _is_text(part)] or [ast.Pass()]
         texts.append(ast.unparse(tree))
     return _digest(texts)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def text_hash(*classes: type) -> str:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from rnnstudy.run import Run
-from rnnstudy.spec import SpecError, canonical
-from rnnstudy.store.run_description import _sources
+from rnnstudy.spec import canonical
+from rnnstudy.store.errors import StoreError
+from rnnstudy.store.source_hashes import changed_classes
 from rnnstudy.store.tracker import Failures
 from rnnstudy.training.records import RunState
 
@@ -48,20 +49,19 @@ class StoredRun:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Qualified class name to source hash."""
-        return json.loads(self.tags.get("rnnstudy.source", "{}"))
+        """Qualified class name to code hash; in runs stored before 2026-12, to the hash of the whole text."""
+        return json.loads(self.tags.get("rnnstudy.code") or self.tags.get("rnnstudy.source", "{}"))
 
     def serves(self, run: Run) -> bool:
         """Whether the probes that `run` asks for are among those that were read."""
         return all(probe in self.probes for probe in cast(list[Any], canonical(run.probes)))
 
     def warning(self, run: Run) -> str:
-        """One line when the source of `run`'s task, cell or probes has changed since; otherwise an empty text."""
-        then = self.sources
-        changed = [name for name, now in _sources(run).items() if then.get(name, now) != now]
+        """One line when the code of `run`'s task, cell or probes has changed since; otherwise empty."""
+        changed = changed_classes(run, self.sources)
         if not changed:
             return ""
-        return f"{self.name} ({self.key}) was made with another source of {', '.join(changed)}; --rerun makes it again"
+        return f"{self.name} ({self.key}) was made with other code of {', '.join(changed)}; --rerun trains it again"
 
 
 def state_of(tags: Mapping[str, str]) -> RunState:
@@ -93,15 +93,15 @@ def failures_of(runs: Iterable[StoredRun]) -> dict[str, Failures]:
 
 
 def require_folder(folder: Path) -> None:
-    """Make the folder of a store; raises `SpecError` when it is not one or cannot be written."""
+    """Make the folder of a store; raises `StoreError` when that is impossible or it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         reason = error.strerror or error
-        raise SpecError(
+        raise StoreError(
             f"{folder} cannot hold the store ({reason}); make it a folder that you may write, or set RNNSTUDY_HOME"
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise SpecError(f"{folder} cannot be written; make it writable, or set RNNSTUDY_HOME to another project")
+        raise StoreError(f"{folder} cannot be written; make it writable, or set RNNSTUDY_HOME to another project")

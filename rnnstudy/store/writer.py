@@ -1,7 +1,7 @@
-"""The writer of a sweep: a thread that hands records to the store while training goes on, and bears with the store.
+"""The writer of a sweep: a thread that writes records during training, and retries while the store is unavailable.
 
-A store that does not answer is asked again, after longer and longer pauses, while the records wait in memory. One that
-stays away is given up: what it has not got goes into a folder of files, for `rnnstudy sync`.
+Records wait in memory during the pauses between retries, which grow longer. A store that stays away is given up: the
+records that it lacks go into a folder of files, for `rnnstudy sync`.
 """
 
 import queue
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rnnstudy.run import Run
-from rnnstudy.spec import SpecError
-from rnnstudy.store.errors import DiskFull, StoreUnavailable, disk_is_full
+from rnnstudy.spec import RnnstudyError
+from rnnstudy.store.errors import DiskFull, StoreError, StoreUnavailable, disk_is_full
 from rnnstudy.store.system_metrics import Sample
 from rnnstudy.store.tracker import Tracker
 from rnnstudy.training.records import Record
@@ -21,46 +21,48 @@ SECONDS_OF_PATIENCE = 180.0
 """How long a store may stay away before records go to files."""
 
 SECONDS_OF_PATIENCE_AT_THE_END = 30.0
-"""The same, when nothing is left to do but wait for the store."""
+"""The same, when training has ended and only the store is waited for."""
 
-SECONDS_UNTIL_TOLD = 2.0
-"""A store that does not answer for so long is worth a line."""
+SECONDS_UNTIL_REPORTED = 2.0
+"""How long a store may stay away before the user is told."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
-"""Seconds before the store is asked again: doubled each time."""
+"""Seconds before a retry: doubled each time."""
 
 
 @dataclass(frozen=True)
 class FallbackTracker:
-    """Where records go when the store stays away: how it is named to the user, and how it is opened."""
+    """Where records go when the store stays away: its name for the user, and the function that opens it."""
 
     name: str
     open: Callable[[], Tracker]
 
 
 class Writer:
-    """Hands on, in order and in a thread of its own, what a launcher wants written.
+    """Writes what a launcher passes to it, in order, in its own thread.
 
     Attributes:
         busy: seconds that the thread has spent writing.
-        in_files: whether the store was given up, and files stand in for it.
-        fault: why nothing can be written any more (a full disk, say), or None.
+        fell_back_to_files: whether the store was given up, and files are written in its place.
+        fault: why nothing can be written any more (a full disk, for example), or None.
     """
 
-    def __init__(self, tracker: Tracker, refuge: FallbackTracker | None, patience: float = SECONDS_OF_PATIENCE) -> None:
+    def __init__(
+        self, tracker: Tracker, fallback: FallbackTracker | None, patience: float = SECONDS_OF_PATIENCE
+    ) -> None:
         self.busy = 0.0
-        self.in_files = False
+        self.fell_back_to_files = False
         self.fault: Exception | None = None
-        self._tracker, self._refuge, self._patience = tracker, refuge, patience
+        self._tracker, self._fallback, self._patience = tracker, fallback, patience
         self._waiting: queue.SimpleQueue[tuple[Callable[[], None], str | None] | None] = queue.SimpleQueue()
-        self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._open: dict[str, tuple[Run, str, Mapping[str, str]]] = {}
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
     def begin(self, run: Run, name: str, tags: Mapping[str, str]) -> None:
-        """A run starts, or goes on."""
+        """A run starts, or continues."""
 
         def act() -> None:
             self._open[run.key] = (run, name, tags)
@@ -69,7 +71,7 @@ class Writer:
         self._put(act, run.key)
 
     def write(self, record: Record) -> None:
-        """Keep a record; one with an outcome ends its run."""
+        """Write a record; one with an outcome ends its run."""
 
         def act() -> None:
             if record.key in self._open:
@@ -80,12 +82,12 @@ class Writer:
         self._put(act, record.key)
 
     def sampled(self, sample: Sample) -> None:
-        """What the machine's sensors say now."""
+        """Write a reading of the machine's sensors, made now."""
         seconds = time.time()
         self._put(lambda: self._tracker.sampled(sample, seconds), None)
 
     def interrupt(self, key: str) -> None:
-        """A run was stopped from outside and can go on later."""
+        """A run was stopped from outside and can continue later."""
 
         def act() -> None:
             if key in self._open:
@@ -95,23 +97,24 @@ class Writer:
         self._put(act, key)
 
     def then(self, action: Callable[[], None]) -> None:
-        """Do something when everything so far is in the store (or in the files that stand in for it)."""
+        """Call `action` in the writer's thread once everything passed before is in the store (or in the files)."""
         self._put(action, None)
 
-    def news(self) -> Iterator[str]:
-        """What is to be said, a line each."""
-        while not self._news.empty():
-            yield self._news.get()
+    def messages(self) -> Iterator[str]:
+        """The lines for the user since the last call."""
+        while not self._messages.empty():
+            yield self._messages.get()
 
     @property
     def behind(self) -> int:
-        """How many things wait to be written."""
+        """The number of calls that wait to be carried out."""
         return self._waiting.qsize()
 
     def close(self, cut_short: Callable[[], bool] = lambda: False) -> None:
-        """Write what waits, and end; `cut_short` is asked meanwhile whether to give up."""
+        """Write what waits, and end the thread; stops waiting for it as soon as `cut_short()` is true."""
         self._ending.set()
-        self._put(self._tracker_closes, None)
+        # Looked up when it is called: the tracker may have been replaced by then.
+        self._put(lambda: self._tracker.close(), None)
         self._waiting.put(None)
         while not cut_short() and self._thread.is_alive():
             self._thread.join(0.1)
@@ -120,63 +123,62 @@ class Writer:
     def _work(self) -> None:
         try:
             while (waiting := self._waiting.get()) is not None:
-                self._do(*waiting)
+                self._carry_out(*waiting)
         except Exception as error:
-            # A mistake of ours; the launcher raises it.
+            # A bug, not a store error: raised again by the launcher.
             self.fault = error
 
     def _put(self, act: Callable[[], None], key: str | None) -> None:
         self._waiting.put((act, key))
 
-    def _tracker_closes(self) -> None:
-        self._tracker.close()
-
-    def _do(self, act: Callable[[], None], key: str | None) -> None:
-        """Carry one thing out, however often the store must be asked. It may concern one run, or none."""
-        began, pause, told = time.monotonic(), FIRST_PAUSE, False
+    def _carry_out(self, act: Callable[[], None], key: str | None) -> None:
+        """Call `act`, which concerns the run `key` if any, until it succeeds or there is a fault."""
+        began, pause, reported = time.monotonic(), FIRST_PAUSE, False
         while self.fault is None:
             started = time.monotonic()
             try:
                 act()
-            except (SpecError, OSError) as error:
+            except (RnnstudyError, OSError) as error:
                 self.busy += time.monotonic() - started
                 if disk_is_full(error):
-                    self.fault = DiskFull.told(error)
+                    self.fault = DiskFull.caused_by(error)
                     return
                 if not isinstance(error, StoreUnavailable | OSError):
-                    # The store has answered, and said no: the run was deleted in its pages, for example.
-                    self._news.put(f"{error}; the run was dropped, and the same command trains it again")
+                    # The store has refused: the run was deleted in MLflow's pages, for example.
+                    self._messages.put(f"{error}; the run was dropped, and the same command trains it again")
                     self._open.pop(key or "", None)
                     return
                 if time.monotonic() - began > self._patience_now():
-                    if self._refuge is None:
-                        self.fault = SpecError(f"{error}; what was not written is trained again by the same command")
+                    if self._fallback is None:
+                        self.fault = StoreError(f"{error}; what was not written is trained again by the same command")
                         return
-                    self._take_refuge(error, self._refuge)
-                    began, told = time.monotonic(), False
+                    self._fall_back(error, self._fallback)
+                    began, reported = time.monotonic(), False
                     continue
-                if not told and time.monotonic() - began > SECONDS_UNTIL_TOLD:
-                    told = True
-                    self._news.put(f"{error}; training goes on, its records wait and are sent again")
+                if not reported and time.monotonic() - began > SECONDS_UNTIL_REPORTED:
+                    reported = True
+                    self._messages.put(f"{error}; training goes on, its records wait and are sent again")
                 self._ending.wait(pause) if not self._ending.is_set() else time.sleep(min(pause, 1.0))
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self.busy += time.monotonic() - started
-                if told:
-                    self._news.put("the store answers again")
+                if reported:
+                    self._messages.put("the store answers again")
                 return
 
     def _patience_now(self) -> float:
         return min(self._patience, SECONDS_OF_PATIENCE_AT_THE_END) if self._ending.is_set() else self._patience
 
-    def _take_refuge(self, error: Exception, refuge: FallbackTracker) -> None:
-        """From here on files stand in for the store; the runs that were being written go on there."""
-        self._refuge, self.in_files = None, True
+    def _fall_back(self, error: Exception, fallback: FallbackTracker) -> None:
+        """Write files from now on; the runs that were being written continue there."""
+        self._fallback, self.fell_back_to_files = None, True
         try:
-            self._tracker = refuge.open()
+            self._tracker = fallback.open()
             for run, name, tags in self._open.values():
                 self._tracker.begin(run, name, tags)
-        except (SpecError, OSError) as second:
-            self.fault = DiskFull.told(second) if disk_is_full(second) else SpecError(f"{error}; {second}")
+        except (RnnstudyError, OSError) as second:
+            self.fault = DiskFull.caused_by(second) if disk_is_full(second) else StoreError(f"{error}; {second}")
             return
-        self._news.put(f"{error}; records go to files now: when the store is back, run: rnnstudy sync {refuge.name}")
+        self._messages.put(
+            f"{error}; records go to files now: when the store is back, run: rnnstudy sync {fallback.name}"
+        )

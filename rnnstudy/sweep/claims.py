@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rnnstudy.spec import SpecError
 from rnnstudy.store.owner import Owner
+from rnnstudy.training.atomic import write_all
 
 SECONDS_BETWEEN_BEATS = 30.0
 """How often a launcher touches its claims."""
@@ -65,9 +66,7 @@ class Claims:
             # Looked at again under the lock: another launcher may have been faster.
             if self.holder(key) is not None:
                 return False
-            own = self.folder / f".{key}.{self.owner.host}.{self.owner.pid}"
-            own.write_text(self._text(), encoding="utf-8")
-            os.replace(own, self._path(key))
+            write_all({self._path(key): self._text().encode()})
             return True
 
     def release(self, keys: Iterable[str]) -> None:
