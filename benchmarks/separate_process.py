@@ -1,6 +1,6 @@
 """The public way to train one run: torch.nn in a process of its own, each number logged to MLflow by itself.
 
-`python -m benchmarks.separate_process PLACE STORE` trains `end_to_end.quickstart()[PLACE]`. Nothing of the gradient
+`python -m benchmarks.separate_process INDEX STORE` trains `end_to_end.quickstart()[INDEX]`. Nothing of the gradient
 through time is recorded. Updates, batches, optimiser, clipping, checks and the rule for stopping are those of the run.
 """
 
@@ -14,14 +14,14 @@ from torch import Tensor
 from benchmarks.end_to_end import quickstart
 from benchmarks.training_step import LAYERS
 from rnnstudy.run import Run
-from rnnstudy.training.learner import PASSES_TO_STOP
+from rnnstudy.training.verdicts import PASSES_TO_STOP
 
 LOGGED_EVERY = 10
 """Updates between two points of the loss and the gradient's norm, as the probes of the quickstart have it."""
 
 
 def train(run: Run, log: Callable[[str, float, int], None]) -> None:
-    """Train torch.nn's layer and a readout as the run says, and judge them."""
+    """Train torch.nn's layer and a readout as the run says, and evaluate them."""
     task, training, generator = run.task, run.training, torch.Generator().manual_seed(run.seed)
     torch.manual_seed(run.seed)
     layer, readout = LAYERS[type(run.cell)](task.features, run.cell.width), torch.nn.Linear(run.cell.width, 4)
@@ -58,10 +58,10 @@ def train(run: Run, log: Callable[[str, float, int], None]) -> None:
 
 
 def main() -> None:
-    place, store = int(sys.argv[1]), sys.argv[2]
+    index, store = int(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    run = quickstart()[place]
+    run = quickstart()[index]
     mlflow.set_tracking_uri(store)
     mlflow.set_experiment("separate processes")
     with mlflow.start_run(run_name=run.name):

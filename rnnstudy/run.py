@@ -1,4 +1,4 @@
-"""The specification of one training run: what is trained on what, how, and what is measured. Its hash is its key."""
+"""The specification of one training run: task, cell, training and probes. Its hash is the key of the run."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,24 +25,24 @@ from rnnstudy.tasks.task import Task
 
 
 class Training(Spec):
-    """How a run is trained and judged.
+    """How a run is trained and evaluated.
 
     Fields:
-        steps: most updates made.
+        steps: the most updates made.
         batch: sequences in each update.
         learning_rate: size of a step.
         optimiser: the update rule.
         clip: gradient clipping, or None.
-        schedule: what the learning rate is multiplied by, update for update.
+        schedule: the factor of the learning rate at each update.
         weight_decay: decoupled weight decay, or None.
         omega: Pascanu's regulariser, or None.
         truncation: truncated backpropagation, or None for the whole sequence.
         h_detach: h-detach, or None.
-        check_every: updates between two looks at the validation error.
+        check_every: updates between two validation checks.
         stop_when_solved: end after two validation checks in a row that meet the task's criterion.
-        validation_sequences: fixed sequences on which the error is watched.
-        test_sequences: fresh sequences on which `solved` is judged, once, at the end.
-        other_lengths: further lengths T at which the trained network is judged (length generalisation).
+        validation_sequences: fixed sequences of the validation checks.
+        test_sequences: fresh sequences that decide, once, at the end, whether the run has `solved` its task.
+        other_lengths: further lengths T at which the trained network is evaluated (length generalisation).
     """
 
     steps: Annotated[int, at_least(1)] = 1000
@@ -62,16 +62,16 @@ class Training(Spec):
     h_detach: HDetach | None = None
 
     def check(self) -> None:
-        self.schedule.suits(self.steps)
+        self.schedule.check_compatible(self.steps)
 
     @property
     def cuts(self) -> tuple[GradientCut, ...]:
-        """The methods that cut the gradient through time."""
+        """The chosen methods that cut the gradient through time."""
         return tuple(cut for cut in (self.truncation, self.h_detach) if cut is not None)
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What these methods ask of an engine."""
+        """What these methods require of an engine."""
         needs: set[Need] = set()
         if self.cuts:
             needs.add("cuts")
@@ -86,16 +86,16 @@ class Run(Spec):
     Fields:
         task: what is to be learned.
         cell: the recurrence.
-        layers: how many of them on top of each other.
-        initialisation: how the weights begin.
-        training: how it is trained and judged.
-        probes: what is measured; not part of the key, since measuring changes nothing.
+        layers: number of layers on top of each other.
+        initialisation: how the initial weights are drawn.
+        training: how it is trained and evaluated.
+        probes: what is measured; not part of the key, because measuring changes nothing.
         seed: decides the initial weights.
         data_seed: decides the sequences; the same as `seed` when None. Runs with equal data seeds see the same
             sequences whatever their cell, so that comparisons are paired.
 
-    `key` identifies what the run means: twelve hexadecimal digits, a hash of everything above but the probes. Device,
-    engine and number of workers are no part of it.
+    `key` identifies the run: twelve hexadecimal digits, a hash of all fields but the probes. It does not depend on
+    device, engine or number of workers.
     """
 
     task: Task
@@ -108,11 +108,11 @@ class Run(Spec):
     data_seed: Annotated[int, at_least(0)] | None = None
 
     def check(self) -> None:
-        self.initialisation.suits(self.cell)
+        self.initialisation.check_compatible(self.cell)
         if self.training.omega is not None:
-            self.training.omega.suits(self.cell)
+            self.training.omega.check_compatible(self.cell)
         for cut in self.training.cuts:
-            cut.suits(self.cell, self.training.steps)
+            cut.check_compatible(self.cell, self.training.steps)
         for length in self.training.other_lengths:
             self.task.with_length(length)
 
@@ -126,12 +126,12 @@ class Run(Spec):
 
     @property
     def name(self) -> str:
-        """`lstm-T0100-s0`: for people; never parsed. `names` adds what tells runs of a sweep apart."""
+        """A name for people, never parsed: `lstm-T0100-s0`. `unique_names` adds the fields that differ in a sweep."""
         return f"{self.cell.label()}-T{self.task.length:04d}-s{self.seed}"
 
     @property
     def short_parameters(self) -> dict[str, Any]:
-        """The fields that tables and charts are grouped by, under short names."""
+        """The fields by which tables and charts are grouped, under short names."""
         return {
             "task": type(self.task).__name__,
             "cell": type(self.cell).__name__,
@@ -144,36 +144,36 @@ class Run(Spec):
 
     @cached_property
     def structure(self) -> str:
-        """Runs with equal structure train together: hash of all but seeds, initialisation and per-replica fields."""
+        """A hash of all but seeds, initialisation and per-replica fields. Runs with equal hashes train together."""
         alike = self.replace(initialisation=PyTorchDefault(), seed=0, data_seed=None)
         return digest([canonical(alike, frozenset({PER_REPLICA, NOT_IDENTITY})), canonical(self.probes)])
 
 
-def names(runs: Sequence[Run]) -> dict[str, str]:
-    """Key to name, with the fields appended that differ between runs of the same cell, length and seed."""
-    fields = telling_fields(runs)
+def unique_names(runs: Sequence[Run]) -> dict[str, str]:
+    """Key to name; fields that differ between runs of the same cell, length and seed are appended."""
+    fields = distinguishing_fields(runs)
     return {
-        run.key: "-".join([run.name, *(_worded(field, run) for field in fields if field in flatten(run))])
+        run.key: "-".join([run.name, *(_field_and_value(field, run) for field in fields if field in flatten(run))])
         for run in runs
     }
 
 
-def telling_fields(runs: Sequence[Run]) -> list[str]:
-    """Dotted names of the fields that tell runs of the same cell, length and seed apart."""
-    alike: dict[str, list[Run]] = defaultdict(list)
+def distinguishing_fields(runs: Sequence[Run]) -> list[str]:
+    """Dotted names of the fields that differ between runs of the same cell, length and seed."""
+    groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        alike[run.name].append(run)
-    return list(dict.fromkeys(field for group in alike.values() for field in differing_fields(group)))
+        groups[run.name].append(run)
+    return list(dict.fromkeys(field for group in groups.values() for field in differing_fields(group)))
 
 
 def differing_fields(runs: Sequence[Run]) -> list[str]:
-    """Dotted names of the fields, probes left out, that are not the same in all `runs`, in the order of declaration."""
+    """Dotted names of the fields, without probes, that are not the same in all `runs`, in the order of declaration."""
     flats = [flatten(run) for run in runs]
     fields = dict.fromkeys(field for flat in flats for field in flat if not field.startswith("probes"))
     return [field for field in fields if len({repr(flat.get(field)) for flat in flats}) > 1]
 
 
-def _worded(field: str, run: Run) -> str:
+def _field_and_value(field: str, run: Run) -> str:
     value = flatten(run)[field]
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{field.rpartition('.')[2]}={shown}"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{field.rpartition('.')[2]}={text}"

@@ -1,4 +1,4 @@
-"""An interrupted run ends as one that never was; and nothing is told before it is safe."""
+"""An interrupted run ends as one that never was; and no record comes before the checkpoint that holds it."""
 
 import dataclasses
 import functools
@@ -16,9 +16,15 @@ from rnnstudy.cells.initialisation import Gaussian, Orthogonal
 from rnnstudy.optimisers import SGD, Adam, ClipNorm, RMSprop
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.run import Run, Training
-from rnnstudy.spec import SpecError
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.training.checkpoint import FORMAT, continues, keys_in, load_checkpoint, save_checkpoint
+from rnnstudy.training.checkpoint import (
+    FORMAT,
+    CheckpointError,
+    can_resume,
+    checkpoint_keys,
+    load_checkpoint,
+    save_checkpoint,
+)
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.loop import train
 from rnnstudy.training.population import Population
@@ -184,6 +190,24 @@ def test_a_record_comes_only_after_the_checkpoint_that_contains_it(tmp_path):
     assert count == 3 * 3 + 3 + 3, "three checks, the final readings, and the last records, for each of three runs"
 
 
+def test_the_names_in_a_checkpoint_are_those_that_older_versions_wrote(tmp_path):
+    runs, path = population(Elman(width=4), Adam(), steps=10), tmp_path / "checkpoint"
+    list(train(runs, device="cpu", engine="reference", checkpoint=path))
+    state = torch.load(path, weights_only=True)
+    assert state.keys() == {
+        "format", "keys", "structure", "step", "engine", "complete", "handed_on", "seconds", "seconds_each",
+        "replicas", "optimiser", "history",
+    }  # fmt: skip
+    assert state["replicas"].keys() == {
+        "parameters", "active", "diverged_at", "ended_at", "passes", "solved_at", "pruned_at", "summary",
+    }  # fmt: skip
+    del state["replicas"]["pruned_at"], state["engine"]
+    torch.save(state, path)
+    assert_same(
+        last_of(train(runs, device="cpu", checkpoint=path)), last_of(train(runs, device="cpu", engine="reference"))
+    )
+
+
 def test_checkpoints_keep_their_distance_in_time(tmp_path):
     runs, path = population(Elman(width=4), Adam(), steps=30), tmp_path / "checkpoint"
     records = list(train(runs, device="cpu", checkpoint=path, checkpoint_seconds=3600))
@@ -238,7 +262,7 @@ def test_a_file_is_read_without_running_code_from_it(tmp_path, monkeypatch):
     monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
     path = tmp_path / "checkpoint"
     torch.save({"format": FORMAT, "keys": Trap()}, path)
-    with pytest.raises(SpecError, match="is not a readable checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
         load_checkpoint(path, ["a"])
     assert not (tmp_path / "sprung").exists()
 
@@ -261,7 +285,7 @@ def test_a_damaged_or_foreign_file_is_told_in_one_line(content, words, tmp_path)
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(SpecError, match=words) as caught:
+    with pytest.raises(CheckpointError, match=words) as caught:
         load_checkpoint(path, ["a"])
     assert "\n" not in str(caught.value)
 
@@ -270,26 +294,26 @@ def test_a_truncated_file_is_told(tmp_path):
     runs, path = population(Elman(width=4), Adam(), steps=10), tmp_path / "checkpoint"
     list(train(runs, device="cpu", checkpoint=path))
     path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(SpecError, match="is not a readable checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
         next(train(runs, device="cpu", checkpoint=path))
-    assert keys_in(path) == ()
+    assert checkpoint_keys(path) == ()
 
 
 def test_a_checkpoint_of_other_runs_is_refused(tmp_path):
     runs, path = population(Elman(width=4), Adam(), steps=10), tmp_path / "checkpoint"
     list(train(runs, device="cpu", checkpoint=path))
     stranger = runs.runs[0].replace(seed=99, initialisation=Gaussian(std=1))
-    with pytest.raises(SpecError, match=f"holds no run {stranger.key}"):
+    with pytest.raises(CheckpointError, match=f"holds no run {stranger.key}"):
         next(train(stranger, device="cpu", checkpoint=path))
-    assert keys_in(path) == runs.keys
+    assert checkpoint_keys(path) == runs.keys
 
 
 def test_a_checkpoint_continues_only_the_same_readings(tmp_path):
     runs, path = population(Elman(width=4), Adam(), steps=10), tmp_path / "checkpoint"
     list(train(runs, device="cpu", checkpoint=path))
-    assert continues(path, runs.runs[1])
-    assert not continues(path, runs.runs[1].replace(probes=()))
-    assert not continues(tmp_path / "nothing", runs.runs[1])
+    assert can_resume(path, runs.runs[1])
+    assert not can_resume(path, runs.runs[1].replace(probes=()))
+    assert not can_resume(tmp_path / "nothing", runs.runs[1])
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):

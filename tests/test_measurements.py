@@ -429,7 +429,7 @@ def test_a_schedule_is_a_field_like_any_other():
     assert canonical(scheduled[0])["fields"]["every"]["fields"] == {"per_decade": 3.0}
     with pytest.raises(SpecError, match="every is 0; it must be at least 1"):
         GradientThroughTime(every=0)
-    with pytest.raises(SpecError, match="it takes a whole number or a Schedule"):
+    with pytest.raises(SpecError, match="it takes a whole number or a ReadingSchedule"):
         GradientThroughTime(every="daily")
 
 

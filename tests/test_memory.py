@@ -10,8 +10,7 @@ from rnnstudy.cells import LSTM, Elman
 from rnnstudy.probes import GradientByLag, GradientThroughTime, LyapunovExponents
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks import LengthRange, TemporalOrder
-from rnnstudy.training import cost as memory
-from rnnstudy.training import evaluation
+from rnnstudy.training import cost, evaluation
 from rnnstudy.training.cost import SHARED_BYTES, bytes_per_replica, replicas_that_fit
 from rnnstudy.training.grouping import populations
 from rnnstudy.training.loop import train
@@ -74,7 +73,7 @@ def test_probes_read_a_population_in_parts_as_they_read_it_whole(monkeypatch, ta
     whole = last_records(runs)
     assert set(sizes) == {5}
     sizes.clear()
-    monkeypatch.setattr(memory, "MOST_NUMBERS_LOOKED_AT", 2 * 6 * runs[0].task.steps * 6 * 4)
+    monkeypatch.setattr(cost, "MOST_NUMBERS_PROBED", 2 * 6 * runs[0].task.steps * 6 * 4)
     in_parts = last_records(runs)
     assert set(sizes) == {2, 1}
     for one, other in zip(whole, in_parts, strict=True):

@@ -15,10 +15,11 @@ from rnnstudy.cells.initialisation import Gaussian, Orthogonal
 from rnnstudy.optimisers import SGD, ClipNorm
 from rnnstudy.probes import ParameterGradients
 from rnnstudy.run import Run, Training
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
 from rnnstudy.tasks.task import Batch, Chance, Criterion, Task, cross_entropy, mean_over_supervised, misclassified
-from rnnstudy.training import population as population_module
+from rnnstudy.training import batches as batches_module
+from rnnstudy.training.batches import fixed_batches, training_batches
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.loop import train
 from rnnstudy.training.population import Population
@@ -166,7 +167,7 @@ def test_training_validation_and_test_sequences_are_different_ones():
 
 
 def batches_of(runs, start, count):
-    return list(itertools.islice(Population(runs).training_batches(start, CPU), count))
+    return list(itertools.islice(training_batches(Population(runs), start, CPU), count))
 
 
 def same_batches(one, other):
@@ -207,14 +208,14 @@ def test_data_go_on_where_they_were_left_in_the_middle_of_a_block(start):
 
 
 def test_data_of_a_block_that_is_drawn_in_parts_go_on_too(monkeypatch):
-    monkeypatch.setattr(population_module, "MOST_NUMBERS_DRAWN", 10 * BASE.task.steps * 3 * 2)
+    monkeypatch.setattr(batches_module, "MOST_NUMBERS_DRAWN", 10 * BASE.task.steps * 3 * 2)
     assert same_batches(batches_of((BASE,), 67, 70), batches_of((BASE,), 0, 137)[67:])
 
 
 def test_fixed_sequences_do_not_depend_on_how_they_are_cut():
     population = Population((BASE, BASE.replace(seed=1)))
-    whole = torch.cat([batch.inputs for batch in population.fixed_batches("test", 1100, CPU)], dim=2)
-    parts = torch.cat([batch.inputs for batch in population.fixed_batches("test", 1100, CPU, most=37)], dim=2)
+    whole = torch.cat([batch.inputs for batch in fixed_batches(population, "test", 1100, CPU)], dim=2)
+    parts = torch.cat([batch.inputs for batch in fixed_batches(population, "test", 1100, CPU, most=37)], dim=2)
     assert whole.shape[2] == 1100
     assert torch.equal(whole, parts)
 
@@ -263,8 +264,8 @@ def solving(stop_when_solved, errors):
     active = []
     for step, now in zip((10, 20, 30, 35), errors, strict=True):
         learner.step = step
-        learner.decide({"error": torch.tensor(now, dtype=torch.float64)})
-        active.append(learner.active.tolist())
+        learner.after_validation({"error": torch.tensor(now, dtype=torch.float64)})
+        active.append(learner.verdicts.active.tolist())
     learner.finish({"error": torch.tensor(errors[-1], dtype=torch.float64)})
     return [record.outcome for record in learner.last_records("reference")], active
 
@@ -506,10 +507,10 @@ def test_the_package_hands_out_what_it_names():
 
 @pytest.mark.parametrize("device", ["gpu", "mps", "cuda:99", "cuda:-3", ""])
 def test_a_device_that_is_not_there_is_told(device):
-    with pytest.raises(SpecError, match="device '"):
+    with pytest.raises(RequestError, match="device '"):
         next(train(BASE, device=device))
 
 
 def test_a_checkpoint_belongs_to_one_population(tmp_path):
-    with pytest.raises(SpecError, match="a checkpoint belongs to one population"):
+    with pytest.raises(RequestError, match="a checkpoint belongs to one population"):
         next(train([BASE, BASE.replace(cell=LSTM())], checkpoint=tmp_path / "file"))

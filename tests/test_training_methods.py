@@ -28,6 +28,7 @@ from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
+from rnnstudy.training.batches import gradient_cuts, training_batches
 from rnnstudy.training.grouping import populations
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.loop import train
@@ -263,7 +264,7 @@ def test_omega_is_added_to_the_gradient_of_w_hh_before_clipping(layers):
 
     population = Population((base.replace(training=training),))
     learner = Learner.begin(population, CPU)
-    batch = next(population.training_batches(0, CPU))
+    batch = next(training_batches(population, 0, CPU))
     outputs, trajectories = population.model.forward(
         ReferenceEngine(), learner.parameters, batch.inputs, steps=batch.steps, observed=True
     )
@@ -345,7 +346,7 @@ def test_truncated_gradients_are_those_of_chunks_aligned_to_each_sequences_end(c
     parameters, inputs = parameters_for(model), noise(TIME, 1, BATCH, FEATURES)
     ends = torch.tensor([TIME, TIME - 1, TIME - 4, TIME])
     judge = noise(TIME, 1, BATCH, OUTPUTS, seed=1) * (torch.arange(TIME)[:, None] < ends)[:, None, :, None]
-    places = Truncation(window=window).places(layers, TIME, ends, torch.Generator())
+    places = Truncation(window=window).cut_mask(layers, TIME, ends, torch.Generator())
     cuts = [{state: places[layer][:, None] for state in cell.states} for layer in range(layers)]
     said, _ = model.forward(ReferenceEngine(), parameters, inputs, steps=range(TIME), observed=False, cuts=cuts)
     found = gradients_of(parameters, (said.tanh() * judge).sum())
@@ -371,7 +372,7 @@ def test_no_gradient_leaves_the_last_chunk(cell):
     parameters, inputs = parameters_for(model, 2), noise(TIME, 2, BATCH, FEATURES)
     windows = (3, 5)
     ends = torch.full((BATCH,), TIME)
-    masks = torch.stack([Truncation(window=w).places(1, TIME, ends, torch.Generator())[0] for w in windows], dim=1)
+    masks = torch.stack([Truncation(window=w).cut_mask(1, TIME, ends, torch.Generator())[0] for w in windows], dim=1)
     cuts = [dict.fromkeys(cell.states, masks)]
     said, [cut] = model.forward(ReferenceEngine(), parameters, inputs, steps=(TIME - 1,), observed=True, cuts=cuts)
     said.square().sum().backward()
@@ -395,7 +396,7 @@ def test_h_detach_cuts_the_path_through_h_where_it_was_drawn(layers, probability
     parameters, inputs = parameters_for(model), noise(TIME, 1, BATCH, FEATURES)
     judge = noise(TIME, 1, BATCH, OUTPUTS, seed=1)
     ends = torch.full((BATCH,), TIME)
-    places = HDetach(probability=probability).places(layers, TIME, ends, torch.Generator().manual_seed(2))
+    places = HDetach(probability=probability).cut_mask(layers, TIME, ends, torch.Generator().manual_seed(2))
     assert (places == places[:, :, :1]).all(), "one draw for the batch"
     cuts = [{"h": places[layer][:, None]} for layer in range(layers)]
     said, _ = model.forward(ReferenceEngine(), parameters, inputs, steps=range(TIME), observed=False, cuts=cuts)
@@ -431,8 +432,8 @@ def test_with_every_h_detached_the_cell_path_alone_is_left():
 
 def masks_of(runs, step):
     population = Population(tuple(runs))
-    batch = next(population.training_batches(step, CPU))
-    return population.cuts(step, batch)
+    batch = next(training_batches(population, step, CPU))
+    return gradient_cuts(population, step, batch)
 
 
 def test_h_detachs_draws_belong_to_the_seed_and_the_update():

@@ -1,10 +1,28 @@
+"""The data of a population: each distinct data seed is drawn once, and its batch copied to the replicas that use it.
+
+Every draw comes from a generator seeded by (data seed, purpose, block), so a resumed run needs only its step number.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from rnnstudy.tasks.task import Task, mean_over_supervised
+from rnnstudy.engines.engine import Cuts
+from rnnstudy.tasks.task import Batch, Task, last_supervised, mean_over_supervised
+from rnnstudy.training.population import Population
+from rnnstudy.training.randomness import generator
+
+BLOCK = 64
+"""Training steps whose data come from one generator."""
+
+MOST_NUMBERS_DRAWN = 2**24
+"""Input numbers drawn at once. It decides what the data are, so it must not depend on the machine."""
+
+EVALUATION_CHUNK = 1000
+"""Evaluation sequences drawn from one generator."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +34,7 @@ class PopulationBatch:
         steps: the time indices, counted from 0, at which any sequence is supervised.
         targets, mask: (step, replica, batch, …), at those steps.
         last: index of each sequence's last supervised step.
-        informative: (time, replica, batch), where the inputs say what the answer depends on.
+        informative: (time, replica, batch), True where the inputs hold what the answer depends on.
     """
 
     inputs: Float[Tensor, "time replica batch features"]
@@ -37,20 +55,94 @@ class PopulationBatch:
         steps = torch.tensor(self.steps, device=self.last.device)[:, None, None]
         return (task.loss(outputs, self.targets) * (steps == self.last)).sum(0)
 
-    def measures(self, task: Task, outputs: Tensor) -> dict[str, Float[Tensor, "replica batch"]]:
-        return dict(task.measures(outputs, self.targets, self.mask))
+
+def training_batches(population: Population, start: int, device: torch.device) -> Iterator[PopulationBatch]:
+    """The training batch of step `start` and of every later step, without end."""
+    for block in range(start // BLOCK, 2**62):
+        offset = max(0, start - block * BLOCK)
+        streams = [_block(population, seed, block) for seed in population.data_seeds]
+        for index, batches in enumerate(zip(*streams, strict=True)):
+            if index >= offset:
+                assert batches[0].lengths.shape[0] == population.training.batch
+                yield _for_replicas(population, batches, device)
 
 
-BLOCK = 64
-"""Training steps whose data come from one generator: a resumed run needs nothing but its step number."""
+def _block(population: Population, data_seed: int, block: int) -> Iterator[Batch]:
+    """The training batches of one block for one data seed."""
+    task, size = population.task, population.training.batch
+    steps_at_once = max(1, min(BLOCK, MOST_NUMBERS_DRAWN // (task.steps * size * task.features)))
+    source = generator(data_seed, "training", block)
+    for first in range(0, BLOCK, steps_at_once):
+        count = min(steps_at_once, BLOCK - first)
+        drawn = task.sample(count * size, source)
+        for index in range(count):
+            yield drawn.part(index * size, (index + 1) * size)
 
-MOST_NUMBERS_DRAWN = 2**24
-"""Inputs drawn at once; part of what the data are, so it must not depend on the machine."""
 
-EVALUATION_CHUNK = 1000
-"""Evaluation sequences drawn from one generator."""
+def fixed_batches(
+    population: Population,
+    purpose: str,
+    sequences: int,
+    device: torch.device,
+    task: Task | None = None,
+    most: int | None = None,
+) -> Iterator[PopulationBatch]:
+    """The same `sequences` sequences for each data seed whenever it is called, in batches of at most `most`.
+
+    Each purpose (`validation`, `test`, `probe`, …) has sequences of its own. `task` replaces the population's task.
+    """
+    task = (task or population.task).split(purpose)
+    most = most or sequences
+    for index, first in enumerate(range(0, sequences, EVALUATION_CHUNK)):
+        count = min(EVALUATION_CHUNK, sequences - first)
+        drawn = [task.sample(count, generator(seed, purpose, index)) for seed in population.data_seeds]
+        for start in range(0, count, most):
+            parts = [batch.part(start, min(start + most, count)) for batch in drawn]
+            yield _for_replicas(population, parts, device)
 
 
-def _sent(values: Tensor, device: torch.device) -> Tensor:
-    """`values` on the device; on CUDA from pinned memory, so that the host does not wait for the copy."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+def _for_replicas(population: Population, batches: Sequence[Batch], device: torch.device) -> PopulationBatch:
+    """The batches, one for each data seed, copied to the replicas and sent to the device."""
+    mask = torch.stack([batch.mask for batch in batches], dim=1)
+    steps = tuple(mask.flatten(1).any(1).nonzero().flatten().tolist())
+
+    def copied(of_seeds: Sequence[Tensor], dim: int = 1) -> Tensor:
+        values = torch.stack(list(of_seeds), dim=dim)
+        if not population.one_seed_each:
+            values = values.index_select(dim, population.data_index)
+        # From pinned memory, so that the host does not wait for the copy.
+        return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+    rows = torch.tensor(steps)
+    return PopulationBatch(
+        inputs=copied([batch.inputs for batch in batches]),
+        steps=steps,
+        targets=copied([batch.targets[rows] for batch in batches]),
+        mask=copied([batch.mask[rows] for batch in batches]),
+        last=copied([last_supervised(batch.mask) for batch in batches], dim=0),
+        informative=copied([batch.informative for batch in batches]),
+    )
+
+
+def gradient_cuts(population: Population, step: int, batch: PopulationBatch) -> list[Cuts] | None:
+    """For each layer, where the gradient of the training batch of update `step` is cut; None for nowhere."""
+    training, model = population.training, population.model
+    rules = [(index, rule) for index, rule in enumerate(training.cuts) if rule.applies(step, training.steps)]
+    if not rules:
+        return None
+    time, ends = batch.inputs.shape[0], batch.last.cpu() + 1
+    masks: dict[str, Tensor] = {}
+    for index, rule in rules:
+        # Replicas may differ in the numbers of a rule, never in whether they have it.
+        cut_at = torch.stack(
+            [
+                run.training.cuts[index].cut_mask(
+                    model.layers, time, ends[replica], generator(run.seed, type(rule).__name__, step)
+                )
+                for replica, run in enumerate(population.runs)
+            ],
+            dim=2,
+        )
+        for state in rule.states(model.cell):
+            masks[state] = masks[state] | cut_at if state in masks else cut_at
+    return [{state: mask[layer] for state, mask in masks.items()} for layer in range(model.layers)]

@@ -1,3 +1,5 @@
+"""Runs grouped into populations."""
+
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,20 +12,20 @@ from rnnstudy.training.population import Population
 def populations(runs: Sequence[Run], most: int = 64, room: float = math.inf) -> list[Population]:
     """Group runs by structure, in the order of their first run, into populations of at most `most` replicas.
 
-    `room`: bytes that a population may take, by the estimate of `rnnstudy.training.cost`.
+    `room`: bytes of memory that a population may use, by the estimate of `rnnstudy.training.cost`.
     """
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.structure].append(run)
-    found = []
+    result = []
     for group in groups.values():
         size = min(most, replicas_that_fit(group[0], room)) if math.isfinite(room) else most
-        found += [Population(tuple(group[start : start + size])) for start in range(0, len(group), size)]
-    return found
+        result += [Population(tuple(group[start : start + size])) for start in range(0, len(group), size)]
+    return result
 
 
 def split_evenly(groups: Sequence[Population], workers: int) -> list[Population]:
-    """Populations small enough that no worker is left alone with a large one at the end."""
+    """Split large populations, so that no worker trains a large one at the end while the others have nothing to do."""
     if not groups:
         return []
     costs = [cost(group).seconds for group in groups]

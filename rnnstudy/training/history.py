@@ -1,4 +1,4 @@
-"""The readings of a population as they come in: kept on the device, fetched in blocks, cut where a replica stopped."""
+"""The readings of a population: collected on the device, fetched in blocks, cut where a replica stopped."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +25,9 @@ class Column:
 
 
 class History:
-    """Readings of a population over training, in blocks that end where they were fetched.
+    """Readings of a population over training, in blocks: one for each fetch, with one time stamp.
 
-    A block has one time stamp. A replica's readings count only up to the step at which it stopped.
+    A replica's readings count only up to the step at which it stopped.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -37,7 +37,7 @@ class History:
         self._blocks: list[dict[str, Column]] = []
 
     def add(self, readings: Sequence[Reading], step: int | Tensor, spacing: int) -> None:
-        """Take readings made after `step` updates: one number, or one for each replica (replica)."""
+        """Collect readings made after `step` updates: one number, or one for each replica (replica)."""
         steps = torch.as_tensor(step).expand(len(self.keys))
         for reading in readings:
             _, all_steps, all_values = self._waiting.setdefault(
@@ -47,7 +47,7 @@ class History:
             all_values.append(reading.values.detach())
 
     def fetch(self, time: float) -> None:
-        """Close a block: bring all waiting readings to the host under one time stamp."""
+        """Copy the readings since the previous fetch to the host, as a block with this time stamp."""
         block = {}
         for name, (column, steps, values) in self._waiting.items():
             fetched = torch.stack(values).to("cpu", torch.float32)
@@ -68,16 +68,16 @@ class History:
         columns: dict[str, Column] = {}
         for block in self._blocks[first:last]:
             for name, column in block.items():
-                whole = columns.setdefault(name, Column(column.axes, column.unit, column.spacing, column.coordinates))
-                whole.steps += [steps[:, replica] for steps in column.steps]
-                whole.values += [values[:, replica] for values in column.values]
+                joined = columns.setdefault(name, Column(column.axes, column.unit, column.spacing, column.coordinates))
+                joined.steps += [steps[:, replica] for steps in column.steps]
+                joined.values += [values[:, replica] for values in column.values]
         series = {}
         for name, column in columns.items():
             steps, values = torch.cat(column.steps).numpy(), torch.cat(column.values).numpy()
-            kept = np.ones(len(steps), bool) if stopped is None else steps <= stopped
-            if kept.any():
+            counted = np.ones(len(steps), bool) if stopped is None else steps <= stopped
+            if counted.any():
                 series[name] = Series(
-                    steps[kept], values[kept], column.axes, column.unit, column.spacing, dict(column.coordinates)
+                    steps[counted], values[counted], column.axes, column.unit, column.spacing, dict(column.coordinates)
                 )
         return series
 
@@ -98,7 +98,7 @@ class History:
                         "axes": list(column.axes),
                         "unit": column.unit,
                         "spacing": column.spacing,
-                        "coordinates": {axis: list(places) for axis, places in column.coordinates.items()},
+                        "coordinates": {axis: list(positions) for axis, positions in column.coordinates.items()},
                         "steps": torch.cat(column.steps),
                         "values": torch.cat(column.values),
                     }
@@ -110,7 +110,7 @@ class History:
 
     @staticmethod
     def restore(keys: Sequence[str], state: Mapping[str, Any], replicas: Tensor) -> "History":
-        """The history of `keys`, which stand at the positions `replicas` of the checkpoint."""
+        """The history of `keys`, whose positions in the checkpoint's population are `replicas`."""
         history = History(keys)
         history.times = list(state["times"])
         history._blocks = [
@@ -119,7 +119,7 @@ class History:
                     axes=tuple(column["axes"]),
                     unit=column["unit"],
                     spacing=column["spacing"],
-                    coordinates={axis: tuple(places) for axis, places in column["coordinates"].items()},
+                    coordinates={axis: tuple(positions) for axis, positions in column["coordinates"].items()},
                     steps=[column["steps"][:, replicas]],
                     values=[column["values"][:, replicas]],
                 )

@@ -1,4 +1,4 @@
-"""Layers of cells and a readout, for a population."""
+"""The network of a population: layers of cells and a readout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rnnstudy.tasks.task import Task
 
 @dataclass(frozen=True)
 class Model:
-    """`layers` cells on top of each other; inner layers hand on their whole output sequence.
+    """`layers` cells on top of each other; each layer reads the whole output sequence of the layer below.
 
     Unless the cell owns its readout, ŷ_t = h_t W_ho + b_o reads the topmost layer's output state.
     """
@@ -48,11 +48,11 @@ class Model:
         }
 
     def label(self, name: str, layer: int) -> str:
-        """`name` as it is called in this network: `W_hh`, or `W_hh_layer2` in the second of several layers."""
+        """The name of a layer's parameter in this network: `W_hh`, or `W_hh_layer2` in the second of several layers."""
         return layer_label(name, layer, self.layers)
 
     def own(self, parameters: Parameters, layer: int) -> dict[str, Tensor]:
-        """The parameters of one layer, counted from 0, under the names that the cell gives them."""
+        """The parameters of one layer, counted from 0, under the cell's own names."""
         return {name: parameters[self.label(name, layer)] for name in self.layer_parameters(layer)}
 
     def draw(self, initialisation: Initialisation, generator: torch.Generator) -> dict[str, Tensor]:

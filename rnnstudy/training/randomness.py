@@ -1,7 +1,7 @@
 """Independent random streams, all derived from a run's seeds.
 
-Initialisation, training data, evaluation and probes draw from generators of their own, so that adding a probe or
-evaluating more often leaves the training data and the weights as they were.
+Initialisation, training data, evaluation and probes draw from separate generators, so that adding a probe or evaluating
+more often changes neither the training data nor the weights.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What training hands up: readings, the series they form, and how a run ended."""
+"""What training reports: the series of readings, how a run ended, validation checks, progress."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 Status = Literal["finished", "diverged", "pruned", "failed"]
 
 RunState = Literal["finished", "diverged", "pruned", "failed", "interrupted", "running", "absent"]
-"""How a run stands in a store."""
+"""The state of a run in a store."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Series:
     Attributes:
         steps: (moment): updates made before each reading.
         values: (moment, *axes), NaN where nothing was measured (an exact zero on a logarithmic scale, for example).
-        axes: names of the axes behind `moment`.
+        axes: names of the axes after `moment`.
         unit: for example `log10`.
         spacing: updates between two readings of its schedule; 0 for a reading that is made once.
-        coordinates: positions along an axis that does not simply count up: the lengths of axis `length`. Axis `time`
-            counts from 1, `lag` from 0; `quantile` holds `QUANTILES`.
+        coordinates: positions along an axis that is not a plain count: the lengths of axis `length`. Axis `time` counts
+            from 1, `lag` from 0; `quantile` holds `QUANTILES`.
     """
 
     steps: np.ndarray
@@ -39,16 +39,16 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        status: `finished`; `diverged` when loss or gradient left the finite numbers (data, not a fault); `pruned` when
-            a search gave it up; `failed` for a fault of ours.
+        status: `finished`; `diverged` when loss or gradient was not finite (a result, not an error); `pruned` when a
+            search stopped it; `failed` for an error.
         step: updates made.
         solved: whether the task's criterion held on the test sequences; None unless finished.
         steps_to_solve: updates before the first of two validation checks in a row that met the criterion, or None.
         seconds: wall time spent, divided evenly among the runs that trained together.
         engine: which engine trained it.
         reason: one line on a failure, a divergence or a pruning.
-        attempts: for a failure, how often it was tried before it was given up.
-        summary: scalars for the table of runs, such as `error`, `log10_ratio_initial`; absent values left out.
+        attempts: for a failure, how often it was tried.
+        summary: scalars for the table of runs, such as `error`, `log10_ratio_initial`; values not measured are absent.
     """
 
     status: Status
@@ -64,14 +64,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Record:
-    """News of one run.
+    """What training reports about one run since its previous record.
 
     Attributes:
         key: the run.
         step: updates made.
         time: when it was measured, seconds since 1970; kept in the checkpoint, so that a repeated record is identical.
         series: the readings since the run's previous record; in the last record, all of them.
-        outcome: set in the run's last record alone.
+        outcome: set only in the run's last record.
         weights: final parameters, in the last record of a run that finished or diverged.
     """
 
@@ -84,13 +84,13 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Check:
-    """The validation errors at one check: what a search goes by.
+class ValidationCheck:
+    """The validation errors at one check, by which a search decides what to prune.
 
     Attributes:
         step: updates made.
-        errors: by key; infinite for a run that has diverged. Pruned runs are left out. A run that has solved its task
-            and stopped keeps its error.
+        errors: key to error; infinite for a run that has diverged. Pruned runs are left out; runs that have solved
+            their task and stopped are not.
     """
 
     step: int
@@ -99,13 +99,13 @@ class Check:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a population stands, for a display.
+    """The progress of a population, for a display.
 
     Attributes:
-        step, steps: updates made, and most updates.
+        step, steps: updates made, and the most that will be made.
         active: replicas still training at the last check.
-        loss: median over the active replicas of the training loss then; NaN before the first check.
-        error: smallest validation error over all replicas then.
+        loss: median over the active replicas of the training loss at that check; NaN before the first one.
+        error: smallest validation error over all replicas at that check.
     """
 
     step: int
