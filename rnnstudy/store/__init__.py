@@ -1,6 +1,6 @@
-"""The store: what is kept of a run, in MLflow or in files.
+"""The store: what is stored of each run, in MLflow or in files.
 
-What comes in: a run when it begins, then its records (`tracker.Tracker`, the contract of whoever writes them).
-What goes out: which runs are complete (`tracker.RunIndex`), and their artifacts.
-Begin with `tracker.py`; then `open_run.py` (one run being written), `mlflow_tracker.py` and `offline.py`.
+In: a run when it begins, then its records (the contract `tracker.Tracker`).
+Out: which runs are complete (the contract `tracker.RunIndex`), and their files.
+Begin with `tracker.py`; then `open_run.py` (a run being written), `mlflow_tracker.py`, `mlflow_store.py`, `offline.py`.
 """

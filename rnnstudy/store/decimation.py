@@ -1,7 +1,7 @@
-"""Which points of a run's readings MLflow's interface is shown: a copy of at most 200 points for each curve.
+"""The points of a run's readings that MLflow's pages show: a copy of at most 200 points for each curve.
 
-The schedule depends on nothing but the training step, so that a resumed run shows the same points as one that was never
-interrupted. Points are identical when they are made again: they carry the time of the record, not of the writing.
+The schedule depends on the training step alone, so that a resumed run shows the same points as an uninterrupted one.
+A point that is made again is identical: it carries the time of the record, not of the writing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,10 +13,10 @@ from rnnstudy.probes.reading import MEDIAN
 from rnnstudy.training.records import Outcome, Series
 
 MOST_POINTS = 200
-"""Points of one metric."""
+"""The most points of one metric."""
 
 SHARES = ("_zeros", "_nonfinite")
-"""Endings of series that count what is absent; by time or lag, they stay in the array artifact."""
+"""Endings of series that count missing values; those with an axis `time` or `lag` are in the array file alone."""
 
 
 class Point(NamedTuple):
@@ -35,33 +35,33 @@ def milliseconds(seconds: float) -> int:
 def scheduled(steps: np.ndarray, spacing: int, most: int) -> np.ndarray:
     """(moment) → (moment): whether the reading at each training step is shown, for a run of at most `most` steps.
 
-    The steps 0..most fall into 200 equal bins; a reading is shown when the one `spacing` before it fell into another.
+    The steps 0..most fall into 200 equal bins; a reading is shown when the one `spacing` before it lies in another bin.
     """
     if spacing == 0:
         return np.ones(len(steps), dtype=bool)
-    bins, before = (np.floor_divide(MOST_POINTS * place, most + 1) for place in (steps, steps - spacing))
+    bins, before = (np.floor_divide(MOST_POINTS * step, most + 1) for step in (steps, steps - spacing))
     return (steps < spacing) | (bins != before)
 
 
 def points_of(series: Mapping[str, Series], most: int, time: float, complete: bool) -> Iterator[Point]:
-    """The points that `series` of a run of at most `most` training steps give.
+    """The points of the `series` of a run of at most `most` training steps.
 
     Of the quantiles, the median. A reading without further axes is one metric against the training step; axis `time`
-    gives `<name>_first` and `<name>_last`, at the first and last time step that was measured; axes `lag` and `length`
-    give, once the series are `complete`, the last moment with the lag or length as MLflow's step. What is not finite is
-    absent. Series named `summary/…` are no curves: see `summary_of`.
+    makes two, `<name>_first` and `<name>_last`, at the first and last measured time step; axes `lag` and `length` make
+    one, once the series are `complete`: the last moment, with the lag or length as MLflow's step. Values that are not
+    finite are absent. Series named `summary/…` are not curves: see `summary_of`.
     """
     stamp = milliseconds(time)
-    for name, one in series.items():
-        if name.startswith("summary/") or (name.endswith(SHARES) and {"time", "lag"} & set(one.axes)):
+    for name, reading in series.items():
+        if name.startswith("summary/") or (name.endswith(SHARES) and {"time", "lag"} & set(reading.axes)):
             continue
-        values, axes = np.asarray(one.values, dtype=np.float64), one.axes
+        values, axes = np.asarray(reading.values, dtype=np.float64), reading.axes
         if "quantile" in axes:
             values = np.take(values, MEDIAN, axis=1 + axes.index("quantile"))
             axes = tuple(axis for axis in axes if axis != "quantile")
         if axes in ((), ("time",)):
-            shown = scheduled(one.steps, one.spacing, most)
-            steps, values = one.steps[shown], values[shown]
+            shown = scheduled(reading.steps, reading.spacing, most)
+            steps, values = reading.steps[shown], values[shown]
             curves = {name: values} if not axes else {f"{name}_first": _first(values), f"{name}_last": _last(values)}
             for metric, curve in curves.items():
                 yield from _finite(metric, steps, curve, stamp)
@@ -69,7 +69,7 @@ def points_of(series: Mapping[str, Series], most: int, time: float, complete: bo
             lags = thinned(values.shape[1])
             yield from _finite(name, lags, values[-1, lags], stamp)
         elif complete and len(values) and axes == ("length",):
-            yield from _finite(name, np.asarray(one.coordinates["length"]), values[-1], stamp)
+            yield from _finite(name, np.asarray(reading.coordinates["length"]), values[-1], stamp)
 
 
 def thinned(count: int) -> np.ndarray:
@@ -80,15 +80,15 @@ def thinned(count: int) -> np.ndarray:
 def summary_of(series: Mapping[str, Series], outcome: Outcome) -> dict[str, float]:
     """The finite scalars of the table of runs: the last values of series named `summary/…`, and the outcome's own."""
     last = {
-        name.removeprefix("summary/"): float(one.values[-1])
-        for name, one in series.items()
-        if name.startswith("summary/") and not one.axes and len(one.values)
+        name.removeprefix("summary/"): float(reading.values[-1])
+        for name, reading in series.items()
+        if name.startswith("summary/") and not reading.axes and len(reading.values)
     }
     return {name: float(value) for name, value in {**last, **outcome.summary}.items() if np.isfinite(value)}
 
 
 def summary_points(series: Mapping[str, Series], outcome: Outcome, time: float) -> Iterator[Point]:
-    """`summary/…` at the run's last step, among them `summary/solved` (1 or 0) and `summary/steps_to_solve`, if any."""
+    """`summary/…` at the run's last step, with `summary/solved` (1 or 0) and `summary/steps_to_solve` where known."""
     values: dict[str, Any] = {
         **summary_of(series, outcome),
         "solved": outcome.solved,
@@ -105,7 +105,7 @@ def _finite(metric: str, steps: np.ndarray, values: np.ndarray, stamp: int) -> I
 
 
 def _first(values: np.ndarray) -> np.ndarray:
-    """(moment, time) → (moment): the first value of each row that was measured, NaN where none was."""
+    """(moment, time) → (moment): the first measured value of each row, NaN where there is none."""
     return values[np.arange(len(values)), (~np.isnan(values)).argmax(axis=1)]
 
 

@@ -1,6 +1,6 @@
-"""What a run is, told to people: a paragraph in words, its task's drawing, and the papers that lie beside its arrays.
+"""What a run is, for people: a paragraph in words, a drawing of its task, and the documents beside its arrays.
 
-Plain texts and values: they are made where the run is trained, and can wait in a file until they reach a store.
+Plain texts and values: they are made where the run is trained, and can be stored in a file first.
 """
 
 import doctest
@@ -24,7 +24,7 @@ NOTE = "mlflow.note.content"
 SPECIFICATION, ENVIRONMENT, DRAWING = "spec.json", "environment.json", "task.txt"
 
 PACKAGES = ("rnnstudy", "torch", "numpy", "scipy", "numba", "triton", "mlflow", "optuna")
-"""The packages that decide a run's numbers, or kept them."""
+"""The packages that compute a run's numbers, or store them."""
 
 
 def note(run: Run, command: str = "") -> str:
@@ -42,7 +42,7 @@ def paragraph(run: Run) -> str:
     training, task = run.training, run.task
     layers = f"{run.layers} layers" if run.layers > 1 else "One layer"
     clipped = f"clipped ({in_words(training.clip, whole=True)})" if training.clip is not None else "not clipped"
-    methods = [in_words(one) for one in (training.weight_decay, training.omega, *training.cuts) if one is not None]
+    methods = [in_words(method) for method in (training.weight_decay, training.omega, *training.cuts) if method]
     further = f", with {' and '.join(methods)}" if methods else ""
     data = "" if run.data_seed is None else f", sequences of seed {run.data_seed}"
     measured = "; ".join(in_words(probe) for probe in run.probes)
@@ -56,7 +56,7 @@ def paragraph(run: Run) -> str:
         f"It makes at most {training.steps} updates of {training.batch} sequences by {optimiser} at learning rate",
         f"{training.learning_rate:g} ({in_words(training.schedule)}), gradient {clipped}{further}.",
         f"Solved means: {criterion.words}.",
-        f"The best guess without a look at the input attains: {criterion.error} {guess:.3g}.",
+        f"The best guess that ignores the input attains: {criterion.error} {guess:.3g}.",
         f"Measured: {measured or 'nothing'}.",
         f"Seed {run.seed}{data}.",
     ]
@@ -78,11 +78,11 @@ def drawing(task: Task) -> str:
 def in_words(spec: Spec, *, without: str = "", always: str = "", whole: bool = False) -> str:
     """`temporal order (length 50)`: a specification's name and its fields that are not the default.
 
-    A name of one word keeps its capital. The field `without` is left out, `always` is told; all are, with `whole`.
+    A name of one word keeps its capital. The field `always` is included, `without` is left out; `whole` includes all.
     """
     words = _split(type(spec).__name__, " ")
-    told = {always, *(values(spec) if whole else canonical(spec, frozenset())["fields"])}
-    fields = {field: value for field, value in values(spec).items() if field in told and field != without}
+    included = {always, *(values(spec) if whole else canonical(spec, frozenset())["fields"])}
+    fields = {field: value for field, value in values(spec).items() if field in included and field != without}
     inside = ", ".join(f"{field.replace('_', ' ')} {_worded(value)}" for field, value in fields.items())
     return f"{words} ({inside})" if inside else words
 
@@ -102,11 +102,11 @@ def _worded(value: Any) -> str:
 
 
 def run_documents(run: Run) -> dict[str, str]:
-    """File name to text: the specification as JSON, where it was trained, and the task in its own words."""
-    told = {"key": run.key, "specification": canonical(run), "probes": canonical(run.probes)}
+    """File name to text: the specification as JSON, where it was trained, and the task's docstring."""
+    specification = {"key": run.key, "specification": canonical(run), "probes": canonical(run.probes)}
     task = f"{in_words(run.task)}\n\n{inspect.getdoc(type(run.task)) or 'This task has no docstring.'}\n"
     return {
-        SPECIFICATION: json.dumps(told, indent=2, ensure_ascii=False) + "\n",
+        SPECIFICATION: json.dumps(specification, indent=2, ensure_ascii=False) + "\n",
         ENVIRONMENT: json.dumps(environment(), indent=2) + "\n",
         DRAWING: task,
     }
@@ -114,7 +114,7 @@ def run_documents(run: Run) -> dict[str, str]:
 
 @functools.cache
 def environment() -> Mapping[str, Any]:
-    """Versions and machine of this process, and the settings that decide how many threads compute."""
+    """Versions and machine of this process, and the environment variables that set devices and threads."""
     settings = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "PYTHONHASHSEED")
     return {
         "python": platform.python_version(),
@@ -134,7 +134,7 @@ def _version(package: str) -> str:
 
 
 def data_set(run: Run) -> dict[str, Any]:
-    """What a run's sequences are: their generator and its seed decide them, so nothing is drawn to describe them.
+    """Which sequences a run sees: their generator and its seed determine them, so none is drawn.
 
     Runs that see the same sequences have equal `digest`s, whatever their cell.
     """

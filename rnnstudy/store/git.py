@@ -1,27 +1,27 @@
-"""Which source is checked out."""
+"""The commit that is checked out."""
 
 import subprocess
 from pathlib import Path
 
 CHANGED = "+changes"
-"""What is said after a commit when the source is not the one committed."""
+"""Follows the commit where the source differs from it."""
 
 _WRITTEN = ("mlruns", "reports/data", "reports/figures", "reports/*.html", "reports/*.ipynb")
-"""What the project's own commands write: building a report does not change what it was built with."""
+"""Files that the project's own commands write: building a report does not change the source it was built with."""
 
 
 def checked_out_commit(folder: Path) -> str | None:
     """The commit checked out at `folder`, or None outside a repository.
 
-    `CHANGED` follows it where files below `folder` differ from the commit: tracked ones, or Python files that are not
-    in it. What this package writes itself (stores, figures, pages) does not count.
+    `CHANGED` follows it where files below `folder` differ from the commit: tracked files, or Python files that are not
+    tracked. Files that this package writes itself (stores, figures, pages) do not count.
     """
     head = _git(folder, "rev-parse", "HEAD")
     if head is None:
         return None
     others = [f":(exclude,glob){path}" for written in _WRITTEN for path in (written, f"{written}/**")]
     states = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", ".", *others)
-    # A state that cannot be told is not vouched for.
+    # If git cannot say, the source counts as changed.
     changed = states is None or any(_counts(line) for line in states.splitlines())
     return head.strip() + (CHANGED if changed else "")
 
@@ -33,16 +33,16 @@ def repository(folder: Path) -> Path | None:
 
 
 def _counts(line: str) -> bool:
-    """Whether a line of `git status --porcelain` tells of a change to the source."""
+    """Whether a line of `git status --porcelain` reports a change to the source."""
     return not line.startswith("??") or line.rstrip('"').endswith(".py")
 
 
 def _git(folder: Path, *command: str) -> str | None:
-    """What git says, or None where it fails or there is none."""
-    # Asked for a state, git would refresh its index, and stand in the way of a commit that goes on beside it.
-    asking = ["git", "--no-optional-locks", "-C", str(folder), *command]
+    """The output of git, or None where it fails or is not installed."""
+    # With locks, `git status` would refresh its index, and block a commit that is made at the same time.
+    arguments = ["git", "--no-optional-locks", "-C", str(folder), *command]
     try:
-        asked = subprocess.run(asking, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout if asked.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None

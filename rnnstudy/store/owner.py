@@ -1,4 +1,4 @@
-"""Which process something belongs to, and whether that process still lives."""
+"""The process that owns a run or a claim, and whether it is still alive."""
 
 import os
 import socket
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 TOLERANCE_SECONDS = 2.0
-"""How far two readings of one process's start may lie apart."""
+"""How far apart two readings of one process's start time may be."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process of a machine. Its start tells it from a later one that was given the same number.
+    """A process of a machine. Its start time distinguishes it from a later process with the same number.
 
     Attributes:
         host: name of the machine.
@@ -25,14 +25,14 @@ class Owner:
 
     @staticmethod
     def this() -> "Owner":
-        """The process that asks."""
+        """The current process."""
         import psutil
 
         return Owner(socket.gethostname(), os.getpid(), round(psutil.Process().create_time(), 2))
 
     @staticmethod
     def tagged(tags: Mapping[str, str]) -> "Owner | None":
-        """The process that a stored run names, or None."""
+        """The process in the tags of a stored run, or None."""
         try:
             return Owner(
                 tags["rnnstudy.host"], int(tags["rnnstudy.pid"]), float(tags.get("rnnstudy.pid_started", "nan"))
@@ -49,12 +49,12 @@ class Owner:
 
     @property
     def here(self) -> bool:
-        """Whether it belongs to this machine."""
+        """Whether it is a process of this machine."""
         return self.host == socket.gethostname()
 
     @property
     def alive(self) -> bool:
-        """Whether it lives, for a process of this machine."""
+        """Whether a process of this machine is alive."""
         import psutil
 
         try:

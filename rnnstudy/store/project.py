@@ -1,4 +1,4 @@
-"""Where a project keeps its store: found from the experiment file, wherever the command is given."""
+"""The folders of a project, found from its experiment file, whatever the working directory."""
 
 import os
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ class Project:
 
     @property
     def claims(self) -> Path:
-        """Which launcher trains what (see `rnnstudy.sweep.claims`)."""
+        """Which launcher trains which run (see `rnnstudy.sweep.claims`)."""
         return self.mlruns / "claims"
 
     @property
     def offline(self) -> Path:
-        """What could not be brought to a store that stayed away: a folder for each sweep, for `rnnstudy sync`."""
+        """Runs that an unavailable store could not take: a folder for each sweep, for `rnnstudy sync`."""
         return self.mlruns / "offline"
 
     @property
@@ -63,8 +63,8 @@ class Project:
 def find_project(start: Path | None = None) -> Project:
     """The project that `start` (a file or folder; the working directory when None) belongs to.
 
-    `RNNSTUDY_HOME`, when set, overrides the search. Without any marker above `start` the project
-    begins here: the working directory is the root if `start` lies within it, and otherwise the folder of `start`.
+    `RNNSTUDY_HOME`, when set, overrides the search. Without `pyproject.toml` or `mlruns` above `start`, the root is the
+    working directory if `start` lies within it, and otherwise the folder of `start`.
     """
     override = os.environ.get("RNNSTUDY_HOME")
     if override:

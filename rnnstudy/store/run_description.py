@@ -1,3 +1,5 @@
+"""What a run is when it begins: its description, and what the runs of one sweep have in common."""
+
 import dataclasses
 import json
 import secrets
@@ -25,10 +27,10 @@ class SweepInfo:
     Attributes:
         experiment: the MLflow experiment: the stem of the experiment file.
         experiment_file: its path, as the command names it; empty when there is none.
-        command: what was typed.
-        engine: the engine that trains, until a run's outcome says which it was.
+        command: the command that launched them.
+        engine: the requested engine; a run's outcome names the one that trained it.
         sweep: identifies this launch.
-        hypothesis: what the experiment asks, in its own words.
+        hypothesis: the docstring of the experiment file.
     """
 
     experiment: str
@@ -39,11 +41,12 @@ class SweepInfo:
     hypothesis: str = ""
 
     def tags(self) -> dict[str, str]:
-        """What each run of the sweep is tagged with: the sweep, this process, and the commit when there is one.
+        """The tags of each run of the sweep: the sweep, this process, and the commit when there is one.
 
         Where files differ from the commit, `rnnstudy.uncommitted` says so; MLflow's tag is the commit alone.
         """
-        checked_out, changed = _checked_out(self.experiment_file)
+        folder = repository(Path(self.experiment_file).absolute().parent if self.experiment_file else Path.cwd())
+        commit = (checked_out_commit(folder) if folder else None) or ""
         tags = {
             "rnnstudy.sweep": self.sweep,
             "rnnstudy.engine": self.engine,
@@ -51,39 +54,30 @@ class SweepInfo:
             **process_tags(),
             "mlflow.source.name": self.experiment_file or self.experiment,
             "mlflow.source.type": "LOCAL",
-            "mlflow.source.git.commit": checked_out,
-            "rnnstudy.uncommitted": "true" if changed else "",
+            "mlflow.source.git.commit": commit.removesuffix(CHANGED),
+            "rnnstudy.uncommitted": "true" if commit.endswith(CHANGED) else "",
         }
         return {name: value for name, value in tags.items() if value}
 
 
 def process_tags() -> dict[str, str]:
-    """Which process writes, so that a later one can tell whether it still lives."""
+    """The process that writes, so that a later one can see whether it is still alive."""
     return Owner.this().tags()
-
-
-def _checked_out(file: str) -> tuple[str, bool]:
-    """The commit of the repository that `file` (or else the working directory) lies in, empty outside of one, and
-    whether files differ from it.
-    """
-    folder = repository(Path(file).absolute().parent if file else Path.cwd())
-    found = checked_out_commit(folder) if folder else None
-    return (found or "").removesuffix(CHANGED), (found or "").endswith(CHANGED)
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a store is told about a run when it begins. Plain values, so that it can wait in a file.
+    """What is stored of a run when it begins. JSON-serialisable, so that it can be stored offline.
 
     Attributes:
         key, name, experiment: which run it is.
         steps: the most updates it makes.
         parameters: short names and dotted paths of the specification, without the probes (they may differ between two
             parts of an interrupted run, and MLflow's parameters cannot be changed; a tag holds them).
-        tags: see the module.
+        tags: see `stored_run`.
         documents: file name to text, see `documents.run_documents`.
-        data_set: what its sequences are, see `documents.data_set`.
-        hypothesis: what the experiment asks, in its own words.
+        data_set: which sequences it sees, see `documents.data_set`.
+        hypothesis: the docstring of the experiment file.
     """
 
     key: str
@@ -121,5 +115,5 @@ def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str]
 
 
 def repeating(key: str, command: str) -> str:
-    """The command that repeats one run of the sweep that `command` launched; empty where that is not known."""
+    """The command that repeats one run of the sweep that `command` launched; empty where `command` is."""
     return f"{command} --only {key} --rerun" if command else ""

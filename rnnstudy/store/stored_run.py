@@ -1,7 +1,7 @@
-"""What a store keeps about a run: its description, how it stands, and the files of its arrays.
+"""A run in a store: its description, its state, and the address of its files.
 
-A run is known by its key; what is needed to decide about it later (its specification, its probes, the hash of its
-source, its outcome) is kept in tags named `rnnstudy.…`.
+A run is identified by its key; what is needed to decide about it later (its specification, its probes, the hashes of
+its code, its outcome) is stored in tags named `rnnstudy.…`.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ COMPLETE = ("finished", "diverged")
 
 @dataclasses.dataclass(frozen=True)
 class StoredRun:
-    """A run as it stands in a store.
+    """A run in a store.
 
     Attributes:
         key, name, experiment: which run it is.
-        state: how it stands.
-        tags: all of them, those of MLflow among them.
+        state: whether it is running, interrupted, or how it ended.
+        tags: all tags, including those of MLflow.
         identity: MLflow's run id, or the run's folder.
         artifacts: MLflow's address of its artifacts; empty for a folder.
     """
@@ -44,7 +44,7 @@ class StoredRun:
 
     @property
     def probes(self) -> list[Any]:
-        """The probes that were read, as `spec.canonical` describes them."""
+        """The probes that were read, in the form of `spec.canonical`."""
         return json.loads(self.tags.get("rnnstudy.probes", "[]"))
 
     @property
@@ -84,7 +84,7 @@ def attempts_of(tags: Mapping[str, str]) -> int:
 
 
 def failures_of(runs: Iterable[StoredRun]) -> dict[str, Failures]:
-    """The runs, given newest first, that have failed and not ended well since."""
+    """The runs, given newest first, that have failed and have not been completed since."""
     return {
         key: Failures(attempts_of(run.tags), run.tags.get("rnnstudy.reason", ""))
         for key, run in newest_complete(runs).items()
