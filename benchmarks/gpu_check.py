@@ -28,7 +28,7 @@ from benchmarks.gpu_steps import measured_steps
 from benchmarks.gpu_variants import measured_variants
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
-from rnnstudy.engines.triton import interpreted, proven
+from rnnstudy.engines.triton import interpreted, verified
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks.temporal_order import TemporalOrder
 from rnnstudy.training.loop import train
@@ -122,7 +122,7 @@ def correctness(results: Results, cpu: bool) -> None:
         faults += len(results.content[name]["faults"])
     if not cpu:
         kernels = (Elman(), Elman(width=100), LSTM())
-        results.add("proven at first use", {repr(cell): proven(cell, device) for cell in kernels})
+        results.add("proven at first use", {repr(cell): verified(cell, device) for cell in kernels})
         results.add("waits", waits_for_the_device())
     if faults:
         sys.exit(1)

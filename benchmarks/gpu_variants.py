@@ -5,7 +5,7 @@ import torch
 from benchmarks.gpu_steps import Take, milliseconds, population_step
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
-from rnnstudy.engines.triton import TritonEngine, interpreted, proven
+from rnnstudy.engines.triton import TritonEngine, interpreted, verified
 from rnnstudy.engines.triton_kernels.table import TABLE, Launch
 
 VARIANTS = {
@@ -41,8 +41,8 @@ def measured_variants(take: Take, device: torch.device, tiny: bool) -> None:
             for variant in variants[:1] if tiny else variants:
                 # The table is read at each launch; a variant stands in it for as long as it is measured.
                 TABLE[place] = variant
-                proven.cache_clear()
-                if proven(cell, device):
+                verified.cache_clear()
+                if verified(cell, device):
                     step = population_step(TritonEngine(), cell, 10 if tiny else 200, replicas, device)
                     found |= milliseconds({str(variant): step}, device, tiny)
                 else:

@@ -11,13 +11,13 @@ import numpy as np
 from rnnstudy.cells.cell import Cell
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
-from rnnstudy.engines.choice import Wanted
+from rnnstudy.engines import EngineName
 from rnnstudy.figures.statistics import mcnemar, wilson
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks.temporal_order import TemporalOrder
 from rnnstudy.training.loop import train
 
-ENGINES: tuple[Wanted, Wanted] = ("reference", "compiled")
+ENGINES: tuple[EngineName, EngineName] = ("reference", "compiled")
 TRAINING = Training(
     steps=600, batch=20, learning_rate=0.01, check_every=50, validation_sequences=500, test_sequences=2000
 )

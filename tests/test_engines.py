@@ -1,5 +1,6 @@
 """Fast engines against the reference engine in float64; and what they promise beyond it."""
 
+import importlib.util
 import itertools
 import logging
 import math
@@ -14,16 +15,16 @@ import torch
 
 from rnnstudy.cells import GRU, LSTM, Elman, Jordan
 from rnnstudy.cells.initialisation import PyTorchDefault
-from rnnstudy.engines import choice
 from rnnstudy.engines.buffers import BufferPool
-from rnnstudy.engines.choice import _say_without_numba, choose
+from rnnstudy.engines.choice import _warn_without_numba, choose
 from rnnstudy.engines.compiled import CompiledEngine
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.run import Run, Training
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
 from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.sweep.grids import Scale
 from rnnstudy.tasks import TemporalOrder
+from rnnstudy.training.batches import training_batches
 from rnnstudy.training.grouping import populations
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.loop import train
@@ -342,23 +343,23 @@ def test_bytes_kept_for_the_backward_pass(engine, cell, most):
     inputs = noise(100, 2, 20, FEATURES)
     parameters = {name: value.requires_grad_() for name, value in parameters.items()}
     outputs = engine.unroll(cell, parameters, inputs, widths=model.widths, observed=True, steps=(99,)).outputs
-    kept = sum(array.nbytes for array in outputs.grad_fn.kept.arrays)
+    kept = sum(array.nbytes for array in outputs.grad_fn.buffers.arrays)
     assert kept / (100 * 2 * 20 * cell.width) <= most
 
 
 def test_arrays_are_used_again_and_given_up_when_they_are_too_many():
-    shelf = BufferPool(most_bytes=1000)
-    first = shelf.take([(10, 10), (5,)])
+    pool = BufferPool(most_bytes=1000)
+    first = pool.acquire([(10, 10), (5,)])
     addresses = {array.ctypes.data for array in first.arrays}
-    second = shelf.take([(10, 10)])
+    second = pool.acquire([(10, 10)])
     assert second.arrays[0].ctypes.data not in addresses
     del first
-    again = shelf.take([(5,), (10, 10)])
+    again = pool.acquire([(5,), (10, 10)])
     assert {array.ctypes.data for array in again.arrays} == addresses
     assert [array.shape for array in again.arrays] == [(5,), (10, 10)]
     del again, second
-    shelf.take([(1,)])
-    assert sum(array.nbytes for array in shelf._free) <= 1000
+    pool.acquire([(1,)])
+    assert sum(array.nbytes for array in pool._free) <= 1000
 
 
 # Training.
@@ -370,7 +371,7 @@ def test_a_step_of_the_quickstart_agrees_with_the_reference(engine):
     groups = populations(experiment.runs(Scale("smoke")))
     assert {type(group.runs[0].cell) for group in groups} == {Elman, LSTM}
     for group in groups:
-        batch = next(group.training_batches(0, CPU))
+        batch = next(training_batches(group, 0, CPU))
         weights = []
         for one in (engine, ReferenceEngine()):
             learner = Learner.begin(group, CPU)
@@ -420,13 +421,13 @@ def test_a_cell_derived_from_a_served_one_is_not_taken_for_it():
 
 
 def test_without_numba_the_reference_engine_trains_and_that_is_said_once(monkeypatch, caplog):
-    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
-    _say_without_numba.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    _warn_without_numba.cache_clear()
     with caplog.at_level(logging.INFO, "rnnstudy"):
         assert choose(Elman(), frozenset(), CPU).name == "reference"
         assert choose(LSTM(), frozenset(), CPU).name == "reference"
     assert caplog.messages == ["numba is not installed: the reference engine trains, several times slower"]
-    with pytest.raises(SpecError, match="needs numba, which is not installed"):
+    with pytest.raises(RequestError, match="needs numba, which is not installed"):
         choose(Elman(), frozenset(), CPU, "compiled")
 
 
@@ -442,7 +443,7 @@ def test_a_run_keeps_the_engine_that_began_it(tmp_path):
 
 
 def test_an_unknown_engine_is_told_at_the_call():
-    with pytest.raises(SpecError, match="engine 'compild' is unknown; did you mean 'compiled'"):
+    with pytest.raises(RequestError, match="engine 'compild' is unknown; did you mean 'compiled'"):
         train(Run(task=TemporalOrder(length=10), cell=Elman(width=5)), engine="compild")
 
 
@@ -492,18 +493,20 @@ def test_products_in_tiles_add_to_what_is_there_and_write_nothing_else(shape, fl
 @pytest.mark.parametrize("batch", [1, 7])
 def test_kernels_write_nothing_but_what_they_give_back(cell, batch):
     """Every array stands between guards of not-a-number, and is itself filled whole."""
-    from rnnstudy.engines.compiled import _arranged, _kernels, _shapes
+    from rnnstudy.engines.compiled import buffer_shapes, kernel_weights, kernels_of
 
-    kernels = _kernels(type(cell))
+    kernels = kernels_of(type(cell))
     _, parameters = drawn(cell, 1)
-    weights = [weight[0].numpy() for weight in _arranged(cell, parameters)]
+    weights = [weight[0].numpy() for weight in kernel_weights(cell, parameters)]
     guarded = []
 
     def between_guards(*shape, dtype=np.float32):
         guarded.append(np.full((shape[0] + 2, *shape[1:]), np.nan if dtype == np.float32 else -7, dtype))
         return guarded[-1][1:-1]
 
-    kept = tuple(between_guards(*shape[1:]) for shape in _shapes(cell, 1, TIME, batch, kernels.padded(cell.width)))
+    kept = tuple(
+        between_guards(*shape[1:]) for shape in buffer_shapes(cell, 1, TIME, batch, kernels.padded(cell.width))
+    )
     x = noise(TIME, batch, FEATURES).numpy()
     kernels.forward(x, *weights, 0, kept)
     added, slots = noise(1, batch, cell.width).numpy(), np.full(TIME, -1, np.int32)

@@ -9,7 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.agreement import JUDGED, Case, against_reference, passed
 from rnnstudy.cells import GRU, LSTM, Elman
-from rnnstudy.engines import choice
 from rnnstudy.engines import cuda_graph as graph
 from rnnstudy.engines import triton as triton_engine
 from rnnstudy.engines.choice import choose, require
@@ -17,8 +16,10 @@ from rnnstudy.engines.cuda_graph import GraphEngine, exact_products
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.optimisers import SGD, Omega
 from rnnstudy.run import Run, Training
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
 from rnnstudy.tasks import TemporalOrder
+from rnnstudy.training import loop
+from rnnstudy.training.batches import training_batches
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.loop import train
 from rnnstudy.training.population import Population
@@ -69,7 +70,7 @@ def test_recorded_passes_are_replayed_on_new_numbers(cell):
         recorded.append(work)
         return again(work)
 
-    engine = GraphEngine(record=record)
+    engine = GraphEngine(capture=record)
     for judged in ("some steps", "every step, of all sizes", "some steps"):
         case = Case(cell.replace(width=3), judged, layers=3)
         assert against_reference(engine, case, CPU) == ""
@@ -79,7 +80,7 @@ def test_recorded_passes_are_replayed_on_new_numbers(cell):
 
 def test_a_forward_pass_that_never_goes_back_frees_its_recording():
     recorded = []
-    engine = GraphEngine(record=lambda work: recorded.append(work) or again(work))
+    engine = GraphEngine(capture=lambda work: recorded.append(work) or again(work))
     for _ in range(3):
         unrolled(engine, CELLS[0])
     assert len(recorded) == 2
@@ -87,11 +88,11 @@ def test_a_forward_pass_that_never_goes_back_frees_its_recording():
 
 def test_shapes_unused_for_long_are_dropped(monkeypatch):
     monkeypatch.setattr(graph, "MOST_SHAPES", 2)
-    engine = GraphEngine(record=again)
+    engine = GraphEngine(capture=again)
     for step in range(5):
         trajectory, _ = unrolled(engine, CELLS[0], steps=(step,))
         trajectory.outputs.sum().backward()
-    assert [shape.wanted for shape in engine._free] == [(3,), (4,)]
+    assert [shape.output_steps for shape in engine._free] == [(3,), (4,)]
 
 
 def test_a_failed_capture_is_said_once_and_the_loop_goes_on(caplog):
@@ -101,7 +102,7 @@ def test_a_failed_capture_is_said_once_and_the_loop_goes_on(caplog):
         tried.append(work)
         raise RuntimeError("operation not permitted when stream is capturing\nand a long trace")
 
-    engine = GraphEngine(record=fails)
+    engine = GraphEngine(capture=fails)
     case = Case(CELLS[1], "some steps", layers=2)
     with caplog.at_level(logging.INFO, "rnnstudy"):
         assert against_reference(engine, case, CPU) == ""
@@ -116,7 +117,7 @@ def test_a_failed_capture_is_said_once_and_the_loop_goes_on(caplog):
 
 @every_cell
 def test_states_and_gradients_can_be_read_until_they_are_overwritten(cell):
-    engine = GraphEngine(record=again)
+    engine = GraphEngine(capture=again)
     trajectory, _ = unrolled(engine, cell)
     with pytest.raises(RuntimeError, match="only after the backward pass"):
         trajectory.log_norms("h")
@@ -177,9 +178,11 @@ def test_devices_and_engines():
     assert choose(LSTM(variant="1997"), frozenset(), CUDA).name == "reference"
     assert choose(LSTM(), frozenset({"cuts"}), CUDA, "graph").name == "reference"
     assert choose(LSTM(), frozenset(), CPU, "graph").name == "graph"
-    with pytest.raises(SpecError, match="the compiled engine trains on the CPU, not on cuda; use --engine auto or gra"):
+    with pytest.raises(
+        RequestError, match="the compiled engine trains on the CPU, not on cuda; use --engine auto or gra"
+    ):
         require("compiled", CUDA)
-    with pytest.raises(SpecError, match="the triton engine trains on CUDA, not on cpu; use --engine auto or graph"):
+    with pytest.raises(RequestError, match="the triton engine trains on CUDA, not on cpu; use --engine auto or graph"):
         train(Run(task=TemporalOrder(length=10), cell=Elman(width=5)), engine="triton", device="cpu")
 
 
@@ -192,8 +195,8 @@ def test_a_sweep_with_an_engine_that_the_device_has_not_ends_before_it_begins(rn
 
 def test_triton_trains_only_where_it_proved_itself(monkeypatch, caplog):
     monkeypatch.setattr(triton_engine, "_disagreement", lambda cell, device: "W_hh differs by 1.0e-03")
-    triton_engine.proven.cache_clear()
-    monkeypatch.setattr(choice, "_installed", lambda package: True)
+    triton_engine.verified.cache_clear()
+    monkeypatch.setattr(triton_engine, "installed", lambda package: True)
     with caplog.at_level(logging.INFO, "rnnstudy"):
         for _ in range(2):
             assert choose(Elman(), frozenset(), CUDA, "triton").name == "graph"
@@ -201,14 +204,14 @@ def test_triton_trains_only_where_it_proved_itself(monkeypatch, caplog):
     assert said == (
         "the Triton kernels of Elman() are not used, the graph engine trains instead: W_hh differs by 1.0e-03"
     )
-    triton_engine.proven.cache_clear()
+    triton_engine.verified.cache_clear()
     monkeypatch.setattr(triton_engine, "_disagreement", lambda cell, device: "")
     assert choose(Elman(), frozenset(), CUDA, "triton").name == "triton"
     # Without kernels: too wide, another cell, or methods that ask for more than norms.
     assert choose(LSTM(width=65), frozenset(), CUDA, "triton").name == "graph"
     assert choose(GRU(), frozenset(), CUDA, "triton").name == "graph"
     assert choose(Elman(), frozenset({"states and their gradients"}), CUDA, "triton").name == "graph"
-    triton_engine.proven.cache_clear()
+    triton_engine.verified.cache_clear()
 
 
 def test_a_proof_that_breaks_is_no_proof(monkeypatch, caplog):
@@ -216,10 +219,10 @@ def test_a_proof_that_breaks_is_no_proof(monkeypatch, caplog):
         raise ValueError("no kernel image is available")
 
     monkeypatch.setattr(triton_engine, "_disagreement", breaks)
-    triton_engine.proven.cache_clear()
-    assert not triton_engine.proven(Elman(), CUDA)
+    triton_engine.verified.cache_clear()
+    assert not triton_engine.verified(Elman(), CUDA)
     assert "ValueError: no kernel image is available" in caplog.messages[0]
-    triton_engine.proven.cache_clear()
+    triton_engine.verified.cache_clear()
 
 
 # Nothing in a training step waits for the device.
@@ -253,9 +256,9 @@ def test_a_training_step_brings_no_number_to_the_host(engine, cell, monkeypatch)
     training = SMALL.replace(steps=30, check_every=30, optimiser=SGD())
     run = Run(task=TemporalOrder(length=10), cell=cell, training=training)
     population = Population((run, run.replace(seed=1)))
-    batches = population.training_batches(0, CPU)
+    batches = training_batches(population, 0, CPU)
     drawn = [next(batches) for _ in range(3)]
-    monkeypatch.setattr(Population, "training_batches", lambda self, start, device: iter([drawn[0], drawn[1], *drawn]))
+    monkeypatch.setattr(loop, "training_batches", lambda *_: iter([drawn[0], drawn[1], *drawn]))
     waits, between = Waits(), []
     inner = Learner.update
 

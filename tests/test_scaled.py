@@ -239,10 +239,10 @@ def test_what_was_not_observed_or_not_yet_computed_is_refused():
 def test_jacobians_are_those_of_jacrev(cell):
     _, inputs, _, [trajectory] = passed(ScaledEngine(), cell, 1, judged(TIME, TIME - 4))
     widths = trajectory.widths
-    way = trajectory.way
+    unroll = trajectory.unroll
     for t, jacobian in enumerate(trajectory.jacobians()):
         for r, b in itertools.product(range(REPLICAS), range(BATCH)):
-            own = {name: value[r : r + 1].detach() for name, value in way.parameters.items()}
+            own = {name: value[r : r + 1].detach() for name, value in unroll.parameters.items()}
 
             def step(joined, own=own, t=t, r=r, b=b):
                 before = {n: v.view(1, 1, -1) for n, v in zip(widths, joined.split(list(widths.values())), strict=True)}

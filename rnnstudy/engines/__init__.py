@@ -1,6 +1,21 @@
 """Engines: how a cell runs over time, and how its gradient comes back.
 
 What comes in: a cell, parameters, inputs. What goes out: a `Trajectory`, which holds the gradient of every state.
-Begin with `engine.py` (the contract) and `reference.py` (the definition); every other engine is one file, held against
-the reference; `choice.py` picks one. `numba_kernels/` and `triton_kernels/` are the inner loops.
+Begin with `engine.py` (the contract) and `reference.py` (the definition). Each faster engine is one file that is tested
+against the reference: `compiled.py`, `cuda_graph.py`, `triton.py`, and `scaled.py`, which only probes use; `choice.py`
+picks one. Helpers: `explicit_backward.py`, `layer_pass.py`, `block_float.py`, `buffers.py`, and the inner loops in
+`numba_kernels/` and `triton_kernels/`.
 """
+
+from typing import Literal, get_args
+
+EngineName = Literal[
+    "auto",  # The fastest engine for the device: compiled on a CPU, graph on a GPU.
+    "reference",  # Plain autograd over a Python loop, for any cell on any device.
+    "compiled",  # Numba kernels on the CPU: Elman, LSTM and GRU in float32.
+    "graph",  # Batched products with an explicit backward pass, captured in a CUDA graph: Elman, LSTM and GRU.
+    "triton",  # Triton kernels on an NVIDIA GPU: Elman and LSTM up to a certain width in float32.
+]
+"""What can be asked to train a run. `choice.py` maps each name but `auto` to its class."""
+
+ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)

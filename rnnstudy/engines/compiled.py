@@ -1,8 +1,8 @@
-"""The compiled CPU engine: one program for each replica, the loop over time inside, threads over replicas.
+"""The compiled engine for the CPU: a Numba program runs one replica over all time steps; threads run the replicas.
 
-A replica's bits depend neither on the number of threads nor on its companions, and a replica that leaves the finite
-numbers leaves the others as they are. The gradient carried back keeps an exponent beside it, always, so that
-log10 ‖dL/ds_t‖ is right far beyond float32's range and no time is lost in denormal arithmetic.
+A replica's bits depend neither on the number of threads nor on the other replicas, and a replica with numbers that are
+not finite does not affect the others. The gradient that is propagated back always has an exponent beside its mantissa:
+log10 ‖dL/ds_t‖ is right far beyond float32's range, and no time is lost in denormal arithmetic.
 """
 
 import functools
@@ -26,7 +26,9 @@ from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.gru import GRU
 from rnnstudy.cells.lstm import LSTM
 from rnnstudy.engines.buffers import BufferPool
-from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory
+from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory, before_backward, installed, not_observed
+from rnnstudy.engines.explicit_backward import has_explicit_backward
+from rnnstudy.spec import RequestError
 
 logger = logging.getLogger("rnnstudy")
 
@@ -34,14 +36,13 @@ ACTIVATIONS = ("tanh", "relu", "sigmoid", "linear")
 """In the order in which the Elman kernels number them."""
 
 BLOCKS: dict[type[Cell], int] = {Elman: 1, LSTM: 4, GRU: 4}
-"""The cells that have kernels, and the blocks that a step computes: gates, and what of them the backward pass needs."""
+"""The cells that have kernels, and how many blocks a step computes: gates, and for a GRU h_{t−1} W_hh̃ + b_hn."""
 
-
-SHELF = BufferPool()
+BUFFERS = BufferPool()
 
 
 class Norms:
-    """‖dL/ds_t‖² = squares·4^exponents for each state (state, replica, time, batch); empty before the backward pass."""
+    """‖dL/ds_t‖² = squares·4^exponents for each state (state, replica, time, batch); None before the backward pass."""
 
     squares: np.ndarray | None = None
     exponents: np.ndarray | None = None
@@ -57,13 +58,13 @@ class CompiledTrajectory(Trajectory):
 
     def log_norms(self, state: str) -> Float[Tensor, "time replica batch"]:
         if state not in self._states:
-            raise RuntimeError(f"state '{state}' was not observed; observed: {', '.join(self._states) or 'none'}")
+            raise not_observed(state, self._states)
         squares, exponents = self._norms.squares, self._norms.exponents
         if squares is None or exponents is None:
-            raise RuntimeError("the gradient through time exists only after the backward pass")
-        place = self._states.index(state)
-        halves = torch.from_numpy(squares[place]).double().log10() / 2
-        return (halves + math.log10(2) * torch.from_numpy(exponents[place]).double()).transpose(0, 1)
+            raise before_backward()
+        index = self._states.index(state)
+        log_mantissas = torch.from_numpy(squares[index]).double().log10() / 2
+        return (log_mantissas + math.log10(2) * torch.from_numpy(exponents[index]).double()).transpose(0, 1)
 
 
 class CompiledEngine(Engine):
@@ -71,8 +72,17 @@ class CompiledEngine(Engine):
 
     name = "compiled"
 
+    @classmethod
+    def require(cls, device: torch.device) -> None:
+        if device.type != "cpu":
+            raise RequestError(f"the compiled engine trains on the CPU, not on {device}; use --engine auto or graph")
+        if not installed("numba"):
+            raise RequestError(
+                "the compiled engine needs numba, which is not installed; use --engine auto or reference"
+            )
+
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
-        """Elman, GRU, and LSTM with its forget gate, without methods that cut the gradient or ask for it whole."""
+        """Elman, GRU, and LSTM with its forget gate, unless a method cuts the gradient or needs it itself."""
         return not needs and _has_kernels(cell)
 
     def unroll(
@@ -86,115 +96,114 @@ class CompiledEngine(Engine):
         steps: Sequence[int] | None = None,
         cuts: Cuts | None = None,
     ) -> CompiledTrajectory:
-        """As for every engine. Raises `RuntimeError` for a cell without kernels and for other than float32 on the CPU.
+        """As for every engine. Raises `RuntimeError` for a cell without kernels and unless it is float32 on the CPU.
 
-        The first call of a cell compiles its kernels, says so to the logger `rnnstudy`, and keeps them on disk.
+        The first call for a cell compiles its kernels, logs that (logger `rnnstudy`), and caches them on disk.
         """
         if cuts or not _has_kernels(cell):
             raise RuntimeError(f"no compiled kernels for {cell!r}{' with cuts' if cuts else ''}; use ReferenceEngine")
         if inputs.dtype != torch.float32 or inputs.device.type != "cpu":
             raise RuntimeError(f"the compiled engine takes float32 on the CPU, not {inputs.dtype} on {inputs.device}")
         norms = Norms()
-        # Makes the outputs differentiable where only the gradient through time is wanted and no weight's gradient.
+        # Makes the outputs differentiable where only the gradient through time is needed and no weight's gradient.
         anchor = torch.zeros((), requires_grad=True) if observed else None
-        wanted = tuple(range(inputs.shape[0]) if steps is None else sorted(set(steps)))
-        outputs = _Unrolled.apply(cell, wanted, norms, anchor, inputs, *_arranged(cell, parameters))
+        output_steps = tuple(range(inputs.shape[0]) if steps is None else sorted(set(steps)))
+        outputs = _Unrolled.apply(cell, output_steps, norms, anchor, inputs, *kernel_weights(cell, parameters))
         return CompiledTrajectory(outputs, cell.states if observed else (), norms)
 
 
 class _Unrolled(torch.autograd.Function):
-    """(inputs, W_xh, W_hh, bias), as the kernels order them, to the outputs at the wanted steps."""
+    """From (inputs, W_xh, W_hh, bias), in the kernels' order of blocks, to the outputs at the output steps."""
 
     @staticmethod
     def forward(ctx: Any, cell: Cell, steps: tuple[int, ...], norms: Norms, _: Any, *tensors: Tensor) -> Tensor:
-        kernels = _kernels(type(cell))
-        arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
-        inputs, *weights = arrays
+        kernels = kernels_of(type(cell))
+        inputs, *weights = (tensor.detach().contiguous().numpy() for tensor in tensors)
         time, replicas, batch, _ = inputs.shape
-        kept = SHELF.take(_shapes(cell, replicas, time, batch, kernels.padded(cell.width)))
+        buffers = BUFFERS.acquire(buffer_shapes(cell, replicas, time, batch, kernels.padded(cell.width)))
 
         def run(r: int) -> None:
-            states = tuple(one[r] for one in kept.arrays)
-            kernels.forward(inputs[:, r], *(weight[r] for weight in weights), _variant(cell), states)
+            saved = tuple(array[r] for array in buffers.arrays)
+            kernels.forward(inputs[:, r], *(weight[r] for weight in weights), _activation(cell), saved)
 
-        each(replicas, run)
-        ctx.cell, ctx.steps, ctx.norms, ctx.kept = cell, steps, norms, kept
+        for_each_replica(replicas, run)
+        ctx.cell, ctx.steps, ctx.norms, ctx.buffers = cell, steps, norms, buffers
         ctx.save_for_backward(*tensors)
-        later = torch.tensor(steps, dtype=torch.long) + 1
-        return torch.from_numpy(kept.arrays[0])[:, later, :, : cell.width].transpose(0, 1).contiguous()
+        # The first state in the buffer is h_0.
+        indices = torch.tensor(steps, dtype=torch.long) + 1
+        return torch.from_numpy(buffers.arrays[0])[:, indices, :, : cell.width].transpose(0, 1).contiguous()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, added: Tensor) -> tuple[Tensor | None, ...]:
-        cell, kept, norms = ctx.cell, ctx.kept.arrays, ctx.norms
-        kernels = _kernels(type(cell))
+    def backward(ctx: Any, at_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        cell, arrays, norms = ctx.cell, ctx.buffers.arrays, ctx.norms
+        kernels = kernels_of(type(cell))
         tensors = [tensor.detach().contiguous() for tensor in ctx.saved_tensors]
         inputs, *weights = (tensor.numpy() for tensor in tensors)
         time, replicas, batch, _ = inputs.shape
-        # No time steps where the gradient of the inputs is not wanted.
+        # No time steps where the gradient of the inputs is not needed.
         shapes = [tensors[0] if ctx.needs_input_grad[4] else tensors[0][:0], *tensors[1:]]
         gradients = [torch.empty_like(shape) for shape in shapes]
-        by_input, *by_weight = (gradient.numpy() for gradient in gradients)
+        grad_inputs, *grad_weights = (gradient.numpy() for gradient in gradients)
         slots = np.full(time, -1, np.int32)
         slots[list(ctx.steps)] = np.arange(len(ctx.steps))
-        direct = added.detach().contiguous().numpy()
+        direct = at_outputs.detach().contiguous().numpy()
         squares = np.empty((len(cell.states), replicas, time, batch), np.float32)
         exponents = np.empty(squares.shape, np.int32)
 
         def run(r: int) -> None:
-            states = tuple(one[r] for one in kept)
-            found = (by_input[:, r], *(gradient[r] for gradient in by_weight), squares[:, r], exponents[:, r])
-            given = (inputs[:, r], *(weight[r] for weight in weights), _variant(cell), states)
-            kernels.backward(*given, direct[:, r], slots, *found)
+            saved = tuple(array[r] for array in arrays)
+            read = (inputs[:, r], *(weight[r] for weight in weights), _activation(cell), saved, direct[:, r], slots)
+            written = (grad_inputs[:, r], *(gradient[r] for gradient in grad_weights), squares[:, r], exponents[:, r])
+            kernels.backward(*read, *written)
 
-        each(replicas, run)
+        for_each_replica(replicas, run)
         norms.squares, norms.exponents = squares, exponents
-        wanted = [
+        returned = [
             gradient if needed else None for gradient, needed in zip(gradients, ctx.needs_input_grad[4:], strict=True)
         ]
-        return None, None, None, None, *wanted
+        return None, None, None, None, *returned
 
 
 def _has_kernels(cell: Cell) -> bool:
-    # A subclass may compute something else.
-    return type(cell) in BLOCKS and (not isinstance(cell, LSTM) or cell.variant == "forget gate")
+    return type(cell) in BLOCKS and has_explicit_backward(cell)
 
 
-def _variant(cell: Cell) -> int:
+def _activation(cell: Cell) -> int:
     return ACTIVATIONS.index(cell.activation) if isinstance(cell, Elman) else 0
 
 
-def _arranged(cell: Cell, parameters: Parameters) -> tuple[Tensor, Tensor, Tensor]:
-    """W_xh, W_hh and the bias, their blocks in the order in which the cell's kernels have them."""
+def kernel_weights(cell: Cell, parameters: Parameters) -> tuple[Tensor, Tensor, Tensor]:
+    """W_xh, W_hh and the bias, with their blocks in the order that the cell's kernels expect."""
     w_in, w_rec, bias = (parameters[name] for name in ("W_xh", "W_hh", "b_h"))
     if not isinstance(cell, GRU):
         return w_in, w_rec, bias
-    # r, z, h̃ to h̃, r, z: what the input gives stands first, and what the state gives last.
+    # From r, z, h̃ to h̃, r, z: the blocks that read the input come first, those that read the state last.
     return w_in.roll(cell.width, -1), w_rec, torch.cat([bias.roll(cell.width, -1), parameters["b_hn"]], -1)
 
 
-def _shapes(cell: Cell, replicas: int, time: int, batch: int, width: int) -> list[tuple[int, ...]]:
-    """What the backward pass needs: h, another state where there is one, and where there are gates, their blocks."""
+def buffer_shapes(cell: Cell, replicas: int, time: int, batch: int, width: int) -> list[tuple[int, ...]]:
+    """Shapes of what the backward pass needs: the states (h first) and, where there are gates, their blocks."""
     blocks = BLOCKS[type(cell)]
     states = [(replicas, time + 1, batch, width)] * len(cell.states)
     return states if blocks == 1 else [*states, (replicas, time, blocks * batch, width)]
 
 
 @functools.cache
-def _kernels(cell: type[Cell]) -> ModuleType:
-    """The module with a cell's `forward` and `backward`; importing it compiles, unless that was done before."""
+def kernels_of(cell: type[Cell]) -> ModuleType:
+    """The module with a cell's `forward` and `backward`; importing it compiles them unless they are cached on disk."""
     from numba.core import event
 
     class Announcement(event.Listener):
-        said = False
+        announced = False
 
         def on_start(self, event: Any) -> None:
-            if not self.said:
+            if not self.announced:
                 logger.warning("compiling the kernels of %s, once on this machine: up to half a minute", cell.__name__)
-                self.said = True
+                self.announced = True
 
         def on_end(self, event: Any) -> None:
-            """The end is not told."""
+            """Nothing to log."""
 
     with event.install_listener("numba:compile", Announcement()):
         if cell is LSTM:
@@ -206,31 +215,31 @@ def _kernels(cell: type[Cell]) -> ModuleType:
     return kernels
 
 
-def each(replicas: int, run: Callable[[int], None]) -> None:
-    """run(r) for every replica r, on torch's number of threads, this one among them; denormals count as zero."""
+def for_each_replica(replicas: int, run: Callable[[int], None]) -> None:
+    """run(r) for every replica r, in as many threads as torch uses, this one included; denormals count as zero."""
     helpers = torch.get_num_threads() - 1
-    turns = iter(range(replicas))
+    remaining = iter(range(replicas))
 
-    def some() -> None:
-        # Set for each thread, and must not depend on who calls.
+    def work() -> None:
+        # The setting belongs to the thread, and results must not depend on the caller's.
         before = sys.float_info.min / 2 == 0.0
         torch.set_flush_denormal(True)
         try:
-            for r in turns:
+            for r in remaining:
                 run(r)
         finally:
             torch.set_flush_denormal(before)
 
-    waiting = [_pool(helpers).submit(some) for _ in range(min(helpers, replicas - 1))]
-    some()
-    for helper in waiting:
-        helper.result()
+    futures = [_thread_pool(helpers).submit(work) for _ in range(min(helpers, replicas - 1))]
+    work()
+    for future in futures:
+        future.result()
 
 
 @functools.cache
-def _pool(helpers: int) -> ThreadPoolExecutor:
+def _thread_pool(helpers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(helpers, "rnnstudy")
 
 
-# A forked process has no threads but the one that forked.
-os.register_at_fork(after_in_child=_pool.cache_clear)
+# A forked process has only the thread that forked, so it must make its own pool.
+os.register_at_fork(after_in_child=_thread_pool.cache_clear)

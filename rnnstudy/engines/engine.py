@@ -1,26 +1,31 @@
-"""What an engine gives back: outputs for the layers above, and the gradient through time after the backward pass."""
+"""The contract of an engine: it runs a cell over time and returns a `Trajectory` with the gradient of each state."""
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rnnstudy.cells.cell import Cell, Parameters
 
 Cuts = Mapping[str, Bool[Tensor, "time replica batch"]]
-"""State name to where step t reads that state of the step before as a constant; on the CPU. Other states are whole."""
+"""Per state, a CPU mask: True where step t treats the previous state as a constant (no gradient flows back).
+
+States that are not listed are not cut.
+"""
 
 Need = Literal["cuts", "states and their gradients"]
-"""What a training method may ask of an engine: to cut the gradient, or to hand out s_t and dL/ds_t."""
+"""What a training method may require of an engine: to cut the gradient, or to return s_t and dL/ds_t."""
 
 
 class Trajectory(ABC):
-    """One layer's way through time, for a population.
+    """The result of running one layer over time, for a population.
 
     Attributes:
-        outputs: the cell's output state (step, replica, batch, width) at the steps that were asked for.
+        outputs: the cell's output state (step, replica, batch, width) at the requested steps.
     """
 
     outputs: Float[Tensor, "step replica batch width"]
@@ -47,12 +52,16 @@ class Trajectory(ABC):
 
 
 class Engine(ABC):
-    """A way to run a cell over time whose results are differentiable by autograd."""
+    """Runs a cell over time so that autograd can differentiate the outputs."""
 
     name: str
 
+    @classmethod  # noqa: B027  (an engine that works everywhere has nothing to check)
+    def require(cls, device: torch.device) -> None:
+        """Raises `RequestError` when this engine cannot work on `device` or lacks a library, whatever the cell."""
+
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
-        """Whether this engine trains `cell` with methods that ask for `needs`; otherwise the reference engine does."""
+        """Whether this engine trains `cell` with methods that require `needs`; if not, the reference engine does."""
         return not needs
 
     @abstractmethod
@@ -67,11 +76,26 @@ class Engine(ABC):
         steps: Sequence[int] | None = None,
         cuts: Cuts | None = None,
     ) -> Trajectory:
-        """Run `cell` over all time steps from zero states.
+        """Run `cell` over all time steps, starting from states of zeros.
 
         Args:
             widths: units of each state.
             observed: whether gradients through time will be read.
-            steps: indices, counted from 0, at which the output is wanted; all when None.
-            cuts: where the gradient does not pass from a step to the one before; nowhere when None.
+            steps: indices, counted from 0, of the steps whose output is returned; all when None.
+            cuts: where the gradient does not flow from a step to the previous one; nowhere when None.
         """
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be imported; it is not imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+def not_observed(state: str, observed: Sequence[str]) -> RuntimeError:
+    """The error for a state whose gradient was not recorded."""
+    return RuntimeError(f"state '{state}' was not observed; observed: {', '.join(observed) or 'none'}")
+
+
+def before_backward() -> RuntimeError:
+    """The error for a gradient that is read before the backward pass."""
+    return RuntimeError("the gradient through time exists only after the backward pass")

@@ -1,4 +1,4 @@
-"""A layer's way forward and back as batched products, its gradient carried back with an exponent for each sequence."""
+"""Forward and backward pass of one layer as batched products, with one exponent per sequence for the gradient."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,21 +8,18 @@ import torch
 from torch import Tensor
 
 from rnnstudy.cells.cell import Cell, Parameters
-from rnnstudy.engines.block_float import LOG10_2, ZERO_EXPONENT, BlockFloat, power_of_two
+from rnnstudy.engines.block_float import FLOAT_FORMAT, LOG10_2, ZERO_EXPONENT, BlockFloat, power_of_two
 from rnnstudy.engines.explicit_backward import STEPS, Steps
-
-_FORMAT = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
-"""Of each type: the integer of the same size, the bits of the fraction, and the exponent's offset."""
 
 
 @dataclass(frozen=True)
 class LayerGradients:
-    """What a backward pass found.
+    """The result of a layer's backward pass.
 
     Attributes:
-        inputs: dL/dx_t (time, replica, batch, features), where it was asked for.
+        inputs: dL/dx_t (time, replica, batch, features); None unless requested.
         parameters: dL/dθ by name, plain numbers.
-        log_norms: log10 ‖dL/ds_t‖ (state, time, replica, batch) in float64, where they were asked for.
+        log_norms: log10 ‖dL/ds_t‖ (state, time, replica, batch) in float64; None unless requested.
     """
 
     inputs: Tensor | None
@@ -31,36 +28,41 @@ class LayerGradients:
 
 
 class LayerPass(ABC):
-    """One layer over one batch: `forward`, then `backward`, in calls that a CUDA graph can hold.
+    """One layer over one batch: `forward`, then `backward`, in calls that a CUDA graph can capture.
 
-    No call looks at a number on the host, and none depends on another batch of the same shape.
+    No call reads a number on the host, and none depends on another batch of the same shape.
+
+    Attributes:
+        output_steps: indices of the steps whose output is returned.
+        observed: whether log norms are computed.
+        input_gradient: whether dL/dx_t is computed.
     """
 
-    def __init__(self, cell: Cell, wanted: Sequence[int], observed: bool, at_inputs: bool) -> None:
+    def __init__(self, cell: Cell, output_steps: Sequence[int], observed: bool, input_gradient: bool) -> None:
         self.cell = cell
-        self.wanted = tuple(wanted)
+        self.output_steps = tuple(output_steps)
         self.observed = observed
-        self.at_inputs = at_inputs
+        self.input_gradient = input_gradient
 
     @abstractmethod
     def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor:
-        """The outputs (step, replica, batch, width) at the wanted steps, from `inputs` (time, replica, batch, …)."""
+        """The outputs (step, replica, batch, width) at the output steps, from `inputs` (time, replica, batch, …)."""
 
     @abstractmethod
     def backward(self, at_outputs: Tensor) -> LayerGradients:
         """The gradients, given the one at the outputs (step, replica, batch, width)."""
 
     def values(self, state: str) -> Tensor:
-        """s_t for t = 1..T (time, replica, batch, width). Raises `RuntimeError` where it is not kept."""
+        """s_t for t = 1..T (time, replica, batch, width). Raises `RuntimeError` if it is not kept."""
         raise RuntimeError(f"{type(self).__name__} does not keep the values of state '{state}'")
 
     def gradient(self, state: str) -> BlockFloat:
-        """dL/ds_t: blocks (time, replica, batch), within (width). Raises `RuntimeError` where it is not kept."""
+        """dL/ds_t: blocks (time, replica, batch), within (width). Raises `RuntimeError` if it is not kept."""
         raise RuntimeError(f"{type(self).__name__} does not keep the gradient of state '{state}'")
 
 
 class BatchedProducts(LayerPass):
-    """A batched product for each step and the elementwise maps of `Steps`, in float32 or float64.
+    """A batched product for each step and the elementwise operations of `Steps`, in float32 or float64.
 
     With s_t all states of the layer, the gradient that arrives at step t is
 
@@ -81,55 +83,57 @@ class BatchedProducts(LayerPass):
         self._states = self.steps.forward(self.cell.project(parameters, self.rows).view(replicas, time, batch, -1))
         output = self._states[self.cell.output].transpose(0, 1)
         # A whole sequence as one copy instead of one for each step.
-        return output.clone() if len(self.wanted) == time else torch.stack([output[step] for step in self.wanted])
+        if len(self.output_steps) == time:
+            return output.clone()
+        return torch.stack([output[step] for step in self.output_steps])
 
     def backward(self, at_outputs: Tensor) -> LayerGradients:
-        self._carry_back(at_outputs)
+        self._propagate_back(at_outputs)
         steps, hidden = self.steps, self._states[self.cell.output]
-        # Before the gradients are aligned: the inputs' gradient has each sequence's own exponent.
-        at_inputs = self._at_inputs() if self.at_inputs else None
+        # Computed before the gradients are aligned, since the inputs' gradient has each sequence's own exponent.
+        at_inputs = self._at_inputs() if self.input_gradient else None
         log_norms = self._log_norms() if self.observed else None
         exponents = align(steps.at_projected, self.exponents)
         if steps.at_product is not steps.at_projected:
             align(steps.at_product, self.exponents)
         at_rows = steps.at_projected.flatten(1, 2)
-        found = {"W_xh": self.rows.transpose(1, 2) @ at_rows, "b_h": at_rows.sum(1)}
-        found |= steps.recurrent_gradients(hidden[:, :-1].flatten(1, 2))
-        plain = {name: BlockFloat(value, exponents).values() for name, value in found.items()}
-        return LayerGradients(at_inputs, plain, log_norms)
+        mantissas = {"W_xh": self.rows.transpose(1, 2) @ at_rows, "b_h": at_rows.sum(1)}
+        mantissas |= steps.recurrent_gradients(hidden[:, :-1].flatten(1, 2))
+        parameters = {name: BlockFloat(value, exponents).values() for name, value in mantissas.items()}
+        return LayerGradients(at_inputs, parameters, log_norms)
 
-    def _carry_back(self, at_outputs: Tensor) -> None:
+    def _propagate_back(self, at_outputs: Tensor) -> None:
         """Fill `totals`, `at_projected` and `at_product` of the steps with mantissas, and `exponents`."""
-        steps, hidden, last = self.steps, self._states[self.cell.output], self.wanted[-1]
+        steps, hidden, last = self.steps, self._states[self.cell.output], self.output_steps[-1]
         replicas, time, batch, width = hidden.shape
         count, output = len(self.cell.states), self.cell.states.index(self.cell.output)
-        integer, fraction, offset = _FORMAT[hidden.dtype]
+        bias, fraction, integer = FLOAT_FORMAT[hidden.dtype]
         direct = BlockFloat.of(at_outputs, 3)
-        place = {step: index for index, step in enumerate(self.wanted)}
-        steps.begin_back()
-        # Where nothing is asked of the gradients afterwards, every step writes to the same place.
+        index_of = {step: index for index, step in enumerate(self.output_steps)}
+        steps.prepare_backward()
+        # If the gradients are not read afterwards, every step writes to the same memory.
         shape = (count, replicas, time if self.observed else 1, batch, width)
         steps.totals = hidden.new_empty(shape).expand(-1, -1, time, -1, -1)
         steps.clear_after(last)
         largest = hidden.new_zeros(replicas, time, batch)
         exponents = torch.zeros(replicas, time, batch, dtype=torch.int64, device=hidden.device)
-        carried, exponent = hidden.new_zeros(count, replicas, batch, width), direct.exponent[-1]
+        current, exponent = hidden.new_zeros(count, replicas, batch, width), direct.exponent[-1]
         for t in range(last, -1, -1):
-            # Of the exponents, the format's offset is left out of each step's account until all steps are done.
-            left_out = offset * (last - t)
+            # Each step adds a biased exponent; the biases are subtracted once, after all steps.
+            accumulated_bias = bias * (last - t)
             if t == last:
-                carried[output] = direct.mantissa[-1]
-            elif t in place:
-                own = direct.exponent[place[t]] + left_out
-                exponent = _add(carried, exponent, direct.mantissa[place[t]], own, output)
-            torch.linalg.vector_norm(carried, torch.inf, dim=(0, 3), out=largest[:, t])
-            # The bits of a float's exponent alone are the largest power of two in it; 2^offset stands in for zero.
-            bits = largest[:, t].view(integer) & (2 * offset + 1 << fraction)
+                current[output] = direct.mantissa[-1]
+            elif t in index_of:
+                added_exponent = direct.exponent[index_of[t]] + accumulated_bias
+                exponent = _add(current, exponent, direct.mantissa[index_of[t]], added_exponent, output)
+            torch.linalg.vector_norm(current, torch.inf, dim=(0, 3), out=largest[:, t])
+            # A float's exponent bits alone are the largest power of two in it; the inverse is 2^bias for zero.
+            bits = largest[:, t].view(integer) & (2 * bias + 1 << fraction)
             exponent = torch.add(exponent, bits >> fraction, out=exponents[:, t])
-            inverse = ((2 * offset << fraction) - bits).view(hidden.dtype)
-            torch.mul(carried, inverse.unsqueeze(-1), out=steps.totals[:, :, t])
-            steps.back(t, carried)
-        exponents -= offset * torch.arange(last + 1, last + 1 - time, -1, device=hidden.device)[:, None]
+            inverse = ((2 * bias << fraction) - bits).view(hidden.dtype)
+            torch.mul(current, inverse.unsqueeze(-1), out=steps.totals[:, :, t])
+            steps.step_backward(t, current)
+        exponents -= bias * torch.arange(last + 1, last + 1 - time, -1, device=hidden.device)[:, None]
         self.exponents = torch.where(largest == 0, ZERO_EXPONENT, exponents)
 
     def values(self, state: str) -> Tensor:
@@ -149,21 +153,21 @@ class BatchedProducts(LayerPass):
         return (mantissas.log10() + LOG10_2 * self.exponents.double()).transpose(1, 2)
 
 
-def _add(carried: Tensor, exponent: Tensor, direct: Tensor, own: Tensor, output: int) -> Tensor:
-    """Add direct · 2^own to carried · 2^exponent at the output state; gives the exponent that both then have."""
-    # A gradient of zero that came down from large numbers must not push aside what is added to it.
-    zero = torch.linalg.vector_norm(carried, torch.inf, dim=(0, 3)) == 0
+def _add(current: Tensor, exponent: Tensor, added: Tensor, added_exponent: Tensor, output: int) -> Tensor:
+    """Add added · 2^added_exponent to current · 2^exponent at the output state, in place; returns the new exponent."""
+    # A gradient that has become zero must not keep a large exponent, beside which the added one would be lost.
+    zero = torch.linalg.vector_norm(current, torch.inf, dim=(0, 3)) == 0
     exponent = torch.where(zero, ZERO_EXPONENT, exponent)
-    shared = torch.maximum(exponent, own)
-    carried *= power_of_two(exponent - shared, carried.dtype).unsqueeze(-1)
-    carried[output].addcmul_(direct, power_of_two(own - shared, carried.dtype).unsqueeze(-1))
+    shared = torch.maximum(exponent, added_exponent)
+    current *= power_of_two(exponent - shared, current.dtype).unsqueeze(-1)
+    current[output].addcmul_(added, power_of_two(added_exponent - shared, current.dtype).unsqueeze(-1))
     return shared
 
 
 def align(values: Tensor, exponents: Tensor) -> Tensor:
-    """Bring values · 2^exponents (replica, time, batch, …) under one exponent for each replica, which is given back.
+    """Rescale values · 2^exponents (replica, time, batch, …) in place to one exponent per replica, which is returned.
 
-    In place. What falls below a float's range beside a replica's largest becomes zero.
+    An entry so much smaller than the replica's largest that it leaves a float's range becomes zero.
     """
     shared = exponents.amax((1, 2))
     values *= power_of_two(exponents - shared[:, None, None], values.dtype).unsqueeze(-1)

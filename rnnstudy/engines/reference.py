@@ -1,4 +1,4 @@
-"""The reference engine: plain autograd over a Python loop. It defines what the faster engines must give."""
+"""The reference engine: plain autograd over a Python loop. It defines what the faster engines must compute."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rnnstudy.cells.cell import Cell, Parameters
-from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory
+from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory, before_backward, not_observed
 
 
 class ReferenceTrajectory(Trajectory):
-    """States observed by adding to each a leaf of zeros, whose gradient is then the state's total derivative."""
+    """To each observed state a leaf of zeros is added; the leaf's gradient is then the state's total derivative."""
 
     def __init__(self, outputs: Tensor, leaves: dict[str, Tensor], values: dict[str, list[Tensor]]) -> None:
         self.outputs = outputs
@@ -21,22 +21,22 @@ class ReferenceTrajectory(Trajectory):
     def values(self, state: str) -> Float[Tensor, "time replica batch width"]:
         """s_t for t = 1..T, without gradient."""
         if state not in self._values:
-            raise RuntimeError(f"state '{state}' was not observed; observed: {', '.join(self._values) or 'none'}")
+            raise not_observed(state, list(self._values))
         return torch.stack([value.detach() for value in self._values[state]])
 
     def gradient(self, state: str) -> Float[Tensor, "time replica batch width"]:
         """dL/ds_t for t = 1..T after the backward pass: the total derivative."""
         if state not in self._leaves:
-            raise RuntimeError(f"state '{state}' was not observed; observed: {', '.join(self._leaves) or 'none'}")
+            raise not_observed(state, list(self._leaves))
         gradient = self._leaves[state].grad
         if gradient is None:
-            raise RuntimeError("the gradient through time exists only after the backward pass")
+            raise before_backward()
         return gradient
 
     def log_norms(self, state: str) -> Float[Tensor, "time replica batch"]:
         gradient = self.gradient(state)
         largest = gradient.abs().amax(-1)
-        # Squares leave float64's range long before the gradient does, so the largest entry is taken out first.
+        # Squares leave float64's range long before the gradient does, so the largest entry is divided out first.
         scaled = gradient / torch.where(largest > 0, largest, 1.0).unsqueeze(-1)
         return torch.linalg.vector_norm(scaled, dim=-1, dtype=torch.float64).log10() + largest.double().log10()
 
@@ -69,32 +69,32 @@ class ReferenceEngine(Engine):
             for name, width in widths.items()
             if observed
         }
-        # Taken apart once: indexing a leaf at every step makes the backward pass quadratic in the number of steps.
+        # Unbound once: indexing a leaf at every step makes the backward pass quadratic in the number of steps.
         slices = {name: leaf.unbind(0) for name, leaf in leaves.items()}
-        wanted = None if steps is None else set(steps)
-        passages = {name: _Passage(mask, inputs.device) for name, mask in (cuts or {}).items()}
-        kept: dict[str, list[Tensor]] = {name: [] for name in leaves}
+        output_steps = set(range(time) if steps is None else steps)
+        cut_states = {name: _Cut(mask, inputs.device) for name, mask in (cuts or {}).items()}
+        recorded: dict[str, list[Tensor]] = {name: [] for name in leaves}
         outputs = []
         for t in range(time):
 
             def observe(name: str, value: Tensor, t: int = t) -> Tensor:
                 return value + slices[name][t] if observed else value
 
-            for name, passage in passages.items():
-                state[name] = passage(t, state[name])
+            for name, cut in cut_states.items():
+                state[name] = cut(t, state[name])
             state = cell.step(parameters, projected[t], state, observe)
-            for name, values in kept.items():
+            for name, values in recorded.items():
                 values.append(state[name])
-            if wanted is None or t in wanted:
+            if t in output_steps:
                 outputs.append(state[cell.output])
-        return ReferenceTrajectory(torch.stack(outputs), leaves, kept)
+        return ReferenceTrajectory(torch.stack(outputs), leaves, recorded)
 
 
-class _Passage:
-    """What a step reads of a state of the step before: the state itself, or where it is cut, its value alone."""
+class _Cut:
+    """Detaches a state from the previous step where `mask` is True."""
 
     def __init__(self, mask: Bool[Tensor, "time replica batch"], device: torch.device) -> None:
-        # Asked for on the host, so that a step that cuts nowhere or everywhere needs no mask.
+        # Computed on the host, so that a step that cuts nowhere or everywhere needs no mask.
         self._somewhere = mask.flatten(1).any(1).tolist()
         self._everywhere = mask.flatten(1).all(1).tolist()
         self._mask = mask.unsqueeze(-1).to(device)

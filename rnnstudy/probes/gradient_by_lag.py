@@ -54,7 +54,7 @@ class GradientByLag(Probe):
 
 def by_lag(layer: ScaledTrajectory, batch: BackwardPass) -> dict[str, tuple[Tensor, Tensor]]:
     """For each recurrent matrix, log10 ‖C_k‖ and the cosine of S_k with the whole gradient, both (lag, replica)."""
-    recurrent = [name for name, one in layer.way.cell.parameters(1, 1).items() if one.role == "recurrent"]
+    recurrent = [name for name, one in layer.unroll.cell.parameters(1, 1).items() if one.role == "recurrent"]
     whole = {name: one.normalised() for name, one in layer.parameter_gradients().items()}
     sums: dict[str, BlockFloat] = {}
     log_norms: dict[str, list[Tensor]] = {name: [] for name in recurrent}

@@ -79,7 +79,7 @@ def spectra(layer: ScaledTrajectory, batch: BackwardPass, lags: Sequence[int]) -
         identity = torch.eye(size, dtype=torch.float64, device=batch.last.device).expand(*batch.last.shape, size, size)
         products[path] = BlockFloat.of(identity, 2)
         found[path] = [identity.new_full((*batch.last.shape, size), torch.nan) for _ in lags]
-    time = len(layer.way.inputs)
+    time = len(layer.unroll.inputs)
     for t, jacobian in zip(reversed(range(time)), layer.jacobians(backwards=True), strict=True):
         lag = batch.last - t + 1
         for path, part in parts.items():

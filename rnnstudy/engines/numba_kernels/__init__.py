@@ -1,1 +1,1 @@
-"""Compiled inner loops of the CPU engine: arrays in, arrays out, one replica at a time. Importing a module compiles."""
+"""Kernels of the compiled engine: arrays in, arrays out, one replica at a time. Importing a module compiles it."""

@@ -1,4 +1,4 @@
-"""How kernels are compiled, and where they are kept."""
+"""How kernels are compiled, and where they are cached."""
 
 import functools
 import hashlib
@@ -10,22 +10,22 @@ from numba import config, njit
 
 settings: Any = config
 
-DEFINED = {"contract", "arcp", "nsz"}
-"""Liberties that leave rounding steps, infinities and not-a-number as they are written."""
+FAST_MATH = {"contract", "arcp", "nsz"}
+"""LLVM's fast-math flags that keep infinities, NaN and the order of operations as written."""
 
 
 def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile for `signature`, without the interpreter's lock, and keep the result on disk.
+    """Compile for `signature`, releasing the global interpreter lock, and cache the result on disk.
 
-    It is kept under a digest of all kernels' sources, since Numba looks only at the file of the function itself; beside
-    them, in the folder NUMBA_CACHE_DIR, or where neither can be written, in the user's cache.
+    The cache folder is named by a digest of all kernels' sources, since Numba checks only the file of the function
+    itself. It lies beside them or in NUMBA_CACHE_DIR, or if neither can be written, in the user's cache.
     """
 
     def compiled(function: Callable[..., Any]) -> Any:
         before = settings.CACHE_DIR
         settings.CACHE_DIR = str(Path(before or Path(__file__).parent / "__pycache__") / _digest())
         try:
-            return njit(signature, nogil=True, cache=True, error_model="numpy", fastmath=DEFINED)(function)
+            return njit(signature, nogil=True, cache=True, error_model="numpy", fastmath=FAST_MATH)(function)
         finally:
             settings.CACHE_DIR = before
 

@@ -3,18 +3,18 @@
 import numpy as np
 from numba import njit
 
-from rnnstudy.engines.numba_kernels.compiling import DEFINED, kernel
-from rnnstudy.engines.numba_kernels.numbers import settle, sigmoid, tanh
+from rnnstudy.engines.numba_kernels.compiling import FAST_MATH, kernel
+from rnnstudy.engines.numba_kernels.numbers import rescale_rows, sigmoid, tanh
 from rnnstudy.engines.numba_kernels.through_time import (
-    add_up,
+    add_direct,
     backward_signature,
-    begin,
-    begin_back,
     delta_of,
-    finish,
     forward_signature,
-    pass_back,
-    receive,
+    pre_activations,
+    prepare_backward,
+    prepare_forward,
+    propagate_back,
+    write_weight_gradients,
 )
 from rnnstudy.engines.numba_kernels.tiles import padded
 
@@ -23,9 +23,9 @@ __all__ = ["backward", "forward", "padded"]
 TANH, RELU, SIGMOID, LINEAR = range(4)
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
 def _step(h, activation):
-    """h_t = φ(a_t), in its place."""
+    """h_t = φ(a_t), in place."""
     if activation == TANH:
         for j in range(h.shape[0]):
             h[j] = tanh(h[j])
@@ -37,47 +37,47 @@ def _step(h, activation):
             h[j] = sigmoid(h[j])
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
-def _step_back(by_h, h, activation, delta):
-    """δ = dL/dh_t ⊙ φ′, with φ′ by its value: 1 − h², h > 0, h(1 − h), 1."""
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def _step_back(grad_h, h, activation, delta):
+    """δ = dL/dh_t ⊙ φ′, with φ′ computed from h: 1 − h², h > 0, h(1 − h), or 1. Resets dL/dh_t to zero."""
     if activation == TANH:
         for j in range(h.shape[0]):
-            delta[j] = by_h[j] * (np.float32(1) - h[j] * h[j])
+            delta[j] = grad_h[j] * (np.float32(1) - h[j] * h[j])
     elif activation == RELU:
         for j in range(h.shape[0]):
-            delta[j] = np.float32(0) if h[j] <= 0 else by_h[j]
+            delta[j] = np.float32(0) if h[j] <= 0 else grad_h[j]
     elif activation == SIGMOID:
         for j in range(h.shape[0]):
-            delta[j] = by_h[j] * (h[j] * (np.float32(1) - h[j]))
+            delta[j] = grad_h[j] * (h[j] * (np.float32(1) - h[j]))
     else:
         for j in range(h.shape[0]):
-            delta[j] = by_h[j]
-    by_h[:] = 0
+            delta[j] = grad_h[j]
+    grad_h[:] = 0
 
 
-@kernel(forward_signature(kept=1))
-def forward(inputs, w_in, w_rec, bias, activation, kept):
-    """kept = (h,); pre-activations become h in their place."""
-    (h,) = kept
-    weights = begin(w_in, w_rec, bias, h)
+@kernel(forward_signature(saved=1))
+def forward(inputs, w_in, w_rec, bias, activation, saved):
+    """saved = (h,); pre-activations are overwritten by h."""
+    (h,) = saved
+    weights = prepare_forward(w_in, w_rec, bias, h)
     for t in range(inputs.shape[0]):
-        add_up(weights, inputs[t], h[t], h[t + 1])
+        pre_activations(weights, inputs[t], h[t], h[t + 1])
         _step(h[t + 1].reshape(h[t + 1].size), activation)
 
 
-@kernel(backward_signature(kept=1))
+@kernel(backward_signature(saved=1))
 def backward(
-    inputs, w_in, w_rec, bias, activation, kept, added, slots,
+    inputs, w_in, w_rec, bias, activation, saved, direct, slots,
     grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents,
 ):  # fmt: skip
     """The one state is h."""
-    (h,) = kept
-    nothing_else = np.zeros((h.shape[1], 0), np.float32)
-    back = begin_back(w_in, w_rec, bias, h)
-    by_h = back.by_h.reshape(back.by_h.size)
+    (h,) = saved
+    no_other_state = np.zeros((h.shape[1], 0), np.float32)
+    back = prepare_backward(w_in, w_rec, bias, h)
+    grad_h = back.grad_h.reshape(back.grad_h.size)
     for t in range(inputs.shape[0] - 1, -1, -1):
-        receive(back, t, added, slots, nothing_else)
-        settle(back.by_h, back.exponent, squares[0, t], exponents[0, t])
-        _step_back(by_h, h[t + 1].reshape(by_h.size), activation, delta_of(back, t, 0))
-        pass_back(back, t, inputs, h, grad_inputs)
-    finish(back, grad_in, grad_rec, grad_bias)
+        add_direct(back, t, direct, slots, no_other_state)
+        rescale_rows(back.grad_h, back.exponent, squares[0, t], exponents[0, t])
+        _step_back(grad_h, h[t + 1].reshape(grad_h.size), activation, delta_of(back, t, 0))
+        propagate_back(back, t, inputs, h, grad_inputs)
+    write_weight_gradients(back, grad_in, grad_rec, grad_bias)

@@ -1,25 +1,26 @@
 """One step of GRU, forward and back. The equations are those of `rnnstudy.cells.gru`.
 
-The blocks are h̃, r, z and q = h_{t-1} W_hh̃ + b_hn, so that the input's three stand first and the recurrent ones last:
-x_t W_xh for h̃, r, z (its blocks in this order), h_{t-1} W_hh for r, z, q. The bias is b_h for h̃, r, z and b_hn.
+The blocks are h̃, r, z and q = h_{t-1} W_hh̃ + b_hn. In this order the input's blocks come first and the recurrent ones
+last: x_t W_xh belongs to h̃, r, z (its blocks in this order) and h_{t-1} W_hh to r, z, q. The bias is b_h for h̃, r, z,
+and b_hn for q.
 """
 
 import numpy as np
 from numba import njit
 
-from rnnstudy.engines.numba_kernels.compiling import DEFINED, kernel
-from rnnstudy.engines.numba_kernels.numbers import settle, sigmoid, tanh
+from rnnstudy.engines.numba_kernels.compiling import FAST_MATH, kernel
+from rnnstudy.engines.numba_kernels.numbers import rescale_rows, sigmoid, tanh
 from rnnstudy.engines.numba_kernels.through_time import (
-    add_up,
+    add_direct,
     backward_signature,
-    begin,
-    begin_back,
     block,
     delta_of,
-    finish,
     forward_signature,
-    pass_back,
-    receive,
+    pre_activations,
+    prepare_backward,
+    prepare_forward,
+    propagate_back,
+    write_weight_gradients,
 )
 from rnnstudy.engines.numba_kernels.tiles import padded
 
@@ -28,80 +29,80 @@ __all__ = ["backward", "forward", "padded"]
 ONE = np.float32(1)
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
-def _step(lines, before, h):
-    """h_t = h̃ + z ⊙ (h_{t-1} − h̃) with h̃ = tanh(a + r ⊙ q); pre-activations become h̃, r, z in their place."""
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def _step(blocks, before, h):
+    """h_t = h̃ + z ⊙ (h_{t-1} − h̃) with h̃ = tanh(a + r ⊙ q); pre-activations are overwritten by h̃, r, z."""
     size = h.shape[0]
-    gates = lines[size : 3 * size]
+    gates = blocks[size : 3 * size]
     for j in range(2 * size):
         gates[j] = sigmoid(gates[j])
-    candidate, read, keep, recurrent = lines[:size], gates[:size], gates[size:], lines[3 * size :]
+    candidate, reset, update, recurrent = blocks[:size], gates[:size], gates[size:], blocks[3 * size :]
     for j in range(size):
-        candidate[j] = tanh(candidate[j] + read[j] * recurrent[j])
+        candidate[j] = tanh(candidate[j] + reset[j] * recurrent[j])
     for j in range(size):
-        h[j] = candidate[j] + keep[j] * (before[j] - candidate[j])
+        h[j] = candidate[j] + update[j] * (before[j] - candidate[j])
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
-def _into_candidate(by_h, candidate, keep, delta):
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def _into_candidate(grad_h, candidate, update, delta):
     """δ^h̃ from the total dL/dh_t."""
-    for j in range(by_h.shape[0]):
-        delta[j] = by_h[j] * (ONE - keep[j]) * (ONE - candidate[j] * candidate[j])
+    for j in range(grad_h.shape[0]):
+        delta[j] = grad_h[j] * (ONE - update[j]) * (ONE - candidate[j] * candidate[j])
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
-def _into_keep(by_h, candidate, keep, before, delta):
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def _into_update(grad_h, candidate, update, before, delta):
     """δ^z from the total dL/dh_t."""
-    for j in range(by_h.shape[0]):
-        delta[j] = by_h[j] * (before[j] - candidate[j]) * (keep[j] * (ONE - keep[j]))
+    for j in range(grad_h.shape[0]):
+        delta[j] = grad_h[j] * (before[j] - candidate[j]) * (update[j] * (ONE - update[j]))
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
-def _into_read(delta_candidate, read, recurrent, delta_read, delta_recurrent):
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def _into_reset(delta_candidate, reset, recurrent, delta_reset, delta_recurrent):
     """δ^r and δ^q from δ^h̃."""
-    for j in range(read.shape[0]):
-        delta_read[j] = delta_candidate[j] * recurrent[j] * (read[j] * (ONE - read[j]))
-        delta_recurrent[j] = delta_candidate[j] * read[j]
+    for j in range(reset.shape[0]):
+        delta_reset[j] = delta_candidate[j] * recurrent[j] * (reset[j] * (ONE - reset[j]))
+        delta_recurrent[j] = delta_candidate[j] * reset[j]
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
-def _carry(by_h, keep):
-    """What of dL/dh_t goes on by h_{t-1} itself."""
-    for j in range(by_h.shape[0]):
-        by_h[j] = by_h[j] * keep[j]
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def _through_update(grad_h, update):
+    """The part of dL/dh_{t-1} that comes from z ⊙ h_{t-1}, in place of dL/dh_t."""
+    for j in range(grad_h.shape[0]):
+        grad_h[j] = grad_h[j] * update[j]
 
 
-@kernel(forward_signature(kept=2))
-def forward(inputs, w_in, w_rec, bias, activation, kept):
-    """kept = (h, lines), lines (time, 4·batch, padded width); `activation` has no meaning here."""
-    h, lines = kept
-    weights = begin(w_in, w_rec, bias, h)
+@kernel(forward_signature(saved=2))
+def forward(inputs, w_in, w_rec, bias, activation, saved):
+    """saved = (h, blocks), blocks (time, 4·batch, padded width); `activation` is ignored."""
+    h, blocks = saved
+    weights = prepare_forward(w_in, w_rec, bias, h)
     size = h[0].size
     for t in range(inputs.shape[0]):
-        add_up(weights, inputs[t], h[t], lines[t])
-        _step(lines[t].reshape(4 * size), h[t].reshape(size), h[t + 1].reshape(size))
+        pre_activations(weights, inputs[t], h[t], blocks[t])
+        _step(blocks[t].reshape(4 * size), h[t].reshape(size), h[t + 1].reshape(size))
 
 
-@kernel(backward_signature(kept=2))
+@kernel(backward_signature(saved=2))
 def backward(
-    inputs, w_in, w_rec, bias, activation, kept, added, slots,
+    inputs, w_in, w_rec, bias, activation, saved, direct, slots,
     grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents,
 ):  # fmt: skip
-    """The one state is h; `activation` has no meaning here."""
-    h, lines = kept
-    nothing_else = np.zeros((h.shape[1], 0), np.float32)
-    back = begin_back(w_in, w_rec, bias, h)
-    size = back.by_h.size
-    by_h = back.by_h.reshape(size)
+    """The one state is h; `activation` is ignored."""
+    h, blocks = saved
+    no_other_state = np.zeros((h.shape[1], 0), np.float32)
+    back = prepare_backward(w_in, w_rec, bias, h)
+    size = back.grad_h.size
+    grad_h = back.grad_h.reshape(size)
     for t in range(inputs.shape[0] - 1, -1, -1):
-        receive(back, t, added, slots, nothing_else)
-        settle(back.by_h, back.exponent, squares[0, t], exponents[0, t])
-        candidate, read = block(lines[t], 0, size), block(lines[t], 1, size)
-        keep, recurrent = block(lines[t], 2, size), block(lines[t], 3, size)
+        add_direct(back, t, direct, slots, no_other_state)
+        rescale_rows(back.grad_h, back.exponent, squares[0, t], exponents[0, t])
+        candidate, reset = block(blocks[t], 0, size), block(blocks[t], 1, size)
+        update, recurrent = block(blocks[t], 2, size), block(blocks[t], 3, size)
         delta = delta_of(back, t, 0)
-        _into_candidate(by_h, candidate, keep, delta)
-        _into_keep(by_h, candidate, keep, h[t].reshape(size), delta_of(back, t, 2))
-        _into_read(delta, read, recurrent, delta_of(back, t, 1), delta_of(back, t, 3))
-        _carry(by_h, keep)
-        pass_back(back, t, inputs, h, grad_inputs)
-    finish(back, grad_in, grad_rec, grad_bias)
+        _into_candidate(grad_h, candidate, update, delta)
+        _into_update(grad_h, candidate, update, h[t].reshape(size), delta_of(back, t, 2))
+        _into_reset(delta, reset, recurrent, delta_of(back, t, 1), delta_of(back, t, 3))
+        _through_update(grad_h, update)
+        propagate_back(back, t, inputs, h, grad_inputs)
+    write_weight_gradients(back, grad_in, grad_rec, grad_bias)

@@ -1,4 +1,4 @@
-"""Elementary functions that compile to vector code, and rows of numbers that keep an exponent beside them."""
+"""Elementary functions that compile to vector code, and rows of numbers that each have an exponent."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from rnnstudy.engines.numba_kernels.compiling import DEFINED
+from rnnstudy.engines.numba_kernels.compiling import FAST_MATH
 
-SUMS = DEFINED | {"reassoc"}
-"""A sum may be taken in any order."""
+SUMS = FAST_MATH | {"reassoc"}
+"""The flags for sums, which may be taken in any order."""
 
-# Adding it rounds a small float to the nearest whole number, which then stands in the lowest bits.
+# Adding it rounds a small float to the nearest integer, which is then in the lowest bits.
 ROUNDING = np.float32(1.5 * 2**23)
 ROUNDING_BITS = np.int32(ROUNDING.view(np.int32))
 LOG2_E = np.float32(1.44269504)
@@ -22,7 +22,7 @@ LARGEST_EXPONENT = np.float32(88.0)
 ONE, HALF, TWO = np.float32(1), np.float32(0.5), np.float32(2)
 
 LEAST_SQUARE, MOST_SQUARE = np.float32(2.0**-32), np.float32(2.0**32)
-"""A row is rescaled when its sum of squares leaves this range."""
+"""A row is rescaled when its sum of squares is outside this range."""
 
 ZERO_EXPONENT = -(2**20)
 """Exponent of a row of zeros."""
@@ -47,9 +47,9 @@ bits_of: Any = intrinsic(_bits_of)
 from_bits: Any = intrinsic(_from_bits)
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
 def exponential(x):
-    """e^x within 1e-7 of its value for x from -88 to 88, beyond as at the bound. By the polynomial of Cephes' expf."""
+    """e^x, relative error 1e-7; x is clamped to [-88, 88]. By the polynomial of Cephes' expf."""
     x = LARGEST_EXPONENT if x > LARGEST_EXPONENT else x
     x = -LARGEST_EXPONENT if x < -LARGEST_EXPONENT else x
     shifted = x * LOG2_E + ROUNDING
@@ -66,15 +66,15 @@ def exponential(x):
     return p * from_bits(np.int32((bits_of(shifted) - ROUNDING_BITS + np.int32(127)) << np.int32(23)))
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
 def sigmoid(x):
     """1/(1 + e^-x)."""
     return ONE / (ONE + exponential(-x))
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
 def tanh(x):
-    """tanh x: Cephes' polynomial near 0, otherwise by the exponential. Not a number stays not a number."""
+    """tanh x: by Cephes' polynomial near 0, otherwise by the exponential. NaN stays NaN."""
     square = x * x
     p = np.float32(-5.70498872745e-3)
     p = p * square + np.float32(2.06390887954e-2)
@@ -89,7 +89,7 @@ def tanh(x):
 
 
 @njit(nogil=True)
-def power(n):
+def power_of_two(n):
     """2^n; 0 below float32's normal range and infinite above."""
     if n < -126:
         return np.float32(0)
@@ -102,30 +102,30 @@ def exponent_of(x):
     return ((bits_of(x) >> 23) & 255) - 127
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
 def scale(row, n):
-    """row *= 2^n, in two factors, since 2^n itself may leave the range where the result does not."""
-    first = power(n >> 1)
-    second = power(n - (n >> 1))
+    """row *= 2^n, in two factors, since 2^n itself may be out of range when the result is not."""
+    first = power_of_two(n >> 1)
+    second = power_of_two(n - (n >> 1))
     for j in range(row.shape[0]):
         row[j] = row[j] * first * second
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
-def scale_rows(rows, exponents, most):
-    """rows·2^exponents become rows·2^most: each row (row, number) is multiplied by 2^(its exponent − most)."""
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def align_rows(rows, exponents, shared):
+    """Rescale rows·2^exponents to rows·2^shared: each row (row, number) is multiplied by 2^(its exponent − shared)."""
     for row in range(rows.shape[0]):
-        if exponents[row] != most:
-            n = exponents[row] - most
-            first = power(n >> 1)
-            second = power(n - (n >> 1))
+        if exponents[row] != shared:
+            n = exponents[row] - shared
+            first = power_of_two(n >> 1)
+            second = power_of_two(n - (n >> 1))
             for j in range(rows.shape[1]):
                 rows[row, j] = rows[row, j] * first * second
 
 
 @njit(nogil=True, error_model="numpy", fastmath=SUMS)
 def sums_of_squares(rows, sums):
-    """(row, number) to (row)."""
+    """Write the sum of squares of each row (row, number) to `sums` (row)."""
     for row in range(rows.shape[0]):
         total = np.float32(0)
         for j in range(rows.shape[1]):
@@ -133,24 +133,24 @@ def sums_of_squares(rows, sums):
         sums[row] = total
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
 def largest(row):
-    """The largest size in a row; what is not a number does not count."""
-    found = np.float32(0)
+    """The largest absolute value in a row; NaN is ignored."""
+    maximum = np.float32(0)
     for j in range(row.shape[0]):
         size = abs(row[j])
-        found = size if size > found else found
-    return found
+        maximum = size if size > maximum else maximum
+    return maximum
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
-def _measure_far_out(row):
-    """As `measure`, for a row whose plain sum of squares has left the range of floats or come near its ends."""
-    top = largest(row)
-    if top == 0 or top == np.inf:
-        return top, 0
-    n = exponent_of(top)
-    first, second = power((-n) >> 1), power(-n - ((-n) >> 1))
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def _scaled_sum_of_squares(row):
+    """As `sum_of_squares`, for a row whose plain sum of squares is out of a float's range or near its limits."""
+    maximum = largest(row)
+    if maximum == 0 or maximum == np.inf:
+        return maximum, 0
+    n = exponent_of(maximum)
+    first, second = power_of_two((-n) >> 1), power_of_two(-n - ((-n) >> 1))
     total = np.float32(0)
     for j in range(row.shape[0]):
         value = row[j] * first * second
@@ -159,59 +159,59 @@ def _measure_far_out(row):
 
 
 @njit(nogil=True)
-def well_within(squares):
-    """Whether a row with this sum of squares may stay as it is: near 1, or not a number, which nothing mends."""
+def in_range(squares):
+    """Whether a row with this sum of squares needs no rescaling: it is near 1, or NaN, which rescaling cannot help."""
     return LEAST_SQUARE <= squares <= MOST_SQUARE or np.isnan(squares)
 
 
 @njit(nogil=True)
-def measure(row, squares):
-    """(s, n) with the row's sum of squares = s·4^n, where `squares` is what a plain sum gave; n is 0 near 1."""
-    if well_within(squares):
+def sum_of_squares(row, squares):
+    """(s, n) with the row's sum of squares = s·4^n, where `squares` is its plain sum; n is 0 near 1."""
+    if in_range(squares):
         return squares, 0
-    return _measure_far_out(row)
+    return _scaled_sum_of_squares(row)
 
 
 @njit(nogil=True)
-def settle(rows, exponent, squares, exponents):
-    """Bring each of the rows·2^exponent near 1, and note ‖row‖² = squares·4^exponents for each.
+def rescale_rows(rows, exponent, squares, exponents):
+    """Rescale each of the rows·2^exponent so that its norm is near 1; write ‖row‖² = squares·4^exponents for each.
 
     Args:
-        rows: (row, number), changed where far from 1.
-        exponent: (row), changed with them.
-        squares, exponents: (row), to be written.
+        rows: (row, number); updated if far from 1.
+        exponent: (row); updated with them.
+        squares, exponents: (row); written.
     """
     sums_of_squares(rows, squares)
     for row in range(rows.shape[0]):
-        if not well_within(squares[row]):
-            squares[row], far_out = _measure_far_out(rows[row])
-            if far_out != 0:
-                scale(rows[row], -far_out)
-            exponent[row] = ZERO_EXPONENT if squares[row] == 0 else exponent[row] + far_out
+        if not in_range(squares[row]):
+            squares[row], shift = _scaled_sum_of_squares(rows[row])
+            if shift != 0:
+                scale(rows[row], -shift)
+            exponent[row] = ZERO_EXPONENT if squares[row] == 0 else exponent[row] + shift
         exponents[row] = exponent[row]
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
-def inject(row, exponent, added, companion):
-    """row·2^exponent += added, keeping the exponent beside: returns the new one. `companion` shares the exponent.
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def add_to_row(row, exponent, added, other_state):
+    """row·2^exponent += added; returns the new exponent, to which `other_state`, another row, is rescaled too.
 
     `added` (width) may be shorter than the padded `row`.
     """
-    top = np.float32(0)
-    broken = False
+    maximum = np.float32(0)
+    not_finite = False
     for j in range(added.shape[0]):
         size = abs(added[j])
-        broken |= not size < np.inf
-        top = size if size > top else top
-    if top == 0 and not broken:
+        not_finite |= not size < np.inf
+        maximum = size if size > maximum else maximum
+    if maximum == 0 and not not_finite:
         return exponent
-    wanted = 0 if broken else exponent_of(top)
-    if wanted > exponent:
-        scale(row, exponent - wanted)
-        scale(companion, exponent - wanted)
-        exponent = wanted
-    first = power((-exponent) >> 1)
-    second = power(-exponent - ((-exponent) >> 1))
+    added_exponent = 0 if not_finite else exponent_of(maximum)
+    if added_exponent > exponent:
+        scale(row, exponent - added_exponent)
+        scale(other_state, exponent - added_exponent)
+        exponent = added_exponent
+    first = power_of_two((-exponent) >> 1)
+    second = power_of_two(-exponent - ((-exponent) >> 1))
     for j in range(added.shape[0]):
         row[j] += added[j] * first * second
     return exponent

@@ -1,26 +1,23 @@
-"""Weights widened to whole vectors, and their gradients gathered with one exponent for each replica.
+"""Weights padded to whole vectors, and the sums of their gradients with one exponent for each replica.
 
-A matrix of several gates (in, blocks·width) stands here as (block, in, padded width), padded by zeros that stay zeros:
-a gate's numbers begin and end with whole vectors, and its matrix lies together, so that it fits into the nearest cache.
+A matrix of several gates (in, blocks·width) is stored here as (block, in, padded width), padded with zeros that stay
+zero: a gate's numbers fill whole vectors, and its matrix is contiguous, so that it fits into the fastest cache.
 """
 
 import numpy as np
 from numba import njit
 
-from rnnstudy.engines.numba_kernels.compiling import DEFINED
-from rnnstudy.engines.numba_kernels.numbers import scale, scale_rows
-from rnnstudy.engines.numba_kernels.tiles import LANES, add_product
+from rnnstudy.engines.numba_kernels.compiling import FAST_MATH
+from rnnstudy.engines.numba_kernels.numbers import align_rows, scale
+from rnnstudy.engines.numba_kernels.tiles import add_product
+from rnnstudy.engines.numba_kernels.tiles import padded as padded_in_python
+
+padded = njit(nogil=True)(padded_in_python)
 
 
 @njit(nogil=True)
-def padded(width):
-    """`width` rounded up to whole vectors."""
-    return (width + LANES - 1) // LANES * LANES
-
-
-@njit(nogil=True)
-def widened(matrix, blocks):
-    """(in, blocks·width) to (block, in, padded width)."""
+def padded_blocks(matrix, blocks):
+    """(in, blocks·width) → (block, in, padded width)."""
     rows, width = matrix.shape[0], matrix.shape[1] // blocks
     wide = np.zeros((blocks, rows, padded(width)), np.float32)
     for g in range(blocks):
@@ -32,7 +29,7 @@ def widened(matrix, blocks):
 
 @njit(nogil=True)
 def transposed(matrix):
-    """(in, out) to (out, padded in)."""
+    """(in, out) → (out, padded in)."""
     rows, columns = matrix.shape
     flipped = np.zeros((columns, padded(rows)), np.float32)
     for k in range(rows):
@@ -42,28 +39,28 @@ def transposed(matrix):
 
 
 @njit(nogil=True)
-def add_back(delta, first, last, flipped, out):
-    """out += Σ_g δ_g W_gᵀ, for δ_g = delta[g, first:last] and Wᵀ as `transposed` gives it.
+def add_transposed_product(delta, first, last, transposed_weights, out):
+    """out += Σ_g δ_g W_gᵀ, for δ_g = delta[g, first:last] and Wᵀ as returned by `transposed`.
 
     delta: (block, row, padded width), of as many blocks as the matrix has.
     """
-    width = flipped.shape[0] // delta.shape[0]
+    width = transposed_weights.shape[0] // delta.shape[0]
     for g in range(delta.shape[0]):
-        add_product(delta[g, first:last, :width], flipped[g * width : (g + 1) * width], out)
+        add_product(delta[g, first:last, :width], transposed_weights[g * width : (g + 1) * width], out)
 
 
 @njit(nogil=True)
-def pass_to_inputs(delta, first, last, exponents, flipped, room, gradient):
-    """dL/dx_t = δ_t·2^exponent W_xhᵀ, for one step; `room` (batch, padded features) is written over."""
-    room[:] = 0
-    add_back(delta, first, last, flipped, room)
-    for b in range(room.shape[0]):
-        scale(room[b], exponents[b])
+def input_gradient(delta, first, last, exponents, transposed_weights, scratch, gradient):
+    """gradient = dL/dx_t = δ_t·2^exponent W_xhᵀ, for one step; `scratch` (batch, padded features) is overwritten."""
+    scratch[:] = 0
+    add_transposed_product(delta, first, last, transposed_weights, scratch)
+    for b in range(scratch.shape[0]):
+        scale(scratch[b], exponents[b])
         for k in range(gradient.shape[1]):
-            gradient[b, k] = room[b, k]
+            gradient[b, k] = scratch[b, k]
 
 
-@njit(nogil=True, error_model="numpy", fastmath=DEFINED)
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
 def _add_rows(rows, total):
     """total += the sum of the rows."""
     for row in range(rows.shape[0]):
@@ -72,10 +69,10 @@ def _add_rows(rows, total):
 
 
 @njit(nogil=True)
-def gather(inputs, before, delta, exponents, totals, total_exponent):
-    """Add the weight gradients of some successive steps, and return the totals' new exponent.
+def accumulate_weight_gradients(inputs, before, delta, exponents, totals, total_exponent):
+    """Add the weight gradients of several consecutive steps, and return the new exponent of the totals.
 
-    The true δ is delta·2^exponents, the true totals are totals·2^total_exponent. `delta` is written over.
+    δ is delta·2^exponents, and the weight gradients are totals·2^total_exponent. `delta` is overwritten.
 
     Args:
         inputs: x_t (step, batch, features).
@@ -84,34 +81,34 @@ def gather(inputs, before, delta, exponents, totals, total_exponent):
         exponents: (step·batch).
     """
     rows = exponents.shape[0]
-    # Of several replicas' inputs, those of one do not lie together; one long product is faster than many short ones.
-    given = np.empty((rows, inputs.shape[2]), np.float32)
-    given.reshape(inputs.shape)[:] = inputs
-    most = max(total_exponent, exponents.max())
-    if most != total_exponent:
+    # One replica's inputs are not contiguous; a copy allows one long product, which is faster than many short ones.
+    input_rows = np.empty((rows, inputs.shape[2]), np.float32)
+    input_rows.reshape(inputs.shape)[:] = inputs
+    shared = max(total_exponent, exponents.max())
+    if shared != total_exponent:
         for total in (totals.w_in, totals.w_rec, totals.bias):
             for g in range(total.shape[0]):
                 for k in range(total.shape[1]):
-                    scale(total[g, k], total_exponent - most)
+                    scale(total[g, k], total_exponent - shared)
     blocks = delta.shape[0]
     states = before[:, : totals.w_rec.shape[1]].T
     for g in range(blocks):
         own = delta[g, :rows]
-        scale_rows(own, exponents, most)
+        align_rows(own, exponents, shared)
         _add_rows(own, totals.bias[g, 0])
         k = g - (blocks - totals.w_rec.shape[0])
         if k >= 0:
             add_product(states, own, totals.w_rec[k])
         if g < totals.w_in.shape[0]:
-            add_product(given.T, own, totals.w_in[g])
-    return most
+            add_product(input_rows.T, own, totals.w_in[g])
+    return shared
 
 
 @njit(nogil=True)
-def unscaled(total, exponent, gradient):
+def write_unpadded(total, exponent, gradient):
     """gradient (in, blocks·width) = total·2^exponent without the padding; infinite where it leaves float32's range.
 
-    total: (block, in, padded width), written over.
+    total: (block, in, padded width), overwritten.
     """
     width = gradient.shape[1] // total.shape[0]
     for g in range(total.shape[0]):

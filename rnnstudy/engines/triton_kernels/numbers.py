@@ -1,15 +1,15 @@
-"""Elementary functions and powers of two inside kernels."""
+"""Elementary functions and powers of two for the kernels."""
 
 import triton
 import triton.language as tl
 
-LEAST = tl.constexpr(-(2**28))
-"""The exponent of an exact zero: below every other."""
+ZERO_EXPONENT = tl.constexpr(-(2**28))
+"""The exponent of an exact zero: below every other exponent."""
 
 
 @triton.jit
 def tanh(x):
-    """Within 2e-7; an odd polynomial where 1 − 2/(e^{2x} + 1) would cancel. NaN stays NaN, ±∞ becomes ±1."""
+    """tanh x within 2e-7: an odd polynomial where 1 − 2/(e^{2x} + 1) would cancel. NaN stays NaN, ±∞ becomes ±1."""
     squared = x * x
     polynomial = -0.05378040 + squared * (0.020785147 + squared * -0.0058832332)
     polynomial = -0.33333296 + squared * (0.13331880 + squared * polynomial)
@@ -23,12 +23,12 @@ def sigmoid(x):
 
 @triton.jit
 def half_exponent(square):
-    """⌊log2(square) / 2⌋ by the bits of a float; −64 for zero, 64 for what is not finite."""
+    """⌊log2(square) / 2⌋ from the bits of a float; −64 for zero, 64 for infinity and NaN."""
     return (((square.to(tl.int32, bitcast=True) >> 23) & 255) - 127) >> 1
 
 
 @triton.jit
-def power(n):
-    """2^n exactly for whole n, 0 below −126."""
+def power_of_two(n):
+    """2^n exactly for an integer n; 0 below −126."""
     bits = (tl.minimum(tl.maximum(n, -127), 127) + 127) << 23
     return bits.to(tl.float32, bitcast=True)

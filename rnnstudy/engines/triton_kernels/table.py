@@ -1,18 +1,18 @@
-"""How the kernels are launched: by cell and padded width, found by compiling for sm_90."""
+"""How the kernels are launched, by cell and padded width; the values were found by compiling for sm_90."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["tf32x3", "ieee"]
-"""How products take their factors: as three TF32 products that add up to float32's precision, or as float32."""
+"""How matrix products are computed: as three TF32 products that together have float32's precision, or in float32."""
 
 ROWS = 16
-"""Sequences in a tile: the least that a matrix instruction takes."""
+"""Sequences in a tile: the fewest that a matrix instruction accepts."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Rows of the batch for each program, its warps, the precision of its products, and loads staged ahead."""
+    """Rows of the batch per program, its warps, the precision of its products, and its pipeline stages."""
 
     rows: int
     warps: int
@@ -25,9 +25,9 @@ TABLE: dict[tuple[str, int], Launch] = {
     ("Elman", 128): Launch(ROWS, 8, "tf32x3"),
     ("LSTM", 64): Launch(ROWS, 8, "tf32x3"),
 }
-"""(cell, padded width) to launch. Plain TF32 never stands here."""
+"""(cell, padded width) to launch. No entry may use plain TF32."""
 
 
 def padded(cell: str, width: int) -> int | None:
-    """The width in memory of a cell's kernel; None where there is no kernel so wide."""
-    return next((wide for name, wide in sorted(TABLE) if name == cell and width <= wide), None)
+    """The width to which a cell's kernel pads; None if there is no kernel for this width."""
+    return next((padded_width for name, padded_width in sorted(TABLE) if name == cell and width <= padded_width), None)

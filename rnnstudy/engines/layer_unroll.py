@@ -1,0 +1,258 @@
+"""How the scaled engine runs one layer over time: a graph for each step, and a backward pass with exponents."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rnnstudy.cells.cell import Cell, Parameters, States
+from rnnstudy.engines.block_float import ZERO_EXPONENT, BlockFloat
+from rnnstudy.engines.engine import before_backward, not_observed
+
+
+class StepGraph(NamedTuple):
+    """The autograd graph of one step: previous states and gates (leaves), observed states, and new states."""
+
+    before: States
+    gates: Tensor
+    observed: States
+    after: States
+
+
+class LayerUnroll:
+    """One layer's steps, forward with a graph for each step, and back with an exponent for each sequence.
+
+    Attributes:
+        states: s_0, …, s_T, each by name.
+        total: dL/ds_t, the total derivative, as mantissas (time, replica, batch, width) under `exponent`, by state.
+        exponent: (time, replica, batch).
+        arriving: G_t as mantissas (time, replica, batch, all states side by side) under `exponent`.
+        departing: (∂s_t/∂s_{t−1})ᵀ G_t likewise.
+        initial: dL/ds_0, all states side by side.
+    """
+
+    total: dict[str, Tensor]
+    exponent: Tensor
+    arriving: Tensor
+    departing: Tensor
+    initial: BlockFloat
+    _projected_gradient: Tensor
+
+    def __init__(
+        self,
+        cell: Cell,
+        parameters: Parameters,
+        inputs: Tensor,
+        widths: dict[str, int],
+        output_steps: tuple[int, ...],
+        observed: bool,
+        below: "LayerUnroll | None",
+    ) -> None:
+        self.cell = cell
+        self.parameters = {name: value.detach() for name, value in parameters.items()}
+        self.inputs = inputs.detach()
+        self.widths = {name: widths[name] for name in cell.states}
+        self.observed = observed
+        self.states: list[dict[str, Tensor]] = []
+        self._output_steps = output_steps
+        self._below = below
+        self._from_above: BlockFloat | None = None
+        self._graphs: list[StepGraph] = []
+        self._backward_done = False
+
+    def require(self, state: str | None = None) -> None:
+        """Raises `RuntimeError` when the gradient of `state` does not exist."""
+        if not self.observed or (state is not None and state not in self.widths):
+            raise not_observed(state or "any", list(self.widths) if self.observed else [])
+        if not self._backward_done:
+            raise before_backward()
+
+    def forward(self, recorded: bool) -> Tensor:
+        """The outputs (step, replica, batch, width) at the output steps."""
+        _, replicas, batch, _ = self.inputs.shape
+        projected = self.by_time(self.cell.project(self.parameters, self.input_rows())).unbind(0)
+        state = {name: self.inputs.new_zeros(replicas, batch, width) for name, width in self.widths.items()}
+        output_steps, outputs = set(self._output_steps), []
+        self.states = [state]
+        for t, gates in enumerate(projected):
+            if recorded:
+                state = self._recorded_step(state, gates)
+            else:
+                state = self.cell.step(self.parameters, gates, state, _unobserved)
+            if t in output_steps:
+                outputs.append(state[self.cell.output])
+            if self.observed or recorded:
+                self.states.append(state)
+        return torch.stack(outputs)
+
+    def _recorded_step(self, state: States, gates: Tensor) -> dict[str, Tensor]:
+        """One step in a graph of its own, from fresh leaves to new states, which are returned detached from it."""
+        before = {name: value.detach().requires_grad_() for name, value in state.items()}
+        gates = gates.detach().requires_grad_()
+        observed: dict[str, Tensor] = {}
+
+        def observe(name: str, value: Tensor) -> Tensor:
+            # A separate node, so that the gradient taken here includes every use of the state and nothing else.
+            observed[name] = value.view_as(value)
+            return observed[name]
+
+        with torch.enable_grad():
+            after = self.cell.step(self.parameters, gates, before, observe)
+        self._graphs.append(StepGraph(before, gates, observed, after))
+        return {name: value.detach() for name, value in after.items()}
+
+    def backward(self, at_outputs: Tensor) -> None:
+        """Propagate the gradient back, given the one at the outputs (step, replica, batch, width)."""
+        direct = BlockFloat.of(at_outputs, 3)
+        if self._from_above is not None:
+            direct = direct.plus(self._from_above).normalised()
+            self._from_above = None
+        index_of = {step: index for index, step in enumerate(self._output_steps)}
+        _, replicas, batch, _ = self.inputs.shape
+        size = sum(self.widths.values())
+        current = BlockFloat(
+            self.inputs.new_zeros(replicas, batch, size),
+            torch.full((replicas, batch), ZERO_EXPONENT, device=self.inputs.device),
+        )
+        totals, exponents, arriving, departing, gates_gradients = [], [], [], [], []
+        for t in reversed(range(len(self._graphs))):
+            if t in index_of:
+                added = self._at_output_state(direct.mantissa[index_of[t]])
+                current = BlockFloat(added, direct.exponent[index_of[t]]).plus(current)
+            current = current.normalised()
+            total, to_previous, gates_gradient = self._step_backward(self._graphs[t], current.mantissa)
+            totals.append(total)
+            exponents.append(current.exponent)
+            arriving.append(current.mantissa)
+            gates_gradients.append(gates_gradient)
+            current = BlockFloat(to_previous, current.exponent)
+            departing.append(to_previous)
+        self.initial = current
+        self.exponent, self.arriving, self.departing, self._projected_gradient = (
+            torch.stack(parts[::-1]) for parts in (exponents, arriving, departing, gates_gradients)
+        )
+        if self.observed:
+            self.total = {name: torch.stack([total[name] for total in totals[::-1]]) for name in self.widths}
+        self._graphs = []
+        self._backward_done = True
+
+    def _step_backward(self, graph: StepGraph, arriving: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """One vector-Jacobian product: gradients at the observed states, at all previous states, and at the gates."""
+        before, gates, observed, after = graph
+        sources = [*before.values(), gates, *observed.values()]
+        gradients = _vector_jacobian(after, sources, self.split(arriving))
+        to_previous = dict(zip(before, gradients, strict=False))
+        at_observed = dict(zip(observed, gradients[len(before) + 1 :], strict=True))
+        return at_observed, self.joined(to_previous), gradients[len(before)]
+
+    def pass_to_layer_below(self) -> bool:
+        """Pass the layer below its gradient with exponents; False when below is no layer of the scaled engine."""
+        if self._below is None:
+            return False
+        self._below._from_above = self.input_gradient().normalised()
+        return True
+
+    def input_gradient(self) -> BlockFloat:
+        """dL/dx_t. Blocks (time, replica, batch), within (features)."""
+        rows = self.input_rows().requires_grad_()
+        with torch.enable_grad():
+            projected = self.cell.project(self.parameters, rows)
+        [gradient] = torch.autograd.grad(projected, rows, self._as_rows(self._projected_gradient))
+        return BlockFloat(self.by_time(gradient), self.exponent)
+
+    def parameter_gradients(self, steps: Tensor | None = None, counted: Tensor | None = None) -> dict[str, BlockFloat]:
+        """dL/dθ for every parameter θ, over all steps or over the chosen `steps` (step, replica, batch) alone."""
+
+        def chosen(values: Tensor) -> Tensor:
+            if steps is None:
+                return values
+            index = steps.view(*steps.shape, *(1,) * (values.ndim - 3)).expand(*steps.shape, *values.shape[3:])
+            return values.gather(0, index)
+
+        exponent = chosen(self.exponent)
+        if counted is not None:
+            exponent = torch.where(counted, exponent, ZERO_EXPONENT)
+        arriving, shared = BlockFloat(chosen(self.arriving), exponent).aligned((0, 2))
+        before = {name: chosen(torch.stack([state[name] for state in self.states[:-1]])) for name in self.widths}
+        leaves = {name: value.clone().requires_grad_() for name, value in self.parameters.items()}
+        with torch.enable_grad():
+            projected = self.cell.project(leaves, self._as_rows(chosen(self.inputs)))
+            rows = {name: self._as_rows(value) for name, value in before.items()}
+            after = self.cell.step(leaves, projected, rows, _unobserved)
+        at_states = self.split(self._as_rows(arriving))
+        gradients = _vector_jacobian(after, list(leaves.values()), at_states)
+        return {name: BlockFloat(value, shared.view(-1)) for name, value in zip(leaves, gradients, strict=True)}
+
+    def jacobians(self, first: int, last: int) -> list[Tensor]:
+        """∂s_t/∂s_{t−1} of the steps with indices `first` to `last` (exclusive)."""
+        size, count = sum(self.widths.values()), last - first
+        _, replicas, batch, _ = self.inputs.shape
+        rows = {
+            name: value.repeat_interleave(size, dim=1).requires_grad_()
+            for name, value in self.rows_of(self.states[first:last]).items()
+        }
+        inputs = self._as_rows(self.inputs[first:last]).repeat_interleave(size, dim=1)
+        with torch.enable_grad():
+            projected = self.cell.project(self.parameters, inputs)
+            after = self.cell.step(self.parameters, projected, rows, _unobserved)
+        # Each row is repeated `size` times, once for each unit vector.
+        unit = torch.eye(size, dtype=self.inputs.dtype, device=self.inputs.device).repeat(count * batch, 1)
+        at_states = self.split(unit.expand(replicas, -1, -1))
+        gradients = dict(zip(rows, _vector_jacobian(after, list(rows.values()), at_states), strict=True))
+        return list(self.joined(gradients).view(replicas, count, batch, size, size).unbind(1))
+
+    def rows_of(self, states: Sequence[States]) -> dict[str, Tensor]:
+        """States of several steps as the rows (replica, time · batch, width) of one."""
+        return {name: self._as_rows(torch.stack([state[name] for state in states])) for name in self.widths}
+
+    def input_rows(self) -> Tensor:
+        """The inputs of all steps (replica, time · batch, features)."""
+        return self._as_rows(self.inputs)
+
+    def by_time(self, rows: Tensor) -> Tensor:
+        """(replica, time · batch, width) → (time, replica, batch, width)."""
+        time, replicas, batch, _ = self.inputs.shape
+        return rows.view(replicas, time, batch, -1).transpose(0, 1)
+
+    @staticmethod
+    def _as_rows(values: Tensor) -> Tensor:
+        """(time, replica, batch, width) → (replica, time · batch, width)."""
+        time, replicas, batch, _ = values.shape
+        return values.transpose(0, 1).reshape(replicas, time * batch, -1)
+
+    def split(self, joined: Tensor) -> dict[str, Tensor]:
+        """All states side by side along the last axis → each by name."""
+        return dict(zip(self.widths, joined.split(list(self.widths.values()), dim=-1), strict=True))
+
+    def joined(self, states: States) -> Tensor:
+        """Each state by name → all side by side along the last axis."""
+        parts = [states[name] for name in self.widths]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def _at_output_state(self, values: Tensor) -> Tensor:
+        """A gradient at the output state as one at all states side by side, zero at the others."""
+        return self.joined(
+            {
+                name: values if name == self.cell.output else values.new_zeros(*values.shape[:-1], width)
+                for name, width in self.widths.items()
+            }
+        )
+
+
+def _unobserved(name: str, value: Tensor) -> Tensor:
+    return value
+
+
+def _vector_jacobian(results: States, sources: Sequence[Tensor], at_results: States) -> list[Tensor]:
+    """(∂results/∂sources)ᵀ at_results, for each source; zeros where no result depends on it."""
+    dependent = [name for name, value in results.items() if value.requires_grad]
+    if not dependent:
+        return [torch.zeros_like(source) for source in sources]
+    gradients = torch.autograd.grad(
+        [results[name] for name in dependent], sources, [at_results[name] for name in dependent], allow_unused=True
+    )
+    return [
+        torch.zeros_like(source) if gradient is None else gradient
+        for source, gradient in zip(sources, gradients, strict=True)
+    ]
