@@ -23,7 +23,7 @@ from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.sweep.grids import Scale
 from rnnstudy.sweep.plan import make_plan
 from rnnstudy.sweep.shards import Shard
-from rnnstudy.training.devices import default_workers, devices
+from rnnstudy.training.devices import default_workers, worker_devices
 
 SWEEP = ("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1")
 
@@ -31,7 +31,7 @@ FAULT = """
 
 import os
 from pathlib import Path
-from rnnstudy import checkpoint, loop, population
+from rnnstudy.training import atomic, loop
 
 HERE = Path(__file__).parent
 train = loop.train
@@ -97,7 +97,7 @@ def meddle(runs, records, options):
     return records
 
 
-save = checkpoint.os.fsync
+save = atomic.os.fsync
 
 
 def no_room(descriptor):
@@ -106,7 +106,7 @@ def no_room(descriptor):
     save(descriptor)
 
 
-checkpoint.os.fsync = no_room
+atomic.os.fsync = no_room
 """
 
 
@@ -158,7 +158,7 @@ def test_a_run_that_fails_three_times_is_set_aside_until_it_is_forgotten(
     assert f"rnnstudy forget {lstm[0]}, or --rerun, has it tried again" in aside.stdout
     assert rnnstudy("forget", lstm[0]).returncode == 0
     assert store.failures() == {}
-    assert [run.key for task in make_plan(runs_of(project), store, project, 1).tasks for run in task.runs] == lstm[:1]
+    assert [run.key for task in make_plan(runs_of(project), store, project, 1).assignments for run in task.runs] == lstm[:1]
 
 
 def test_a_run_deleted_in_the_pages_and_one_that_is_new_are_all_that_runs(
@@ -174,7 +174,7 @@ def test_a_run_deleted_in_the_pages_and_one_that_is_new_are_all_that_runs(
     damaged = project / "mlruns" / "checkpoints"
     damaged.mkdir(exist_ok=True)
     planned = make_plan(runs_of(project), store, damaged, workers=1)
-    for task in planned.tasks:
+    for task in planned.assignments:
         task.checkpoint.write_bytes(b"cut in the middle")
     again = rnnstudy(*SWEEP)
     assert again.returncode == 0, again.stdout + again.stderr
@@ -261,9 +261,9 @@ def test_what_another_process_trains_is_not_forgotten(project_with_store: Path, 
 def test_a_worker_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert devices("auto") == devices("cuda") == ["cuda:0", "cuda:1", "cuda:2"]
-    assert devices("cuda:1") == ["cuda:1"]
+    assert worker_devices("auto") == worker_devices("cuda") == ["cuda:0", "cuda:1", "cuda:2"]
+    assert worker_devices("cuda:1") == ["cuda:1"]
     assert [default_workers(device) for device in ("auto", "cuda", "cuda:1")] == [3, 3, 1]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert devices("auto") == ["auto"]
+    assert worker_devices("auto") == ["auto"]
     assert default_workers("cpu") >= 1
