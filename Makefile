@@ -30,7 +30,7 @@ demo: install
 	$(BIN)/rnnstudy sweep experiments/quickstart.py
 	$(BIN)/rnnstudy report quickstart
 	@echo
-	@echo 'Look at   reports/quickstart.html             the figures, with what to see in them'
+	@echo 'Look at   build/reports/quickstart.html       the figures, with what to see in them'
 	@echo '          $(BIN)/rnnstudy ui              the runs in the MLflow UI'
 	@echo '          experiments/quickstart.py           what was asked; change it and sweep again'
 
@@ -49,7 +49,7 @@ study: install
 	for experiment in experiments/*.py; do $(BIN)/rnnstudy sweep $$experiment || exit $$?; done
 	$(BIN)/rnnstudy report --export reports/data
 	@echo
-	@echo 'Look at   reports/index.html                  every figure, in reading order'
+	@echo 'Look at   reports/index.html                  every figure, in reading order; these are the committed reports'
 
 bench: $(WITH_PEERS)
 	$(BIN)/python -m benchmarks

@@ -57,7 +57,7 @@ here.show(
     ),
     "loss_surface",
     title="The cliff",
-    see=f"""
+    takeaway=f"""
     Two gentle slopes meet in a wall along the dashed straight line: the state has gone to its low value on one side
     and to its high value on the other, and the wanted value, 0.7, is passed within the wall. Descent reaches the
     line after {crossing} updates and then jumps to and fro across it, downhill on both sides, as if the wall were
@@ -88,7 +88,7 @@ here.show(
     figures.wall_by_length(unit, w=weight, distances=distances, lengths=lengths),
     "wall_by_length",
     title="The wall gets steeper with every step",
-    see=f"""
+    takeaway=f"""
     Mind the horizontal scale: it is logarithmic to both sides of the cliff. A tenth away from it the loss is the
     same for all but the shortest sequence; what T changes is how sharply one side turns into the other. From T =
     {lengths[0]} to T = {lengths[-1]} the steepest gradient grows from {power_of_ten(steepest[lengths[0]])} to
@@ -108,7 +108,7 @@ here.show(
     figures.bifurcation(unit, w=weight, b=np.linspace(-4.0, -2.0, 81), weights=np.linspace(3.0, 7.0, 801)),
     "bifurcation",
     title="The bifurcation behind the cliff",
-    see=f"""
+    takeaway=f"""
     At w = {weight:g} the unit can rest in a low or in a high state while b lies between {lower_end:.2f} and
     {upper_end:.2f}: one bit of memory. The dashed middle branch, which repels, parts the starting values that fall from
     those that rise. Where it crosses h₀, at b = {edge:.2f}, the dots jump from the lower branch to the upper one: that

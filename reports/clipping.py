@@ -14,12 +14,12 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.report import NOT_RUN, Notebook, in_words
+from rnnstudy.report import NOT_RUN, Notebook, value_at
 
 here = Notebook("clipping")
 study = here.study()
 runs = study.results.runs
-here.say(study.words)
+here.say(study.summary)
 
 # %%
 rates = sorted(runs["learning_rate"].unique())
@@ -45,13 +45,13 @@ here.show(
     picture,
     "clipping",
     title="Explosions and clipping, update by update",
-    see=f"""
+    takeaway=f"""
     Each line is the norm of one run's gradient, update by update, before any clipping; mind the logarithmic axis.
-    Left, without clipping: the median of the log10 norm is {in_words(typical, "without clipping")}, the largest
-    {in_words(largest, "without clipping")}. A step along such a spike throws the weights far away; where a line ends
+    Left, without clipping: the median of the log10 norm is {value_at(typical, "without clipping")}, the largest
+    {value_at(largest, "without clipping")}. A step along such a spike throws the weights far away; where a line ends
     in a cross, the numbers have left the range of floats and the run is lost, at learning rate {rate:g}
     {when}. Middle, the same runs with the norm clipped at the dashed line: the largest log10 norm before clipping is
-    {in_words(largest, "with clipping")}, but no update moves the weights by more than a step of the threshold's
+    {value_at(largest, "with clipping")}, but no update moves the weights by more than a step of the threshold's
     size. Right: over all learning rates {diverged("without clipping")} runs diverge without clipping and
     {diverged("with clipping")} with it. Clipping bounds the length of a step; it does not by itself bring back a
     gradient that has vanished.""",

@@ -23,12 +23,12 @@
 import pandas as pd
 
 from rnnstudy import figures
-from rnnstudy.report import NOT_RUN, Notebook, in_words, power_of_ten
+from rnnstudy.report import NOT_RUN, Notebook, power_of_ten, value_at
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("forgetting")
 study = here.study("sequence_length")
-here.say(study.words)
+here.say(study.summary)
 
 # %% [markdown]
 # Both cells were given the same learning rates; drawn is, for each cell and length, the rate that did best in
@@ -71,7 +71,7 @@ here.show(
     picture,
     "gradient_by_lag_initial",
     title="Before any learning: how the gradient fades on its way back",
-    see=f"""
+    takeaway=f"""
     Follow a line from left (the last step, where the loss is) to right (the distant past). A straight line on this
     logarithmic axis is exponential decay. Where lines of all lengths lie on top of one another, what matters is only
     how far back one looks. At T = {longest} each step back multiplies the RNN's gradient by {factor("Elman")}; at the
@@ -109,7 +109,7 @@ here.show(
     picture,
     "gradient_by_lag_final_normalised",
     title="After training: how much of the gradient now reaches the beginning",
-    see=f"""
+    takeaway=f"""
     The same after training, each sequence's gradient divided by its own value at lag 0, because a network that has
     solved its task has a small gradient everywhere. Compare with the figure above: has a line been lifted? In
     decades, the first step relative to the last, before and after training, the RNN went from
@@ -134,12 +134,12 @@ here.show(
     picture,
     "gradient_heat_map",
     title="While learning: how far back the gradient is felt, update by update",
-    see=f"""
+    takeaway=f"""
     One run of each cell at T = {longest}. Each row is one moment of training, from the bottom upwards; each column a
     time step, the answer being due at the right edge. Light is a large gradient, dark a small one; the black bars
     show where the marks to be remembered stand. Ask whether light colours reach the bars. The median
-    over training of log10 of the gradient at the first time step is {in_words(first, "Elman")} in the RNN and
-    {in_words(first, "LSTM")} in the LSTM; relative to the last step {in_words(fallen, "Elman")} and
-    {in_words(fallen, "LSTM")} decades. A horizontal stripe, where there is one, is a moment at which the whole profile
+    over training of log10 of the gradient at the first time step is {value_at(first, "Elman")} in the RNN and
+    {value_at(first, "LSTM")} in the LSTM; relative to the last step {value_at(fallen, "Elman")} and
+    {value_at(fallen, "LSTM")} decades. A horizontal stripe, where there is one, is a moment at which the whole profile
     changes: one matrix is multiplied at every step, so a small change of it acts with the power of the lag.""",
 )

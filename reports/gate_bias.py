@@ -27,7 +27,7 @@ results = study.results
 runs = results.runs
 task = TemporalOrder(length=int(runs["length"].max()))
 bias = "initialisation.gate_bias.value"
-here.say(study.words)
+here.say(study.summary)
 
 # %% [markdown]
 # ## 1. Half-life
@@ -69,7 +69,7 @@ here.show(
     picture,
     "half_life_by_bias",
     title="Half-life against forget-gate bias",
-    see=f"""
+    takeaway=f"""
     Half-life of dL/dc before training, in steps, with the two closed forms in brackets (constant gate; with the
     loop through h): {listed}. What the first leaves out is the loop through h, which adds to the gate; what the second
     leaves out is the squashing, which holds the loop in check: from b = {border:.1f} on it predicts a gradient that
@@ -103,7 +103,7 @@ here.show(
     ),
     "success_by_bias",
     title="What the bias does for learning",
-    see=f"""
+    takeaway=f"""
     Runs that solved T = {task.length} within {updates} updates, by forget-gate bias: {told}. The earlier mark stands
     {task.length - task.windows[0][1]} to {task.length - 1 - task.windows[0][0]} steps before the answer. An error
     near one half means that one mark is known. Compare with the half-lives above.

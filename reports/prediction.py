@@ -24,7 +24,7 @@ from rnnstudy.report import Notebook
 here = Notebook("prediction")
 study = here.study("sequence_length")
 results = study.results
-here.say(study.words)
+here.say(study.summary)
 
 # %% [markdown]
 # ## 1. The score of every run, and what it tells
@@ -55,7 +55,7 @@ here.show(
     picture,
     "prediction",
     title="Does the gradient before training predict success?",
-    see=f"""
+    takeaway=f"""
     Of two runs of different length, the one with the higher score solved the task, and the other did not, as often as
     this: AUC {words("across lengths", "solved")} for all cells together. There the length speaks with: it sets both.
     Within strata only {int(within["informative"])} of

@@ -33,7 +33,7 @@ error_name = task.criterion.error
 
 # %%
 here.say(
-    f"{study.words} Lengths T = {', '.join(map(str, sorted(runs['length'].unique())))}; "
+    f"{study.summary} Lengths T = {', '.join(map(str, sorted(runs['length'].unique())))}; "
     f"width {', '.join(map(str, sorted(runs['width'].unique())))}; "
     f"learning rates {', '.join(f'{rate:g}' for rate in sorted(runs['learning_rate'].unique()))}; "
     f"{runs['seed'].nunique()} seeds; at most {runs['training.steps'].max()} updates of "

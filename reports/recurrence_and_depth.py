@@ -15,7 +15,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.report import NOT_RUN, Notebook, in_words
+from rnnstudy.report import NOT_RUN, Notebook, value_at
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("recurrence_and_depth")
@@ -23,7 +23,7 @@ study = here.study()
 results = study.results
 runs = results.runs
 chance = TemporalOrder(length=int(runs["length"].max())).chance.error
-here.say(study.words)
+here.say(study.summary)
 
 # %% [markdown]
 # ## 1. The gradient through time
@@ -39,17 +39,17 @@ longest = int(runs["length"].max())
 
 def ratio(cell: str) -> str:
     """Decades at the first step, relative to the last, at the longest length."""
-    return f"{figures.style(cell).label} {in_words(ratios, (cell, longest))} (state {state[cell]})"
+    return f"{figures.style(cell).label} {value_at(ratios, (cell, longest))} (state {state[cell]})"
 
 
 if not single:
-    here.say(f"Networks of one layer: {NOT_RUN}. {study.lack}")
+    here.say(f"Networks of one layer: {NOT_RUN}. {study.missing_message}")
 else:
     here.show(
         figures.gradient_by_lag(results, states=("h", "o"), normalised=True, keys=single),
         "gradient_by_lag",
         title="Hidden against output recurrence: the gradient before training",
-        see=f"""
+        takeaway=f"""
     One layer, before training, relative to lag 0. At T = {longest} the gradient at the first step, in decades:
     {"; ".join(ratio(cell) for cell in state)}. The Jordan
     network's way back goes through the small matrix product W_ho W_oh, and shrinks with it; the output recurrence
@@ -85,7 +85,7 @@ here.show(
     figures.success_by_setting(results, "layers", each="length", label="layers", chance=chance, error="test error"),
     "success_by_layers",
     title="Hidden against output recurrence, and depth: what is learned",
-    see=f"""
+    takeaway=f"""
     Runs that solved the task with {", ".join(map(str, depths))} layers. RNN (Elman): {told("Elman")}. RNN
     (Jordan): {told("Jordan")}. Output recurrence: {told("OutputRecurrent")}. With one layer, the output
     recurrence keeps the past as a linear sum in four numbers, and its hidden layer sees one step at a time: where

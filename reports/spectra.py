@@ -26,7 +26,7 @@ here = Notebook("spectra")
 study = here.study()
 results = study.results
 runs = results.runs
-here.say(study.words)
+here.say(study.summary)
 ended = runs.assign(solved=figures.true(runs["solved"])).groupby(["cell", "length"])
 here.table(ended.agg(runs=("solved", "size"), solved=("solved", "sum"), median_error=("error", "median")).reset_index())
 
@@ -53,7 +53,7 @@ here.show(
     picture,
     "singular_values_by_lag",
     title="What is left of a disturbance, direction by direction",
-    see=f"""
+    takeaway=f"""
     Before training (above) the largest singular value of the RNN has come down to {
         left("initial", "Elman", "h")
     }; of the LSTM's joint state {left("initial", "LSTM", "joint")} is left, and the cell path alone, a
@@ -89,7 +89,7 @@ here.show(
     picture,
     "lyapunov_spectrum",
     title="Lyapunov spectra: how many directions last",
-    see=f"""
+    takeaway=f"""
     An exponent of 0 keeps a direction for ever, −0.05 keeps it for 20 steps. The largest exponent before training is
     {slow("initial", "Elman")} for the RNN and {slow("initial", "LSTM")} for the LSTM; after training
     {slow("final", "Elman")} and {slow("final", "LSTM")}. The LSTM has twice as many directions for its width,

@@ -20,7 +20,7 @@ from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("success_by_length")
 study = here.study("sequence_length")
-here.say(study.words)
+here.say(study.summary)
 
 # %%
 results = study.results
@@ -52,7 +52,7 @@ here.show(
     picture,
     "success_by_length",
     title="How many runs solve the task, by length",
-    see=f"""
+    takeaway=f"""
     Left, read the points from short to long sequences. The RNN solves {counts("Elman")}; the LSTM {counts("LSTM")}; the
     GRU {counts("GRU")}. The bars are Wilson 95 % intervals. Right, every run's own error: a run on the dashed line has
     learned nothing, one a third of the way down (at 1/2) has found one of the two marks, one at zero has found both.
@@ -95,7 +95,7 @@ here.show(
     picture,
     "time_to_solve",
     title="How soon runs solve the task",
-    see=f"""
+    takeaway=f"""
     Each curve begins at 1, all runs unsolved, and steps down whenever one of them solves the task; a curve that stays
     up and ends in a tick holds runs that never did within the budget. Such runs are censored, not left out: leaving
     them out would make the slow cell look fast. Medians of those that did solve it, in updates: RNN {times("Elman")};

@@ -15,7 +15,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.report import Notebook, in_words
+from rnnstudy.report import Notebook, value_at
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("truncation")
@@ -25,7 +25,7 @@ runs = results.runs
 task = TemporalOrder(length=int(runs["length"].max()))
 lags = [(task.length - high, task.length - 1 - low) for low, high in task.windows]
 window = "training.truncation.window"
-here.say(study.words)
+here.say(study.summary)
 here.say(
     f"T = {task.length}: the later mark stands {lags[1][0]} to {lags[1][1]} steps before the answer, the earlier one "
     f"{lags[0][0]} to {lags[0][1]}."
@@ -41,7 +41,7 @@ picture = figures.cosine_by_window(results, informative=lags, keys=whole)
 
 def cosine(stage: str, cell: str, at: int) -> str:
     """The median cosine drawn."""
-    return in_words(picture.data.set_index(["stage", "cell", "window"])["median"], (stage, cell, at), "{:.2f}")
+    return value_at(picture.data.set_index(["stage", "cell", "window"])["median"], (stage, cell, at), "{:.2f}")
 
 
 between = (lags[0][0] + lags[1][1]) // 2
@@ -49,7 +49,7 @@ here.show(
     picture,
     "cosine_by_window",
     title="How much of the gradient's direction a window keeps",
-    see=f"""
+    takeaway=f"""
     Networks trained with the whole gradient. Before training, the last {between} steps, too few to reach the earlier
     mark, give a gradient whose cosine with the full one is {cosine("initial", "Elman", between)} (RNN) and
     {cosine("initial", "LSTM", between)} (LSTM), though such a window holds nothing about that mark. After training the
@@ -92,7 +92,7 @@ here.show(
     picture,
     "success_by_window",
     title="What truncated training learns",
-    see=f"""
+    takeaway=f"""
     Median error by window: {told("Elman")} (RNN); {told("LSTM")} (LSTM). 3/4 is chance, one half is one mark
     known. The shortest window with which at least half of the runs solve the task is {fewest("Elman")} for the
     RNN and {fewest("LSTM")} for the LSTM; the earlier mark comes within reach at k = {lags[0][0] + 1} and is

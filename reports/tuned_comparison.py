@@ -16,17 +16,16 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.report import Notebook
-from rnnstudy.spec import SpecError
+from rnnstudy.report import Notebook, ReportError
 from rnnstudy.tasks import TemporalOrder
 
 here = Notebook("tuned_comparison")
 study = here.study()
-searched = here.searched()
-trials = searched.trials
+searches = here.searches()
+trials = searches.trials
 value = "validation error"
 logarithmic = ("learning_rate", "clip_threshold")
-here.say(study.words)
+here.say(study.summary)
 
 # %% [markdown]
 # ## 1. The comparison
@@ -34,9 +33,9 @@ here.say(study.words)
 # %%
 runs = study.results.runs
 lengths = sorted(runs["length"].unique())
-fresh = [key for key in searched.fresh_keys if key in runs.index]
+fresh = [key for key in searches.fresh_keys if key in runs.index]
 if not fresh:
-    raise SpecError(f"no winner of a search has been trained on fresh seeds yet; `{study.command}` goes on")
+    raise ReportError(f"no winner of a search has been trained on fresh seeds yet; `{study.command}` goes on")
 task = TemporalOrder(length=int(lengths[-1]))
 picture = figures.tuned_comparison(study.results, chance=task.chance.error, error="test error", keys=fresh)
 solved = ", ".join(f"{row.cell} T = {row.length} {row.solved}/{row.runs}" for row in picture.data.itertuples())
@@ -44,7 +43,7 @@ here.show(
     picture,
     "tuned_comparison",
     title="Each cell at its own best settings",
-    see=f"""
+    takeaway=f"""
     Runs on fresh seeds that solved the task: {solved}. The settings of each point are those that won a search for
     that cell and that length alone, so that what is left of a difference is not one of tuning within these ranges
     (learning rate, clipping threshold, gain) and this number of updates.
@@ -78,21 +77,21 @@ here.show(
     picture,
     "optimisation_history",
     title="Searches, candidate by candidate",
-    see=f"""
+    takeaway=f"""
     The candidate that won, by its place in its search: {late}. A winner near the end says that a longer search might
     find better ones still. {int((trials["state"] == "pruned").sum())} of {len(trials)} candidates were given up early.
     """,
 )
 
 # %%
-picture = figures.parameter_importances(searched.importances, trials)
+picture = figures.parameter_importances(searches.importances, trials)
 first = picture.data.sort_values("importance").groupby("study").last()
 most = ", ".join(f"{name.rpartition('/')[2]}: {row.parameter.replace('_', ' ')}" for name, row in first.iterrows())
 here.show(
     picture,
     "parameter_importances",
     title="What decides how good a candidate is",
-    see=f"""
+    takeaway=f"""
     The parameter of the greatest importance: {most}. With so few candidates these shares are rough; the slices below
     show the candidates themselves.
     """,
@@ -103,7 +102,7 @@ here.show(
     figures.slices(trials, value=value, logarithmic=logarithmic),
     "slices",
     title="Where the good candidates lie",
-    see="""
+    takeaway="""
     Each column is a parameter, each row a search. A parameter that matters shows a valley; one whose points scatter
     like a cloud decides little within its range. A winner at the edge of a range asks for a wider range.
     """,
@@ -114,7 +113,7 @@ here.show(
     figures.parallel_coordinates(trials, value=value, logarithmic=logarithmic),
     "parallel_coordinates",
     title="Good candidates as lines",
-    see="""
+    takeaway="""
     Lines of good candidates that run together through one point of an axis pin that parameter down; where they spread
     over all of an axis, several settings do as well. All axes have the same range in all panels.
     """,

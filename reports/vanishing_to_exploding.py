@@ -20,7 +20,7 @@ from rnnstudy.report import NOT_RUN, Notebook, power_of_ten
 
 here = Notebook("vanishing_to_exploding")
 study = here.study()
-here.say(study.words)
+here.say(study.summary)
 
 # %%
 if "cell.activation" not in study.results.runs:
@@ -66,7 +66,7 @@ here.show(
     picture,
     "vanishing_to_exploding",
     title="One knob, the recurrent gain: from vanishing to exploding gradients",
-    see=f"""
+    takeaway=f"""
     Blue is a gradient that vanishes on its way back, red one that explodes, white one that keeps its size; read each
     row from left to right: the faster colour deepens, the stronger the lag tells. The turning point of the tanh RNN
     lies {turns("Elman tanh")}: its units' slopes are below 1 and must be made up for (at g ≤ 1, up to the dashed line,

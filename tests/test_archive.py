@@ -7,11 +7,12 @@ import pytest
 
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.probes import GradientThroughTime
+from rnnstudy.results import Results, from_records, load
 from rnnstudy.results.archive import Archive, ExportedExperiment, ReadingRequest, write_archive
-from rnnstudy.results.from_store import load
-from rnnstudy.results.results import Results, from_records
+from rnnstudy.results.source import MissingRuns
 from rnnstudy.run import Run, Training
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
+from rnnstudy.store.errors import DamagedFile
 from rnnstudy.tasks import TemporalOrder
 from rnnstudy.training.loop import train
 
@@ -59,9 +60,9 @@ def test_the_table_of_runs_comes_back(results: Results, folder: Path) -> None:
 
 def test_quantiles_and_runs_that_were_not_asked_for_are_not_there(folder: Path) -> None:
     back = load(experiment="toy", archive=folder)
-    with pytest.raises(SpecError, match=r"quantile 0.9 was not kept; there are 0.5"):
+    with pytest.raises(RequestError, match=r"quantile 0.9 was not stored; there are 0.5"):
         back.readings("profile/h_initial", quantile=0.9)
-    with pytest.raises(SpecError, match="no reading is called 'profile/h_final'"):
+    with pytest.raises(RequestError, match="no reading is called 'profile/h_final'"):
         back.readings("profile/h_final")
 
 
@@ -76,17 +77,17 @@ def test_the_same_runs_give_the_same_bytes(results: Results, folder: Path, tmp_p
 
 
 def test_a_folder_that_is_no_archive_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"holds no results of a study \(manifest.json is not there\)"):
+    with pytest.raises(RequestError, match=r"holds no results of a study \(manifest.json is not there\)"):
         Archive.open(tmp_path / "nowhere")
     with pytest.raises(
-        SpecError, match=r"holds no run of other \(it holds: toy\); run `rnnstudy sweep experiments/other"
+        MissingRuns, match=r"holds no run of other \(it holds: toy\); run `rnnstudy sweep experiments/other"
     ):
         load(experiment="other", archive=folder)
     (folder / "runs.parquet").write_bytes(b"not a table")
-    with pytest.raises(SpecError, match="cannot be read"):
+    with pytest.raises(DamagedFile, match="cannot be read"):
         Archive.open(folder)
     (folder / "manifest.json").write_text('{"format": 99}')
-    with pytest.raises(SpecError, match="has format 99; this version reads format 1"):
+    with pytest.raises(DamagedFile, match="has format 99; this version reads format 1"):
         Archive.open(folder)
 
 

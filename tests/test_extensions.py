@@ -190,6 +190,6 @@ def test_a_users_own_files_go_through_sweep_probes_tracking_results_and_report(
     assert len(runs[0].probes) == len(own) + 1
 
     written = build(["mine"], place)
-    assert own_files / "reports" / "mine.html" in written
-    about = json.loads((own_files / "reports" / "figures" / "mine" / "by_lag.json").read_text())
+    assert place.built_reports / "mine.html" in written
+    about = json.loads((place.built_reports / "figures" / "mine" / "by_lag.json").read_text())
     assert about["runs"] == sorted(run.key for run in runs)

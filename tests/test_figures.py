@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from rnnstudy import figures
 from rnnstudy.figures import Picture
 from rnnstudy.probes.reading import QUANTILES
-from rnnstudy.report.kept_figures import Provenance, save
+from rnnstudy.report.figure_files import Provenance, save
 from rnnstudy.spec import SpecError
-from rnnstudy.store.atomic import write_all
+from rnnstudy.training.atomic import write_all
 
 RATES = (0.001, 0.003, 0.01)
 BEST = {"Elman": 0.001, "LSTM": 0.01}

@@ -5,17 +5,22 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pandas as pd
 import pytest
 
-from rnnstudy import results
-from rnnstudy.report.build import build
-from rnnstudy.report.notebook import load_study
-from rnnstudy.run import Run, names
-from rnnstudy.spec import SpecError
+from rnnstudy.report import ReportError
+from rnnstudy.report.build import build, export
+from rnnstudy.report.study import load_study, open_source
+from rnnstudy.results.results import Results
+from rnnstudy.results.search_trials import SearchTrials
+from rnnstudy.results.source import MissingRuns, ResultsSource
+from rnnstudy.run import Run, unique_names
+from rnnstudy.spec import RequestError
 from rnnstudy.store.git import checked_out_commit
 from rnnstudy.store.mlflow_store import open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
@@ -45,7 +50,7 @@ assert sys.executable == {python!r}, sys.executable
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project with one report that needs no runs."""
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     (tmp_path / "reports").mkdir()
@@ -66,38 +71,39 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with the quickstart's experiment, run at the smallest scale, and its report."""
-    home = Project(tmp_path_factory.mktemp("project"))
+    project = Project(tmp_path_factory.mktemp("project"))
     for name in ("experiments/quickstart.py", "reports/quickstart.py"):
-        write(home.root / name, (PROJECT / name).read_text(encoding="utf-8"))
-    home.mlruns.mkdir()
-    runs = smoke_runs(home)
-    tracker = MlflowTracker(open_store(home), SweepInfo("quickstart", "experiments/quickstart.py", "rnnstudy sweep"))
-    named = names(runs)
+        write(project.root / name, (PROJECT / name).read_text(encoding="utf-8"))
+    project.mlruns.mkdir()
+    runs = smoke_runs(project)
+    tracker = MlflowTracker(open_store(project), SweepInfo("quickstart", "experiments/quickstart.py", "rnnstudy sweep"))
+    named = unique_names(runs)
     for run in runs:
         tracker.begin(run, named[run.key])
     for record in train(runs, device="cpu"):
         tracker.write(record)
     tracker.close()
-    return home
+    return project
 
 
-def smoke_runs(home: Project) -> list[Run]:
-    return load_experiment(home.root / "experiments" / "quickstart.py").runs(Scale.SMOKE)
+def smoke_runs(project: Project) -> list[Run]:
+    return load_experiment(project.root / "experiments" / "quickstart.py").runs(Scale.SMOKE)
 
 
 def test_quickstart_is_built_from_a_store(quickstart: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     written = build(["quickstart"], quickstart)
-    figures = quickstart.reports / "figures" / "quickstart"
+    pages = quickstart.built_reports
+    figures = pages / "figures" / "quickstart"
     pictures = [
         "gradient_by_lag_initial", "gradient_by_lag_final_normalised", "gradient_heat_map", "learning_curves",
         "success_by_length",
     ]  # fmt: skip
     expected = {figures / f"{name}.{ending}" for name in pictures for ending in ("png", "svg", "csv", "json")}
-    expected |= {quickstart.reports / name for name in ("quickstart.ipynb", "quickstart.html", "index.html")}
+    expected |= {pages / name for name in ("quickstart.ipynb", "quickstart.html", "index.html")}
     assert set(written) == expected
     assert all(path.stat().st_size > 100 for path in written)
-    page = (quickstart.reports / "quickstart.html").read_text(encoding="utf-8")
+    page = (pages / "quickstart.html").read_text(encoding="utf-8")
     assert len(re.findall(r'src="data:image/png;base64,', page)) == len(pictures)
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     runs = smoke_runs(quickstart)
@@ -112,118 +118,146 @@ def test_quickstart_is_built_from_a_store(quickstart: Project, monkeypatch: pyte
         f"Width {runs[0].cell.width}, at most {training.steps} updates of {training.batch} sequences, "
         f"{len({run.seed for run in runs})} seeds, scale smoke."
     )
-    notebook = json.loads((quickstart.reports / "quickstart.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads((pages / "quickstart.ipynb").read_text(encoding="utf-8"))
     streams = [output for cell in notebook["cells"] for output in cell.get("outputs", ()) if "name" in output]
     assert streams == []
 
 
 def test_a_study_knows_the_runs_of_its_scale(quickstart: Project) -> None:
-    study = load_study("quickstart", quickstart)
+    study = load_study("quickstart", quickstart, open_source(quickstart, None))
     assert study.scale is Scale.SMOKE
     assert sorted(study.results.runs.index) == sorted(run.key for run in smoke_runs(quickstart))
     assert study.command == "rnnstudy sweep experiments/quickstart.py --scale smoke"
 
 
-def test_a_study_prefers_the_largest_complete_scale(home: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = home.root / "experiments" / "quickstart.py"
+class PlannedSource(ResultsSource):
+    """A source with the runs `keys`, without readings."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    def complete_keys(self) -> dict[str, str]:
+        return dict.fromkeys(self.keys, "quickstart")
+
+    def load(self, keys: Iterable[str] | None = None, **_: object) -> Results:
+        return cast(Results, SimpleNamespace(runs=pd.DataFrame(index=self.keys if keys is None else list(keys))))
+
+    def search_trials(self, experiment: str, scale: str) -> SearchTrials:
+        raise AssertionError("the quickstart searches nothing")
+
+
+def test_a_study_prefers_the_largest_complete_scale(project: Project) -> None:
+    path = project.root / "experiments" / "quickstart.py"
     write(path, (PROJECT / "experiments" / "quickstart.py").read_text(encoding="utf-8"))
     experiment = load_experiment(path)
     keys = {scale: [run.key for run in experiment.runs(scale)] for scale in Scale}
-    stored: list[str] = []
-
-    def load(wanted: list[str] | None = None, **_: object) -> SimpleNamespace:
-        return SimpleNamespace(runs=pd.DataFrame(index=stored if wanted is None else wanted))
-
-    monkeypatch.setattr(results, "load", load)
-    monkeypatch.setattr(results, "complete_keys", lambda **_: dict.fromkeys(stored, "quickstart"))
+    source = PlannedSource()
     for present, scale, count in (
         ([*keys[Scale.SMOKE], *keys[Scale.DESK]], Scale.DESK, len(keys[Scale.DESK])),
         ([*keys[Scale.SMOKE], *keys[Scale.DESK][1:]], Scale.SMOKE, len(keys[Scale.SMOKE])),
         ([*keys[Scale.SMOKE][3:], *keys[Scale.DESK][1:]], Scale.DESK, len(keys[Scale.DESK]) - 1),
         (["set by hand"], None, 1),
     ):
-        stored[:] = present
-        study = load_study("quickstart", home)
+        source.keys = present
+        study = load_study("quickstart", project, source)
         assert (study.scale, len(study.results.runs)) == (scale, count)
 
 
-def test_a_report_has_the_same_bytes_each_time_and_drops_stale_figures(home: Project) -> None:
-    stale = home.reports / "figures" / "plain" / "stale.csv"
+def test_a_report_has_the_same_bytes_each_time_and_drops_stale_figures(project: Project) -> None:
+    stale = project.built_reports / "figures" / "plain" / "stale.csv"
     write(stale, "old")
-    written = build(["plain"], home)
-    assert [str(path.relative_to(home.reports)) for path in written] == [
+    written = build(["plain"], project)
+    assert [str(path.relative_to(project.built_reports)) for path in written] == [
         "plain.ipynb", "plain.html", "figures/plain/curve.csv", "index.html",
     ]  # fmt: skip
     assert not stale.exists()
-    first = contents(home.reports)
+    first = contents(project.built_reports)
     notebook = json.loads(first["plain.ipynb"])
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
     assert outputs[0]["text"] == ["in reports of .\n"]
     assert outputs[-1]["data"]["text/plain"] == ["42"]
     assert "A plain report</h1>" in first["plain.html"].decode()
-    build(["plain"], home)
-    assert contents(home.reports) == first
+    build(["plain"], project)
+    assert contents(project.built_reports) == first
+
+
+def test_only_an_export_changes_the_committed_reports(project: Project) -> None:
+    write(project.reports / "plain.html", "committed")
+    before = contents(project.reports)
+    build(["plain"], project)
+    assert contents(project.reports) == before
+    export(["plain"], project, project.reports / "data")
+    assert contents(project.built_reports).items() <= contents(project.reports).items()
+    # Redrawn from the committed results, the reports are the same, and the results are not touched.
+    before = contents(project.reports)
+    (project.reports / "plain.html").unlink()
+    written = export(["plain"], project, project.reports / "data", archive=project.reports / "data")
+    assert project.reports / "plain.html" in written
+    assert contents(project.reports) == before
+    # Committed results can be exported to another folder, too.
+    export(["plain"], project, project.root / "copy", archive=project.reports / "data")
+    assert contents(project.root / "copy") == contents(project.reports / "data")
 
 
 def test_a_notebook_runs_in_this_python_whatever_kernel_is_installed(
-    home: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoy = {"argv": ["/bin/false", "{connection_file}"], "display_name": "decoy", "language": "python"}
     write(tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json", json.dumps(decoy))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    assert len(build(["plain"], home)) == 4
+    assert len(build(["plain"], project)) == 4
 
 
-def test_an_error_names_the_cell_and_leaves_what_was_built(home: Project) -> None:
-    write(home.reports / "plain.ipynb", "built before")
-    write(home.reports / "figures" / "plain" / "curve.csv", "drawn before")
+def test_an_error_names_the_cell_and_leaves_what_was_built(project: Project) -> None:
+    write(project.built_reports / "plain.ipynb", "built before")
+    write(project.built_reports / "figures" / "plain" / "curve.csv", "drawn before")
     broken = PLAIN.format(python=sys.executable) + "\n# %%\nvalue = 0\n1 / value\n"
-    write(home.reports / "plain.py", broken)
-    before = contents(home.reports)
-    with pytest.raises(SpecError) as raised:
-        build(["plain"], home)
+    write(project.reports / "plain.py", broken)
+    before = contents(project.root)
+    with pytest.raises(ReportError) as raised:
+        build(["plain"], project)
     assert str(raised.value) == (
         "report 'plain' stopped in cell 4 (value = 0): ZeroDivisionError: division by zero; "
-        "what was built before is unchanged"
+        "the files built before are unchanged"
     )
-    assert contents(home.reports) == before
+    assert contents(project.root) == before
 
 
-def test_a_dead_kernel_is_told_in_one_line(home: Project) -> None:
-    write(home.reports / "plain.py", "# %%\nimport os\nos._exit(3)\n")
-    with pytest.raises(SpecError, match=r"^the Python that ran report 'plain' died.*unchanged$"):
-        build(["plain"], home)
+def test_a_dead_kernel_is_reported_in_one_line(project: Project) -> None:
+    write(project.reports / "plain.py", "# %%\nimport os\nos._exit(3)\n")
+    with pytest.raises(ReportError, match=r"^the Python process that ran report 'plain' died.*unchanged$"):
+        build(["plain"], project)
 
 
-def test_an_unknown_report_gets_the_nearest_name(home: Project) -> None:
-    with pytest.raises(SpecError, match=r"^there is no report 'plian'; did you mean 'plain'\? Reports here: plain$"):
-        build(["plian"], home)
-    shutil.rmtree(home.reports)
-    with pytest.raises(SpecError, match=r"^there is no report 'plain'; There are no reports in"):
-        build(["plain"], home)
+def test_an_unknown_report_gets_the_nearest_name(project: Project) -> None:
+    with pytest.raises(RequestError, match=r"^there is no report 'plian'; did you mean 'plain'\? Reports here: plain$"):
+        build(["plian"], project)
+    shutil.rmtree(project.reports)
+    with pytest.raises(RequestError, match=r"^there is no report 'plain'; There are no reports in"):
+        build(["plain"], project)
 
 
-def test_without_runs_the_sweep_to_launch_is_named(home: Project) -> None:
+def test_without_runs_the_sweep_to_launch_is_named(project: Project) -> None:
     for name in ("experiments/quickstart.py", "reports/quickstart.py"):
-        write(home.root / name, (PROJECT / name).read_text(encoding="utf-8"))
-    before = contents(home.root)
-    with pytest.raises(SpecError, match=re.escape("`rnnstudy sweep experiments/quickstart.py`")):
-        build(["plain", "quickstart"], home)
-    assert contents(home.root) == before
+        write(project.root / name, (PROJECT / name).read_text(encoding="utf-8"))
+    before = contents(project.root)
+    with pytest.raises(MissingRuns, match=re.escape("`rnnstudy sweep experiments/quickstart.py`")):
+        build(["plain", "quickstart"], project)
+    assert contents(project.root) == before
 
 
-def test_a_folder_of_results_that_is_not_there_is_told_in_one_line(home: Project) -> None:
+def test_a_folder_of_results_that_is_not_there_is_reported_in_one_line(project: Project) -> None:
     for name in ("experiments/quickstart.py", "reports/quickstart.py"):
-        write(home.root / name, (PROJECT / name).read_text(encoding="utf-8"))
-    before = contents(home.root)
+        write(project.root / name, (PROJECT / name).read_text(encoding="utf-8"))
+    before = contents(project.root)
     for reports in (["plain"], ["plain", "quickstart"]):
         with pytest.raises(
-            SpecError, match=r"^--from: .*nowhere is no folder; `rnnstudy report --export DIR` writes one$"
+            RequestError, match=r"^--from: .*nowhere is no folder; `rnnstudy report --export DIR` writes one$"
         ):
-            build(reports, home, home.root / "nowhere")
-        with pytest.raises(SpecError, match=r"mlruns holds no results of a study \(manifest.json is not there\)"):
-            build(reports, home, home.mlruns)
-    assert contents(home.root) == before
+            build(reports, project, project.root / "nowhere")
+        with pytest.raises(RequestError, match=r"mlruns holds no results of a study \(manifest.json is not there\)"):
+            build(reports, project, project.mlruns)
+    assert contents(project.root) == before
 
 
 def test_the_commit_is_absent_outside_a_repository(tmp_path: Path) -> None:
@@ -258,22 +292,27 @@ def test_the_commit_says_when_the_source_differs_from_it(tmp_path: Path, monkeyp
     assert checked_out_commit(tmp_path) == head + "+changes"
 
 
-def test_the_index_page_links_what_is_there_and_says_how_to_see_runs(home: Project) -> None:
-    write(home.reports / "other.py", "# %%\n")
-    told = {
-        "figure": "curve", "title": "A curve", "see": "Look.", "place": 1, "caption": "Of runs.",
+@pytest.mark.parametrize("takeaway", ["takeaway", "see"])
+def test_the_index_page_links_what_is_there_and_says_how_to_see_runs(project: Project, takeaway: str) -> None:
+    """Figure files that were written earlier have `see` in place of `takeaway`."""
+    write(project.reports / "other.py", "# %%\n")
+    story = {
+        "figure": "curve", "title": "A curve", takeaway: "Look.", "place": 1, "caption": "Of runs.",
         "experiments": ["experiments/one.py"], "runs": ["3f2a", "9b1c"],
         "command": "rnnstudy sweep experiments/one.py --scale desk && rnnstudy report other",
     }  # fmt: skip
     for ending in ("png", "svg", "csv"):
-        write(home.reports / "figures" / "other" / f"curve.{ending}", "drawn")
-    write(home.reports / "figures" / "other" / "curve.json", json.dumps(told))
-    build(["plain"], home)
-    page = (home.reports / "index.html").read_text(encoding="utf-8")
+        write(project.built_reports / "figures" / "other" / f"curve.{ending}", "drawn")
+    write(project.built_reports / "figures" / "other" / "curve.json", json.dumps(story))
+    write(project.root / "experiments" / "one.py", "")
+    build(["plain"], project)
+    page = (project.built_reports / "index.html").read_text(encoding="utf-8")
     links = set(re.findall(r'(?:href|src)="([^"#]+)"', page))
     assert "plain.html" in links
     assert "figures/other/curve.csv" in links
-    assert all((home.reports / link).resolve().exists() for link in links)
+    assert "../../experiments/one.py" in links
+    assert all((project.built_reports / link).resolve().exists() for link in links)
+    assert "Look." in page
     assert "other: not built yet" in page
     assert "<code>rnnstudy sweep experiments/one.py --scale desk</code>" in page
     assert "<code>rnnstudy show 3f2a</code>" in page

@@ -10,11 +10,12 @@ import pytest
 from rnnstudy import results
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.probes.reading import QUANTILES
-from rnnstudy.results.from_store import artifact_file, find_key, load, runs_table, stored_run
-from rnnstudy.results.results import Results, from_records
-from rnnstudy.run import Run, Training, names
-from rnnstudy.spec import SpecError, flatten
+from rnnstudy.results import Results, artifact_file, find_key, from_records, load, runs_table, stored_run
+from rnnstudy.results.source import MissingRuns
+from rnnstudy.run import Run, Training, unique_names
+from rnnstudy.spec import RequestError, flatten
 from rnnstudy.store.arrays import READINGS, WEIGHTS, read_weights, write_readings
+from rnnstudy.store.errors import DamagedFile
 from rnnstudy.store.mlflow_store import open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.open_run import run_header
@@ -75,26 +76,26 @@ def record_of(run: Run) -> Record:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    home = Project(tmp_path_factory.mktemp("project"))
-    tracker = MlflowTracker(open_store(home), SweepInfo("toy", "experiments/toy.py"))
-    for run, name in zip(sweep(), names(sweep()).values(), strict=True):
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"))
+    tracker = MlflowTracker(open_store(project), SweepInfo("toy", "experiments/toy.py"))
+    for run, name in zip(sweep(), unique_names(sweep()).values(), strict=True):
         tracker.begin(run, name)
         tracker.write(record_of(run))
     unfinished = sweep()[0].replace(seed=77)
     tracker.begin(unfinished, "under way")
     tracker.interrupt(unfinished.key)
-    other = MlflowTracker(open_store(home), SweepInfo("other"))
+    other = MlflowTracker(open_store(project), SweepInfo("other"))
     alone = sweep()[0].replace(seed=5)
     other.begin(alone, alone.name)
     other.write(record_of(alone))
-    return home
+    return project
 
 
 @pytest.fixture(scope="module", params=["store", "records"])
-def loaded(request: pytest.FixtureRequest, home: Project) -> Results:
+def loaded(request: pytest.FixtureRequest, project: Project) -> Results:
     if request.param == "store":
-        return load([run.key for run in sweep()], project=home)
+        return load([run.key for run in sweep()], project=project)
     return from_records(map(record_of, sweep()), sweep())
 
 
@@ -110,7 +111,7 @@ def test_runs_table(loaded: Results):
     assert str(table["steps_to_solve"].dtype) == "Int64"
     for run in sweep():
         row, outcome = table.loc[run.key], outcome_of(run)
-        assert row["name"] == names(sweep())[run.key]
+        assert row["name"] == unique_names(sweep())[run.key]
         assert {name: row[name] for name in run.short_parameters} == run.short_parameters
         assert (row["status"], row["step"], row["seconds"], row["engine"]) == (
             outcome.status, outcome.step, outcome.seconds, "reference"
@@ -140,15 +141,15 @@ def test_every_value_is_at_its_place(loaded: Results):
         for run in sweep():
             if name in (series := series_of(run)):
                 one = series[name]
-                for place, value in np.ndenumerate(one.values.astype(np.float32)):
-                    axes = tuple(coordinates[axis][at] for axis, at in zip(one.axes, place[1:], strict=True))
-                    expected[(run.key, one.steps[place[0]], *axes)] = value
+                for index, value in np.ndenumerate(one.values.astype(np.float32)):
+                    axes = tuple(coordinates[axis][at] for axis, at in zip(one.axes, index[1:], strict=True))
+                    expected[(run.key, one.steps[index[0]], *axes)] = value
         axes = one.axes
         assert list(frame.columns) == ["key", "step", *axes, "value"]
         found = dict(zip(frame[["key", "step", *axes]].itertuples(index=False, name=None), frame["value"], strict=True))
         assert len(found) == len(frame)
         assert found.keys() == expected.keys()
-        np.testing.assert_array_equal([found[place] for place in expected], list(expected.values()))
+        np.testing.assert_array_equal([found[row] for row in expected], list(expected.values()))
 
 
 def test_one_quantile(loaded: Results):
@@ -157,7 +158,7 @@ def test_one_quantile(loaded: Results):
     expected = whole[whole["quantile"] == 0.5].drop(columns="quantile").reset_index(drop=True)
     pd.testing.assert_frame_equal(median, expected)
     pd.testing.assert_frame_equal(loaded.readings("learning/loss", quantile=0.5), loaded.readings("learning/loss"))
-    with pytest.raises(SpecError, match=r"0\.3 was not kept; there are 0\.1, 0\.25"):
+    with pytest.raises(RequestError, match=r"0\.3 was not stored; there are 0\.1, 0\.25"):
         loaded.readings("through_time/h", quantile=0.3)
 
 
@@ -171,79 +172,81 @@ def test_joining_runs(loaded: Results):
     assert joined["task.length"].tolist() == expected["task.length"].tolist()
     assert joined["solved"].dtype == "boolean"
     pd.testing.assert_series_equal(joined["solved"], expected["solved"])
-    with pytest.raises(SpecError, match="no column 'cel'; did you mean 'cell'"):
+    with pytest.raises(RequestError, match="no column 'cel'; did you mean 'cell'"):
         loaded.with_runs(frame, "cel")
-    with pytest.raises(SpecError, match=r"join a dotted one such as task\.length"):
+    with pytest.raises(RequestError, match=r"join a dotted one such as task\.length"):
         loaded.with_runs(loaded.readings("generalisation/error"), "length")
 
 
 def test_unknown_reading(loaded: Results):
-    with pytest.raises(SpecError, match="no reading is called 'learning/los'; did you mean 'learning/loss'"):
+    with pytest.raises(RequestError, match="no reading is called 'learning/los'; did you mean 'learning/loss'"):
         loaded.readings("learning/los")
 
 
-def test_what_is_loaded(home: Project, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_loaded(project: Project, monkeypatch: pytest.MonkeyPatch):
     toy = [run.key for run in sweep()]
-    assert load(experiment="experiments/toy.py", project=home).runs.index.tolist() == toy
-    assert len(load(project=home).runs) == len(toy) + 1
+    assert load(experiment="experiments/toy.py", project=project).runs.index.tolist() == toy
+    assert len(load(project=project).runs) == len(toy) + 1
     chosen = [toy[4], toy[1], toy[4]]
-    assert load(chosen, project=home).runs.index.tolist() == chosen[:2]
-    monkeypatch.setenv("RNNSTUDY_HOME", str(home.root))
+    assert load(chosen, project=project).runs.index.tolist() == chosen[:2]
+    monkeypatch.setenv("RNNSTUDY_HOME", str(project.root))
     assert len(load(experiment="other").runs) == 1
 
 
-def test_what_is_missing_is_named(home: Project, tmp_path: Path):
+def test_what_is_missing_is_named(project: Project, tmp_path: Path):
     unfinished = sweep()[0].replace(seed=77).key
-    with pytest.raises(SpecError) as caught:
-        load([sweep()[0].key, unfinished, "0123456789ab"], project=home)
+    with pytest.raises(MissingRuns) as caught:
+        load([sweep()[0].key, unfinished, "0123456789ab"], project=project)
     message = str(caught.value)
     assert "2 of 3 runs" in message
     assert f"{unfinished} (under way, interrupted)" in message
     assert "0123456789ab" in message
     assert "rnnstudy sweep experiments/toy.py" in message
     assert "\n" not in message
-    with pytest.raises(SpecError, match=r"no complete run of quick; run `rnnstudy sweep experiments/quick\.py` first"):
-        load(experiment="quick", project=home)
-    with pytest.raises(SpecError, match="no complete run; run the sweep"):
+    with pytest.raises(
+        MissingRuns, match=r"no complete run of quick; run `rnnstudy sweep experiments/quick\.py` first"
+    ):
+        load(experiment="quick", project=project)
+    with pytest.raises(MissingRuns, match="no complete run; run the sweep"):
         load(project=Project(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
-def test_damaged_and_lost_files_are_named(home: Project):
+def test_damaged_and_lost_files_are_named(project: Project):
     key = sweep()[2].key
-    path = artifact_file(key, READINGS, project=home)
+    path = artifact_file(key, READINGS, project=project)
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[:-50])
-        with pytest.raises(SpecError, match=r"readings\.npz is not an array file"):
-            load([key], project=home)
+        with pytest.raises(DamagedFile, match=r"readings\.npz is not an array file"):
+            load([key], project=project)
         path.unlink()
-        with pytest.raises(SpecError, match=f"is gone; `rnnstudy forget {key}`"):
-            load([key], project=home)
+        with pytest.raises(DamagedFile, match=f"is gone; `rnnstudy forget {key}`"):
+            load([key], project=project)
     finally:
         path.write_bytes(whole)
 
 
-def test_artifact_find_and_stored(home: Project):
+def test_artifact_find_and_stored(project: Project):
     run = sweep()[1]
-    weights = read_weights(artifact_file(run.key, WEIGHTS, project=home))
+    weights = read_weights(artifact_file(run.key, WEIGHTS, project=project))
     np.testing.assert_array_equal(weights["W_hh"], np.full((4, 4), 1.0))
-    with pytest.raises(SpecError, match="interrupted"):
-        artifact_file(sweep()[0].replace(seed=77).key, WEIGHTS, project=home)
-    assert find_key(run.key[:8], project=home) == run.key
-    assert stored_run(run.key[:8], project=home).state == "diverged"
-    with pytest.raises(SpecError, match="beginning of 14 keys"):
-        find_key("", project=home)
-    with pytest.raises(SpecError, match=f"did you mean '{run.key}'"):
-        find_key(run.key[:-1] + "x", project=home)
+    with pytest.raises(MissingRuns, match="interrupted"):
+        artifact_file(sweep()[0].replace(seed=77).key, WEIGHTS, project=project)
+    assert find_key(run.key[:8], project=project) == run.key
+    assert stored_run(run.key[:8], project=project).state == "diverged"
+    with pytest.raises(RequestError, match="beginning of 14 keys"):
+        find_key("", project=project)
+    with pytest.raises(RequestError, match=f"did you mean '{run.key}'"):
+        find_key(run.key[:-1] + "x", project=project)
 
 
-def test_table_of_all_runs(home: Project):
-    table = runs_table("toy", project=home)
+def test_table_of_all_runs(project: Project):
+    table = runs_table("toy", project=project)
     assert list(table.columns) == ["key", "name", "experiment", "state"]
     assert table["key"].tolist() == [run.key for run in sweep()] + [sweep()[0].replace(seed=77).key]
     assert table["state"].tolist() == [outcome_of(run).status for run in sweep()] + ["interrupted"]
-    assert len(runs_table(project=home)) == 14
+    assert len(runs_table(project=project)) == 14
 
 
 def test_unfinished_records_are_joined():
@@ -258,7 +261,7 @@ def test_unfinished_records_are_joined():
     frame = loaded.readings("learning/loss")
     assert frame["step"].tolist() == whole.steps.tolist()
     np.testing.assert_array_equal(frame["value"], whole.values.astype(np.float32))
-    with pytest.raises(SpecError, match="no record of elman-T0020-s1; "):
+    with pytest.raises(RequestError, match="no record of elman-T0020-s1; "):
         from_records(pieces, sweep()[:2])
 
 
@@ -273,7 +276,7 @@ def test_many_runs_load_fast(tmp_path: Path):
         record = Record(one.key, 100, 1.0, series, outcome_of(run))
         write_readings(paths[-1], run_header(describe(one, one.name, "toy", {}), record), series)
     began = time.perf_counter()
-    loaded = Results([results._from_file(path) for path in paths])
+    loaded = results.from_files(paths)
     frame = loaded.readings("through_time/h")
     spent = time.perf_counter() - began
     assert len(frame) == 40 * values.size

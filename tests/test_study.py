@@ -12,14 +12,17 @@ import pandas as pd
 import pytest
 
 from rnnstudy import figures
-from rnnstudy.report import notebook
+from rnnstudy.report import ReportError, notebook
 from rnnstudy.report.build import build, export, header, known_reports
+from rnnstudy.report.study import Study, load_study, open_source
 from rnnstudy.results.results import Results
-from rnnstudy.run import names
+from rnnstudy.results.source import MissingRuns
+from rnnstudy.run import unique_names
+from rnnstudy.search.definition import searches_of
 from rnnstudy.search.queue import SearchQueue
 from rnnstudy.search.studies import connect_storage
 from rnnstudy.search.trials import search_trials
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RnnstudyError
 from rnnstudy.store.mlflow_store import open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
@@ -61,14 +64,16 @@ def sources(root: Path) -> Project:
     return Project(root)
 
 
-def sweep_at_smoke_scale(home: Project, experiment: str) -> None:
-    defined = load_experiment(home.root / "experiments" / f"{experiment}.py")
-    tracker = MlflowTracker(open_store(home), SweepInfo(experiment, f"experiments/{experiment}.py", "rnnstudy sweep"))
+def sweep_at_smoke_scale(project: Project, experiment: str) -> None:
+    defined = load_experiment(project.root / "experiments" / f"{experiment}.py")
+    tracker = MlflowTracker(
+        open_store(project), SweepInfo(experiment, f"experiments/{experiment}.py", "rnnstudy sweep")
+    )
     if defined.searches_here:
-        search_at_smoke_scale(home, defined, tracker)
+        search_at_smoke_scale(project, defined, tracker)
         return
     runs = defined.runs(Scale.SMOKE)
-    named = names(runs)
+    named = unique_names(runs)
     for run in runs:
         tracker.begin(run, named[run.key])
     # The compiled engine would spend longer compiling than these runs take.
@@ -77,47 +82,39 @@ def sweep_at_smoke_scale(home: Project, experiment: str) -> None:
     tracker.close()
 
 
-def search_at_smoke_scale(home: Project, experiment: Experiment, tracker: MlflowTracker) -> None:
+def search_at_smoke_scale(project: Project, experiment: Experiment, tracker: MlflowTracker) -> None:
     """What a launcher with one worker does, in this process."""
-    storage = connect_storage(home, None)
-    supply = SearchQueue(
-        experiment.searches(Scale.SMOKE),
-        storage,
-        tracker.store,
-        home,
-        scale=Scale.SMOKE,
-        path=experiment.path,
-        workers=1,
-    )
-    while (task := supply.take()) is not None:
-        for run in task.runs:
-            tracker.begin(run, supply.name(run), supply.tags(run))
-        for record in train(task.runs, device="cpu", engine="reference", prune=supply.checked):
+    storage = connect_storage(project, None)
+    queue = SearchQueue(searches_of(experiment, Scale.SMOKE), storage, tracker.store, project, workers=1)
+    while (assignment := queue.next()) is not None:
+        for run in assignment.runs:
+            tracker.begin(run, queue.run_name(run), queue.run_tags(run))
+        for record in train(assignment.runs, device="cpu", engine="reference", prune=queue.on_validation):
             tracker.write(record)
             if record.outcome is not None:
-                supply.ended(record.key, record.outcome)
+                queue.on_ended(record.key, record.outcome)
     tracker.close()
 
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, empty_storage: Path) -> Project:
     """A project in which every experiment that a report needs was run, and every report was built and exported."""
-    home = sources(tmp_path_factory.mktemp("study"))
-    shutil.copy(empty_database, home.database)
-    shutil.copy(empty_storage, home.mlruns / "optuna.db")
-    needed = {experiment for name in REPORTS for experiment in header(name, home).experiments}
+    project = sources(tmp_path_factory.mktemp("study"))
+    shutil.copy(empty_database, project.database)
+    shutil.copy(empty_storage, project.mlruns / "optuna.db")
+    needed = {experiment for name in REPORTS for experiment in header(name, project).experiments}
     for experiment in sorted(needed):
-        sweep_at_smoke_scale(home, experiment)
+        sweep_at_smoke_scale(project, experiment)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(PROJECT))
         patch.delenv("RNNSTUDY_HOME", raising=False)
-        export(REPORTS, home, home.reports / "data")
-    return home
+        export(REPORTS, project, project.reports / "data")
+    return project
 
 
-def tables(home: Project) -> dict[str, bytes]:
-    """The numbers behind all figures."""
-    return {str(path.relative_to(home.reports)): path.read_bytes() for path in home.reports.glob("figures/*/*.csv")}
+def tables(folder: Path) -> dict[str, bytes]:
+    """The numbers behind all figures of the reports in a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("figures/*/*.csv")}
 
 
 def test_every_report_is_built_and_every_figure_has_its_four_files(studied: Project) -> None:
@@ -139,40 +136,42 @@ def test_a_clone_redraws_every_number_from_the_exported_results(
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     clone = sources(tmp_path)
     shutil.copytree(studied.reports / "data", clone.reports / "data")
-    with pytest.raises(SpecError, match=r"rnnstudy sweep experiments/.*--from reports/data"):
+    with pytest.raises(MissingRuns, match=r"rnnstudy sweep experiments/.*--from reports/data"):
         build(REPORTS, clone)
     build(REPORTS, clone, clone.reports / "data")
     assert not list(clone.mlruns.iterdir())
-    assert tables(clone) == tables(studied)
+    assert tables(clone.built_reports) == tables(studied.reports)
+    assert not list(clone.reports.glob("*.html")), "the committed reports are not touched"
 
 
 def test_the_exported_results_say_what_they_are(studied: Project) -> None:
     manifest = json.loads((studied.reports / "data" / "manifest.json").read_text(encoding="utf-8"))
-    for name, told in manifest["experiments"].items():
+    for name, entry in manifest["experiments"].items():
         defined = load_experiment(studied.root / "experiments" / f"{name}.py")
         if defined.searches_here:
-            fresh = [seed for _, search, _ in defined.searches(Scale.SMOKE) for seed in search.fresh_seeds]
-            there = search_trials(name, Scale.SMOKE, studied)
-            assert len(there.fresh_keys) == len(fresh)
-            assert told["keys"] == sorted(there.keys)
+            fresh = [seed for study in searches_of(defined, Scale.SMOKE) for seed in study.search.fresh_seeds]
+            trials = search_trials(studied, name, Scale.SMOKE.value)
+            assert len(trials.fresh_keys) == len(fresh)
+            assert entry["keys"] == sorted(trials.keys)
         else:
-            assert told["keys"] == sorted(run.key for run in defined.runs(Scale.SMOKE))
-        assert told["command"] == f"rnnstudy sweep experiments/{name}.py --scale smoke"
+            assert entry["keys"] == sorted(run.key for run in defined.runs(Scale.SMOKE))
+        assert entry["command"] == f"rnnstudy sweep experiments/{name}.py --scale smoke"
 
 
 def test_the_index_page_shows_every_figure_that_has_a_story(studied: Project) -> None:
     page = (studied.reports / "index.html").read_text(encoding="utf-8")
-    told = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in studied.reports.glob("figures/*/*.json")]
-    stories = [(path, one) for path, one in told if "see" in one]
+    files = studied.reports.glob("figures/*/*.json")
+    described = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    stories = [(path, story) for path, story in described if "takeaway" in story]
     assert stories
-    for path, one in stories:
-        assert f'src="figures/{path.parent.name}/{one["figure"]}.png"' in page
-        assert len(one["see"]) > 100, path
+    for path, story in stories:
+        assert f'src="figures/{path.parent.name}/{story["figure"]}.png"' in page
+        assert len(story["takeaway"]) > 100, path
     links = set(re.findall(r'(?:href|src)="([^"#]+)"', page))
     for link in links:
         assert (studied.reports / link).resolve().exists(), link
-    places = [header(name, studied).order for name in re.findall(r'<section id="(\w+?)-', page)]
-    assert places == sorted(places)
+    orders = [header(name, studied).order for name in re.findall(r'<section id="(\w+?)-', page)]
+    assert orders == sorted(orders)
 
 
 @pytest.mark.parametrize("part", LEFT_OUT)
@@ -180,23 +179,22 @@ def test_the_index_page_shows_every_figure_that_has_a_story(studied: Project) ->
 def test_a_report_of_a_study_with_runs_missing_is_drawn_or_says_why(
     studied: Project, name: str, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = notebook.load_study
-    lacking = 0
+    missing = 0
 
-    def partly(experiment: str, *_: object, **__: object) -> notebook.Study:
-        nonlocal lacking
-        found = whole(experiment, studied, studied.reports / "data")
-        gone = LEFT_OUT[part](found.results.runs)
-        kept = [source for source in found.results.sources if not gone[source.header["key"]]]
-        lacking += int(gone.sum())
-        return dataclasses.replace(found, results=Results(kept)) if kept else found
+    def load_part(experiment: str, *_: object, **__: object) -> Study:
+        nonlocal missing
+        study = load_study(experiment, studied, open_source(studied, studied.reports / "data"))
+        gone = LEFT_OUT[part](study.results.runs)
+        kept = [run for run in study.results.per_run if not gone[run.header["key"]]]
+        missing += int(gone.sum())
+        return dataclasses.replace(study, results=Results(kept)) if kept else study
 
-    def told(self: notebook.Notebook, picture: figures.Picture, name: str, *, title: str = "", see: str = "") -> None:
+    def show(_: object, picture: figures.Picture, name: str, *, title: str = "", takeaway: str = "") -> None:
         assert picture.caption
-        assert not re.search(r"\bnan\b|\binf\b", title + see), see
+        assert not re.search(r"\bnan\b|\binf\b", title + takeaway), takeaway
 
-    monkeypatch.setattr(notebook, "load_study", partly)
-    monkeypatch.setattr(notebook.Notebook, "show", told)
+    monkeypatch.setattr(notebook, "load_study", load_part)
+    monkeypatch.setattr(notebook.Notebook, "show", show)
     script = jupytext.reads((studied.reports / f"{name}.py").read_text(encoding="utf-8"), fmt="py:percent")
     namespace: dict[str, object] = {}
     for cell in script.cells:
@@ -204,9 +202,9 @@ def test_a_report_of_a_study_with_runs_missing_is_drawn_or_says_why(
             continue
         try:
             exec(compile(cell.source, f"{name}.py", "exec"), namespace)
-        except SpecError:
-            # The report adds which runs are missing.
-            assert lacking
+        except RnnstudyError:
+            # The builder adds to the message which runs are missing.
+            assert missing
             return
 
 
@@ -214,20 +212,21 @@ def test_a_report_that_stops_says_which_runs_are_missing(
     studied: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    home = sources(tmp_path)
-    defined = load_experiment(home.root / "experiments" / "quickstart.py")
+    project = sources(tmp_path)
+    defined = load_experiment(project.root / "experiments" / "quickstart.py")
     planned = defined.runs(Scale.SMOKE)
-    shutil.copytree(studied.reports / "data", home.reports / "data")
-    table = pd.read_parquet(home.reports / "data" / "runs.parquet")
-    manifest = json.loads((home.reports / "data" / "manifest.json").read_text(encoding="utf-8"))
+    shutil.copytree(studied.reports / "data", project.reports / "data")
+    table = pd.read_parquet(project.reports / "data" / "runs.parquet")
+    manifest = json.loads((project.reports / "data" / "manifest.json").read_text(encoding="utf-8"))
     gone = [run.key for run in planned if type(run.cell).__name__ == "Elman"]
     manifest["experiments"]["quickstart"]["keys"] = sorted({run.key for run in planned} - set(gone))
-    (home.reports / "data" / "manifest.json").write_text(json.dumps(manifest))
-    table[~table["key"].isin(gone)].to_parquet(home.reports / "data" / "runs.parquet")
-    (home.reports / "quickstart.py").write_text("# %%\n{}['Elman', 10]\n")
-    with pytest.raises(SpecError, match="'quickstart' stopped in cell 1") as raised:
-        build(["quickstart"], home, home.reports / "data")
-    told = str(raised.value)
-    assert f"{len(planned) - len(gone)} of the {len(planned)} runs of experiments/quickstart.py are there" in told
-    assert re.search(r"without \d+ × Elman T = \d+", told)
-    assert "`rnnstudy sweep experiments/quickstart.py --scale smoke` brings the rest" in told
+    (project.reports / "data" / "manifest.json").write_text(json.dumps(manifest))
+    table[~table["key"].isin(gone)].to_parquet(project.reports / "data" / "runs.parquet")
+    (project.reports / "quickstart.py").write_text("# %%\n{}['Elman', 10]\n")
+    with pytest.raises(ReportError, match="'quickstart' stopped in cell 1") as raised:
+        build(["quickstart"], project, project.reports / "data")
+    message = str(raised.value)
+    complete = f"{len(planned) - len(gone)} of the {len(planned)} runs of experiments/quickstart.py are complete"
+    assert complete in message
+    assert re.search(r"without \d+ × Elman T = \d+", message)
+    assert "`rnnstudy sweep experiments/quickstart.py --scale smoke` trains the rest" in message

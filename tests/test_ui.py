@@ -18,12 +18,16 @@ import numpy as np
 import pytest
 
 from rnnstudy.cells import LSTM, Elman
-from rnnstudy.report.mlflow_pages import charts as view
+from rnnstudy.report.mlflow_pages import charts
 from rnnstudy.report.mlflow_pages import server as ui
-from rnnstudy.report.mlflow_pages.run_pictures import add_missing, described, missing
+from rnnstudy.report.mlflow_pages.run_pictures import (
+    add_missing_pictures,
+    description_with_pictures,
+    runs_without_pictures,
+)
 from rnnstudy.run import Run
-from rnnstudy.spec import SpecError, flatten
-from rnnstudy.store.description import NOTE
+from rnnstudy.spec import RequestError, flatten
+from rnnstudy.store.documents import NOTE
 from rnnstudy.store.mlflow_store import Store, open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
@@ -37,7 +41,7 @@ RUN = Run(task=TemporalOrder(length=10), cell=LSTM(width=3))
 
 
 @pytest.fixture
-def place(project_with_store: Path) -> Project:
+def small(project_with_store: Path) -> Project:
     """A store with one finished run that has readings by lag and by time."""
     falling = -np.arange(10.0)[None, None] * np.ones((1, 5, 1))
     through = np.tile(falling[:, :, ::-1], (3, 1, 1))
@@ -46,14 +50,14 @@ def place(project_with_store: Path) -> Project:
         "through_time/h": Series(np.array([0, 10, 20]), through, ("quantile", "time"), "log10", 10),
         "learning/loss": Series(np.arange(21), np.linspace(1, 0, 21), (), "nats", 1),
     }
-    home = Project(project_with_store)
+    project = Project(project_with_store)
     tracker = MlflowTracker(
-        open_store(home), SweepInfo("small", "experiments/small.py", "rnnstudy sweep experiments/small.py")
+        open_store(project), SweepInfo("small", "experiments/small.py", "rnnstudy sweep experiments/small.py")
     )
     tracker.begin(RUN, RUN.name)
     tracker.write(Record(RUN.key, 20, time.time(), series, Outcome("finished", 20, solved=False), {}))
     tracker.close()
-    return home
+    return project
 
 
 def unpacked(packed: str) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def unpacked(packed: str) -> dict[str, Any]:
     return json.loads(zlib.decompress(base64.b64decode(text)))
 
 
-def charts(state: dict[str, Any]) -> dict[str, list[str]]:
+def sections(state: dict[str, Any]) -> dict[str, list[str]]:
     """Section to the metrics in it."""
     return {
         section["name"]: [
@@ -83,18 +87,18 @@ def test_without_a_free_port_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ui, "PORTS_TRIED", 1)
     with socket.create_server((ui.HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SpecError, match=f"no port from {port} to {port} is free; name another one with --port"):
+        with pytest.raises(RequestError, match=f"no port from {port} to {port} is free; name another one with --port"):
             ui.free_port(port)
 
 
 def test_without_a_store_one_line_says_what_makes_one(project: Path) -> None:
-    with pytest.raises(SpecError, match=r"there is no store at .*mlflow\.db; rnnstudy sweep"):
+    with pytest.raises(RequestError, match=r"there is no store at .*mlflow\.db; rnnstudy sweep"):
         ui.serve(Project(project), 5000)
 
 
-def test_a_link_carries_the_view_that_the_experiment_has_been_given(place: Project) -> None:
-    store = Store(place)
-    [(name, link, note)] = ui.landings(store, "http://here", "3.17.2")
+def test_a_link_carries_the_view_that_the_experiment_has_been_given(small: Project) -> None:
+    store = Store(small)
+    [(name, link, note)] = ui.experiment_links(store, "http://here", "3.17.2")
     [experiment] = [one for one in store.client.search_experiments() if one.name == name]
     assert name == "small"
     assert note == ""
@@ -102,8 +106,8 @@ def test_a_link_carries_the_view_that_the_experiment_has_been_given(place: Proje
         f"http://here/#/experiments/{experiment.experiment_id}/runs"
         "?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=rnnstudy"
     )
-    state = unpacked(experiment.tags[view.TAG])
-    assert charts(state) == {
+    state = unpacked(experiment.tags[charts.VIEW_TAG])
+    assert sections(state) == {
         "Profile (step = lag)": ["profile/h_initial"],
         "Gradient through time": ["through_time/h_first", "through_time/h_last"],
         "Learning": ["learning/loss", "summary/solved"],
@@ -113,8 +117,8 @@ def test_a_link_carries_the_view_that_the_experiment_has_been_given(place: Proje
     assert state["searchFilter"] == "", "one run needs no choice"
 
 
-def add(place: Project, *runs: Run, outcome: str = "finished", experiment: str = "small") -> None:
-    tracker = MlflowTracker(open_store(place), SweepInfo(experiment, f"experiments/{experiment}.py"))
+def add(project: Project, *runs: Run, outcome: str = "finished", experiment: str = "small") -> None:
+    tracker = MlflowTracker(open_store(project), SweepInfo(experiment, f"experiments/{experiment}.py"))
     for run in runs:
         tracker.begin(run, run.name)
         tracker.write(Record(run.key, 20, time.time(), {}, Outcome(cast(Any, outcome), 20, solved=False), {}))
@@ -122,62 +126,62 @@ def add(place: Project, *runs: Run, outcome: str = "finished", experiment: str =
 
 
 def tagged(store: Store) -> list[str]:
-    """The names of the runs that stand for all."""
-    return sorted(run.name for run in store.runs() if view.REPRESENTATIVE in run.tags)
+    """The names of the representative runs."""
+    return sorted(run.name for run in store.runs() if charts.REPRESENTATIVE in run.tags)
 
 
-def test_of_more_runs_than_the_page_loads_those_that_stand_for_all_are_shown(
-    place: Project, monkeypatch: pytest.MonkeyPatch
+def test_of_more_runs_than_the_page_loads_representative_ones_are_shown(
+    small: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "MOST_RUNS", 4)
-    store = Store(place)
-    add(place, *(RUN.replace(seed=seed) for seed in (3, 1, 2)))
-    [(_, _, note)] = ui.landings(store, "http://here", "3.17.2")
+    monkeypatch.setattr(charts, "MOST_RUNS", 4)
+    store = Store(small)
+    add(small, *(RUN.replace(seed=seed) for seed in (3, 1, 2)))
+    [(_, _, note)] = ui.experiment_links(store, "http://here", "3.17.2")
     assert (note, tagged(store)) == ("", []), "four runs are loaded anyway"
     # The newest four are all of the Elman cell: the page would not show that there is an LSTM.
     others = [RUN.replace(cell=Elman(width=3), seed=seed) for seed in (4, 0, 3, 1, 2)]
-    add(place, others[0], outcome="failed")
-    add(place, *others[1:])
-    [(_, link, note)] = ui.landings(store, "http://here", "3.17.2")
+    add(small, others[0], outcome="failed")
+    add(small, *others[1:])
+    [(_, link, note)] = ui.experiment_links(store, "http://here", "3.17.2")
     assert tagged(store) == ["elman-T0010-s0", "elman-T0010-s1", "lstm-T0010-s0", "lstm-T0010-s1"]
     assert note == "shows 4 of 9 runs, spread over all settings; clear its search for the rest"
     assert "searchFilter" not in link, "with a filter in its link, the page leaves the view aside"
     [experiment] = [one for one in store.experiments() if one.name == "small"]
-    assert unpacked(experiment.tags[view.TAG])["searchFilter"] == "tags.\"rnnstudy.representative\" = 'yes'"
-    found = store.client.search_runs([experiment.experiment_id], view.FILTER)
+    assert unpacked(experiment.tags[charts.VIEW_TAG])["searchFilter"] == "tags.\"rnnstudy.representative\" = 'yes'"
+    found = store.client.search_runs([experiment.experiment_id], charts.FILTER)
     assert len(found) == 4, "the filter is one that MLflow understands"
     # With another setting there is room for one run of each; forgotten runs make room again.
     longer = RUN.replace(task=TemporalOrder(length=20))
-    add(place, longer)
-    ui.landings(store, "http://here", "3.17.2")
+    add(small, longer)
+    ui.experiment_links(store, "http://here", "3.17.2")
     assert tagged(store) == ["elman-T0010-s0", "lstm-T0010-s0", "lstm-T0020-s0"]
     store.forget([longer.key, *(run.key for run in others)])
-    [(_, _, note)] = ui.landings(store, "http://here", "3.17.2")
+    [(_, _, note)] = ui.experiment_links(store, "http://here", "3.17.2")
     assert (note, tagged(store)) == ("", [])
 
 
-def test_runs_that_come_while_the_page_is_open_are_taken_in(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "MOST_RUNS", 2)
-    monkeypatch.setattr(ui, "SECONDS_BETWEEN_LOOKS", 0.05)
+def test_runs_that_start_while_the_page_is_open_are_included(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "MOST_RUNS", 2)
+    monkeypatch.setattr(ui, "SECONDS_BETWEEN_CHECKS", 0.05)
     monkeypatch.setattr(ui, "_version", lambda address: "3.17.2")
-    store = Store(place)
+    store = Store(small)
     assert store.client
-    with ui._in_background(lambda stop: ui._follow(store, "http://here", stop)):
+    with ui._in_background(lambda stop: ui._update_views(store, "http://here", stop)):
         time.sleep(0.2)
-        add(place, *(RUN.replace(cell=Elman(width=3), seed=seed) for seed in range(2)))
+        add(small, *(RUN.replace(cell=Elman(width=3), seed=seed) for seed in range(2)))
         deadline = time.monotonic() + 30
         while len(tagged(store)) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
     assert tagged(store) == ["elman-T0010-s0", "lstm-T0010-s0"]
 
 
-def test_the_experiment_with_the_newest_run_comes_first(place: Project) -> None:
-    store = Store(place)
+def test_the_experiment_with_the_newest_run_comes_first(small: Project) -> None:
+    store = Store(small)
     time.sleep(0.01)
-    add(place, RUN.replace(seed=1), experiment="later")
+    add(small, RUN.replace(seed=1), experiment="later")
     for _ in range(2):
         # The first time writes the views, which MLflow counts as a change of the experiment.
-        assert [landing.experiment for landing in ui.landings(store, "http://here", "3.17.2")] == ["later", "small"]
+        assert [link.experiment for link in ui.experiment_links(store, "http://here", "3.17.2")] == ["later", "small"]
 
 
 def parameters(runs: list[Run]) -> list[dict[str, str]]:
@@ -198,26 +202,26 @@ def parameters(runs: list[Run]) -> list[dict[str, str]]:
         ("vanishing_to_exploding", 3, ("cell.activation",), ("initialisation.gain",)),
     ],
 )
-def test_charts_have_a_line_for_each_setting_as_long_as_they_can_be_told_apart(
+def test_charts_have_a_line_for_each_setting_as_long_as_they_can_be_distinguished(
     experiment: str, lines: int, grouped_by: tuple[str, ...], averaged: tuple[str, ...]
 ) -> None:
     """The initialisation that is chosen by cell and length says nothing more; dotted paths repeat short names."""
     file = Path(__file__).parents[1] / "experiments" / f"{experiment}.py"
     found = parameters(load_experiment(file).runs(Scale("desk")))
-    assert view.grouping(found) == (("cell", "length", *grouped_by), averaged)
-    state = view.state([], found, view.grouping(found)[0])
+    assert charts.grouping(found) == (("cell", "length", *grouped_by), averaged)
+    state = charts.view_state([], found, charts.grouping(found)[0])
     assert len(state["groupsExpanded"]) == lines
     assert set(state["selectedColumns"]) >= {f"params.`{name}`" for name in grouped_by}
 
 
-def test_what_a_line_averages_over_is_told(place: Project) -> None:
-    rates = [0.001 * number for number in range(1, view.MOST_GROUPS + 1)]
-    add(place, *(RUN.replace(training=RUN.training.replace(learning_rate=rate)) for rate in rates[1:]))
-    [landing] = ui.landings(Store(place), "http://here", "3.17.2")
-    assert landing.note == "", "the run that was there and eleven more"
-    add(place, RUN.replace(training=RUN.training.replace(learning_rate=0.5)))
-    [landing] = ui.landings(Store(place), "http://here", "3.17.2")
-    assert landing.note == "a line is the mean over learning_rate and seeds"
+def test_what_a_line_averages_over_is_noted(small: Project) -> None:
+    rates = [0.001 * number for number in range(1, charts.MOST_GROUPS + 1)]
+    add(small, *(RUN.replace(training=RUN.training.replace(learning_rate=rate)) for rate in rates[1:]))
+    [link] = ui.experiment_links(Store(small), "http://here", "3.17.2")
+    assert link.note == "", "the run that was there and eleven more"
+    add(small, RUN.replace(training=RUN.training.replace(learning_rate=0.5)))
+    [link] = ui.experiment_links(Store(small), "http://here", "3.17.2")
+    assert link.note == "a line is the mean over learning_rate and seeds"
 
 
 def test_representatives_are_equally_many_of_each_setting_with_the_lowest_seeds() -> None:
@@ -228,10 +232,10 @@ def test_representatives_are_equally_many_of_each_setting_with_the_lowest_seeds(
         for rate in ("0.01", "0.001")
         for seed in reversed(range(15))
     ]
-    chosen = [runs[position] for position in view.representatives(runs, view.GROUPED_BY)]
+    chosen = [runs[position] for position in charts.representatives(runs, charts.GROUPED_BY)]
     assert len(chosen) == 96
-    assert Counter(view.settings(chosen, ("cell", "length", "learning_rate"))) == Counter(
-        {setting: 12 for setting in view.settings(runs, ("cell", "length", "learning_rate"))}
+    assert Counter(charts.settings(chosen, ("cell", "length", "learning_rate"))) == Counter(
+        {setting: 12 for setting in charts.settings(runs, ("cell", "length", "learning_rate"))}
     )
     assert {run["seed"] for run in chosen} == {str(seed) for seed in range(12)}
 
@@ -243,7 +247,7 @@ def test_with_more_settings_than_the_page_loads_runs_every_line_has_as_many() ->
         for rate in range(90)
         for seed in range(2)
     ]
-    chosen = [runs[position] for position in view.representatives(runs, view.GROUPED_BY)]
+    chosen = [runs[position] for position in charts.representatives(runs, charts.GROUPED_BY)]
     assert Counter(run["cell"] for run in chosen) == {"Elman": 33, "GRU": 33, "LSTM": 33}
     assert {run["seed"] for run in chosen} == {"0"}
     rates = [int(run["learning_rate"]) for run in chosen if run["cell"] == "GRU"]
@@ -252,28 +256,28 @@ def test_with_more_settings_than_the_page_loads_runs_every_line_has_as_many() ->
 
 def test_a_setting_with_few_runs_gives_all_and_those_that_failed_come_last() -> None:
     runs = [{"cell": "LSTM", "seed": str(seed)} for seed in range(120)] + [{"cell": "GRU", "seed": "7"}]
-    chosen = view.representatives(runs, view.GROUPED_BY, last=[0, 120])
+    chosen = charts.representatives(runs, charts.GROUPED_BY, last=[0, 120])
     assert chosen == [*range(1, 100), 120]
 
 
 @pytest.mark.parametrize("version", ["3.18.0", "3.1.7", "2.17.0", "4.0.0", ""])
 def test_views_are_for_one_minor_version(version: str) -> None:
-    assert not view.supported(version)
+    assert not charts.supported(version)
 
 
-def test_with_another_mlflow_the_links_are_plain(place: Project) -> None:
-    store = Store(place)
-    [(_, link, _)] = ui.landings(store, "http://here", "3.18.0")
+def test_with_another_mlflow_the_links_are_plain(small: Project) -> None:
+    store = Store(small)
+    [(_, link, _)] = ui.experiment_links(store, "http://here", "3.18.0")
     [tags] = [one.tags for one in store.client.search_experiments() if one.name == "small"]
     assert "viewState" not in link
     assert link.endswith("workflowType=machine_learning&compareRunsMode=CHART")
-    assert view.TAG not in tags
+    assert charts.VIEW_TAG not in tags
 
 
 def test_the_installed_mlflow_is_the_one_that_views_are_known_of() -> None:
     import mlflow
 
-    assert view.supported(mlflow.__version__), "look at the landing page in a browser, then raise view.MLFLOW"
+    assert charts.supported(mlflow.__version__), "look at the landing page in a browser, then raise charts.MLFLOW"
 
 
 def test_every_metric_has_one_chart_and_what_is_not_asked_for_is_folded() -> None:
@@ -283,11 +287,11 @@ def test_every_metric_has_one_chart_and_what_is_not_asked_for_is_folded() -> Non
         *("through_time/h_first", "through_time/c_first", "gradient/global_before", "gradient/b_h_before"),
         *("learning/loss", "learning/error", "summary/solved", "summary/rate_initial", "lyapunov/exponents"),
     ]
-    state = view.state(metrics, [{"cell": cell, "length": "50"} for cell in ("LSTM", "Elman", "LSTM")])
-    shown = charts(state)
+    state = charts.view_state(metrics, [{"cell": cell, "length": "50"} for cell in ("LSTM", "Elman", "LSTM")])
+    shown = sections(state)
     assert sorted(metric for section in shown.values() for metric in section) == sorted(metrics)
-    assert [section["name"] for section in state["compareRunSections"] if not section["display"]] == [view.REST]
-    assert shown[view.REST] == [
+    assert [section["name"] for section in state["compareRunSections"] if not section["display"]] == [charts.REST]
+    assert shown[charts.REST] == [
         "gradient/b_h_before",
         "lyapunov/exponents",
         "profile/c_final",
@@ -301,8 +305,8 @@ def test_every_metric_has_one_chart_and_what_is_not_asked_for_is_folded() -> Non
 
 
 def test_layers_have_charts_of_their_own() -> None:
-    shown = charts(
-        view.state(["profile/h_layer1_initial", "profile/h_layer2_initial", "through_time/h_layer2_first"], [])
+    shown = sections(
+        charts.view_state(["profile/h_layer1_initial", "profile/h_layer2_initial", "through_time/h_layer2_first"], [])
     )
     assert shown == {
         "Profile (step = lag)": ["profile/h_layer1_initial", "profile/h_layer2_initial"],
@@ -310,14 +314,14 @@ def test_layers_have_charts_of_their_own() -> None:
     }
 
 
-def test_pictures_are_drawn_once_and_stand_in_the_description(place: Project) -> None:
-    store = Store(place)
-    [run] = missing(store)
+def test_pictures_are_drawn_once_and_stand_in_the_description(small: Project) -> None:
+    store = Store(small)
+    [run] = runs_without_pictures(store)
     before = run.tags[NOTE]
     said: list[str] = []
-    assert add_missing(store, Event(), said.append) == 1
+    assert add_missing_pictures(store, Event(), said.append) == 1
     assert said == []
-    assert missing(store) == []
+    assert runs_without_pictures(store) == []
     [after] = store.runs()
     note = after.tags[NOTE]
     assert note.startswith(before)
@@ -325,26 +329,26 @@ def test_pictures_are_drawn_once_and_stand_in_the_description(place: Project) ->
         assert store.artifact(after, f"pictures/{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"](get-artifact?path=pictures%2F{name}.png&run_uuid={run.identity})" in note
     assert "gradient_by_lag_final" not in note, "this run has no such reading"
-    # Drawn anew in another style, they take the place of the old ones.
-    assert described(after, ["gradient_heat_map"]).startswith(before)
-    assert described(after, ["gradient_heat_map"]).count("![") == 1
+    # Drawn anew in another style, they replace the old ones.
+    assert description_with_pictures(after, ["gradient_heat_map"]).startswith(before)
+    assert description_with_pictures(after, ["gradient_heat_map"]).count("![") == 1
 
 
-def test_a_run_whose_file_is_gone_does_not_keep_others_from_their_pictures(place: Project) -> None:
-    store = Store(place)
+def test_a_run_whose_file_is_gone_does_not_keep_others_from_their_pictures(small: Project) -> None:
+    store = Store(small)
     [run] = store.runs()
     store.artifact(run, "readings.npz").unlink()
     said: list[str] = []
-    assert add_missing(store, Event(), said.append) == 0
+    assert add_missing_pictures(store, Event(), said.append) == 0
     [line] = said
     assert line.startswith("no pictures of lstm-T0010-s0: ")
     assert "is gone" in line
 
 
-def test_a_server_that_ends_at_once_is_told_with_its_log(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_ends_at_once_is_reported_with_its_log(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(SpecError, match=r"MLflow's server ended with exit code 1; .*ui\.log says why"):
-        ui.serve(place, 5000, browser=False, pictures=False)
+    with pytest.raises(RequestError, match=r"MLflow's server ended with exit code 1; .*ui\.log says why"):
+        ui.serve(small, 5000, browser=False, pictures=False)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
@@ -379,7 +383,7 @@ def test_what_was_started_by_nohup_outlives_its_terminal() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_the_server_answers_prints_the_link_and_ends_with_the_command(place: Project, number: signal.Signals) -> None:
+def test_the_server_answers_prints_the_link_and_ends_with_the_command(small: Project, number: signal.Signals) -> None:
     with socket.create_server((ui.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         command = [
@@ -391,7 +395,7 @@ def test_the_server_answers_prints_the_link_and_ends_with_the_command(place: Pro
             "--port",
             f"{port}",
         ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=place.root) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=small.root) as process:
             assert process.stdout is not None
             try:
                 printed = ""

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from rnnstudy.figures.style import cell_position
-from rnnstudy.spec import SpecError, nearest
+from rnnstudy.spec import RnnstudyError, SpecError, nearest
 
 PROBE_ADVICE = "add the probe GradientThroughTime to the runs"
 
@@ -99,7 +99,7 @@ def with_runs(
     """A reading of the runs `keys`, joined with columns of `runs`; empty when no run has it."""
     try:
         frame = results.readings(name, quantile=quantile, keys=keys)
-    except SpecError:
+    except RnnstudyError:
         return pd.DataFrame(columns=["key", "value", *columns])
     return frame.assign(key=frame["key"].astype(str)).join(results.runs[list(columns)], on="key")
 

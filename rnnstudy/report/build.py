@@ -1,7 +1,7 @@
-"""Reports: notebooks run by this very Python, written with their outputs, as a web page, and beside their figures.
+"""Building reports: each notebook is run by this Python, and written with its outputs, as a web page, with its figures.
 
-The source of a report is `reports/<name>.py`, a notebook in jupytext's percent format, which begins with
-`rnnstudy.report.Notebook(name)`. What it says about itself is its `Header`.
+The source of a report is `reports/<name>.py`, a notebook in jupytext's percent format that begins with
+`rnnstudy.report.Notebook(name)`. Its YAML header is described by `Header`.
 """
 
 import asyncio
@@ -17,29 +17,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnstudy.report.notebook import ARCHIVE, ASKED, FIGURES, load_study
+from rnnstudy.report.notebook import ARCHIVE, FIGURES, REQUESTS
 from rnnstudy.report.pages import index_page, notebook_page
-from rnnstudy.results.archive import MANIFEST, Archive, ExportedExperiment, ReadingRequest, write_archive
-from rnnstudy.spec import SpecError, nearest
-from rnnstudy.store.atomic import write_all
+from rnnstudy.report.study import ReportError, load_study, open_source
+from rnnstudy.results.archive import MANIFEST, ExportedExperiment, ReadingRequest, write_archive
+from rnnstudy.results.source import MissingRuns, ResultsSource
+from rnnstudy.spec import RequestError, nearest
 from rnnstudy.store.project import Project
+from rnnstudy.training.atomic import write_all
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 
 CELL_SECONDS = 900
+"""The longest time that one cell may take."""
 
-AT_ONCE = 2
-"""Notebooks that run side by side."""
+PARALLEL = 2
+"""How many notebooks run at the same time."""
 
 LAST = 1000
-"""The place of a report that names none."""
+"""The order of a report that states none."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a report says about itself, in the YAML header of its source:
+    """The YAML header of a report's source:
 
         # ---
         # jupyter:
@@ -49,8 +52,8 @@ class Header:
         # ---
 
     Attributes:
-        order: its place on the index page, lowest first; reports of equal place by name.
-        experiments: whose runs it needs; the one of its own name, if there is one, when it does not say.
+        order: its position on the index page, lowest first; reports of equal order are sorted by name.
+        experiments: the experiments whose runs it needs; by default the one with the report's own name, if it exists.
     """
 
     order: float
@@ -58,53 +61,67 @@ class Header:
 
 
 def build(names: Iterable[str], project: Project, archive: Path | None = None) -> list[Path]:
-    """Run the notebook of each named report; write its .ipynb with outputs, its .html, its figures, and the index page.
+    """Build the named reports and the index page in the project's folder `build/reports`.
 
-    With `archive`, a folder of committed results, the runs come from there and not from the store. Returns the files
-    written. Building one twice from the same runs gives the same bytes. Raises `SpecError` for an unknown report, an
-    experiment without runs, and an error within a notebook; the outputs of the report stay as they were then.
+    Each report is an .ipynb with outputs, an .html and its figures. With `archive`, a folder of committed results, the
+    runs are read from there and not from the store. The same runs give the same bytes. Returns the files written.
+
+    Raises `RequestError` for an unknown report or a folder without results, `MissingRuns` for an experiment without
+    runs, and `ReportError` when a notebook stops; the files of the report are unchanged then.
     """
-    return _build(names, project, archive, None)
+    return _build(list(names), project, archive, project.built_reports)
 
 
-def export(names: Iterable[str], project: Project, folder: Path) -> list[Path]:
-    """Build the named reports from the store, and write what they asked of it into `folder` (see `results.archive`).
+def export(names: Iterable[str], project: Project, folder: Path, archive: Path | None = None) -> list[Path]:
+    """Build the named reports in the project's folder `reports`, and write the results they use into `folder`.
 
-    Where they are all reports, the folder then holds what they asked for and nothing else; where they are some, what
-    the folder holds for the others stays.
-
-    Returns the files written. Raises as `build` does.
+    If these are all reports, `folder` then holds exactly what they use; if only some, what it holds for the others
+    stays. With `archive`, the runs are read from that folder of committed results; if it is `folder` itself, its files
+    are not changed, and only the reports are built. Returns the files written. Raises what `build` raises.
     """
     names = list(names)
-    with tempfile.TemporaryDirectory(prefix="rnnstudy-export-") as aside:
-        file = Path(aside) / "asked"
+    if archive is not None and archive.resolve() == folder.resolve():
+        return _build(names, project, archive, project.reports)
+    with tempfile.TemporaryDirectory(prefix="rnnstudy-export-") as temporary:
+        file = Path(temporary) / "requests"
         file.touch()
-        built = _build(names, project, None, file)
+        built = _build(names, project, archive, project.reports, file)
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    asked = [ReadingRequest(experiment, name, quantile, tuple(keys)) for experiment, name, quantile, keys in lines]
-    experiments = {one.experiment for one in asked}.union(*(header(name, project).experiments for name in names))
-    studies = {experiment: load_study(experiment, project) for experiment in sorted(experiments)}
-    kept = {
-        experiment: ExportedExperiment(one.command, one.results, one.searched) for experiment, one in studies.items()
+    requests = [ReadingRequest(experiment, name, quantile, tuple(keys)) for experiment, name, quantile, keys in lines]
+    experiments = {request.experiment for request in requests}.union(
+        *(header(name, project).experiments for name in names)
+    )
+    source = open_source(project, archive)
+    studies = {experiment: load_study(experiment, project, source) for experiment in sorted(experiments)}
+    exported = {
+        name: ExportedExperiment(study.command, study.results, study.searches) for name, study in studies.items()
     }
-    return [*built, *write_archive(folder, kept, asked, add=set(names) != set(known_reports(project)))]
+    return [*built, *write_archive(folder, exported, requests, add=set(names) != set(known_reports(project)))]
 
 
-def _build(names: Iterable[str], project: Project, archive: Path | None, asked: Path | None) -> list[Path]:
-    names = list(names)
-    if archive is not None:
-        if not archive.is_dir():
-            raise SpecError(f"--from: {archive} is no folder; `rnnstudy report --export DIR` writes one")
-        archive = archive.resolve()
-        Archive.open(archive)
+def _build(
+    names: Sequence[str], project: Project, archive: Path | None, output: Path, requests: Path | None = None
+) -> list[Path]:
+    if archive is not None and not archive.is_dir():
+        raise RequestError(f"--from: {archive} is no folder; `rnnstudy report --export DIR` writes one")
+    source = open_source(project, archive)
     headers = {name: header(name, project) for name in names}
-    lacks = _require_runs((one for told in headers.values() for one in told.experiments), project, archive)
-    lacking = {name: [lacks[one] for one in told.experiments if lacks[one]] for name, told in headers.items()}
-    inputs = {ARCHIVE: str(archive) if archive else "", ASKED: str(asked) if asked else ""}
-    with _quiet(), ThreadPoolExecutor(AT_ONCE) as pool:
-        written = list(pool.map(lambda name: _build_one(name, project, inputs, lacking[name]), names))
-    index = project.reports / "index.html"
-    write_all({index: index_page(project, [(one, header(one, project)) for one in known_reports(project)])})
+    experiments = dict.fromkeys(experiment for known in headers.values() for experiment in known.experiments)
+    incomplete = _require_runs(experiments, project, source, offer_committed=archive is None)
+    variables = {
+        ARCHIVE: str(archive.resolve()) if archive else "",
+        REQUESTS: str(requests) if requests else "",
+    }
+
+    def build_one(name: str) -> list[Path]:
+        messages = [incomplete[experiment] for experiment in headers[name].experiments if incomplete[experiment]]
+        return _build_one(name, project, output, variables, messages)
+
+    with _quiet(), ThreadPoolExecutor(PARALLEL) as pool:
+        written = list(pool.map(build_one, names))
+    in_order = sorted(known_reports(project), key=lambda name: (header(name, project).order, name))
+    index = output / "index.html"
+    write_all({index: index_page(project, output, in_order)})
     return [*(path for files in written for path in files), index]
 
 
@@ -113,71 +130,72 @@ def known_reports(project: Project) -> list[str]:
     return sorted(path.stem for path in project.reports.glob("*.py"))
 
 
-def _require_runs(experiments: Iterable[str], project: Project, archive: Path | None) -> dict[str, str]:
-    """What each of the experiments lacks, in words (`Study.lack`).
+def _require_runs(
+    experiments: Iterable[str], project: Project, source: ResultsSource, *, offer_committed: bool
+) -> dict[str, str]:
+    """The `Study.missing_message` of each experiment.
 
-    Raises `SpecError` with all the sweeps to launch when some of the experiments have no runs.
+    Raises `MissingRuns`, which names all the sweeps to launch, when some of the experiments have no runs.
     """
-    lacks: dict[str, str] = {}
-    missing, told = [], []
-    for experiment in dict.fromkeys(experiments):
+    incomplete: dict[str, str] = {}
+    errors: dict[str, MissingRuns] = {}
+    for experiment in experiments:
         try:
-            lacks[experiment] = load_study(experiment, project, archive).lack
-        except SpecError as error:
-            missing.append(experiment)
-            told.append(str(error))
-    if not missing:
-        return lacks
-    committed = project.reports / "data" / MANIFEST
-    other = "; or redraw from the committed results with `rnnstudy report --from reports/data`"
-    hint = other if archive is None and committed.is_file() else ""
-    if len(missing) == 1:
-        raise SpecError(told[0] + hint)
-    sweeps = ", ".join(f"`rnnstudy sweep experiments/{experiment}.py`" for experiment in missing)
-    raise SpecError(f"there are no runs of {', '.join(missing)}; run {sweeps} first{hint}")
+            incomplete[experiment] = load_study(experiment, project, source).missing_message
+        except MissingRuns as error:
+            errors[experiment] = error
+    if not errors:
+        return incomplete
+    committed = offer_committed and (project.reports / "data" / MANIFEST).is_file()
+    hint = "; or redraw from the committed results with `rnnstudy report --from reports/data`" if committed else ""
+    if len(errors) == 1:
+        raise MissingRuns(f"{next(iter(errors.values()))}{hint}")
+    sweeps = ", ".join(f"`rnnstudy sweep experiments/{experiment}.py`" for experiment in errors)
+    raise MissingRuns(f"there are no runs of {', '.join(errors)}; run {sweeps} first{hint}")
 
 
 def _require_source(name: str, project: Project) -> Path:
     source = project.reports / f"{name}.py"
     if not source.is_file():
         names = known_reports(project)
-        there = f"Reports here: {', '.join(names)}" if names else f"There are no reports in {project.reports}"
-        raise SpecError(f"there is no report '{name}'{nearest(name, names) or ';'} {there}")
+        known = f"Reports here: {', '.join(names)}" if names else f"There are no reports in {project.reports}"
+        raise RequestError(f"there is no report '{name}'{nearest(name, names) or ';'} {known}")
     return source
 
 
 def header(name: str, project: Project) -> Header:
-    """What the report `name` says about itself. Raises `SpecError` for something else than an order and names."""
+    """The header of the report `name`. Raises `ReportError` for fields or values that it may not have."""
     with _quiet():
-        told = _read(_require_source(name, project)).metadata.get("rnnstudy", {})
+        fields = _read(_require_source(name, project)).metadata.get("rnnstudy", {})
     own = [name] if (project.root / "experiments" / f"{name}.py").is_file() else []
-    order, experiments = told.get("order", LAST), told.get("experiments", own)
-    sound = isinstance(order, int | float) and isinstance(experiments, list) and set(told) <= {"order", "experiments"}
-    if not sound or not all(isinstance(one, str) for one in experiments):
-        raise SpecError(
+    order, experiments = fields.get("order", LAST), fields.get("experiments", own)
+    valid = isinstance(order, int | float) and isinstance(experiments, list) and set(fields) <= {"order", "experiments"}
+    if not valid or not all(isinstance(experiment, str) for experiment in experiments):
+        raise ReportError(
             f"{project.reports / name}.py: its header may hold `order`, a number, and `experiments`, a list of names; "
-            f"not {dict(told)}"
+            f"not {dict(fields)}"
         )
     return Header(float(order), tuple(experiments))
 
 
-def _build_one(name: str, project: Project, inputs: Mapping[str, str], lacking: Sequence[str]) -> list[Path]:
-    source = _require_source(name, project)
-    figure_files = project.reports / "figures" / name
+def _build_one(
+    name: str, project: Project, output: Path, variables: Mapping[str, str], incomplete: Sequence[str]
+) -> list[Path]:
+    figure_files = output / "figures" / name
     with tempfile.TemporaryDirectory(prefix="rnnstudy-report-") as folder:
-        aside = Path(folder) / "figures"
-        aside.mkdir()
-        notebook = _read(source)
-        _execute(notebook, name, project, Path(folder), inputs, lacking)
+        temporary = Path(folder) / "figures"
+        temporary.mkdir()
+        notebook = _read(_require_source(name, project))
+        _execute(notebook, name, project, Path(folder), variables, incomplete)
         _tidy(notebook, project)
         contents = {
-            project.reports / f"{name}.ipynb": _as_notebook(notebook),
-            project.reports / f"{name}.html": notebook_page(notebook, name),
+            output / f"{name}.ipynb": _as_notebook(notebook),
+            output / f"{name}.html": notebook_page(notebook, name),
         }
-        drawn = sorted(path for path in aside.rglob("*") if path.is_file())
-        contents |= {figure_files / path.relative_to(aside): path.read_bytes() for path in drawn}
+        drawn = sorted(path for path in temporary.rglob("*") if path.is_file())
+        contents |= {figure_files / path.relative_to(temporary): path.read_bytes() for path in drawn}
     written = write_all(contents)
-    # A figure that the notebook no longer makes would be taken for one of this build.
+    # A figure that the notebook no longer draws must not be taken for one of this build.
     for path in figure_files.glob("*"):
         if path.is_file() and path not in contents:
             path.unlink()
@@ -186,7 +204,7 @@ def _build_one(name: str, project: Project, inputs: Mapping[str, str], lacking: 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The notebook libraries deprecate among themselves; that is no news for a user of this package."""
+    """Hides the deprecation warnings that the notebook libraries cause among themselves."""
     import warnings
 
     with warnings.catch_warnings():
@@ -195,7 +213,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _read(source: Path) -> "NotebookNode":
-    """The notebook of a percent script, with identifiers that stay the same."""
+    """The notebook of a percent script, with stable cell identifiers."""
     import jupytext
 
     notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
@@ -210,12 +228,12 @@ def _execute(
     name: str,
     project: Project,
     folder: Path,
-    inputs: Mapping[str, str],
-    lacking: Sequence[str],
+    variables: Mapping[str, str],
+    incomplete: Sequence[str],
 ) -> None:
-    """Run all cells in place; raises `SpecError` in one line for the first that fails.
+    """Run all cells in place. Raises `ReportError` for the first cell that fails.
 
-    `lacking` says which runs were not there: the likeliest reason.
+    Its message includes `incomplete`, which names the missing runs: they are the most likely cause.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -227,23 +245,25 @@ def _execute(
         record_timing=False,
         resources={"metadata": {"path": str(project.reports)}},
     )
-    unchanged = "what was built before is unchanged"
+    unchanged = "the files built before are unchanged"
     try:
         # Not client.execute(): it makes an event loop for its thread and never closes it.
-        asyncio.run(client.async_execute(env={**_environment(project, folder), **inputs}, cleanup_kc=True))
+        asyncio.run(client.async_execute(env={**_environment(project, folder), **variables}, cleanup_kc=True))
     except CellExecutionError as error:
         message = " ".join(_plain(f"{error.ename}: {error.evalue}").split())
-        told = "; ".join([message, *lacking, unchanged])
-        raise SpecError(f"report '{name}' stopped in {_stopped_in(notebook)}: {told}") from None
+        reasons = "; ".join([message, *incomplete, unchanged])
+        raise ReportError(f"report '{name}' stopped in {_stopped_in(notebook)}: {reasons}") from None
     except CellTimeoutError:
-        where = f"report '{name}' was stopped after {CELL_SECONDS} s in one cell"
-        raise SpecError(f"{where}; compute less in the notebook; {unchanged}") from None
+        stopped = f"report '{name}' was stopped after {CELL_SECONDS} s in one cell"
+        raise ReportError(f"{stopped}; compute less in the notebook; {unchanged}") from None
     except DeadKernelError:
-        raise SpecError(f"the Python that ran report '{name}' died, perhaps for want of memory; {unchanged}") from None
+        raise ReportError(
+            f"the Python process that ran report '{name}' died, perhaps because memory ran out; {unchanged}"
+        ) from None
 
 
 def _kernel_manager(folder: Path) -> Any:
-    """A kernel of this Python, whatever kernels are installed under whatever names."""
+    """A kernel that runs this Python, independent of the kernels that are installed."""
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
@@ -269,13 +289,13 @@ def _environment(project: Project, folder: Path) -> dict[str, str]:
         "GIT_PYTHON_REFRESH": "quiet",
         "MPLBACKEND": "agg",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        # Progress bars that the notebook does not draw ask for a widget library.
+        # Progress bars warn about a missing widget library; the notebook draws none.
         "PYTHONWARNINGS": ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"])),
     }
 
 
 def _stopped_in(notebook: "NotebookNode") -> str:
-    """Number and first line of the cell that holds an error."""
+    """Number and first line of the cell with the error."""
     for number, cell in enumerate(notebook.cells, start=1):
         if any(output.output_type == "error" for output in cell.get("outputs", ())):
             first = next((line for line in cell.source.splitlines() if line.strip()), "")
@@ -284,12 +304,12 @@ def _stopped_in(notebook: "NotebookNode") -> str:
 
 
 def _plain(text: str) -> str:
-    """Without the colours of a terminal."""
+    """The text without the escape codes for terminal colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def _tidy(notebook: "NotebookNode", project: Project) -> None:
-    """Keep of the metadata and the texts what does not depend on machine, folder and time."""
+    """Remove from metadata and texts what depends on the machine, the folder and the time."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

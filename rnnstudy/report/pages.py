@@ -2,9 +2,11 @@
 
 import html
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rnnstudy.store.project import Project
 
@@ -13,21 +15,11 @@ if TYPE_CHECKING:
 
 
 INTRODUCTION = "introduction.md"
-"""The file beside the notebooks that the index page begins with."""
-
-
-class Placed(Protocol):
-    """What the index page must know of a report: its place, and whose runs it needs."""
-
-    @property
-    def order(self) -> float: ...
-
-    @property
-    def experiments(self) -> tuple[str, ...]: ...
+"""The file beside the reports' sources with the text that begins the index page."""
 
 
 def notebook_page(notebook: "NotebookNode", name: str) -> bytes:
-    """A notebook with its outputs as one file that needs nothing else: pictures inside, code folded away."""
+    """A notebook with its outputs as one self-contained file: pictures are embedded, code is folded."""
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
@@ -57,68 +49,67 @@ def _title(notebook: "NotebookNode") -> str:
     return heading[1] if heading else ""
 
 
-def index_page(project: Project, reports: Iterable[tuple[str, Placed]]) -> bytes:
-    """All figures that have a story, of all reports, in reading order; links are relative to the folder `reports`."""
-    ordered = sorted(reports, key=lambda one: (one[1].order, one[0]))
-    stories = [(name, told) for name, _ in ordered for told in _stories(project, name)]
+def index_page(project: Project, folder: Path, names: Sequence[str]) -> bytes:
+    """All figures with a story, of the reports `names`, in that order, built in `folder`; links are relative to it."""
+    stories = [(name, story) for name in names for story in _stories(folder, name)]
     introduction = project.reports / INTRODUCTION
     opening = _html(introduction.read_text(encoding="utf-8")) if introduction.is_file() else "<h1>Reports</h1>"
     contents = "".join(
-        f'<li><a href="#{_anchor(name, told)}">{html.escape(told["title"])}</a></li>' for name, told in stories
+        f'<li><a href="#{_anchor(name, story)}">{html.escape(story["title"])}</a></li>' for name, story in stories
     )
     listed = f'<ol class="contents">{contents}</ol>' if stories else "<p>No figure has been drawn yet.</p>"
-    body = "\n".join(
-        [opening, listed, *(_section(project, name, told) for name, told in stories), _closing(project, ordered)]
-    )
+    sections = [_section(project, folder, name, story) for name, story in stories]
+    body = "\n".join([opening, listed, *sections, _closing(folder, names)])
     return _PAGE.format(title="Reports", style=_STYLE + _INDEX_STYLE, body=body).encode()
 
 
-def _stories(project: Project, name: str) -> list[dict[str, Any]]:
-    """What was told about the figures of a report, in the order in which it shows them."""
-    folder = project.reports / "figures" / name
-    told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    return sorted((one for one in told if "see" in one), key=lambda one: one["place"])
+def _stories(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The descriptions of a report's figures that have a takeaway, in the order in which the report shows them."""
+    described = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "figures" / name).glob("*.json")]
+    # Files written by earlier versions call the takeaway `see`.
+    stories = [{"takeaway": one["see"], **one} if "see" in one else one for one in described]
+    return sorted((story for story in stories if "takeaway" in story), key=lambda story: story["place"])
 
 
-def _section(project: Project, name: str, told: Mapping[str, Any]) -> str:
+def _section(project: Project, folder: Path, name: str, story: Mapping[str, Any]) -> str:
     """A figure, what to see in it, and where it comes from."""
-    base = f"figures/{name}/{told['figure']}"
-    pages = {"report": f"{name}.html", "notebook": f"{name}.ipynb"}
-    pages |= {path: f"../{path}" for path in told["experiments"]}
-    pages |= {kind.upper(): f"{base}.{kind}" for kind in ("svg", "csv", "json")}
-    links = [f'<a href="{at}">{word}</a>' for word, at in pages.items() if (project.reports / at).is_file()]
-    commands = " ".join(f"<code>{html.escape(one)}</code>" for one in told["command"].split(" && "))
+    base = f"figures/{name}/{story['figure']}"
+    targets = {"report": f"{name}.html", "notebook": f"{name}.ipynb"}
+    targets |= {path: Path(os.path.relpath(project.root / path, folder)).as_posix() for path in story["experiments"]}
+    targets |= {kind.upper(): f"{base}.{kind}" for kind in ("svg", "csv", "json")}
+    links = [f'<a href="{target}">{text}</a>' for text, target in targets.items() if (folder / target).is_file()]
+    commands = " ".join(f"<code>{html.escape(command)}</code>" for command in story["command"].split(" && "))
     runs = "computed, without runs"
-    if told["runs"]:
-        one = f"<code>rnnstudy show {told['runs'][0]}</code>"
-        runs = f"{len(told['runs'])} runs, each of which can be seen: {one} (all keys are in the JSON)"
-    return f"""<section id="{_anchor(name, told)}">
-<h2>{html.escape(told["title"])}</h2>
-<a href="{base}.svg"><img src="{base}.png" alt="{html.escape(told["caption"])}" loading="lazy"></a>
-{_html(told["see"])}
-<p class="caption">{html.escape(told["caption"])}</p>
+    if story["runs"]:
+        command = f"<code>rnnstudy show {story['runs'][0]}</code>"
+        runs = f"{len(story['runs'])} runs; {command} shows the first of them (the JSON lists the keys of all)"
+    return f"""<section id="{_anchor(name, story)}">
+<h2>{html.escape(story["title"])}</h2>
+<a href="{base}.svg"><img src="{base}.png" alt="{html.escape(story["caption"])}" loading="lazy"></a>
+{_html(story["takeaway"])}
+<p class="caption">{html.escape(story["caption"])}</p>
 <p class="source">{runs}<br>drawn by {commands}<br>{" · ".join(links)}</p>
 </section>"""
 
 
-def _closing(project: Project, ordered: Iterable[tuple[str, Placed]]) -> str:
-    rows = "".join(_entry(project, name) for name, _ in ordered)
-    again = "<code>rnnstudy report --from reports/data</code>"
+def _closing(folder: Path, names: Sequence[str]) -> str:
+    rows = "".join(_entry(folder, name) for name in names)
     return (
-        f"<section><h2>All reports</h2><ul>{rows}</ul><p>Every figure of this page is redrawn, without training, by "
-        f"{again}; <code>make study</code> trains everything anew.</p></section>"
+        f"<section><h2>All reports</h2><ul>{rows}</ul><p><code>rnnstudy report --from reports/data</code> redraws "
+        "every figure from the committed results, without training; <code>make study</code> trains everything again."
+        "</p></section>"
     )
 
 
-def _entry(project: Project, name: str) -> str:
-    """A report in the list of all: with a link, or with what builds it where it has not been built."""
-    if (project.reports / f"{name}.html").is_file():
+def _entry(folder: Path, name: str) -> str:
+    """A report in the list of all: a link, or the command that builds it where it has not been built."""
+    if (folder / f"{name}.html").is_file():
         return f'<li><a href="{name}.html">{name}</a></li>'
     return f"<li>{name}: not built yet (<code>rnnstudy report {name}</code>)</li>"
 
 
-def _anchor(name: str, told: Mapping[str, Any]) -> str:
-    return f"{name}-{told['figure']}"
+def _anchor(name: str, story: Mapping[str, Any]) -> str:
+    return f"{name}-{story['figure']}"
 
 
 def _html(markdown: str) -> str:

@@ -1,4 +1,4 @@
-"""Results: what is kept of finished runs, read back as tidy data frames.
+"""Results: finished runs, read back as tidy data frames.
 
     results = load(experiment="quickstart")
     results.runs                                     # one row for each run, indexed by key
@@ -7,15 +7,8 @@
 What comes in: the store, or a folder of committed files. What goes out: `Results`. Begin with `results.py`.
 """
 
-from rnnstudy.results.from_store import (
-    artifact_file,
-    complete_keys,
-    find_key,
-    from_files,
-    load,
-    runs_table,
-    stored_run,
-)
+from rnnstudy.results.from_store import from_files
+from rnnstudy.results.loading import artifact_file, complete_keys, find_key, load, runs_table, stored_run
 from rnnstudy.results.results import Results, from_records
 
 __all__ = [

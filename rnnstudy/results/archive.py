@@ -1,10 +1,10 @@
-"""The results of a study in a few files that are kept beside the source, so that a clone redraws every figure.
+"""The results of a study in a few files that are committed with the source, so that a clone can redraw every figure.
 
-A folder holds `manifest.json` (commits, experiment files, commands, keys), `runs.parquet` (one row for each run: what
-it was and how it ended) and, for each experiment, `<experiment>.parquet` (one row for each series of each run); where
-it searches, also `<experiment>.trials.parquet` and `<experiment>.importances.parquet` (see `rnnstudy.search.trials`). A
-series is there if a report asked for it when the folder was written, with the quantiles that were asked for, and at
-every moment and place: what is drawn from the folder has the same bytes as what is drawn from the store.
+A folder holds `manifest.json` (commits, experiment files, commands, keys), `runs.parquet` (one row for each run:
+specification and outcome) and, for each experiment, `<experiment>.parquet` (one row for each series of each run). For
+an experiment that searches there are also `<experiment>.trials.parquet` and `<experiment>.importances.parquet` (see
+`SearchTrials`). The folder holds the series and quantiles that the reports used when it was written, each of them
+complete: figures drawn from the folder have the same bytes as figures drawn from the store.
 """
 
 import json
@@ -20,9 +20,11 @@ import pandas as pd
 
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.results.results import Listener, Results, RunReadings
-from rnnstudy.search.trials import SearchTrials
-from rnnstudy.spec import SpecError
-from rnnstudy.store.atomic import write_all
+from rnnstudy.results.search_trials import SearchTrials
+from rnnstudy.results.source import MissingRuns, ResultsSource
+from rnnstudy.spec import RequestError
+from rnnstudy.store.errors import DamagedFile
+from rnnstudy.training.atomic import write_all
 from rnnstudy.training.records import Series
 
 if TYPE_CHECKING:
@@ -33,18 +35,18 @@ MANIFEST = "manifest.json"
 RUNS = "runs.parquet"
 FORMAT = 1
 
-_TAGS_KEPT = ("rnnstudy.spec", "mlflow.source.git.commit")
+_EXPORTED_TAGS = ("rnnstudy.spec", "mlflow.source.git.commit")
 
 
 @dataclass(frozen=True)
 class ReadingRequest:
-    """One reading that a report asked for.
+    """One reading that a report used.
 
     Attributes:
-        experiment: of the study.
-        name: of the reading.
-        quantile: which one, or None for all of them.
-        keys: of which runs.
+        experiment: name of the experiment.
+        name: name of the reading.
+        quantile: which quantile, or None for all of them.
+        keys: keys of the runs.
     """
 
     experiment: str
@@ -55,74 +57,74 @@ class ReadingRequest:
 
 @dataclass(frozen=True)
 class ExportedExperiment:
-    """The runs of one experiment that a folder holds.
+    """What a folder holds of one experiment.
 
     Attributes:
-        command: what launches them.
-        results: what they are read from.
-        searched: how its searches went, where it searches.
+        command: the command that launches the runs.
+        results: the runs and their readings.
+        searches: the searches, for an experiment that searches.
     """
 
     command: str
     results: Results
-    searched: SearchTrials | None = None
+    searches: SearchTrials | None = None
 
 
 _Wanted = dict[str, dict[tuple[str, str], set[float | None]]]
-"""Experiment to (key, name of a reading) to quantiles."""
+"""Experiment to (key, name of a reading) to quantiles (None: all of them)."""
 
 
 def write_archive(
-    folder: Path, studies: Mapping[str, ExportedExperiment], asked: Iterable[ReadingRequest], *, add: bool = False
+    folder: Path, studies: Mapping[str, ExportedExperiment], requests: Iterable[ReadingRequest], *, add: bool = False
 ) -> list[Path]:
-    """Write the runs of `studies` (by experiment) with the readings that were `asked` for. All files appear, or none.
+    """Write the runs of `studies` (by experiment) with the requested readings. All files are written, or none.
 
     Args:
-        folder: where to.
+        folder: the folder to write.
         studies: the runs of each experiment.
-        asked: which of their readings to keep.
-        add: to what the folder holds: other experiments stay as they are, and of those in `studies` the readings that
-            were asked for earlier are written again. Otherwise what was there before goes.
+        requests: the readings to store.
+        add: keep what the folder holds already: other experiments stay as they are, and for those in `studies` the
+            readings stored earlier are written again. Otherwise the earlier contents are removed.
 
-    Returns the files written. Raises `SpecError` when there is something to add to and it cannot be read.
+    Returns the files written. Raises `DamagedFile` when there are earlier contents to keep and they cannot be read.
     """
     wanted: _Wanted = defaultdict(lambda: defaultdict(set))
-    for one in asked:
-        for key in one.keys:
-            wanted[one.experiment][(key, one.name)].add(one.quantile)
+    for request in requests:
+        for key in request.keys:
+            wanted[request.experiment][(key, request.name)].add(request.quantile)
     before = Archive.open(folder) if add and (folder / MANIFEST).is_file() else None
-    others = {name: told for name, told in before.experiments.items() if name not in studies} if before else {}
+    others = {name: entry for name, entry in before.experiments.items() if name not in studies} if before else {}
     headers: dict[str, Mapping[str, Any]] = {}
     if before:
-        headers |= {key: before.headers[key] for told in others.values() for key in told["keys"]}
+        headers |= {key: before.headers[key] for entry in others.values() for key in entry["keys"]}
         for experiment in studies.keys() & before.experiments.keys():
-            _want_again(wanted, experiment, before)
+            _add_stored_readings(wanted, experiment, before)
     contents: dict[Path, bytes] = {}
-    described = dict(others)
-    for experiment, kept in sorted(studies.items()):
-        sources = {source.header["key"]: source for source in kept.results.sources}
-        headers |= {key: _shortened(source.header) for key, source in sources.items()}
+    entries = dict(others)
+    for experiment, exported in sorted(studies.items()):
+        runs = {run.header["key"]: run for run in exported.results.per_run}
+        headers |= {key: _exported_header(run.header) for key, run in runs.items()}
         rows = [
-            _row(key, name, _only(sources[key].series(name), quantiles))
+            _row(key, name, _only(runs[key].series(name), quantiles))
             for (key, name), quantiles in sorted(wanted[experiment].items())
-            if key in sources and name in sources[key].units
+            if key in runs and name in runs[key].units
         ]
         contents[folder / f"{experiment}.parquet"] = _parquet(rows, _SERIES)
-        if kept.searched is not None:
-            contents[folder / f"{experiment}.trials.parquet"] = _plain_parquet(kept.searched.trials)
-            contents[folder / f"{experiment}.importances.parquet"] = _plain_parquet(kept.searched.importances)
-        described[experiment] = {
+        if exported.searches is not None:
+            contents[folder / f"{experiment}.trials.parquet"] = _plain_parquet(exported.searches.trials)
+            contents[folder / f"{experiment}.importances.parquet"] = _plain_parquet(exported.searches.importances)
+        entries[experiment] = {
             "file": f"experiments/{experiment}.py",
-            "command": kept.command,
-            "commits": sorted({headers[key]["tags"].get("mlflow.source.git.commit", "") for key in sources} - {""}),
-            "keys": sorted(sources),
+            "command": exported.command,
+            "commits": sorted({headers[key]["tags"].get("mlflow.source.git.commit", "") for key in runs} - {""}),
+            "keys": sorted(runs),
         }
     contents[folder / RUNS] = _parquet([_run_row(headers[key]) for key in sorted(headers)], None)
     manifest = {
         "format": FORMAT,
         "written by": "rnnstudy report --export DIR",
         "redrawn by": "rnnstudy report --from DIR, this folder",
-        "experiments": dict(sorted(described.items())),
+        "experiments": dict(sorted(entries.items())),
     }
     contents[folder / MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
     written = write_all(contents)
@@ -132,8 +134,8 @@ def write_archive(
     return written
 
 
-def _want_again(wanted: _Wanted, experiment: str, before: "Archive") -> None:
-    """Ask once more for the readings of an experiment that the folder holds: another report asked for them."""
+def _add_stored_readings(wanted: _Wanted, experiment: str, before: "Archive") -> None:
+    """Add the readings of an experiment that the folder holds already: another report uses them."""
     for row in before.table(experiment).to_dict("records"):
         quantiles: Sequence[float] = json.loads(row["coordinates"]).get("quantile", QUANTILES)
         some = quantiles if len(quantiles) < len(QUANTILES) else [None]
@@ -141,13 +143,13 @@ def _want_again(wanted: _Wanted, experiment: str, before: "Archive") -> None:
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A folder that `write` wrote, opened.
+class Archive(ResultsSource):
+    """Results read from a folder that `write_archive` wrote.
 
     Attributes:
-        folder: where it lies.
-        experiments: name to its command, commits and keys.
-        headers: key to what is said about the run.
+        folder: its path.
+        experiments: name to command, commits and keys.
+        headers: key to the description and outcome of the run.
     """
 
     folder: Path
@@ -156,42 +158,37 @@ class Archive:
 
     @staticmethod
     def open(folder: Path) -> "Archive":
-        """Raises `SpecError` when the folder is none, or of another format."""
+        """Raises `RequestError` when the folder holds no results, and `DamagedFile` when it cannot be read."""
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             table = pd.read_parquet(folder / RUNS) if manifest.get("format") == FORMAT else pd.DataFrame()
         except FileNotFoundError as error:
-            raise SpecError(
+            raise RequestError(
                 f"{folder} holds no results of a study ({Path(error.filename or MANIFEST).name} is not there); "
                 "`rnnstudy report --export DIR` writes such a folder"
             ) from None
         except (ValueError, OSError) as error:
-            raise SpecError(f"{folder} cannot be read ({error}); restore it, or export it again") from None
+            raise DamagedFile(f"{folder} cannot be read ({error}); restore it, or export it again") from None
         if manifest.get("format") != FORMAT:
-            raise SpecError(f"{folder} has format {manifest.get('format')}; this version reads format {FORMAT}")
+            raise DamagedFile(f"{folder} has format {manifest.get('format')}; this version reads format {FORMAT}")
         headers = {key: json.loads(text) for key, text in zip(table["key"], table["header"], strict=True)}
         return Archive(folder, manifest["experiments"], headers)
 
-    def keys(self, experiment: str | None = None) -> list[str]:
-        """Of an experiment, or all. Raises `SpecError` when the folder has no run of it."""
-        if experiment is None:
-            return list(self.headers)
-        if experiment not in self.experiments:
-            there = ", ".join(sorted(self.experiments)) or "nothing"
-            raise SpecError(
-                f"{self.folder} holds no run of {experiment} (it holds: {there}); "
-                f"run `rnnstudy sweep experiments/{experiment}.py`, and report without --from"
-            )
-        return list(self.experiments[experiment]["keys"])
+    def complete_keys(self) -> dict[str, str]:
+        return {key: header["experiment"] for key, header in self.headers.items()}
 
     def load(
-        self, experiment: str | None = None, keys: Sequence[str] | None = None, asked: Listener | None = None
+        self, keys: Iterable[str] | None = None, *, experiment: str | None = None, listener: Listener | None = None
     ) -> Results:
-        """The runs `keys`, or all of an experiment, or all, in the form that every figure takes."""
-        wanted = self.keys(experiment) if keys is None else list(keys)
+        if keys is not None:
+            wanted = list(keys)
+        else:
+            wanted = list(self.headers if experiment is None else self._entry(experiment)["keys"])
         missing = [key for key in wanted if key not in self.headers]
         if missing:
-            raise SpecError(f"{len(missing)} of {len(wanted)} runs are not in {self.folder}: {', '.join(missing[:5])}")
+            raise MissingRuns(
+                f"{len(missing)} of {len(wanted)} runs are not in {self.folder}: {', '.join(missing[:5])}"
+            )
         series: dict[str, dict[str, Series]] = defaultdict(dict)
         for name in self.experiments if experiment is None else [experiment]:
             for row in self.table(name).to_dict("records"):
@@ -200,36 +197,46 @@ class Archive:
             [
                 RunReadings(
                     header=self.headers[key],
-                    units={name: one.unit for name, one in series[key].items()},
+                    units={name: stored.unit for name, stored in series[key].items()},
                     series=series[key].__getitem__,
                 )
                 for key in wanted
             ],
-            asked,
+            listener,
         )
 
-    def searched(self, experiment: str) -> SearchTrials:
-        """How the searches of an experiment went. Raises `SpecError` when the folder has no run of it."""
-        self.keys(experiment)
-        return SearchTrials(self.table(f"{experiment}.trials"), self.table(f"{experiment}.importances"))
+    def search_trials(self, experiment: str, scale: str) -> SearchTrials:
+        self._entry(experiment)
+        tables = (self.table(f"{experiment}.{name}") for name in ("trials", "importances"))
+        return SearchTrials(*tables).of_study(f"{experiment}/{scale}")
 
-    def table(self, experiment: str) -> pd.DataFrame:
-        """What the folder keeps of an experiment, as it is in the file."""
-        path = self.folder / f"{experiment}.parquet"
+    def _entry(self, experiment: str) -> Mapping[str, Any]:
+        """What the manifest says about an experiment. Raises `MissingRuns` when the folder has no run of it."""
+        if experiment not in self.experiments:
+            there = ", ".join(sorted(self.experiments)) or "nothing"
+            raise MissingRuns(
+                f"{self.folder} holds no run of {experiment} (it holds: {there}); "
+                f"run `rnnstudy sweep experiments/{experiment}.py`, and report without --from"
+            )
+        return self.experiments[experiment]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The table in `name`.parquet. Raises `DamagedFile` when the file cannot be read."""
+        path = self.folder / f"{name}.parquet"
         try:
             return pd.read_parquet(path)
         except (ValueError, OSError) as error:
-            raise SpecError(f"{path} cannot be read ({error}); restore it, or export it again") from None
+            raise DamagedFile(f"{path} cannot be read ({error}); restore it, or export it again") from None
 
 
-def _shortened(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept about a run: not the machine, the process, nor the source's hashes."""
-    tags = {name: value for name, value in header["tags"].items() if name in _TAGS_KEPT}
+def _exported_header(header: Mapping[str, Any]) -> dict[str, Any]:
+    """The header without the tags that tell of the machine, the process, and the hashes of the source."""
+    tags = {name: value for name, value in header["tags"].items() if name in _EXPORTED_TAGS}
     return {**header, "tags": tags}
 
 
 def _run_row(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain columns for whoever opens the file, beside the whole header as JSON."""
+    """A few plain columns for readers of the file, and the whole header as JSON."""
     outcome = header["outcome"]
     return {
         "key": header["key"],
@@ -242,13 +249,13 @@ def _run_row(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _only(series: Series, quantiles: set[float | None]) -> Series:
-    """The quantiles that were asked for; all where someone asked for all."""
+    """A series with the requested quantiles only; None stands for all."""
     if "quantile" not in series.axes or None in quantiles:
         return series
     axis = 1 + series.axes.index("quantile")
-    places = sorted(QUANTILES.index(one) for one in quantiles if one is not None)
-    coordinates = {**series.coordinates, "quantile": tuple(QUANTILES[place] for place in places)}
-    return replace(series, values=np.take(series.values, places, axis=axis), coordinates=coordinates)
+    positions = sorted(QUANTILES.index(quantile) for quantile in quantiles if quantile is not None)
+    coordinates = {**series.coordinates, "quantile": tuple(QUANTILES[position] for position in positions)}
+    return replace(series, values=np.take(series.values, positions, axis=axis), coordinates=coordinates)
 
 
 _SERIES = {"steps": "list<int32>", "shape": "list<int32>", "values": "list<float32>", "axes": "list<string>"}
@@ -261,7 +268,7 @@ def _row(key: str, name: str, series: Series) -> dict[str, Any]:
         "unit": series.unit,
         "spacing": series.spacing,
         "axes": list(series.axes),
-        "coordinates": json.dumps({axis: list(places) for axis, places in series.coordinates.items()}),
+        "coordinates": json.dumps({axis: list(along) for axis, along in series.coordinates.items()}),
         "steps": np.asarray(series.steps, dtype=np.int32),
         "shape": np.asarray(series.values.shape, dtype=np.int32),
         "values": np.asarray(series.values, dtype=np.float32).ravel(),
@@ -275,12 +282,12 @@ def _series(row: Mapping[str, Any]) -> Series:
         axes=tuple(row["axes"]),
         unit=row["unit"],
         spacing=int(row["spacing"]),
-        coordinates={axis: tuple(places) for axis, places in json.loads(row["coordinates"]).items()},
+        coordinates={axis: tuple(along) for axis, along in json.loads(row["coordinates"]).items()},
     )
 
 
 def _plain_parquet(table: pd.DataFrame) -> bytes:
-    """A table as it is; without what pandas would add about itself."""
+    """A table as a Parquet file, without the metadata that pandas would add about itself."""
     import pyarrow as pa
 
     return _file(pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None))

@@ -1,11 +1,8 @@
-"""The store as tidy tables: one row for each run, and long tables of readings, keyed by run.
+"""Runs as tidy tables: one row for each run, and long tables of readings, keyed by run.
 
-    results = load(experiment="quickstart")
-    results.runs                                     # one row for each run, indexed by key
-    results.readings("through_time/h")               # key, step, quantile, time, value
-    results.with_runs(frame, "cell", "length")       # the same, with columns of `runs` joined
-
-What is read are the array files, which hold every reading at full resolution, never MLflow's decimated metrics.
+results.runs                                     # one row for each run, indexed by key
+results.readings("through_time/h")               # key, step, quantile, time, value
+results.with_runs(frame, "cell", "length")       # the same, with columns of `runs` joined
 """
 
 from collections import defaultdict
@@ -17,27 +14,27 @@ import numpy as np
 import pandas as pd
 
 from rnnstudy.probes.reading import QUANTILES
-from rnnstudy.run import Run, names
-from rnnstudy.spec import SpecError, nearest
+from rnnstudy.run import Run, unique_names
+from rnnstudy.spec import RequestError, nearest
 from rnnstudy.store.open_run import run_header
 from rnnstudy.store.run_description import describe
 from rnnstudy.training.records import Record, Series
 
 SHORT = ("task", "cell", "length", "width", "layers", "seed", "learning_rate")
-"""Columns that every run has, beside the dotted paths of its specification."""
+"""Columns that every run has, in addition to the dotted paths of its specification."""
 
 FIRST = {"time": 1, "lag": 0}
-"""Where an axis begins that simply counts up."""
+"""The first coordinate of an axis that simply counts up."""
 
 
 @dataclass(frozen=True)
 class RunReadings:
-    """One run's readings, fetched when they are asked for.
+    """One run's readings, read from their file when they are needed.
 
     Attributes:
-        header: what `tracking.run_header` says about the run.
+        header: description and outcome of the run, as `run_header` makes it.
         units: name to unit, for every series.
-        series: gives the series of a name.
+        series: returns the series of a name.
     """
 
     header: Mapping[str, Any]
@@ -46,7 +43,7 @@ class RunReadings:
 
 
 Listener = Callable[[str, float | None, Sequence[str]], None]
-"""Hears of a reading that is asked for: its name, the quantile (None: all of them) and the keys of the runs."""
+"""Called on every access to a reading, with its name, the quantile (None: all of them) and the keys of the runs."""
 
 
 class Results:
@@ -59,60 +56,58 @@ class Results:
             field of the specification under its dotted path.
         names: of all readings, in alphabetical order.
         units: name of a reading to its unit.
-        sources: where the readings come from, run for run.
-
-    `asked`, when given, hears of every reading that is asked for: its name, the quantile and the keys of the runs.
+        per_run: the readings of each run.
     """
 
-    def __init__(self, sources: Sequence[RunReadings], asked: Listener | None = None) -> None:
-        self.sources = sources
-        self._asked = asked
-        self.runs = _table(sources)
-        self.units = {name: unit for source in sources for name, unit in sorted(source.units.items())}
+    def __init__(self, per_run: Sequence[RunReadings], listener: Listener | None = None) -> None:
+        self.per_run = per_run
+        self._listener = listener
+        self.runs = _table(per_run)
+        self.units = {name: unit for run in per_run for name, unit in sorted(run.units.items())}
         self.names = sorted(self.units)
 
     def readings(self, name: str, *, quantile: float | None = None, keys: Iterable[str] | None = None) -> pd.DataFrame:
-        """All readings of one name, in long form; of the runs `keys` alone when given.
+        """All readings of one name, in long form; with `keys`, only those of these runs.
 
         Columns: `key` (categorical), `step` (updates made before the reading), one column for each axis (`quantile`;
         `time` from 1; `lag` from 0; `length`) and `value` (float32, in `units[name]`; NaN where nothing was measured).
-        With `quantile`, only that one, and no such column. Runs without this reading have no rows.
+        With `quantile`, only that one, and without the column `quantile`. Runs without this reading have no rows.
 
-        Raises `SpecError` for a name that no run has, or a quantile that was not kept.
+        Raises `RequestError` for a name that no run has, or a quantile that was not stored.
         """
         if name not in self.units:
             hint = nearest(name, self.names) or ";"
-            raise SpecError(f"no reading is called '{name}'{hint} There are: {', '.join(self.names) or 'none'}")
+            raise RequestError(f"no reading is called '{name}'{hint} There are: {', '.join(self.names) or 'none'}")
         blocks: dict[str, list[np.ndarray]] = defaultdict(list)
         codes = []
         wanted = None if keys is None else set(keys)
         chosen = [
-            (code, source)
-            for code, source in enumerate(self.sources)
-            if name in source.units and (wanted is None or source.header["key"] in wanted)
+            (code, run)
+            for code, run in enumerate(self.per_run)
+            if name in run.units and (wanted is None or run.header["key"] in wanted)
         ]
-        if self._asked is not None:
-            self._asked(name, quantile, [source.header["key"] for _, source in chosen])
-        for code, source in chosen:
-            columns = _long(source.series(name), quantile)
+        if self._listener is not None:
+            self._listener(name, quantile, [run.header["key"] for _, run in chosen])
+        for code, run in chosen:
+            columns = _long(run.series(name), quantile)
             codes.append(np.full(len(columns["value"]), code, dtype=np.int32))
             for column, values in columns.items():
                 blocks[column].append(values)
         if not chosen:
             return pd.DataFrame({"key": pd.Categorical([], categories=self.runs.index), "step": [], "value": []})
-        whose = pd.Categorical.from_codes(np.concatenate(codes), categories=self.runs.index)
-        return pd.DataFrame({"key": whose, **{column: np.concatenate(parts) for column, parts in blocks.items()}})
+        key = pd.Categorical.from_codes(np.concatenate(codes), categories=self.runs.index)
+        return pd.DataFrame({"key": key, **{column: np.concatenate(parts) for column, parts in blocks.items()}})
 
     def with_runs(self, frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
         """`frame`, which has a column `key`, with columns of `runs` joined to it.
 
-        Raises `SpecError` for a column that `runs` has not, or that `frame` has itself.
+        Raises `RequestError` for a column that `runs` does not have, or that `frame` has already.
         """
         for column in columns:
             if column not in self.runs.columns:
-                raise SpecError(f"runs have no column '{column}'{nearest(column, self.runs.columns)}")
+                raise RequestError(f"runs have no column '{column}'{nearest(column, self.runs.columns)}")
             if column in frame.columns:
-                raise SpecError(
+                raise RequestError(
                     f"the frame has its own column '{column}'; rename it, or join a dotted one such as task.{column}"
                 )
         rows = self.runs.index.get_indexer(pd.Index(frame["key"]))
@@ -121,33 +116,33 @@ class Results:
 
 
 def from_records(records: Iterable[Record], runs: Sequence[Run]) -> Results:
-    """The same from the records that training yields, without a store.
+    """The results in the records that training yields, without a store.
 
-    A run whose last record is not among them is there as far as it went, with the status `running`.
-    Raises `SpecError` when a run has no record.
+    A run without its last record is included up to its newest record, with the status `running`.
+    Raises `RequestError` when a run has no record.
     """
     pieces: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         pieces[record.key].append(record)
     without = [run.name for run in runs if run.key not in pieces]
     if without:
-        raise SpecError(f"no record of {', '.join(without)}; give the records that training these runs yielded")
-    named = names(runs)
-    sources = []
+        raise RequestError(f"no record of {', '.join(without)}; pass all records that training these runs yielded")
+    run_names = unique_names(runs)
+    per_run = []
     for run in runs:
         record = _joined(pieces[run.key])
-        sources.append(
+        per_run.append(
             RunReadings(
-                header=run_header(describe(run, named[run.key], "", {}), record),
+                header=run_header(describe(run, run_names[run.key], "", {}), record),
                 units={name: series.unit for name, series in record.series.items()},
                 series=record.series.__getitem__,
             )
         )
-    return Results(sources)
+    return Results(per_run)
 
 
 def _joined(pieces: Sequence[Record]) -> Record:
-    """The last record of a run, which holds all its series; else one with what the pieces hold together."""
+    """The last record of a run, which holds all its series; without it, one record with the series of all pieces."""
     last = pieces[-1]
     if last.outcome is not None:
         return last
@@ -169,13 +164,13 @@ def _joined(pieces: Sequence[Record]) -> Record:
     return Record(last.key, last.step, last.time, whole)
 
 
-def _table(sources: Sequence[RunReadings]) -> pd.DataFrame:
+def _table(per_run: Sequence[RunReadings]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     summaries: dict[str, None] = {}
     fields: dict[str, None] = {}
     leading: list[str] = []
-    for source in sources:
-        header = source.header
+    for run in per_run:
+        header = run.header
         parameters = {name: _plain(value) for name, value in header["parameters"].items()}
         outcome = header["outcome"]
         row = {
@@ -195,27 +190,30 @@ def _table(sources: Sequence[RunReadings]) -> pd.DataFrame:
 
 
 def _long(series: Series, quantile: float | None) -> dict[str, np.ndarray]:
-    """The columns `step`, one for each axis, and `value` of one series, every moment and place in a row of its own."""
+    """The columns of one series in long form: `step`, one for each axis, and `value`."""
     values, axes = series.values.astype(np.float32, copy=False), series.axes
     if quantile is not None and "quantile" in axes:
-        kept = series.coordinates.get("quantile", QUANTILES)
-        if quantile not in kept:
-            raise SpecError(f"quantile {quantile} was not kept; there are {', '.join(map(str, kept))}")
-        values = np.take(values, kept.index(quantile), axis=1 + axes.index("quantile"))
+        stored = series.coordinates.get("quantile", QUANTILES)
+        if quantile not in stored:
+            raise RequestError(f"quantile {quantile} was not stored; there are {', '.join(map(str, stored))}")
+        values = np.take(values, stored.index(quantile), axis=1 + axes.index("quantile"))
         axes = tuple(axis for axis in axes if axis != "quantile")
-    places = [series.steps, *(_places(series, axis, values.shape[1 + at]) for at, axis in enumerate(axes))]
+    coordinates = [
+        series.steps,
+        *(_coordinates(series, name, size) for name, size in zip(axes, values.shape[1:], strict=True)),
+    ]
     columns = {}
-    for at, (column, place) in enumerate(zip(("step", *axes), places, strict=True)):
-        along = place.reshape([-1 if position == at else 1 for position in range(values.ndim)])
-        columns[column] = np.broadcast_to(along, values.shape).ravel()
+    for axis, (column, along) in enumerate(zip(("step", *axes), coordinates, strict=True)):
+        shaped = along.reshape([-1 if other == axis else 1 for other in range(values.ndim)])
+        columns[column] = np.broadcast_to(shaped, values.shape).ravel()
     return {**columns, "value": values.ravel()}
 
 
-def _places(series: Series, axis: str, count: int) -> np.ndarray:
-    """The coordinates along an axis; whole numbers where all of them are."""
+def _coordinates(series: Series, axis: str, count: int) -> np.ndarray:
+    """The coordinates along an axis; integers if all of them are whole numbers."""
     if axis in series.coordinates:
-        places = np.asarray(series.coordinates[axis])
-        return places.astype(np.int64) if np.equal(np.mod(places, 1), 0).all() else places
+        stored = np.asarray(series.coordinates[axis])
+        return stored.astype(np.int64) if np.equal(np.mod(stored, 1), 0).all() else stored
     if axis == "quantile":
         return np.asarray(QUANTILES)
     first = FIRST.get(axis, 0)
@@ -223,5 +221,5 @@ def _places(series: Series, axis: str, count: int) -> np.ndarray:
 
 
 def _plain(value: Any) -> Any:
-    """A list becomes a text: tables are grouped by their columns, and a list cannot be."""
+    """A list as text: tables are grouped by their columns, and lists cannot be group keys."""
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value

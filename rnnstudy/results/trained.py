@@ -1,21 +1,22 @@
-"""A finished run's network, to be looked at and used."""
+"""The trained network of a finished run: load it, run it, read probes on it."""
 
 import json
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnstudy import results
 from rnnstudy.cells.cell import Parameters
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.probes.probe import Moment, Probe
 from rnnstudy.probes.reading import Reading
+from rnnstudy.results.from_store import StoreSource
 from rnnstudy.run import Run
 from rnnstudy.spec import build
-from rnnstudy.store.project import Project
+from rnnstudy.store.arrays import WEIGHTS, read_weights
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.project import Project, find_project
 from rnnstudy.training.evaluation import probe_batches
 from rnnstudy.training.model import Model
 from rnnstudy.training.population import Population
@@ -23,7 +24,7 @@ from rnnstudy.training.population import Population
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """The network of one run as it was when training ended.
+    """The network of one run, with its weights at the end of training.
 
     Attributes:
         run: its specification.
@@ -34,7 +35,7 @@ class TrainedNetwork:
     parameters: Parameters
 
     def __call__(self, inputs: Float[Tensor, "time batch features"]) -> Float[Tensor, "time batch outputs"]:
-        """What the network says at every step. Differentiable in the inputs and the parameters."""
+        """The outputs at every step. Differentiable with respect to the inputs and the parameters."""
         model = Model.of(self.run.task, self.run.cell, self.run.layers)
         population = {name: value.unsqueeze(0) for name, value in self.parameters.items()}
         outputs, _ = model.forward(
@@ -44,24 +45,24 @@ class TrainedNetwork:
 
 
 def load_network(key: str, *, project: Project | None = None) -> TrainedNetwork:
-    """The trained network of the run `key`, or of the one run whose key begins so.
+    """The trained network of the run `key`; a unique beginning of the key is enough.
 
-    Raises `SpecError` when there is no such run, it has not ended, or its classes cannot be imported: a task or cell
-    defined in an experiment file needs that file loaded first (`rnnstudy.sweep.load_experiment`).
+    Raises `RequestError` when there is no such run or it is not complete, and `SpecError` when its classes cannot be
+    imported: load the experiment file that defines its task or cell first (`rnnstudy.sweep.load_experiment`).
     """
-    stored = results.stored_run(key, project=project)
+    source = StoreSource(Store(project or find_project()))
+    stored = source.stored_run(key)
     run = build(json.loads(stored.tags["rnnstudy.spec"])).replace(
         probes=build(json.loads(stored.tags["rnnstudy.probes"]))
     )
-    with np.load(results.artifact_file(stored.key, "weights.npz", project=project)) as weights:
-        parameters = {name: torch.from_numpy(weights[name]) for name in weights.files}
-    return TrainedNetwork(run, parameters)
+    weights = read_weights(source.artifact(stored.key, WEIGHTS))
+    return TrainedNetwork(run, {name: torch.from_numpy(values) for name, values in weights.items()})
 
 
 def probe_readings(network: TrainedNetwork, probe: Probe) -> list[Reading]:
-    """What `probe` reads at the final moment of a trained network, each with a replica axis of length one.
+    """The readings of `probe` on a trained network, each with a replica axis of length one.
 
-    The sequences are those that the probe would have seen in the run itself.
+    The probe sees the same sequences as it would at the end of the run.
     """
     population = Population((network.run,))
     parameters = {name: value.unsqueeze(0) for name, value in network.parameters.items()}
@@ -70,8 +71,5 @@ def probe_readings(network: TrainedNetwork, probe: Probe) -> list[Reading]:
 
 
 def read_probe(key: str, probe: Probe, *, project: Project | None = None) -> list[Reading]:
-    """What `probe` reads of the run `key`, or of the one run whose key begins so.
-
-    Raises `SpecError` when there is no such run, or its network cannot be loaded (see `trained.load`).
-    """
+    """The readings of `probe` on the trained network of the run `key`. Raises what `load_network` raises."""
     return probe_readings(load_network(key, project=project), probe)

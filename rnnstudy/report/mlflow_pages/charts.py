@@ -1,8 +1,8 @@
 """A ready-made view of an experiment in MLflow's own page: which charts and columns it opens with.
 
-MLflow keeps a view that was shared by a link in a tag of the experiment. The form of that tag is not documented, so all
-that is known of it stands in this file, and is used with the MLflow it was seen in: `MLFLOW`. With another one a link
-opens the same page without the view.
+MLflow stores a view that is shared by a link in a tag of the experiment. The format of that tag is not documented: all
+that depends on it is in this file, and used only with the version of MLflow it was found in, `MLFLOW`. With another
+version the links open the same page without the view.
 """
 
 import base64
@@ -15,31 +15,31 @@ from typing import Any
 from urllib.parse import urlencode
 
 MLFLOW = "3.17"
-"""The minor version of MLflow whose views these are."""
+"""The minor version of MLflow that the views are for."""
 
-KEY = "rnnstudy"
-TAG = f"mlflow.sharedViewState.{KEY}"
+VIEW = "rnnstudy"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
 MOST_RUNS = 100
-"""Runs that MLflow's page loads at first, the newest; more come when a person asks for them, as many at a time."""
+"""How many runs MLflow's page loads at first, newest first; a click on *Load more* loads as many again."""
 
 REPRESENTATIVE = "rnnstudy.representative"
-"""The tag of the runs that stand for all in an experiment of more than `MOST_RUNS`."""
+"""The tag of the runs that are shown at first in an experiment of more than `MOST_RUNS`."""
 
 FILTER = f"tags.\"{REPRESENTATIVE}\" = 'yes'"
-"""What stands in the page's search field then: emptied, the page lists all runs again."""
+"""The text in the page's search field then: when it is cleared, the page lists all runs."""
 
 GROUPED_BY = ("cell", "length")
-"""The parameters that charts are always grouped by; see `grouping`."""
+"""Charts are always grouped by these parameters; see `grouping`."""
 
 MOST_GROUPS = 12
-"""Lines in one chart that can still be told apart."""
+"""The most lines in one chart that can be told apart."""
 
 SEEDS = ("seed", "data_seed")
-"""The parameters in which runs of the same setting differ."""
+"""The parameters in which runs of one setting differ."""
 
 Parameters = Mapping[str, str]
-"""A run's parameters, as MLflow keeps them."""
+"""A run's parameters, as MLflow stores them."""
 
 COLUMNS = (
     *(f"params.`{name}`" for name in ("cell", "length", "seed", "learning_rate")),
@@ -62,52 +62,52 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Gradient during training": ("gradient/global_before", "gradient/global_after", "gradient/W_hh_before"),
     "Learning": ("learning/error", "learning/loss", "summary/solved", "summary/steps_to_solve"),
 }
-"""Section to the metrics it shows, one chart each; those that no run has are left out. All gradients are log10."""
+"""Section to the metrics it shows, one chart each; metrics that no run has are left out. All gradients are log10."""
 
 REST = "Everything else"
-"""A folded section: metrics that are in none would get charts of MLflow's own choice above all others."""
+"""A folded section for all other metrics. Without it MLflow would show them in charts above all sections."""
 
 
 def supported(version: str) -> bool:
-    """Whether `version` of MLflow is one that these views are for."""
+    """Whether the views are for this version of MLflow."""
     return version.split(".")[:2] == MLFLOW.split(".")
 
 
-def link(address: str, experiment: str, *, with_view: bool) -> str:
+def experiment_url(address: str, experiment: str, *, with_view: bool) -> str:
     """The page of an experiment's runs. Without `workflowType` MLflow 3 opens its page for language models."""
-    asked = {"workflowType": "machine_learning", "compareRunsMode": "CHART"}
+    query = {"workflowType": "machine_learning", "compareRunsMode": "CHART"}
     if with_view:
-        asked["viewStateShareKey"] = KEY
-    return f"{address}/#/experiments/{experiment}/runs?{urlencode(asked)}"
+        query["viewStateShareKey"] = VIEW
+    return f"{address}/#/experiments/{experiment}/runs?{urlencode(query)}"
 
 
 def grouping(runs: Sequence[Parameters]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(grouped by, averaged over): the parameters that give each chart its lines, and those that a line averages over.
+    """(grouped by, averaged over): the parameters that make the lines of a chart, and those that a line averages over.
 
-    Cell and length, then every other parameter by which the runs differ, as long as there are at most `MOST_GROUPS`
-    lines; those that would make more are averaged over, as seeds always are. A parameter that follows from others, such
-    as a bias that was chosen by the length, is in neither.
+    Grouped by are cell and length, then every other parameter in which the runs differ, as long as there are at most
+    `MOST_GROUPS` lines. The rest are averaged over, as seeds always are. A parameter that is determined by others, such
+    as a bias that is chosen by length, is in neither list.
     """
     names = {name for run in runs for name in run} - {*GROUPED_BY, *SEEDS}
     lines: list[str] = list(GROUPED_BY)
     rest: list[str] = []
-    # Short names before dotted paths that say the same.
+    # Short names come before dotted paths with the same values.
     for name in sorted(names, key=lambda name: (name.count("."), name)):
         if _count(runs, lines) < _count(runs, [*lines, name]) <= MOST_GROUPS:
             lines.append(name)
         elif _count(runs, [*lines, *rest]) < _count(runs, [*lines, *rest, name]):
             rest.append(name)
-    # The class of a part says nothing where one of its numbers tells the runs apart.
-    needed = _without_what_follows(runs, lines, GROUPED_BY)
-    return tuple(needed), tuple(_without_what_follows(runs, [*needed, *rest], needed)[len(needed) :])
+    # A part's class is redundant where one of its numbers already tells the runs apart.
+    needed = _without_redundant(runs, lines, GROUPED_BY)
+    return tuple(needed), tuple(_without_redundant(runs, [*needed, *rest], needed)[len(needed) :])
 
 
 def _count(runs: Sequence[Parameters], names: Sequence[str]) -> int:
     return len(set(settings(runs, names)))
 
 
-def _without_what_follows(runs: Sequence[Parameters], names: Sequence[str], kept: Sequence[str]) -> list[str]:
-    """`names` without those, `kept` aside, that divide the runs no further than the others do."""
+def _without_redundant(runs: Sequence[Parameters], names: Sequence[str], kept: Sequence[str]) -> list[str]:
+    """`names` without those that are determined by the others; `kept` are never removed."""
     left = list(names)
     for name in names:
         others = [other for other in left if other != name]
@@ -117,16 +117,16 @@ def _without_what_follows(runs: Sequence[Parameters], names: Sequence[str], kept
 
 
 def settings(runs: Iterable[Parameters], names: Sequence[str]) -> list[tuple[str, ...]]:
-    """For each run the values of the parameters `names`; `null`, as MLflow's page has it, where it has none."""
+    """For each run the values of the parameters `names`; `null`, as in MLflow's page, where it has none."""
     return [tuple(run.get(name, "null") for name in names) for run in runs]
 
 
 def representatives(runs: Sequence[Parameters], grouped_by: Sequence[str], last: Iterable[int] = ()) -> list[int]:
-    """The positions of at most `MOST_RUNS` runs that stand for all of them; all, where there are no more.
+    """The positions of at most `MOST_RUNS` runs that represent all of them.
 
-    Every setting (all parameters but the seeds) gets equally many, those of its lowest seeds. Where there are more
+    Every setting (all parameters but the seeds) gets equally many runs, those of its lowest seeds. If there are more
     settings than runs can be shown, every line of the charts (the values of `grouped_by`) gets equally many settings,
-    spread over all that it has. The positions in `last` are taken when a setting has no others.
+    evenly spread. The positions in `last` are used only when a setting has no others.
     """
     if len(runs) <= MOST_RUNS:
         return list(range(len(runs)))
@@ -136,12 +136,12 @@ def representatives(runs: Sequence[Parameters], grouped_by: Sequence[str], last:
     def order(position: int) -> tuple[bool, float, int]:
         return position in postponed, _number(runs[position].get("seed", "")), position
 
-    by_setting = _divided(sorted(range(len(runs)), key=order), settings(runs, names))
+    by_setting = _grouped(sorted(range(len(runs)), key=order), settings(runs, names))
     most = _equal_share([len(group) for group in by_setting])
     if most:
         return sorted(position for group in by_setting for position in group[:most])
     firsts = sorted(group[0] for group in by_setting)
-    by_line = _divided(firsts, settings(runs, grouped_by))
+    by_line = _grouped(firsts, settings(runs, grouped_by))
     most = max(1, _equal_share([len(group) for group in by_line]))
     chosen = [group[number] for group in by_line for number in _spread(len(group), most)]
     return sorted(chosen[:MOST_RUNS])
@@ -154,16 +154,16 @@ def _number(text: str) -> float:
         return math.inf
 
 
-def _divided(positions: Iterable[int], kinds: Sequence[tuple[str, ...]]) -> list[list[int]]:
-    """The positions, in their order, by the kind that each is of."""
+def _grouped(positions: Iterable[int], labels: Sequence[tuple[str, ...]]) -> list[list[int]]:
+    """The positions, in their order, grouped by their label."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for position in positions:
-        groups.setdefault(kinds[position], []).append(position)
-    return [groups[kind] for kind in sorted(groups)]
+        groups.setdefault(labels[position], []).append(position)
+    return [groups[label] for label in sorted(groups)]
 
 
 def _equal_share(sizes: Sequence[int]) -> int:
-    """How many each of several groups can give so that `MOST_RUNS` suffice; a small group gives all it has."""
+    """How many runs of each group can be shown without exceeding `MOST_RUNS`; a small group is shown whole."""
     share = 0
     while share < max(sizes) and sum(min(size, share + 1) for size in sizes) <= MOST_RUNS:
         share += 1
@@ -171,31 +171,36 @@ def _equal_share(sizes: Sequence[int]) -> int:
 
 
 def _spread(size: int, most: int) -> list[int]:
-    """At most `most` of the numbers 0..size−1, evenly spaced from the first on."""
+    """At most `most` of the numbers 0..size−1, evenly spaced, beginning with 0."""
     few = min(size, most)
     return [number * size // few for number in range(few)]
 
 
-def value(metrics: Iterable[str], runs: Sequence[Parameters], grouped_by: Sequence[str], *, filtered: bool) -> str:
-    """The value of the tag `TAG`: see `state`. Equal arguments give equal values."""
-    made = state(metrics, runs, grouped_by, filtered=filtered)
-    packed = zlib.compress(json.dumps(made, separators=(",", ":")).encode(), 9)
+def packed_view(
+    metrics: Iterable[str], runs: Sequence[Parameters], grouped_by: Sequence[str], *, filtered: bool
+) -> str:
+    """The value of the tag `VIEW_TAG`; see `view_state`. Equal arguments give equal values."""
+    state = view_state(metrics, runs, grouped_by, filtered=filtered)
+    packed = zlib.compress(json.dumps(state, separators=(",", ":")).encode(), 9)
     return "deflate;" + base64.b64encode(packed).decode()
 
 
-def state(
+def view_state(
     metrics: Iterable[str],
     runs: Sequence[Parameters],
     grouped_by: Sequence[str] = GROUPED_BY,
     *,
     filtered: bool = False,
 ) -> dict[str, Any]:
-    """What MLflow's page remembers of itself, as it writes it.
+    """The state of MLflow's page, in the format that MLflow itself writes.
 
-    `metrics` are those that some run of the experiment has; `runs` the parameters of its runs. Each combination of
-    values of the parameters `grouped_by` is one line in a chart, and one row, folded, in the list of runs. A `filtered`
-    page shows the runs with the tag `REPRESENTATIVE`. The filter stands here and not in the link: MLflow's page leaves
-    a shared view aside when its link has a filter of its own.
+    Args:
+        metrics: those that some run of the experiment has.
+        runs: the parameters of its runs.
+        grouped_by: each combination of values of these parameters is one line in a chart, and one folded row in the
+            list of runs.
+        filtered: show only the runs with the tag `REPRESENTATIVE`. The filter is here and not in the link: MLflow's
+            page ignores a shared view when its link has a filter of its own.
     """
     folded = [zip(grouped_by, group, strict=True) for group in sorted(set(settings(runs, grouped_by)))]
     columns = list(dict.fromkeys([*(f"params.`{name}`" for name in grouped_by), *COLUMNS]))
@@ -235,14 +240,14 @@ def state(
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "param", "groupByData": name} for name in grouped_by],
         },
-        "groupsExpanded": {",".join(f"param.{name}.{one}" for name, one in group): False for group in folded},
+        "groupsExpanded": {",".join(f"param.{name}.{value}" for name, value in group): False for group in folded},
         "autoRefreshEnabled": True,
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
 
 
 def _sections(metrics: Sequence[str]) -> dict[str, list[str]]:
-    """`SECTIONS` with the states that these runs have: the output state `h` (of every layer), and the others."""
+    """`SECTIONS` for the states that these runs have: the output state `h` (of every layer), and the others."""
     profiles = (name.removeprefix("profile/") for name in metrics if name.startswith("profile/"))
     states = sorted({name.removesuffix("_initial") for name in profiles if name.endswith("_initial")})
     by_kind = {

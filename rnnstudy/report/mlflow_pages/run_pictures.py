@@ -1,11 +1,6 @@
-"""Pictures of single runs, drawn when someone is about to look: kept among the run's artifacts, shown in its page.
+"""Pictures of single runs: stored among the run's artifacts, and shown in the run's page by its description.
 
-MLflow's page shows a run's description, and a description may hold pictures: theirs are fetched from the run's own
-artifacts. A tag says that a run has its pictures.
-
-`rnnstudy ui` draws those that are missing. Reports do not: their figures are drawn from the readings, they show none of
-these, and they may be built from committed results where there is no store to keep a picture in. The page of a run that
-a report names is opened by `rnnstudy ui`, which has drawn its pictures then.
+`rnnstudy ui` draws the pictures that are missing. A tag marks the runs that have theirs. Reports do not use them.
 """
 
 import tempfile
@@ -19,27 +14,27 @@ from urllib.parse import urlencode
 from rnnstudy import figures, results
 from rnnstudy.figures import Picture
 from rnnstudy.results.results import Results
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RnnstudyError
 from rnnstudy.store.arrays import READINGS
-from rnnstudy.store.description import NOTE
+from rnnstudy.store.documents import NOTE
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.stored_run import COMPLETE, StoredRun, newest_complete
 
 FOLDER = "pictures"
 DRAWN = "rnnstudy.pictures"
-"""The tag of a run whose pictures have been drawn; its value is `STYLE` of the time."""
+"""The tag of a run whose pictures have been drawn; its value is the `STYLE` they were drawn with."""
 
 STYLE = "2"
-"""Raised when the pictures change: those of all runs are then drawn again."""
+"""The version of the pictures: when it is raised, the pictures of all runs are drawn again."""
 
 HEADING = "### Pictures"
 
 DOTS_PER_INCH = 90
-"""MLflow's page shows a picture at its own size: all of a run's are to fit on a screen or two."""
+"""MLflow's page shows a picture at its own size: all pictures of a run should fit on a screen or two."""
 
 
-def kinds(states: tuple[str, ...]) -> dict[str, Callable[[Results], Picture]]:
-    """File name to what draws it, for a run whose network has these states."""
+def _drawing_functions(states: tuple[str, ...]) -> dict[str, Callable[[Results], Picture]]:
+    """File name to the function that draws the picture, for a network with these states."""
     by_lag = partial(figures.gradient_by_lag, states=states)
     return {
         "gradient_by_lag_initial": by_lag,
@@ -48,73 +43,72 @@ def kinds(states: tuple[str, ...]) -> dict[str, Callable[[Results], Picture]]:
     }
 
 
-WORDS = {
+CAPTIONS = {
     "gradient_by_lag_initial": "Before training: the gradient of the last step's loss with respect to the state, by "
-    "how long ago the state was. A straight line that falls is exponential decay.",
+    "lag. A straight line that falls is exponential decay.",
     "gradient_by_lag_final": "After training, relative to the gradient at the step of the loss.",
     "gradient_heat_map": "During training: the gradient at each time step (across) as training goes on (upwards).",
 }
 
 
-def missing(store: Store) -> list[StoredRun]:
+def runs_without_pictures(store: Store) -> list[StoredRun]:
     """The complete runs whose pictures have not been drawn, newest first."""
     runs = newest_complete(store.runs()).values()
     return [run for run in runs if run.state in COMPLETE and run.tags.get(DRAWN) != STYLE]
 
 
-def draw(found: Results) -> Iterator[tuple[str, bytes]]:
-    """(name, PNG) of each picture that the readings of one run allow."""
-    names = (name.removeprefix("profile/") for name in found.names if name.startswith("profile/"))
+def draw(run: Results) -> Iterator[tuple[str, bytes]]:
+    """(name, PNG) of each picture for which one run has the readings."""
+    names = (name.removeprefix("profile/") for name in run.names if name.startswith("profile/"))
     # `c` before `h`, as in a step of an LSTM: the last one is the output state.
     states = tuple(sorted(name.removesuffix("_initial") for name in names if name.endswith("_initial")))
-    for name, drawn in kinds(states or ("h",)).items():
+    for name, drawn in _drawing_functions(states or ("h",)).items():
         try:
-            picture = drawn(found)
-        except SpecError:
-            # A run without this reading: it has no such picture.
+            picture = drawn(run)
+        except RnnstudyError:
+            # The run does not have the reading for this picture.
             continue
         content = BytesIO()
         picture.figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
         yield name, content.getvalue()
 
 
-def add(store: Store, run: StoredRun) -> list[str]:
-    """Draw the pictures of one complete run, keep them as its artifacts, show them in its description; gives names."""
-    found = results.from_files([store.artifact(run, READINGS)])
+def add_pictures(store: Store, run: StoredRun) -> None:
+    """Draw the pictures of one complete run, store them as its artifacts, and show them in its description."""
+    readings = results.from_files([store.artifact(run, READINGS)])
     with tempfile.TemporaryDirectory(prefix="rnnstudy-") as folder:
         files = []
-        for name, content in draw(found):
+        for name, content in draw(readings):
             files.append(Path(folder) / f"{name}.png")
             files[-1].write_bytes(content)
-        names = [file.stem for file in files]
-        store.keep(run, FOLDER, files, {NOTE: described(run, names), DRAWN: STYLE})
-    return names
+        tags = {NOTE: description_with_pictures(run, [file.stem for file in files]), DRAWN: STYLE}
+        store.add_artifacts(run, FOLDER, files, tags)
 
 
-def described(run: StoredRun, names: list[str]) -> str:
-    """The run's description, as it is, with its pictures below."""
+def description_with_pictures(run: StoredRun, names: list[str]) -> str:
+    """The run's description with these pictures at its end, in place of any that it has."""
     text = run.tags.get(NOTE, "").partition(HEADING)[0].rstrip()
-    shown = [f"{WORDS[name]}\n\n![{name}]({address(run.identity, name)})" for name in names]
+    shown = [f"{CAPTIONS[name]}\n\n![{name}]({picture_url(run.identity, name)})" for name in names]
     return "\n\n".join([text, *([HEADING, *shown] if shown else [])])
 
 
-def address(identity: str, name: str) -> str:
-    """Where MLflow's server has a picture, relative to its own page."""
+def picture_url(identity: str, name: str) -> str:
+    """The address of a picture on MLflow's server, relative to its own page."""
     return f"get-artifact?{urlencode({'path': f'{FOLDER}/{name}.png', 'run_uuid': identity})}"
 
 
-def add_missing(store: Store, stop: Event, said: Callable[[str], None]) -> int:
-    """Draw what is missing until all is there or `stop` is set; gives for how many runs.
+def add_missing_pictures(store: Store, stop: Event, say: Callable[[str], None]) -> int:
+    """Draw the missing pictures until all are there or `stop` is set. Returns for how many runs they were drawn.
 
-    A run that cannot be drawn (its file is gone) is told and left out: the others go on.
+    A run that cannot be drawn, because its file is gone for example, is reported to `say` and skipped.
     """
-    waiting, done = missing(store), 0
-    for run in waiting:
+    count = 0
+    for run in runs_without_pictures(store):
         if stop.is_set():
             break
         try:
-            add(store, run)
-            done += 1
-        except SpecError as error:
-            said(f"no pictures of {run.name}: {error}")
-    return done
+            add_pictures(store, run)
+            count += 1
+        except RnnstudyError as error:
+            say(f"no pictures of {run.name}: {error}")
+    return count

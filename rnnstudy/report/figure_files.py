@@ -1,3 +1,5 @@
+"""A figure as files: the picture, its numbers, and where they come from."""
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -5,17 +7,17 @@ from importlib import metadata
 from pathlib import Path
 
 from rnnstudy.figures.picture import Picture, rendered
-from rnnstudy.store.atomic import write_all
+from rnnstudy.training.atomic import write_all
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a figure came from, beside its run keys.
+    """Where a figure comes from, in addition to the keys of its runs.
 
     Attributes:
         experiments: the experiment files, relative to the project.
-        command: what repeats it.
-        commit: of the source that drew it, or None outside a git checkout.
+        command: the command that repeats it.
+        commit: the commit of the source that drew it, or None outside a git checkout.
         versions: package name to version.
     """
 
@@ -26,7 +28,7 @@ class Provenance:
 
     @staticmethod
     def of(experiments: Sequence[str], command: str, commit: str | None) -> "Provenance":
-        """With the versions of the packages that computed and drew the numbers."""
+        """Adds the versions of the packages that computed and drew the numbers."""
         packages = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "torch")
         versions = {name: metadata.version(name) for name in packages}
         return Provenance(tuple(experiments), command, commit, versions)
@@ -34,28 +36,28 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Story:
-    """What a figure tells, for the index page.
+    """What a figure shows, for the index page.
 
     Attributes:
         title: one line.
-        see: a paragraph that says what to see in it, in Markdown.
-        place: its number among the figures of its report, from 1.
+        takeaway: a paragraph that says what to see in it, in Markdown.
+        position: its number among the figures of its report, from 1.
     """
 
     title: str
-    see: str
-    place: int
+    takeaway: str
+    position: int
 
 
 def save(picture: Picture, folder: Path, name: str, provenance: Provenance, story: Story | None = None) -> list[Path]:
-    """Write `name`.png, .svg, .csv (what the figure shows) and .json (where it came from, what it tells) into `folder`.
+    """Write `name`.png, .svg, .csv (the numbers it shows) and .json (provenance and story) into `folder`.
 
-    The same picture gives the same bytes. Each file is replaced in one step, after all four could be written.
+    The same picture gives the same bytes. Each file is replaced in one step, after all four have been written.
     """
-    told = {"title": story.title, "see": story.see, "place": story.place} if story else {}
-    described = {
+    story_fields = {"title": story.title, "takeaway": story.takeaway, "place": story.position} if story else {}
+    description = {
         "figure": name,
-        **told,
+        **story_fields,
         "caption": picture.caption,
         "experiments": list(provenance.experiments),
         "command": provenance.command,
@@ -67,6 +69,6 @@ def save(picture: Picture, folder: Path, name: str, provenance: Provenance, stor
         "png": rendered(picture.figure, "png"),
         "svg": rendered(picture.figure, "svg"),
         "csv": picture.data.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode(),
-        "json": (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode(),
+        "json": (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode(),
     }
     return write_all({folder / f"{name}.{ending}": content for ending, content in contents.items()})

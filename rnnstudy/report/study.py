@@ -1,0 +1,135 @@
+"""The runs of an experiment that a report draws: which scale, how complete, and what is missing."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rnnstudy.results.archive import Archive
+from rnnstudy.results.from_store import StoreSource
+from rnnstudy.results.results import Listener, Results
+from rnnstudy.results.search_trials import SearchTrials
+from rnnstudy.results.source import MissingRuns, ResultsSource
+from rnnstudy.run import Run
+from rnnstudy.search.trials import SearchBudget, search_trials
+from rnnstudy.spec import RnnstudyError
+from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.project import Project
+from rnnstudy.sweep.experiment import Experiment, load_experiment
+from rnnstudy.sweep.grids import Scale
+
+LARGEST_FIRST = (Scale.PAPER, Scale.DESK, Scale.SMOKE)
+
+
+class ReportError(RnnstudyError):
+    """A report that cannot be built: its notebook stopped, or its header is wrong."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The complete runs of an experiment.
+
+    Attributes:
+        experiment: its name.
+        scale: the scale of the runs; None when they belong to no scale (fields were set by hand).
+        planned: how many runs the scale has; for an experiment that searches, at most.
+        results: those of them that are complete.
+        searches: the searches, for an experiment that searches.
+        missing: a description of the runs of the scale that are not complete; empty when all are, and for searches.
+    """
+
+    experiment: str
+    scale: Scale | None
+    planned: int
+    results: Results
+    searches: SearchTrials | None = None
+    missing: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command that launches or completes these runs."""
+        scale = f" --scale {self.scale.value}" if self.scale else ""
+        return f"rnnstudy sweep experiments/{self.experiment}.py{scale}"
+
+    @property
+    def missing_message(self) -> str:
+        """What is missing of an incomplete study, and the command that completes it; empty when it is complete."""
+        count = len(self.results.runs)
+        if count >= self.planned:
+            return ""
+        without = f", without {self.missing}" if self.missing else ""
+        complete = f"{count} of the {self.planned} runs of experiments/{self.experiment}.py are complete"
+        return f"{complete}{without}; `{self.command}` trains the rest"
+
+    @property
+    def summary(self) -> str:
+        """One paragraph in Markdown: how many runs of which scale, how they ended, and how to complete them."""
+        runs = self.results.runs
+        scale = f"scale `{self.scale.value}`" if self.scale else "no named scale (fields were set by hand)"
+        ended = runs["status"].value_counts().sort_index().items()
+        statuses = ", ".join(f"{count} {status}" for status, count in ended)
+        if self.searches is not None:
+            return (
+                f"**Searches of `experiments/{self.experiment}.py`**, {scale}: {self.searches.summary}. {len(runs)} of "
+                f"their runs were not stopped early: {statuses}. Launch or complete them with `{self.command}`."
+            )
+        missing = f" Missing: {self.missing}." if self.missing else ""
+        return (
+            f"**Runs of `experiments/{self.experiment}.py`:** {len(runs)} of the {self.planned} runs of {scale}: "
+            f"{statuses}.{missing} Launch or complete them with `{self.command}`."
+        )
+
+
+def open_source(project: Project, archive: Path | None) -> ResultsSource:
+    """The committed results in the folder `archive`, or the store of the project when it is None."""
+    if archive is not None:
+        return Archive.open(archive)
+    return StoreSource(Store(project), partial(search_trials, project))
+
+
+def load_study(experiment: str, project: Project, source: ResultsSource, listener: Listener | None = None) -> Study:
+    """The complete runs of an experiment at one scale.
+
+    The scale is the largest that is complete; if none is, the one with the largest share of complete runs. If the
+    experiment has only runs that belong to no scale, those are taken. Raises `MissingRuns` when it has none.
+    """
+    complete = source.complete_keys()
+    definition = load_experiment(project.root / "experiments" / f"{experiment}.py")
+    if definition.searches_here:
+        return _search_study(definition, source, listener)
+    largest, missing, wanted = 0.0, "", [key for key, made_by in complete.items() if made_by == experiment]
+    scale, count = None, len(wanted)
+    for candidate in LARGEST_FIRST:
+        planned = list({run.key: run for run in definition.runs(candidate)}.values())
+        done = [run.key for run in planned if run.key in complete]
+        if len(done) / len(planned) > largest:
+            largest, scale, wanted, count = len(done) / len(planned), candidate, done, len(planned)
+            missing = _counted([run for run in planned if run.key not in complete])
+    # Without any run, the source raises the error that names the sweep.
+    results = source.load(sorted(wanted) if wanted else None, experiment=experiment, listener=listener)
+    return Study(experiment, scale, count, results, missing=missing)
+
+
+def _counted(runs: Sequence[Run]) -> str:
+    """How many runs of each cell and length."""
+    counts = Counter(f"{type(run.cell).__name__} T = {run.task.length}" for run in runs)
+    return ", ".join(f"{count} × {setting}" for setting, count in counts.items())
+
+
+def _search_study(definition: Experiment, source: ResultsSource, listener: Listener | None) -> Study:
+    """`load_study` for an experiment that searches: its studies say which runs are its own."""
+    complete = source.complete_keys().keys()
+    largest, scale, trials = 0.0, None, None
+    for candidate in LARGEST_FIRST:
+        found = source.search_trials(definition.name, candidate.value)
+        share = SearchBudget.of(definition, candidate).share(found)
+        if share > largest and not complete.isdisjoint(found.keys):
+            largest, scale, trials = share, candidate, found
+    if scale is None or trials is None:
+        raise MissingRuns(
+            f"there are no searches of {definition.name} with complete runs; "
+            f"run `rnnstudy sweep experiments/{definition.name}.py` first"
+        )
+    results = source.load(sorted(complete & set(trials.keys)), experiment=definition.name, listener=listener)
+    return Study(definition.name, scale, SearchBudget.of(definition, scale).runs, results, trials)
