@@ -1,4 +1,4 @@
-"""A run told to people, in words that follow its specification; the same whether a store could be reached or not."""
+"""The description of a run in words follows its specification, and is the same through the store and offline."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ RUN = Run(
 )
 
 
-def test_the_tags_of_a_sweep_tell_the_commit_and_whether_files_differ_from_it(
+def test_the_tags_of_a_sweep_name_the_commit_and_say_whether_files_differ_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def git(*command: str) -> str:
@@ -38,7 +38,7 @@ def test_the_tags_of_a_sweep_tell_the_commit_and_whether_files_differ_from_it(
             ["git", *author, *command], cwd=tmp_path, check=True, capture_output=True, text=True
         ).stdout.strip()
 
-    def told() -> tuple[str | None, str | None]:
+    def commit_tags() -> tuple[str | None, str | None]:
         tags = SweepInfo("small", "experiments/small.py").tags()
         return tags.get("mlflow.source.git.commit"), tags.get("rnnstudy.uncommitted")
 
@@ -46,15 +46,15 @@ def test_the_tags_of_a_sweep_tell_the_commit_and_whether_files_differ_from_it(
     (tmp_path / "experiments" / "small.py").touch()
     (tmp_path / "shared.py").touch()
     monkeypatch.chdir(tmp_path)
-    assert told() == (None, None)
+    assert commit_tags() == (None, None)
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "-m", "first")
     head = git("rev-parse", "HEAD")
-    assert told() == (head, None)
+    assert commit_tags() == (head, None)
     # What an experiment uses may lie beside its folder.
     (tmp_path / "shared.py").write_text("changed = True\n")
-    assert told() == (head, "true")
+    assert commit_tags() == (head, "true")
 
 
 def test_the_paragraph_says_what_the_specification_says() -> None:
@@ -104,37 +104,39 @@ def test_equal_sequences_have_equal_digests() -> None:
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_a_run_carries_its_papers_whichever_way_it_came(project_with_store: Path, offline: bool) -> None:
-    home = Project(project_with_store)
+def test_a_run_has_its_documents_through_the_store_and_offline(project_with_store: Path, offline: bool) -> None:
+    project = Project(project_with_store)
     info = SweepInfo("small", "experiments/small.py", "rnnstudy sweep experiments/small.py", hypothesis="Why?\n\nSo.")
     tracker = (
-        OfflineTracker(OfflineFolder(home.root / "aside"), info) if offline else MlflowTracker(open_store(home), info)
+        OfflineTracker(OfflineFolder(project.root / "aside"), info)
+        if offline
+        else MlflowTracker(open_store(project), info)
     )
     tracker.begin(RUN, RUN.name)
     tracker.write(Record(RUN.key, 30, time.time(), {}, Outcome("finished", 30, solved=False), {}))
     tracker.close()
     if offline:
-        sync([home.root / "aside"], Store(home))
-    store = Store(home)
+        sync([project.root / "aside"], Store(project))
+    store = Store(project)
     [stored] = store.runs()
     assert stored.tags[NOTE] == note(RUN, f"rnnstudy sweep experiments/small.py --only {RUN.key} --rerun")
     assert json.loads(store.artifact(stored, "spec.json").read_text())["key"] == RUN.key
     assert json.loads(store.artifact(stored, "environment.json").read_text())["packages"]["torch"]
     assert "edcAdedefcAfcdeecfde -> class 0" in store.artifact(stored, "task.txt").read_text()
-    [given] = store.client.get_run(stored.identity).inputs.dataset_inputs
-    assert (given.dataset.name, given.dataset.digest) == ("temporal-order-T0050", data_set(RUN)["digest"])
-    assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
+    [data] = store.client.get_run(stored.identity).inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("temporal-order-T0050", data_set(RUN)["digest"])
+    assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "training")]
     experiment = store.client.get_experiment_by_name("small")
     assert experiment is not None
     assert experiment.tags[NOTE] == "Why?\n\nSo."
 
 
 def test_a_description_that_someone_changed_stays_when_the_run_goes_on(project_with_store: Path) -> None:
-    home, info = Project(project_with_store), SweepInfo("small")
-    tracker = MlflowTracker(open_store(home), info)
+    project, info = Project(project_with_store), SweepInfo("small")
+    tracker = MlflowTracker(open_store(project), info)
     tracker.begin(RUN, RUN.name)
     tracker.interrupt(RUN.key)
-    store = Store(home)
+    store = Store(project)
     [stored] = store.runs()
     store.client.set_tag(stored.identity, NOTE, "mine")
     tracker.begin(RUN, RUN.name)

@@ -1,4 +1,4 @@
-"""The store: what was written is what is there, once, whatever was killed in between."""
+"""The store: everything that was written is there, and once, whatever was killed in between."""
 
 import contextlib
 import dataclasses
@@ -72,7 +72,7 @@ def history(until: int = STEPS, after: int = -1) -> dict[str, Series]:
         lengths = {"length": (20.0, 40.0)}
         error = np.array([[0.0, 0.25]])
         series["generalisation/error"] = Series(np.array([until]), error, ("length",), "share", coordinates=lengths)
-    return {name: one for name, one in series.items() if len(one.steps)}
+    return {name: reading for name, reading in series.items() if len(reading.steps)}
 
 
 OUTCOME = Outcome("finished", STEPS, True, 300, 1.5, "reference", summary={"error": 0.125, "absent": float("nan")})
@@ -88,20 +88,20 @@ def last(key: str, outcome: Outcome = OUTCOME) -> Record:
     return Record(key, STEPS, 2000.25, history(), outcome, WEIGHTS_OF_RUN)
 
 
-def rows(home: Project, query: str) -> list[tuple]:
-    with contextlib.closing(sqlite3.connect(home.database)) as connection:
+def rows(project: Project, query: str) -> list[tuple]:
+    with contextlib.closing(sqlite3.connect(project.database)) as connection:
         return connection.execute(query).fetchall()
 
 
-def metric_rows(home: Project) -> set[tuple]:
-    found = rows(home, "SELECT run_uuid, key, step, timestamp, value, is_nan FROM metrics")
-    assert len(found) == len(set(found))
-    return set(found)
+def metric_rows(project: Project) -> set[tuple]:
+    metrics = rows(project, "SELECT run_uuid, key, step, timestamp, value, is_nan FROM metrics")
+    assert len(metrics) == len(set(metrics))
+    return set(metrics)
 
 
-def snapshot(home: Project) -> dict[str, list[tuple]]:
+def snapshot(project: Project) -> dict[str, list[tuple]]:
     return {
-        table: sorted(rows(home, f"SELECT * FROM {table}"), key=repr)
+        table: sorted(rows(project, f"SELECT * FROM {table}"), key=repr)
         for table in ("runs", "metrics", "params", "tags", "latest_metrics", "experiments", "experiment_tags")
     }
 
@@ -112,19 +112,19 @@ def as_files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as first contact makes it; copied, since making one takes seconds."""
-    home = Project(tmp_path_factory.mktemp("first"))
-    assert Store(home).client.search_experiments()[0].name == "Default"
-    return home.database
+    """A new database; copied by the tests, since making one takes seconds."""
+    project = Project(tmp_path_factory.mktemp("first"))
+    assert Store(project).client.search_experiments()[0].name == "Default"
+    return project.database
 
 
 @pytest.fixture
-def home(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    home = Project(tmp_path / "a project")
-    home.mlruns.mkdir(parents=True)
-    shutil.copy(empty_database, home.database)
-    return home
+    project = Project(tmp_path / "a project")
+    project.mlruns.mkdir(parents=True)
+    shutil.copy(empty_database, project.database)
+    return project
 
 
 def finish(tracker: Tracker, run: Run, name: str = "elman-T0020-s0") -> None:
@@ -187,11 +187,11 @@ def test_the_last_moment_of_a_profile_is_sent():
 
 @pytest.mark.parametrize("count", [1, 2, 199, 200, 201, 5000])
 def test_thinning_keeps_both_ends(count: int):
-    kept = thinned(count)
-    assert len(kept) == min(count, 200)
-    assert kept[0] == 0
-    assert kept[-1] == count - 1
-    assert np.ptp(np.diff(kept)) <= 1 if count > 1 else True
+    positions = thinned(count)
+    assert len(positions) == min(count, 200)
+    assert positions[0] == 0
+    assert positions[-1] == count - 1
+    assert np.ptp(np.diff(positions)) <= 1 if count > 1 else True
 
 
 def test_summary_has_scalars_once():
@@ -207,49 +207,49 @@ def test_summary_has_scalars_once():
 # Into MLflow
 
 
-def test_what_was_written_is_in_the_store(home: Project):
+def test_what_was_written_is_in_the_store(project: Project):
     run = a_run()
-    tracker = MlflowTracker(open_store(home), INFO)
+    tracker = MlflowTracker(open_store(project), INFO)
     finish(tracker, run)
     (stored,) = tracker.store.runs()
     assert (stored.key, stored.name, stored.experiment, stored.state) == (run.key, "elman-T0020-s0", "toy", "finished")
-    told = {name.removeprefix("rnnstudy."): value for name, value in stored.tags.items()}
-    assert (told["sweep"], told["outcome"], told["solved"]) == ("sweep-1", "finished", "true")
-    assert told["engine"] == "reference"
-    assert told["command"] == INFO.command
-    assert told["host"] == socket.gethostname()
-    assert told["pid"] == str(os.getpid())
-    kept = tracker.store.client.get_run(stored.identity)
-    assert kept.info.status == "FINISHED"
-    assert kept.info.end_time == 2000250
-    assert "mlflow.parentRunId" not in kept.data.tags
-    parameters = kept.data.params
+    tags = {name.removeprefix("rnnstudy."): value for name, value in stored.tags.items()}
+    assert (tags["sweep"], tags["outcome"], tags["solved"]) == ("sweep-1", "finished", "true")
+    assert tags["engine"] == "reference"
+    assert tags["command"] == INFO.command
+    assert tags["host"] == socket.gethostname()
+    assert tags["pid"] == str(os.getpid())
+    in_mlflow = tracker.store.client.get_run(stored.identity)
+    assert in_mlflow.info.status == "FINISHED"
+    assert in_mlflow.info.end_time == 2000250
+    assert "mlflow.parentRunId" not in in_mlflow.data.tags
+    parameters = in_mlflow.data.params
     assert (parameters["cell"], parameters["length"], parameters["training.batch"]) == ("Elman", "20", "20")
     assert not any(name.startswith("probes") for name in parameters)
     points = [*points_of(history(), STEPS, 0, True), *summary_points(history(), OUTCOME, 0)]
     expected = {(point.metric, point.step, point.value) for point in points}
-    assert {(key, step, value) for _, key, step, _, value, _ in metric_rows(home)} == expected
+    assert {(key, step, value) for _, key, step, _, value, _ in metric_rows(project)} == expected
     experiment = tracker.store.client.get_experiment_by_name("toy")
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
-    assert experiment.artifact_location == home.artifacts.as_uri()
+    assert experiment.artifact_location == project.artifacts.as_uri()
 
 
-def test_points_carry_the_time_of_their_record(home: Project):
+def test_points_carry_the_time_of_their_record(project: Project):
     run = a_run()
-    finish(MlflowTracker(open_store(home), INFO), run)
-    stamps = {step: stamp for _, key, step, stamp, _, _ in metric_rows(home) if key == "learning/loss"}
+    finish(MlflowTracker(open_store(project), INFO), run)
+    stamps = {step: stamp for _, key, step, stamp, _, _ in metric_rows(project) if key == "learning/loss"}
     ends = {130: 1000.0 + 130 / 7, 260: 1000.0 + 260 / 7, 400: 2000.25}
     for step, stamp in stamps.items():
         assert stamp == round(1000 * next(time for end, time in ends.items() if step <= end))
 
 
-def test_arrays_hold_everything_at_full_resolution(home: Project):
+def test_arrays_hold_everything_at_full_resolution(project: Project):
     run = a_run()
-    tracker = MlflowTracker(open_store(home), INFO)
+    tracker = MlflowTracker(open_store(project), INFO)
     finish(tracker, run)
     (stored,) = tracker.store.runs()
     path = tracker.store.artifact(stored, READINGS)
-    assert path.is_relative_to(home.artifacts)
+    assert path.is_relative_to(project.artifacts)
     manifest = read_manifest(path)
     assert set(manifest["series"]) == set(history())
     for name, series in history().items():
@@ -266,9 +266,9 @@ def test_arrays_hold_everything_at_full_resolution(home: Project):
 
 
 @pytest.mark.parametrize("status", ["diverged", "pruned", "failed"])
-def test_other_outcomes(home: Project, status: str):
+def test_other_outcomes(project: Project, status: str):
     run = a_run()
-    tracker = MlflowTracker(open_store(home), INFO)
+    tracker = MlflowTracker(open_store(project), INFO)
     tracker.begin(run, "a")
     tracker.write(last(run.key, Outcome(status, 77, reason="loss is not finite", engine="fast")))
     (stored,) = tracker.store.runs()
@@ -281,9 +281,9 @@ def test_other_outcomes(home: Project, status: str):
     assert (run.key in tracker.store.finished()) == (status == "diverged")
 
 
-def test_a_failed_run_is_taken_up_again(home: Project):
+def test_a_failed_run_is_taken_up_again(project: Project):
     run = a_run()
-    tracker = MlflowTracker(open_store(home), INFO)
+    tracker = MlflowTracker(open_store(project), INFO)
     tracker.begin(run, "a")
     tracker.write(last(run.key, Outcome("failed", 77, reason="out of memory")))
     finish(tracker, run)
@@ -293,9 +293,9 @@ def test_a_failed_run_is_taken_up_again(home: Project):
     assert "rnnstudy.reason" not in stored.tags
 
 
-def test_a_run_is_not_finished_before_its_arrays_are_there(home: Project, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_is_not_finished_before_its_arrays_are_there(project: Project, monkeypatch: pytest.MonkeyPatch):
     run = a_run()
-    tracker = MlflowTracker(open_store(home), INFO)
+    tracker = MlflowTracker(open_store(project), INFO)
     tracker.begin(run, "a")
 
     def full(*_: object) -> None:
@@ -312,10 +312,10 @@ def test_killed_and_resumed_gives_identical_rows(tmp_path: Path, empty_database:
     run = a_run()
     tables = []
     for name in ("whole", "interrupted", "killed"):
-        home = Project(tmp_path / name)
-        home.mlruns.mkdir(parents=True)
-        shutil.copy(empty_database, home.database)
-        tracker = MlflowTracker(open_store(home), INFO)
+        project = Project(tmp_path / name)
+        project.mlruns.mkdir(parents=True)
+        shutil.copy(empty_database, project.database)
+        tracker = MlflowTracker(open_store(project), INFO)
         if name == "whole":
             finish(tracker, run)
         else:
@@ -329,43 +329,43 @@ def test_killed_and_resumed_gives_identical_rows(tmp_path: Path, empty_database:
             else:
                 tracker.close()
                 tracker.write(second)  # Buffered, and lost with its process.
-            again = MlflowTracker(open_store(home), INFO)
+            again = MlflowTracker(open_store(project), INFO)
             again.begin(run, "a")
             # A checkpoint newer than the first record does not bring it again; the last record holds everything.
             for record in [second, last(run.key)] if name == "interrupted" else [first, second, last(run.key)]:
                 again.write(record)
-        tables.append({row[1:] for row in metric_rows(home)})
-        assert len(rows(home, "SELECT run_uuid FROM runs")) == 1
+        tables.append({row[1:] for row in metric_rows(project)})
+        assert len(rows(project, "SELECT run_uuid FROM runs")) == 1
     assert tables[0] == tables[1] == tables[2]
 
 
-def test_many_points_are_written_before_the_end(home: Project):
+def test_many_points_are_written_before_the_end(project: Project):
     run = a_run()
-    tracker = MlflowTracker(open_store(home), INFO)
+    tracker = MlflowTracker(open_store(project), INFO)
     tracker.begin(run, "a")
     steps = np.arange(0, STEPS + 1, 2)
     tracker.write(Record(run.key, STEPS, 1.0, {f"gradient/{i}": Series(steps, steps / 2, (), "", 2) for i in range(3)}))
-    assert not metric_rows(home)
+    assert not metric_rows(project)
     tracker.write(Record(run.key, STEPS, 1.0, {f"gradient/{i}": Series(steps, steps / 2, (), "", 2) for i in range(9)}))
-    assert len(metric_rows(home)) == 9 * 200
+    assert len(metric_rows(project)) == 9 * 200
 
 
-def test_reuse_depends_on_probes_and_source(home: Project):
+def test_reuse_depends_on_probes_and_source(project: Project):
     run = a_run(probes=(ParameterGradients(every=5),))
-    tracker = MlflowTracker(open_store(home), INFO)
+    tracker = MlflowTracker(open_store(project), INFO)
     assert tracker.store.finished() == {}
     finish(tracker, run)
-    kept = tracker.store.finished()[run.key]
-    assert kept.serves(run)
-    assert kept.serves(run.replace(probes=()))
-    assert kept.warning(run) == ""
+    stored = tracker.store.finished()[run.key]
+    assert stored.serves(run)
+    assert stored.serves(run.replace(probes=()))
+    assert stored.warning(run) == ""
     wider = run.replace(probes=(ParameterGradients(every=5), GradientThroughTime()))
     assert wider.key == run.key
-    assert not kept.serves(wider)
-    assert not kept.serves(run.replace(probes=(ParameterGradients(every=4),)))
-    assert "rnnstudy.source" not in kept.tags, "the tag of runs stored before hashes left out docstrings"
-    source = {**kept.sources, "rnnstudy.cells.elman:Elman": "0" * 12}
-    changed = dataclasses.replace(kept, tags={**kept.tags, "rnnstudy.code": json.dumps(source)})
+    assert not stored.serves(wider)
+    assert not stored.serves(run.replace(probes=(ParameterGradients(every=4),)))
+    assert "rnnstudy.source" not in stored.tags, "the tag of runs stored before hashes left out docstrings"
+    source = {**stored.sources, "rnnstudy.cells.elman:Elman": "0" * 12}
+    changed = dataclasses.replace(stored, tags={**stored.tags, "rnnstudy.code": json.dumps(source)})
     assert "rnnstudy.cells.elman:Elman" in changed.warning(run)
     assert "TemporalOrder" not in changed.warning(run)
     # Resuming with other probes is possible although MLflow's parameters are for ever.
@@ -438,9 +438,9 @@ def test_classes_without_a_source_file_are_not_compared():
     assert StoredRun(run.key, "typed", "toy", "finished", tags, "1").warning(run) == ""
 
 
-def test_forgotten_and_deleted_runs_are_absent(home: Project):
+def test_forgotten_and_deleted_runs_are_absent(project: Project):
     first, second, third = (a_run(seed) for seed in range(3))
-    tracker = MlflowTracker(open_store(home), INFO)
+    tracker = MlflowTracker(open_store(project), INFO)
     for run in (first, second, third):
         finish(tracker, run)
     assert tracker.store.forget([first.key, "unknown"]) == 1
@@ -448,14 +448,14 @@ def test_forgotten_and_deleted_runs_are_absent(home: Project):
     assert set(tracker.store.finished()) == {third.key}
     assert tracker.store.states([first.key, third.key]) == {first.key: "absent", third.key: "finished"}
     tracker.store.client.delete_experiment(tracker.store.client.get_experiment_by_name("toy").experiment_id)
-    again = MlflowTracker(open_store(home), INFO)
+    again = MlflowTracker(open_store(project), INFO)
     assert again.store.finished() == {}
     finish(again, first)
     assert set(again.store.finished()) == {first.key}
 
 
-def test_mend_marks_runs_of_dead_processes_only(home: Project):
-    tracker = MlflowTracker(open_store(home), INFO)
+def test_only_runs_of_dead_processes_are_marked_interrupted(project: Project):
+    tracker = MlflowTracker(open_store(project), INFO)
     dead, alive, elsewhere, reused = (a_run(seed) for seed in range(4))
     with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
         process.wait()
@@ -474,9 +474,9 @@ def test_mend_marks_runs_of_dead_processes_only(home: Project):
     assert tracker.store.mark_interrupted() == 0
 
 
-def test_a_run_killed_after_its_tags_is_finished(home: Project):
+def test_a_run_killed_after_its_tags_is_finished(project: Project):
     run = a_run()
-    tracker = MlflowTracker(open_store(home), INFO)
+    tracker = MlflowTracker(open_store(project), INFO)
     finish(tracker, run)
     identity = tracker.store.finished()[run.key].identity
     tracker.store.client.update_run(identity, status="RUNNING")
@@ -486,18 +486,18 @@ def test_a_run_killed_after_its_tags_is_finished(home: Project):
     assert tracker.store.states([run.key]) == {run.key: "finished"}
 
 
-def test_a_moved_project_takes_its_store_along(home: Project, tmp_path: Path):
+def test_a_moved_project_takes_its_store_along(project: Project, tmp_path: Path):
     run, other = a_run(), a_run(1)
-    finish(MlflowTracker(open_store(home), INFO), run)
-    moved = Project(home.root.rename(tmp_path / "moved"))
+    finish(MlflowTracker(open_store(project), INFO), run)
+    moved = Project(project.root.rename(tmp_path / "moved"))
     store = Store(moved)
     assert store.artifact(store.finished()[run.key], READINGS).is_relative_to(moved.root)
     tracker = MlflowTracker(open_store(moved), INFO)
     finish(tracker, other)
-    for kept in tracker.store.finished().values():
-        assert kept.artifacts.startswith(moved.artifacts.as_uri())
-        assert tracker.store.artifact(kept, WEIGHTS).is_relative_to(moved.root)
-    assert not home.root.exists()
+    for stored in tracker.store.finished().values():
+        assert stored.artifacts.startswith(moved.artifacts.as_uri())
+        assert tracker.store.artifact(stored, WEIGHTS).is_relative_to(moved.root)
+    assert not project.root.exists()
 
 
 def first_contact(root: str, seed: int) -> None:
@@ -519,9 +519,9 @@ def test_four_processes_make_first_contact_at_once_and_in_silence(tmp_path: Path
         )
         for seed in range(4)
     ]
-    said = [worker.communicate(timeout=120)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0, 0, 0], said
-    assert said == ["", "", "", ""]
+    outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0, 0], outputs
+    assert outputs == ["", "", "", ""]
     assert set(Store(Project(tmp_path)).finished()) == {a_run(seed).key for seed in range(4)}
     assert len(rows(Project(tmp_path), "SELECT name FROM experiments WHERE name = 'toy'")) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["mlruns"]
@@ -554,7 +554,7 @@ assert set(tracker.folder.finished()) == {{a_run().key}}
 # Offline
 
 
-def test_offline_and_synced_is_as_tracked(home: Project, tmp_path: Path, empty_database: Path):
+def test_offline_and_synced_is_as_tracked(project: Project, tmp_path: Path, empty_database: Path):
     run, part = a_run(), a_run(1)
     online = Project(tmp_path / "online")
     online.mlruns.mkdir(parents=True)
@@ -573,82 +573,83 @@ def test_offline_and_synced_is_as_tracked(home: Project, tmp_path: Path, empty_d
     }
     assert set(offline.folder.finished()) == {run.key}
     assert offline.folder.finished()[run.key].serves(run)
-    report = sync([tmp_path / "offline"], Store(home))
+    report = sync([tmp_path / "offline"], Store(project))
     assert (set(report.added), report.updated, report.unchanged) == ({run.key, part.key}, (), ())
-    kept = {}
-    for where in (home, online):
+    contents = {}
+    whole = run.key
+    for where in (project, online):
         store = Store(where)
-        stored = {one.key: one for one in store.runs()}
-        names = {one.identity: one.key for one in stored.values()}
-        files = {name: store.artifact(stored[run.key], name).read_bytes() for name in (READINGS, WEIGHTS)}
-        statuses = {key: store.client.get_run(one.identity).info.status for key, one in stored.items()}
+        stored = {run.key: run for run in store.runs()}
+        names = {run.identity: run.key for run in stored.values()}
+        files = {name: store.artifact(stored[whole], name).read_bytes() for name in (READINGS, WEIGHTS)}
+        statuses = {key: store.client.get_run(run.identity).info.status for key, run in stored.items()}
         metrics = {(names[row[0]], *row[1:]) for row in metric_rows(where)}
-        kept[where] = (metrics, files, statuses, {key: (dict(one.tags), one.name) for key, one in stored.items()})
-    assert kept[home] == kept[online]
-    for one in Store(home).runs():
-        told = Store(home).client.get_run(one.identity).info
-        assert told.start_time <= told.end_time, "what was trained before it was brought in began before it ended"
-    before, files = snapshot(home), as_files(home.artifacts)
-    report = sync([tmp_path / "offline"], Store(home))
+        contents[where] = (metrics, files, statuses, {key: (dict(run.tags), run.name) for key, run in stored.items()})
+    assert contents[project] == contents[online]
+    for synced in Store(project).runs():
+        info = Store(project).client.get_run(synced.identity).info
+        assert info.start_time <= info.end_time, "a run that was trained before the sync began before it ended"
+    before, files = snapshot(project), as_files(project.artifacts)
+    report = sync([tmp_path / "offline"], Store(project))
     assert (report.added, report.updated, set(report.unchanged)) == ((), (), {run.key, part.key})
-    assert snapshot(home) == before
-    assert as_files(home.artifacts) == files
+    assert snapshot(project) == before
+    assert as_files(project.artifacts) == files
 
 
-def test_offline_goes_on_after_a_kill_and_syncs_further(home: Project, tmp_path: Path):
+def test_offline_goes_on_after_a_kill_and_syncs_further(project: Project, tmp_path: Path):
     run = a_run()
     folder = tmp_path / "offline"
     first, second = pieces(run.key, 130, 260)
     tracker = OfflineTracker(OfflineFolder(folder), INFO)
     tracker.begin(run, "a")
     tracker.write(first)
-    assert sync([folder], Store(home)).added == (run.key,)
-    assert Store(home).states([run.key]) == {run.key: "interrupted"}
+    assert sync([folder], Store(project)).added == (run.key,)
+    assert Store(project).states([run.key]) == {run.key: "interrupted"}
     with (folder / run.key / "points.jsonl").open("a") as file:
         file.write('[["learning/loss", 13')  # What a kill in the middle of a line leaves.
     again = OfflineTracker(OfflineFolder(folder), INFO)
     again.begin(run, "a")
     for record in (first, second, last(run.key)):
         again.write(record)
-    assert sync([folder], Store(home)).updated == (run.key,)
-    (stored,) = Store(home).runs()
+    assert sync([folder], Store(project)).updated == (run.key,)
+    (stored,) = Store(project).runs()
     assert stored.state == "finished"
-    sent = {row[1:] for row in metric_rows(home)}
-    finish(MlflowTracker(open_store(home), dataclasses.replace(INFO, experiment="directly")), run)
-    directly = {row[1:] for row in metric_rows(home) if row[0] != stored.identity}
+    sent = {row[1:] for row in metric_rows(project)}
+    finish(MlflowTracker(open_store(project), dataclasses.replace(INFO, experiment="directly")), run)
+    directly = {row[1:] for row in metric_rows(project) if row[0] != stored.identity}
     assert sent == directly
     assert again.folder.forget([run.key]) == 1
     assert again.folder.finished() == {}
 
 
-def test_an_offline_run_of_an_older_version_is_still_read(home: Project, tmp_path: Path):
+def test_an_offline_run_of_an_older_version_is_still_read(project: Project, tmp_path: Path):
     run, folder = a_run(), tmp_path / "offline"
     finish(OfflineTracker(OfflineFolder(folder), INFO), run)
     path = folder / run.key / "run.json"
     fields = json.loads(path.read_text())
     fields["papers"] = fields.pop("documents")
     path.write_text(json.dumps(fields))
-    assert sync([folder], Store(home)).added == (run.key,)
-    (stored,) = Store(home).runs()
-    assert json.loads(Store(home).artifact(stored, "spec.json").read_text())["key"] == run.key
+    assert sync([folder], Store(project)).added == (run.key,)
+    (stored,) = Store(project).runs()
+    assert json.loads(Store(project).artifact(stored, "spec.json").read_text())["key"] == run.key
     path.write_text("{}")
     with pytest.raises(DamagedFile, match=r"run\.json does not describe an offline run"):
         OfflineFolder(folder).finished()
 
 
-def test_sync_of_a_folder_without_runs(home: Project, tmp_path: Path):
-    before = snapshot(home)
+def test_sync_of_a_folder_without_runs(project: Project, tmp_path: Path):
+    before = snapshot(project)
     with pytest.raises(RequestError, match="holds no runs"):
-        sync([tmp_path], Store(home))
-    assert snapshot(home) == before
+        sync([tmp_path], Store(project))
+    assert snapshot(project) == before
 
 
 # Faults: one line, and nothing half-written
 
 
-def refused(home: Project, *words: str) -> None:
+def refused(project: Project, *words: str) -> None:
     with pytest.raises(StoreError) as caught:
-        open_store(home)
+        open_store(project)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert [word for word in words if word not in message] == []
@@ -662,22 +663,22 @@ def refused(home: Project, *words: str) -> None:
     ],
 )
 def test_corrupt_database(tmp_path: Path, content: bytes, words: tuple[str, ...]):
-    home = Project(tmp_path)
-    home.mlruns.mkdir()
-    home.database.write_bytes(content)
-    refused(home, *words)
-    assert home.database.read_bytes() == content
-    assert not home.artifacts.exists()
+    project = Project(tmp_path)
+    project.mlruns.mkdir()
+    project.database.write_bytes(content)
+    refused(project, *words)
+    assert project.database.read_bytes() == content
+    assert not project.artifacts.exists()
 
 
 def test_foreign_database(tmp_path: Path):
-    home = Project(tmp_path)
-    home.mlruns.mkdir()
-    with contextlib.closing(sqlite3.connect(home.database)) as connection, connection:
+    project = Project(tmp_path)
+    project.mlruns.mkdir()
+    with contextlib.closing(sqlite3.connect(project.database)) as connection, connection:
         connection.execute("CREATE TABLE birds (name TEXT)")
-    before = home.database.read_bytes()
-    refused(home, "mlflow.db", "not MLflow's", "mv ")
-    assert home.database.read_bytes() == before
+    before = project.database.read_bytes()
+    refused(project, "mlflow.db", "not MLflow's", "mv ")
+    assert project.database.read_bytes() == before
 
 
 COLUMNS = {
@@ -703,17 +704,17 @@ COLUMNS = {
 """The tables and columns of MLflow's private schema that `rnnstudy.store.mlflow_database` uses."""
 
 
-def test_the_schema_of_the_installed_mlflow_is_the_one_that_is_read(home: Project):
+def test_the_schema_of_the_installed_mlflow_is_the_one_that_is_read(project: Project):
     for table, columns in COLUMNS.items():
-        present = {name: kind for _, name, kind, *_ in rows(home, f"PRAGMA table_info({table})")}
+        present = {name: kind for _, name, kind, *_ in rows(project, f"PRAGMA table_info({table})")}
         assert {name: present.get(name) for name in columns} == columns, table
-    tracker = MlflowTracker(open_store(home), INFO)
+    tracker = MlflowTracker(open_store(project), INFO)
     tracker.begin(a_run(), "a")
-    [(identity, status, stage)] = rows(home, "SELECT run_uuid, status, lifecycle_stage FROM runs")
+    [(identity, status, stage)] = rows(project, "SELECT run_uuid, status, lifecycle_stage FROM runs")
     assert (status, stage) == ("RUNNING", "active")
     tracker.store.client.delete_run(identity)
-    assert rows(home, "SELECT lifecycle_stage FROM runs") == [("deleted",)]
-    assert {row[0] for row in rows(home, "SELECT lifecycle_stage FROM experiments")} == {"active"}
+    assert rows(project, "SELECT lifecycle_stage FROM runs") == [("deleted",)]
+    assert {row[0] for row in rows(project, "SELECT lifecycle_stage FROM experiments")} == {"active"}
 
 
 def test_schemas_are_those_that_alembic_knows():
@@ -725,14 +726,14 @@ def test_schemas_are_those_that_alembic_knows():
     assert schema_revisions() == (scripts.get_current_head(), known)
 
 
-def test_runs_read_from_the_tables_are_those_that_mlflow_lists(home: Project, monkeypatch: pytest.MonkeyPatch):
-    tracker = MlflowTracker(open_store(home), SweepInfo("planted", "experiments/planted.py"))
+def test_runs_read_from_the_tables_are_those_that_mlflow_lists(project: Project, monkeypatch: pytest.MonkeyPatch):
+    tracker = MlflowTracker(open_store(project), SweepInfo("planted", "experiments/planted.py"))
     runs = [Run(task=TemporalOrder(length=10), cell=Elman(width=3), seed=seed) for seed in range(4)]
-    for place, run in enumerate(runs):
-        tracker.begin(run, f"run {place}")
-        tracker.write(Record(run.key, 0, 1000.0 + place, {}, Outcome("finished" if place else "failed", 0)))
+    for number, run in enumerate(runs):
+        tracker.begin(run, f"run {number}")
+        tracker.write(Record(run.key, 0, 1000.0 + number, {}, Outcome("finished" if number else "failed", 0)))
     tracker.close()
-    store = Store(home)
+    store = Store(project)
     # Deleted in MLflow's pages: one run; and a run of somebody else's.
     store.client.delete_run(store.runs()[0].identity)
     store.client.create_run(store.client.create_experiment("theirs"), run_name="not ours")
@@ -743,14 +744,14 @@ def test_runs_read_from_the_tables_are_those_that_mlflow_lists(home: Project, mo
     assert (len(read), len(of_one)) == (3, 1)
 
 
-def test_other_schemas(home: Project):
+def test_other_schemas(project: Project):
     schema_revisions.cache_clear()
     for revision, words in (("ffffffffffff", ("newer MLflow", "mv ")), ("451aebb31d03", ("older", "db upgrade"))):
-        with contextlib.closing(sqlite3.connect(home.database)) as connection, connection:
+        with contextlib.closing(sqlite3.connect(project.database)) as connection, connection:
             connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
-        before = home.database.read_bytes()
-        refused(home, "mlflow.db", *words)
-        assert home.database.read_bytes() == before
+        before = project.database.read_bytes()
+        refused(project, "mlflow.db", *words)
+        assert project.database.read_bytes() == before
 
 
 def test_a_file_in_place_of_mlruns(tmp_path: Path):
@@ -761,39 +762,39 @@ def test_a_file_in_place_of_mlruns(tmp_path: Path):
         OfflineFolder(tmp_path / "mlruns")
 
 
-def test_unwritable(home: Project, monkeypatch: pytest.MonkeyPatch):
-    before = as_files(home.root)
-    for forbidden in (home.mlruns, home.database):
+def test_unwritable(project: Project, monkeypatch: pytest.MonkeyPatch):
+    before = as_files(project.root)
+    for forbidden in (project.mlruns, project.database):
         with monkeypatch.context() as patch:
             patch.setattr(os, "access", lambda path, mode, forbidden=forbidden: Path(path) != forbidden)
-            refused(home, str(forbidden), "writ")
-    assert as_files(home.root) == before
+            refused(project, str(forbidden), "writ")
+    assert as_files(project.root) == before
 
 
 def test_stores_named_by_the_environment(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch):
-    home, elsewhere = Project(tmp_path / "project"), tmp_path / "elsewhere"
+    project, elsewhere = Project(tmp_path / "project"), tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.copy(empty_database, elsewhere / "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere / 'other.db'}")
-    tracker = MlflowTracker(open_store(home), INFO)
+    tracker = MlflowTracker(open_store(project), INFO)
     finish(tracker, a_run())
     assert tracker.store.artifact(tracker.store.finished()[a_run().key], READINGS).is_relative_to(
         elsewhere / "artifacts"
     )
     for uri in (f"file:{tmp_path}/runs", str(tmp_path / "runs")):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        refused(home, "MLFLOW_TRACKING_URI", "plain folders", "sqlite:")
+        refused(project, "MLFLOW_TRACKING_URI", "plain folders", "sqlite:")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite://")
-    refused(home, "names no file")
+    refused(project, "names no file")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://runs")
-    refused(home, "gopher://runs")
+    refused(project, "gopher://runs")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    refused(home, uri, "cannot be reached", "start it")
-    assert not home.root.exists()
+    refused(project, uri, "cannot be reached", "start it")
+    assert not project.root.exists()
 
 
 def test_reading_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

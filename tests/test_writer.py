@@ -1,4 +1,4 @@
-"""The writer: nothing is lost, doubled or out of order, whatever the store does; and the user is told."""
+"""The writer: nothing is lost, doubled or out of order, whatever the store does, and messages say what happens."""
 
 import errno
 import time
@@ -20,7 +20,7 @@ AWAY = StoreUnavailable("the store does not answer")
 
 
 class Notebook:
-    """A tracker that notes what it is told, after raising what it is to raise first."""
+    """A tracker that notes its calls, after it has raised the given errors."""
 
     def __init__(self, *faults: Exception, always: Exception | None = None) -> None:
         self.noted: list[Any] = []
@@ -57,7 +57,7 @@ def record(step: int, outcome: Outcome | None = None) -> Record:
 
 
 def written(tracker: Any, fallback: FallbackTracker | None = None, patience: float = 60.0) -> tuple[Writer, list[str]]:
-    """Write a run of three records, and give what was said meanwhile."""
+    """Write a run of three records; returns the writer and its messages."""
     writer = Writer(tracker, fallback, patience)
     writer.begin(RUN, "a", {})
     writer.write(record(1))
@@ -72,17 +72,17 @@ WHOLE = [("begin", RUN.key), 1, 2, 3, "close"]
 
 def test_everything_arrives_in_order():
     tracker = Notebook()
-    writer, said = written(tracker)
+    writer, messages = written(tracker)
     assert tracker.noted == WHOLE
-    assert said == []
+    assert messages == []
     assert writer.fault is None
 
 
-def test_a_store_that_is_away_for_a_while_is_asked_again_and_the_user_told():
+def test_a_store_that_is_away_for_a_while_is_retried_and_a_message_says_so():
     tracker = Notebook(*[AWAY] * 8)
-    writer, said = written(tracker)
+    writer, messages = written(tracker)
     assert tracker.noted == WHOLE
-    assert said == [
+    assert messages == [
         "the store does not answer; training goes on, its records wait and are sent again",
         "the store answers again",
     ]

@@ -1,4 +1,4 @@
-"""Where a project's store is found, from wherever a command is given."""
+"""The root of a project is found from its experiment file, whatever the working directory."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the machine is busy with reaches every run that is being trained, through the one writer."""
+"""Readings of the machine's sensors reach every run that is being trained, through the one writer."""
 
 import time
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from rnnstudy.cells import Elman
 from rnnstudy.run import Run
-from rnnstudy.store import system_metrics as machine
+from rnnstudy.store import system_metrics
 from rnnstudy.store.decimation import Point
 from rnnstudy.store.mlflow_store import Store, open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
@@ -28,7 +28,7 @@ def test_the_sensors_are_read_no_more_often_than_asked(monkeypatch: pytest.Monke
     sensors = Machine(10)
     assert sensors.sample() == {}
     now = time.monotonic()
-    monkeypatch.setattr(machine.time, "monotonic", lambda: now + 11)
+    monkeypatch.setattr(system_metrics.time, "monotonic", lambda: now + 11)
     sample = sensors.sample()
     assert {CPU, MEMORY, "system_memory_usage_percentage"} <= sample.keys()
     assert 0 <= sample[CPU] <= 100
@@ -37,8 +37,8 @@ def test_the_sensors_are_read_no_more_often_than_asked(monkeypatch: pytest.Monke
 
 
 def test_long_runs_keep_fewer_of_their_samples() -> None:
-    kept = [number for number in range(3000) if list(points_of_sample({CPU: 1.0}, number, 0.0))]
-    assert kept == [*range(100), *range(100, 1000, 10), *range(1000, 3000, 100)]
+    stored_numbers = [number for number in range(3000) if list(points_of_sample({CPU: 1.0}, number, 0.0))]
+    assert stored_numbers == [*range(100), *range(100, 1000, 10), *range(1000, 3000, 100)]
     assert list(points_of_sample({CPU: 7}, 120, 2.5)) == [Point(f"system/{CPU}", 120, 7.0, 2500)]
 
 
@@ -66,24 +66,24 @@ def stored(store: Store) -> list[list[tuple[int, float]]]:
     """Step and value of the CPU's readings of each run, in the order of `RUNS`."""
     identity = {run.key: run.identity for run in store.runs()}
     histories = [store.client.get_metric_history(identity[run.key], f"system/{CPU}") for run in RUNS]
-    return [sorted((one.step, one.value) for one in history) for history in histories]
+    return [sorted((point.step, point.value) for point in history) for history in histories]
 
 
 def test_every_open_run_gets_the_readings_and_a_resumed_one_more(project_with_store: Path) -> None:
-    place = Project(project_with_store)
-    tracker = MlflowTracker(open_store(place), SweepInfo("mine"))
+    project = Project(project_with_store)
+    tracker = MlflowTracker(open_store(project), SweepInfo("mine"))
     sampled(tracker, [10.0, 20.0, 30.0])
     assert stored(tracker.store) == [[(0, 10.0), (1, 20.0), (2, 30.0)], [(0, 10.0), (1, 20.0)]]
-    again = MlflowTracker(open_store(place), SweepInfo("mine"))
+    again = MlflowTracker(open_store(project), SweepInfo("mine"))
     again.begin(RUNS[0], RUNS[0].name)
     again.sampled({CPU: 40.0}, 5.0)
     again.write(Record(RUNS[0].key, 5, 1.0, {}, Outcome("finished", 5, solved=False)))
     assert stored(again.store)[0] == [(0, 10.0), (1, 20.0), (2, 30.0), (3, 40.0)]
 
 
-def test_they_are_kept_in_files_too(project_with_store: Path, tmp_path: Path) -> None:
-    place = Project(project_with_store)
+def test_files_hold_them_too(project_with_store: Path, tmp_path: Path) -> None:
+    project = Project(project_with_store)
     folder = tmp_path / "apart"
     sampled(OfflineTracker(OfflineFolder(folder), SweepInfo("mine")), [10.0, 20.0])
-    sync([folder], Store(place))
-    assert stored(Store(place)) == [[(0, 10.0), (1, 20.0)], [(0, 10.0)]]
+    sync([folder], Store(project))
+    assert stored(Store(project)) == [[(0, 10.0), (1, 20.0)], [(0, 10.0)]]
