@@ -154,7 +154,7 @@ class TestContract:
     def test_every_initialisation_draws_what_it_declares(self, cell, initialisation):
         model = Model(cell=cell, layers=2, features=FEATURES, outputs=OUTPUTS)
         try:
-            initialisation.suits(cell)
+            initialisation.check_compatible(cell)
         except SpecError:
             assert initialisation.square
             assert isinstance(cell, Jordan)
@@ -347,7 +347,7 @@ def test_the_readouts_bias_is_no_gate():
 @pytest.mark.parametrize("initialisation", INITIALISATIONS, ids=repr)
 def test_a_gate_bias_needs_gates(initialisation, gate_bias):
     given = initialisation.replace(gate_bias=gate_bias)
-    given.suits(LSTM())
+    given.check_compatible(LSTM())
     [gate] = gate_bias.needs
     with pytest.raises(SpecError, match=rf"Elman\(\) has no {gate} gate for .*; leave gate_bias out"):
-        given.suits(Elman())
+        given.check_compatible(Elman())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import rnnstudy.optimisers  # noqa: F401  (its rules are found below)
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.optimisers import SGD, Adam, ClipNorm, ClipValue, RMSprop
-from rnnstudy.optimisers.clipping import Clip, global_norms, norms_of
+from rnnstudy.optimisers.clipping import Clip, global_norms, replica_norms
 from rnnstudy.optimisers.optimiser import Optimiser
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import concrete
@@ -120,7 +120,7 @@ def test_every_clipping_leaves_small_gradients_and_zeros_alone_and_its_argument_
 
 def test_norms_do_not_leave_the_numbers_where_their_squares_would():
     gradients = {"W": torch.tensor([[3e-30, 4e-30], [3e30, 4e30]]), "b": torch.tensor([[0.0], [1.2e31]])}
-    assert norms_of(gradients["W"]).tolist() == pytest.approx([5e-30, 5e30])
+    assert replica_norms(gradients["W"]).tolist() == pytest.approx([5e-30, 5e30])
     assert global_norms(gradients).tolist() == pytest.approx([5e-30, 1.3e31])
 
 

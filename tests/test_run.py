@@ -11,7 +11,7 @@ from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.initialisation import Chrono, ForgetBias, Gaussian, Orthogonal, PyTorchDefault, SmartTanh
 from rnnstudy.optimisers import SGD, Adam, ClipNorm, ClipValue, RMSprop
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
-from rnnstudy.run import Run, Training, names
+from rnnstudy.run import Run, Training, unique_names
 from rnnstudy.spec import SpecError, build, canonical
 from rnnstudy.store.source_hashes import code_hash
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
@@ -154,7 +154,7 @@ def test_names_say_the_cell_the_length_the_seed_and_what_differs():
         for rate in (1e-3, 1e-2)
         for initialisation in (PyTorchDefault(), Orthogonal(gain=1.1))
     ]
-    named = names(alike)
+    named = unique_names(alike)
     assert named[alike[0].key] == "lstm-T0100-s0-initialisation=PyTorchDefault-learning_rate=0.001"
     assert named[alike[3].key] == "lstm-T0100-s0-initialisation=Orthogonal-learning_rate=0.01-gain=1.1"
     assert len(set(named.values())) == len(alike)
@@ -167,7 +167,7 @@ def test_names_leave_out_what_cell_length_and_seed_tell():
         for cell in (Elman(), LSTM())
         for seed in (0, 1)
     ]
-    assert set(names(runs).values()) == {run.name for run in runs}
+    assert set(unique_names(runs).values()) == {run.name for run in runs}
 
 
 def test_short_parameters():

@@ -1,4 +1,4 @@
-"""What a recurrence is: its states, its parameters, and one step of it, for a whole population at once."""
+"""The contract of a cell: its states, its parameters, and one step of the recurrence, for a whole population."""
 
 import re
 from abc import abstractmethod
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,10 +19,10 @@ States = Mapping[str, Tensor]
 """State name to values (replica, batch, width)."""
 
 Observe = Callable[[str, Tensor], Tensor]
-"""Takes a state's name and its new value and gives the value to go on with."""
+"""Takes the name and the new value of a state, and returns the value that the step continues with."""
 
 Role = Literal["input", "recurrent", "bias", "single bias", "readout", "readout bias"]
-"""What a parameter is for. A `bias` is one where torch.nn has the sum of two; a `single bias` is one there too."""
+"""The function of a parameter. A `bias` equals the sum of two biases in torch.nn; a `single bias` equals one."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Parameter:
     """One weight matrix or bias of a cell.
 
     `shape` is (in, out) for a matrix and (out,) for a bias, without the replica axis. `blocks` names the equal parts of
-    the last axis that are matrices of their own: the gates of an LSTM, in order; ("h",) for a plain RNN.
+    the last axis that are separate matrices: the gates of an LSTM, in order; ("h",) for a plain RNN.
 
-    `single` names the blocks of a `bias` that are each a `single bias`. `forget_gate` and `input_gate` name the blocks
-    of a bias that belong to the gate that keeps what was there, and to the gate that lets in what is new.
+    `single` names the blocks of a `bias` that are a `single bias`. `forget_gate` and `input_gate` name the blocks of a
+    bias that belong to the gate that keeps the old state, and to the gate that admits new values.
     """
 
     role: Role
@@ -43,13 +44,13 @@ class Parameter:
     input_gate: str | None = None
 
     def role_of(self, block: str) -> Role:
-        """What one block is for."""
+        """The role of one block."""
         return "single bias" if block in self.single else self.role
 
 
 @dataclass(frozen=True)
-class Bounded:
-    """A quantity of a step, (replica, rows, width), that stays between `low` and `high`."""
+class BoundedUnits:
+    """Units or gates of a step, with values (replica, rows, width) that stay between `low` and `high`."""
 
     values: Tensor
     low: float
@@ -59,7 +60,7 @@ class Bounded:
 class Cell(Spec):
     """A recurrence over `width` units.
 
-    Parameters are row-vector matrices with a leading replica axis: h_{t-1} W_hh, W_hh of shape (replica, in, out).
+    Parameters multiply row vectors and have a leading replica axis: h_{t-1} W_hh, with W_hh (replica, in, out).
     """
 
     width: Annotated[int, at_least(1)] = 50
@@ -68,12 +69,12 @@ class Cell(Spec):
     """Names of the states, in the order in which a step computes them."""
 
     output: ClassVar[str] = "h"
-    """The state that the next layer and the readout see."""
+    """The state that the next layer and the readout read."""
 
     owns_readout: ClassVar[bool] = False
-    """Whether the output state already is the model's output (Jordan), so that the model adds no readout.
+    """Whether the output state already is the output of the model (Jordan), so that the model adds no readout.
 
-    In several layers each of them then is such a network whole, and the next reads the sequence of its outputs.
+    In a network of several layers, each layer then has its own readout, and the next layer reads its outputs.
     """
 
     source: ClassVar[str]
@@ -81,22 +82,22 @@ class Cell(Spec):
 
     @classmethod
     def label(cls) -> str:
-        """Short name in lower case, as it stands in run names: `lstm`, `elman`."""
+        """Short name in lower case, as used in the names of runs: `lstm`, `elman`."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
 
     @abstractmethod
     def parameters(self, features: int, outputs: int) -> dict[str, Parameter]:
-        """The parameters for so many inputs; `outputs` matters only to a cell that owns its readout."""
+        """The parameters for this number of inputs; `outputs` matters only to a cell that owns its readout."""
 
     def state_width(self, state: str, outputs: int) -> int:
-        """Units of a state."""
+        """Number of units of a state."""
         return self.width
 
-    @abstractmethod
     def project(
         self, parameters: Parameters, inputs: Float[Tensor, "replica rows features"]
     ) -> Float[Tensor, "replica rows gates"]:
-        """What the inputs contribute to a step's pre-activations, bias included, for all time steps at once."""
+        """The part of the pre-activations that depends on the inputs, for all time steps at once: x_t W_xh + b_h."""
+        return torch.baddbmm(parameters["b_h"].unsqueeze(1), inputs, parameters["W_xh"])
 
     @abstractmethod
     def step(
@@ -104,20 +105,21 @@ class Cell(Spec):
     ) -> dict[str, Tensor]:
         """One time step: the new states from the projected input and the previous states.
 
-        Every state passes through `observe` exactly once, where it is computed and before anything of the same step
-        reads it; what `observe` returns is used from there on. So the gradient read there is the total derivative.
+        Every state must pass through `observe` exactly once, right after it is computed and before anything else in the
+        step reads it; the step continues with the value that `observe` returns. The gradient measured at that point is
+        therefore the total derivative.
         """
 
     def bounded(
         self, parameters: Parameters, projected: Float[Tensor, "replica rows gates"], before: States, after: States
-    ) -> dict[str, Bounded]:
-        """What in a step lives between two bounds, and saturates near them: units and gates by name. None by default.
+    ) -> dict[str, BoundedUnits]:
+        """Units and gates, by name, that have a lower and an upper bound and saturate near them; by default none.
 
-        A step went from the states `before` to the states `after`; every row is a step of a sequence.
+        The step led from the states `before` to the states `after`; every row is one step of one sequence.
         """
         return {}
 
 
 def layer_label(name: str, layer: int, layers: int) -> str:
-    """`name`, with `_layer2` and so on appended in a network of several layers."""
+    """`name`, followed by `_layer1`, `_layer2`, … in a network of several layers."""
     return name if layers == 1 else f"{name}_layer{layer + 1}"

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, States
+from rnnstudy.cells.cell import BoundedUnits, Cell, Observe, Parameter, Parameters, States
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "linear": lambda a: a}
 
@@ -18,7 +18,12 @@ SLOPES = {
 """φ′(a) as a function of h = φ(a)."""
 
 BOUNDS = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}
-"""What an activation stays between, where it stays between anything."""
+"""Lower and upper bound of the activations that have them."""
+
+
+def bounded_activation(activation: str, h: Tensor) -> dict[str, BoundedUnits]:
+    """The hidden units h = φ(a) with the bounds of φ; empty where φ has none."""
+    return {"h": BoundedUnits(h, *BOUNDS[activation])} if activation in BOUNDS else {}
 
 
 class Elman(Cell):
@@ -41,7 +46,7 @@ class Elman(Cell):
         return 0.25 if self.activation == "sigmoid" else 1.0
 
     def slope(self, h: Tensor) -> Tensor:
-        """φ′ at each unit, from the value h = φ(a) that it has."""
+        """φ′(a) at each unit, computed from h = φ(a)."""
         return SLOPES[self.activation](h)
 
     def parameters(self, features: int, outputs: int) -> dict[str, Parameter]:
@@ -51,12 +56,11 @@ class Elman(Cell):
             "b_h": Parameter("bias", (self.width,), ("h",)),
         }
 
-    def project(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        return torch.baddbmm(parameters["b_h"].unsqueeze(1), inputs, parameters["W_xh"])
-
     def step(self, parameters: Parameters, projected: Tensor, state: States, observe: Observe) -> dict[str, Tensor]:
         activation = ACTIVATIONS[self.activation]
         return {"h": observe("h", activation(torch.baddbmm(projected, state["h"], parameters["W_hh"])))}
 
-    def bounded(self, parameters: Parameters, projected: Tensor, before: States, after: States) -> dict[str, Bounded]:
-        return {"h": Bounded(after["h"], *BOUNDS[self.activation])} if self.activation in BOUNDS else {}
+    def bounded(
+        self, parameters: Parameters, projected: Tensor, before: States, after: States
+    ) -> dict[str, BoundedUnits]:
+        return bounded_activation(self.activation, after["h"])

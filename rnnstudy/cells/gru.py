@@ -5,25 +5,25 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, States
+from rnnstudy.cells.cell import BoundedUnits, Cell, Observe, Parameter, Parameters, States
 
 GATES = ("r", "z", "h̃")
 
 
 class GRU(Cell):
-    """The gated recurrent unit: a gate z decides how much of the hidden state is kept, a gate r what of it is read.
+    """The gated recurrent unit: gate z decides how much of the hidden state is kept, gate r how much of it is read.
 
-    With x_t W_xh + b_h and h_{t-1} W_hh cut into three blocks each, in the order r, z, h̃:
+    With x_t W_xh + b_h and h_{t-1} W_hh split into three blocks each, in the order r, z, h̃:
 
         r_t = σ(x_t W_xr + h_{t-1} W_hr + b_r),  z_t = σ(x_t W_xz + h_{t-1} W_hz + b_z)
         h̃_t = tanh(x_t W_xh̃ + b_h̃ + r_t ⊙ (h_{t-1} W_hh̃ + b_hn))
         h_t = z_t ⊙ h_{t-1} + (1 − z_t) ⊙ h̃_t,      h_0 = 0
 
     One recurrent matrix W_hh (width, 3·width), one bias b_h (3·width), and b_hn (width), which r_t multiplies. The same
-    function as torch.nn.GRU, whose blocks stand in the same order: its two biases add up to ours for r and z; for the
-    candidate they are ours, bias_ih = b_h̃ and bias_hh = b_hn. The gate z keeps: it is what f is to an LSTM.
+    function as torch.nn.GRU, with the blocks in the same order: for r and z, b_h is the sum of the two biases of
+    torch.nn; for the candidate, b_h̃ = bias_ih and b_hn = bias_hh. The gate z corresponds to f of an LSTM.
 
-    Cho et al. 2014 let r multiply h_{t-1} before the matrix; this is the later form, r after the matrix.
+    In Cho et al. 2014, r multiplies h_{t-1} before the matrix; this is the later form, with r after the matrix.
     """
 
     source: ClassVar[str] = "Cho et al. 2014; torch.nn.GRU"
@@ -38,9 +38,6 @@ class GRU(Cell):
             "b_hn": Parameter("single bias", (self.width,), ("h̃",)),
         }
 
-    def project(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        return torch.baddbmm(parameters["b_h"].unsqueeze(1), inputs, parameters["W_xh"])
-
     def step(self, parameters: Parameters, projected: Tensor, state: States, observe: Observe) -> dict[str, Tensor]:
         widths = [2 * self.width, self.width]
         gates_of_x, candidate_of_x = projected.split(widths, dim=-1)
@@ -49,14 +46,16 @@ class GRU(Cell):
         candidate = torch.addcmul(candidate_of_x, read, candidate_of_h + parameters["b_hn"].unsqueeze(1)).tanh()
         return {"h": observe("h", candidate + keep * (state["h"] - candidate))}
 
-    def bounded(self, parameters: Parameters, projected: Tensor, before: States, after: States) -> dict[str, Bounded]:
-        of_x, of_h = projected, torch.bmm(before["h"], parameters["W_hh"])
-        (read_x, keep_x, candidate_x), (read_h, keep_h, candidate_h) = of_x.chunk(3, dim=-1), of_h.chunk(3, dim=-1)
+    def bounded(
+        self, parameters: Parameters, projected: Tensor, before: States, after: States
+    ) -> dict[str, BoundedUnits]:
+        read_x, keep_x, candidate_x = projected.chunk(3, dim=-1)
+        read_h, keep_h, candidate_h = torch.bmm(before["h"], parameters["W_hh"]).chunk(3, dim=-1)
         read, keep = (read_x + read_h).sigmoid(), (keep_x + keep_h).sigmoid()
         candidate = (candidate_x + read * (candidate_h + parameters["b_hn"].unsqueeze(1))).tanh()
         return {
-            "r": Bounded(read, 0.0, 1.0),
-            "z": Bounded(keep, 0.0, 1.0),
-            "candidate": Bounded(candidate, -1.0, 1.0),
-            "h": Bounded(after["h"], -1.0, 1.0),
+            "r": BoundedUnits(read, 0.0, 1.0),
+            "z": BoundedUnits(keep, 0.0, 1.0),
+            "candidate": BoundedUnits(candidate, -1.0, 1.0),
+            "h": BoundedUnits(after["h"], -1.0, 1.0),
         }

@@ -1,4 +1,4 @@
-"""How weights begin. One class for each published rule; each fills one replica's parameters from one generator."""
+"""Initial weights. One class for each published rule, which fills the parameters of one replica from one generator."""
 
 import math
 from abc import abstractmethod
@@ -13,22 +13,25 @@ from rnnstudy.spec import Spec, SpecError, above, at_least, between
 
 
 class GateBias(Spec):
-    """A rule for the biases of forget and input gate, applied after everything else has been drawn."""
+    """A rule for the biases of the forget gate and the input gate, applied after all weights have been drawn."""
 
     source: ClassVar[str]
 
     needs: ClassVar[tuple[Literal["forget", "input"], ...]]
-    """The gates that a cell must have for this rule."""
+    """The gates that the rule needs a cell to have."""
 
     @abstractmethod
     def apply(self, forget: Tensor, store: Tensor, generator: torch.Generator) -> None:
-        """Overwrite the biases (width) of one replica's forget and input gate; empty for a gate the cell lacks."""
+        """Overwrite the biases (width) of the forget gate and the input gate of one replica.
+
+        The tensor of a gate that the cell does not have is empty.
+        """
 
 
 class ForgetBias(GateBias):
-    """b_f = `value`; the other biases stay. 1 is common practice since Gers et al. 2000 and Jozefowicz et al. 2015.
+    """b_f = `value`; the other biases are unchanged. 1 is common since Gers et al. 2000 and Jozefowicz et al. 2015.
 
-    In a GRU it is the bias b_z of the gate that keeps.
+    In a GRU it is the bias b_z.
     """
 
     source: ClassVar[str] = "Gers, Schmidhuber & Cummins 2000; Jozefowicz, Zaremba & Sutskever 2015"
@@ -41,9 +44,9 @@ class ForgetBias(GateBias):
 
 
 class InputBias(GateBias):
-    """b_i = `values`, spread evenly over the units in their order; the other biases stay.
+    """b_i = `values`, distributed evenly over the units in their order; the other biases are unchanged.
 
-    Negative values keep the gates shut until training opens them: −3, −6 for adding and −2, −4 (and −6) for temporal
+    Negative values keep the gates closed until training opens them: −3, −6 for adding and −2, −4 (and −6) for temporal
     order in Hochreiter & Schmidhuber 1997, sections 5.4 and 5.6.
     """
 
@@ -57,15 +60,16 @@ class InputBias(GateBias):
             raise SpecError("InputBias.values is empty; it takes at least one number")
 
     def apply(self, forget: Tensor, store: Tensor, generator: torch.Generator) -> None:
-        place = torch.arange(len(store)) * len(self.values) // len(store)
-        store.copy_(torch.tensor(self.values)[place])
+        index = torch.arange(len(store)) * len(self.values) // len(store)
+        store.copy_(torch.tensor(self.values)[index])
 
 
 class Chrono(GateBias):
-    """b_f = log u with u uniform on [1, `longest` − 1], and b_i = −b_f: forgetting times spread up to `longest` steps.
+    """b_f = log u with u uniform on [1, `longest` − 1], and b_i = −b_f: forgetting times of up to `longest` steps.
 
-    A GRU's one gate does both: b_z = log u. Source: Tallec & Ollivier 2018, equation 16. `longest` is their T_max, the
-    longest dependency expected.
+    In a GRU, b_z = log u. `longest` is the longest expected dependency, T_max in the paper.
+
+    Source: Tallec & Ollivier 2018, equation 16.
     """
 
     source: ClassVar[str] = "Tallec & Ollivier 2018, equation 16"
@@ -81,7 +85,7 @@ class Chrono(GateBias):
 
 
 class Initialisation(Spec):
-    """How weights begin. `fill` draws one block; `gate_bias` then sets the biases of gates, where the cell has them."""
+    """A rule for the initial weights: `fill` draws each block, then `gate_bias` sets the biases of the gates."""
 
     source: ClassVar[str]
 
@@ -89,14 +93,14 @@ class Initialisation(Spec):
 
     @abstractmethod
     def fill(self, parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
-        """One block of a parameter, which `parameter` describes. `fan_in`: the width of the layer."""
+        """The initial values of one block, described by `parameter`. `fan_in`: the width of the layer."""
 
     square: ClassVar[bool] = False
-    """Whether the rule needs recurrent matrices that are square."""
+    """Whether the rule needs square recurrent matrices."""
 
-    def suits(self, cell: Cell) -> None:
-        """Raises `SpecError` when the rule cannot serve the cell."""
-        # More outputs than units: a matrix that is square all the same is square for every number of outputs.
+    def check_compatible(self, cell: Cell) -> None:
+        """Raises `SpecError` when the rule cannot be used with the cell."""
+        # With outputs ≠ width, only matrices that are square for every number of outputs are square.
         parameters = cell.parameters(1, cell.width + 1)
         for name, parameter in parameters.items():
             rows, columns = parameter.shape[0], parameter.shape[-1] // len(parameter.blocks)
@@ -104,16 +108,16 @@ class Initialisation(Spec):
                 raise SpecError(f"{self!r} needs square recurrent matrices, and {name} of {type(cell).__name__} is not")
         if self.gate_bias is None:
             return
-        has = {
+        gates = {
             "forget": any(parameter.forget_gate for parameter in parameters.values()),
             "input": any(parameter.input_gate for parameter in parameters.values()),
         }
-        missing = [gate for gate in self.gate_bias.needs if not has[gate]]
+        missing = [gate for gate in self.gate_bias.needs if not gates[gate]]
         if missing:
             raise SpecError(f"{cell!r} has no {' and '.join(missing)} gate for {self.gate_bias!r}; leave gate_bias out")
 
     def draw(self, parameters: Mapping[str, Parameter], width: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Values for the parameters of one layer of one replica, in the order in which they are declared."""
+        """Initial values of the parameters of one layer of one replica, drawn in the order of `parameters`."""
         drawn = {}
         for name, parameter in parameters.items():
             shape = (*parameter.shape[:-1], parameter.shape[-1] // len(parameter.blocks))
@@ -130,10 +134,10 @@ class Initialisation(Spec):
 
 
 class PyTorchDefault(Initialisation):
-    """As torch.nn.RNN, LSTM, GRU and Linear begin: everything U(−1/√H, 1/√H), with H the width.
+    """The default of torch.nn.RNN, LSTM, GRU and Linear: all parameters U(−1/√H, 1/√H), with H the width.
 
-    torch.nn's recurrent layers have two biases where ours have their sum, so a bias is the sum of two such draws (but
-    for a GRU's candidate, which has two biases here too).
+    A recurrent layer of torch.nn has two biases; a cell has one bias instead, the sum of two such draws (the candidate
+    of the GRU has two biases here too).
     """
 
     source: ClassVar[str] = "torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU, torch.nn.Linear"
@@ -143,10 +147,10 @@ class PyTorchDefault(Initialisation):
 
 
 class Orthogonal(Initialisation):
-    """Recurrent matrices `gain` times a random orthogonal matrix, one for each gate; the rest as PyTorch's default.
+    """Recurrent matrices are `gain` times a random orthogonal matrix, one per gate; the rest is PyTorch's default.
 
-    The orthogonal matrix is uniform (Haar): the Q of a Gaussian matrix's QR decomposition, with R's diagonal positive.
-    All singular values of W_hh equal `gain`, so a linear network's gradient through time is gain^lag.
+    The orthogonal matrix is uniform (Haar): Q of the QR decomposition of a Gaussian matrix, with a positive diagonal of
+    R. All singular values of W_hh equal `gain`, so the gradient through time of a linear network is gain^lag.
 
     Source: Saxe, McClelland & Ganguli 2014.
     """
@@ -165,7 +169,7 @@ class Orthogonal(Initialisation):
 
 
 class Glorot(Initialisation):
-    """Every matrix U(−a, a) with a = √(6/(n_in + n_out)), one for each gate; all biases 0.
+    """All matrices U(−a, a) with a = √(6/(n_in + n_out)), separately for each gate; all biases 0.
 
     n_in and n_out are the rows and columns of the block. Source: Glorot & Bengio 2010, equation 16.
     """
@@ -179,10 +183,10 @@ class Glorot(Initialisation):
 
 
 class Identity(Initialisation):
-    """The IRNN's: recurrent matrices `gain` times the identity, one for each gate; the rest N(0, `std`²), biases 0.
+    """IRNN: recurrent matrices are `gain` times the identity, for each gate; other weights N(0, `std`²), biases 0.
 
-    Meant for Elman(activation="relu"), which then begins by adding up its inputs: ∂h_t/∂h_{t-1} = `gain` · I wherever
-    the units are active. Source: Le, Jaitly & Hinton 2015, section 2.
+    Meant for Elman(activation="relu"), which then adds up its inputs at first: ∂h_t/∂h_{t-1} = `gain` · I where the
+    units are active. Source: Le, Jaitly & Hinton 2015, section 2.
     """
 
     source: ClassVar[str] = "Le, Jaitly & Hinton 2015, section 2 (IRNN)"
@@ -198,10 +202,10 @@ class Identity(Initialisation):
 
 
 class SpectralRadius(Initialisation):
-    """Recurrent matrices Gaussian, each rescaled to the spectral radius `radius`; the rest PyTorch's default.
+    """Recurrent matrices are Gaussian, rescaled to the spectral radius `radius`; the rest is PyTorch's default.
 
-    The largest modulus of an eigenvalue is then `radius` exactly; the largest singular value is about twice as much, so
-    the matrix is not normal, unlike `Orthogonal`. Source: Jaeger 2001 (echo state networks), section 3.
+    The largest modulus of an eigenvalue is exactly `radius`; the largest singular value is about twice as large, so the
+    matrix is not normal, unlike `Orthogonal`. Source: Jaeger 2001 (echo state networks), section 3.
     """
 
     source: ClassVar[str] = "Jaeger 2001 (echo state networks), section 3"
@@ -217,9 +221,9 @@ class SpectralRadius(Initialisation):
 
 
 class Gaussian(Initialisation):
-    """All weights N(0, `std`²), all biases 0: Pascanu's `sigmoid` (std 0.01) and `basic_tanh` (std 0.1).
+    """All weights N(0, `std`²), all biases 0: `sigmoid` (std 0.01) and `basic_tanh` (std 0.1) of Pascanu et al.
 
-    Source: Pascanu, Mikolov & Bengio 2013 (code: RNN.py); the first goes with sigmoid units, the second with tanh.
+    Source: Pascanu, Mikolov & Bengio 2013 (code: RNN.py); the first is for sigmoid units, the second for tanh.
     """
 
     source: ClassVar[str] = "Pascanu, Mikolov & Bengio 2013 (code: RNN.py), 'sigmoid' and 'basic_tanh'"
@@ -231,10 +235,10 @@ class Gaussian(Initialisation):
 
 
 class SmartTanh(Initialisation):
-    """Pascanu's `smart_tanh`: sparse recurrent rows rescaled to a spectral radius; weights N(0, 0.01²), biases 0.
+    """`smart_tanh` of Pascanu et al.: sparse W_hh with a given spectral radius; other weights N(0, 0.01²), biases 0.
 
-    Each row of W_hh keeps `connections` random entries of N(0, 0.01²); then W_hh is rescaled so that its largest
-    eigenvalue has modulus `radius`. For tanh units.
+    Each row of W_hh has `connections` random non-zero entries from N(0, 0.01²); then W_hh is rescaled so that its
+    largest eigenvalue has modulus `radius`. For tanh units.
 
     Source: Pascanu, Mikolov & Bengio 2013 (code: RNN.py), after Martens & Sutskever 2011.
     """

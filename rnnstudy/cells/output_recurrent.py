@@ -1,37 +1,27 @@
 """Output recurrence into the output layer."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Bounded, Cell, Observe, Parameter, Parameters, States
-from rnnstudy.cells.elman import ACTIVATIONS, BOUNDS
-from rnnstudy.cells.jordan import FEEDBACK
+from rnnstudy.cells.cell import Observe, Parameter, Parameters, States
+from rnnstudy.cells.elman import ACTIVATIONS
+from rnnstudy.cells.output_feedback import FEEDBACK, OutputFeedback
 
 
-class OutputRecurrent(Cell):
-    """Output-to-output recurrence: the output reads the hidden layer and the last output; h_t has no memory.
+class OutputRecurrent(OutputFeedback):
+    """Output-to-output recurrence: the output reads the hidden layer and the previous output; h_t has no memory.
 
-    h_t = φ(x_t W_xh + b_h),  o_t = h_t W_ho + ψ(o_{t-1}) W_oo + b_o,  with o_0 = 0, and so ψ(0) read at t = 1.
+    h_t = φ(x_t W_xh + b_h),  o_t = h_t W_ho + ψ(o_{t-1}) W_oo + b_o,  with o_0 = 0, so that t = 1 reads ψ(0).
 
-    φ is one of tanh, relu, sigmoid, linear. The output o_t is what the loss is taken on (logits, for classes); ψ, the
-    `feedback`, is what of it is fed back: the output itself (linear), or its tanh, sigmoid or softmax. What is fed back
-    is the network's own output, never the target.
+    φ (`activation`) is one of tanh, relu, sigmoid, linear; ψ (`feedback`) is one of linear, tanh, sigmoid, softmax. The
+    loss is computed on o_t (logits, for classes). The network reads its own output, never the target.
 
-    W_oo (outputs, outputs). The only way through time is ∂o_t/∂o_{t-1} = (∂ψ/∂o) W_oo, as wide as the output.
+    W_oo (outputs, outputs). The only path through time is ∂o_t/∂o_{t-1} = (∂ψ/∂o) W_oo, as wide as the output.
     """
 
     source: ClassVar[str] = "Raschka & Mirjalili, Python Machine Learning, chapter 16 (output recurrence, W_oo)"
-    states: ClassVar[tuple[str, ...]] = ("h", "o")
-    output: ClassVar[str] = "o"
-    owns_readout: ClassVar[bool] = True
-
-    activation: Literal["tanh", "relu", "sigmoid", "linear"] = "tanh"
-    feedback: Literal["linear", "tanh", "sigmoid", "softmax"] = "linear"
-
-    def state_width(self, state: str, outputs: int) -> int:
-        return outputs if state == "o" else self.width
 
     def parameters(self, features: int, outputs: int) -> dict[str, Parameter]:
         return {
@@ -42,14 +32,8 @@ class OutputRecurrent(Cell):
             "b_o": Parameter("readout bias", (outputs,), ("o",)),
         }
 
-    def project(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        return torch.baddbmm(parameters["b_h"].unsqueeze(1), inputs, parameters["W_xh"])
-
     def step(self, parameters: Parameters, projected: Tensor, state: States, observe: Observe) -> dict[str, Tensor]:
         h = observe("h", ACTIVATIONS[self.activation](projected))
         from_hidden = torch.baddbmm(parameters["b_o"].unsqueeze(1), h, parameters["W_ho"])
         fed_back = FEEDBACK[self.feedback](state["o"])
         return {"h": h, "o": observe("o", torch.baddbmm(from_hidden, fed_back, parameters["W_oo"]))}
-
-    def bounded(self, parameters: Parameters, projected: Tensor, before: States, after: States) -> dict[str, Bounded]:
-        return {"h": Bounded(after["h"], *BOUNDS[self.activation])} if self.activation in BOUNDS else {}

@@ -11,7 +11,7 @@ from rnnstudy.spec import above, between
 
 
 class Adam(Optimiser):
-    """m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g²; step −rate · m̂/(√v̂ + ε), with m̂, v̂ corrected for their start at 0.
+    """m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g²; step −rate · m̂/(√v̂ + ε), with m̂, v̂ corrected for the start at 0.
 
     Source: Kingma & Ba 2015, algorithm 1.
     """

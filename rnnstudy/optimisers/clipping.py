@@ -1,4 +1,4 @@
-"""Gradient clipping, per replica. It happens between the backward pass and the step; a test holds it there."""
+"""Gradient clipping for each replica, between the backward pass and the update."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Gradients = Mapping[str, Tensor]
 
 
 class Clip(Spec):
-    """A rule that bounds each replica's gradient by a threshold of its own."""
+    """A rule that bounds the gradient of each replica by the threshold of that replica."""
 
     source: ClassVar[str]
 
@@ -23,11 +23,11 @@ class Clip(Spec):
 
     @abstractmethod
     def apply(self, gradients: Gradients, thresholds: Float[Tensor, " replica"]) -> dict[str, Tensor]:
-        """The clipped gradients; `thresholds` holds each replica's `threshold`."""
+        """The clipped gradients; `thresholds` holds the `threshold` of each replica."""
 
 
 class ClipNorm(Clip):
-    """g ← g · min(1, threshold/‖g‖), with ‖g‖ the norm over all of a replica's parameters together.
+    """g ← g · min(1, threshold/‖g‖), with ‖g‖ the norm over all parameters of a replica together.
 
     Source: Pascanu, Mikolov & Bengio 2013, algorithm 1.
     """
@@ -37,11 +37,11 @@ class ClipNorm(Clip):
     def apply(self, gradients: Gradients, thresholds: Float[Tensor, " replica"]) -> dict[str, Tensor]:
         norms = global_norms(gradients)
         factors = (thresholds / norms).clamp(max=1.0).to(next(iter(gradients.values())).dtype)
-        return {name: gradient * per_replica(factors, gradient) for name, gradient in gradients.items()}
+        return {name: gradient * broadcast_replicas(factors, gradient) for name, gradient in gradients.items()}
 
 
 class ClipValue(Clip):
-    """g ← each entry limited to [−threshold, threshold]. Source: Mikolov 2012, section 3.2.2."""
+    """Each entry of g is limited to [−threshold, threshold]. Source: Mikolov 2012, section 3.2.2."""
 
     source: ClassVar[str] = "Mikolov 2012, section 3.2.2"
 
@@ -49,25 +49,25 @@ class ClipValue(Clip):
         return {
             name: torch.maximum(torch.minimum(gradient, limit), -limit)
             for name, gradient in gradients.items()
-            for limit in [per_replica(thresholds.to(gradient.dtype), gradient)]
+            for limit in [broadcast_replicas(thresholds.to(gradient.dtype), gradient)]
         }
 
 
-def norms_of(gradient: Tensor) -> Float[Tensor, " replica"]:
-    """Euclidean norm of each replica's part, in float64 so that the sum of squares neither under- nor overflows."""
+def replica_norms(gradient: Tensor) -> Float[Tensor, " replica"]:
+    """Euclidean norm for each replica of (replica, …), in float64 against under- and overflow of the squares."""
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float64)
 
 
 def global_norms(gradients: Gradients) -> Float[Tensor, " replica"]:
-    """Root of the sum of squares over all parameters of each replica."""
-    return norms_of(side_by_side(gradients))
+    """Euclidean norm over all parameters of each replica together."""
+    return replica_norms(concatenate_parameters(gradients))
 
 
-def side_by_side(parameters: Mapping[str, Tensor]) -> Float[Tensor, "replica numbers"]:
-    """All numbers of each replica in one row, parameter after parameter."""
+def concatenate_parameters(parameters: Mapping[str, Tensor]) -> Float[Tensor, "replica numbers"]:
+    """All parameters of each replica, flattened into one row."""
     return torch.cat([values.flatten(1) for values in parameters.values()], dim=1)
 
 
-def per_replica(values: Shaped[Tensor, " replica"], like: Tensor) -> Tensor:
-    """`values` shaped so that they broadcast over `like` (replica, …)."""
+def broadcast_replicas(values: Shaped[Tensor, " replica"], like: Tensor) -> Tensor:
+    """`values` reshaped so that they broadcast over `like` (replica, …)."""
     return values.view(-1, *[1] * (like.dim() - 1))

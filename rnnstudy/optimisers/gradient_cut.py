@@ -1,4 +1,4 @@
-"""Training methods that let the gradient through time pass at some places only."""
+"""The base of training methods that cut the gradient through time at some steps."""
 
 from abc import abstractmethod
 from typing import ClassVar
@@ -12,36 +12,35 @@ from rnnstudy.spec import Spec
 
 
 class GradientCut(Spec):
-    """A rule by which step t reads the state s_{t-1} as a constant: its value goes on, no gradient comes back.
+    """A rule that makes step t treat the state s_{t-1} as a constant: its value is used, no gradient flows back.
 
-    What is cut is the reading by the next step. The path from s_{t-1} to the loss of its own step, and to the layer
-    above, stays whole; so do all values. The gradients that are reported are total derivatives of what is
-    differentiated, in which the cut places are constants.
+    Only the path from s_{t-1} to step t is cut. The paths from s_{t-1} to the loss of its own step and to the layer
+    above are not, and no value changes. Reported gradients are total derivatives, with the cut values held constant.
     """
 
     source: ClassVar[str]
 
     @abstractmethod
-    def suits(self, cell: Cell, steps: int) -> None:
-        """Raises `SpecError` when the rule cannot serve the cell, or training for so many updates."""
+    def check_compatible(self, cell: Cell, steps: int) -> None:
+        """Raises `SpecError` when the rule cannot be used with the cell or with this number of updates."""
 
     @abstractmethod
     def states(self, cell: Cell) -> tuple[str, ...]:
-        """The states that are cut."""
+        """Names of the states that are cut."""
 
     @abstractmethod
     def applies(self, step: int, steps: int) -> bool:
-        """Whether the update that follows `step` updates, of `steps` in all, is made with cuts."""
+        """Whether update number `step` (from 0) of `steps` uses the cuts."""
 
     @abstractmethod
-    def places(
+    def cut_mask(
         self, layers: int, time: int, ends: Int[Tensor, " batch"], generator: torch.Generator
     ) -> Bool[Tensor, "layer time batch"]:
-        """Where one replica is cut: entry t, counted from 0, is the reading by that step of the state before it.
+        """For one replica: True where step t (from 0) treats the previous state as a constant.
 
         Args:
-            layers: layers of the network.
+            layers: number of layers of the network.
             time: time steps of the padded batch.
-            ends: τ_b, the number of steps up to the last supervised one of each sequence.
-            generator: belongs to this replica and update alone.
+            ends: τ_b, the number of steps up to and including the last supervised one of each sequence.
+            generator: a generator for this replica and this update only.
         """

@@ -1,4 +1,4 @@
-"""Pascanu's regulariser Omega, which asks the gradient to keep its norm on its way back."""
+"""The regulariser Omega of Pascanu et al., which penalises a gradient that changes its norm on its way back in time."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -18,7 +18,7 @@ class OmegaTerm:
 
     Attributes:
         value: Omega.
-        live: share of the (t, b) whose gradient is large enough to count.
+        live: share of the (t, b) whose gradient reaches `bound`.
         gradient: ∂⁺Omega/∂W_hh, with δ and h held constant.
     """
 
@@ -28,7 +28,7 @@ class OmegaTerm:
 
 
 class Omega(Spec):
-    """`strength` · Omega is added to the objective: a gradient that changes its norm on its way back costs.
+    """Adds `strength` · Omega to the objective, a penalty on gradients that change their norm on the way back in time.
 
         Omega = Σ_t mean_b (n_{t,b}/d_{t,b} − 1)² / Σ_t mean_b [d_{t,b} ≥ `bound`]
 
@@ -36,12 +36,12 @@ class Omega(Spec):
 
         n_{t,b} = ‖(δ_{t,b} ⊙ φ′(h_{t,b})) W_hhᵀ‖²,  d_{t,b} = ‖δ_{t,b}‖²
 
-    Norms are squared, as in equation 10 and the code (equation 9 has them plain). Terms with d below `bound` are 0;
-    where none counts, so is Omega. Only the direct derivative ∂⁺Omega/∂W_hh is taken, δ and h are constants; it is
-    added to dC/dW_hh before clipping. δ is that of the mean over the batch, so that d is 1/batch² of a
-    single sequence's. Each layer has its own term. Served for the Elman cell alone, for which it is defined.
+    Norms are squared, as in equation 10 and the code (equation 9 does not square them). Terms with d below `bound` are
+    0; if there are no others, Omega is 0. Only the direct derivative ∂⁺Omega/∂W_hh is used, with δ and h constant; it
+    is added to dC/dW_hh before clipping. δ belongs to the mean over the batch, so d is 1/batch² of the value for a
+    single sequence. Each layer has its own term. Omega is defined for the Elman cell only.
 
-    `strength` is alpha: 4 in the paper, 2 in the code, with threshold 1.
+    `strength` is alpha: 4 in the paper, 2 in the code, with clipping threshold 1.
 
     Source: Pascanu, Mikolov & Bengio 2013, equations 9 and 10, section 3.3 (code: RNN.py).
     """
@@ -51,7 +51,7 @@ class Omega(Spec):
     strength: Annotated[float, at_least(0), PER_REPLICA]
     bound: Annotated[float, above(0)] = 1e-20
 
-    def suits(self, cell: Cell) -> None:
+    def check_compatible(self, cell: Cell) -> None:
         """Raises `SpecError` when Omega is not defined for the cell."""
         if not isinstance(cell, Elman):
             raise SpecError(f"Omega is defined for the Elman cell, not for {type(cell).__name__}; leave omega out")
@@ -63,17 +63,17 @@ class Omega(Spec):
         h: Float[Tensor, "time replica batch width"],
         delta: Float[Tensor, "time replica batch width"],
     ) -> OmegaTerm:
-        """Omega of one layer from h_t and δ_t for t = 1..T. Raises `SpecError` for a cell it is not defined for."""
-        self.suits(cell)
+        """Omega of one layer from h_t and δ_t for t = 1..T. Raises `SpecError` for other cells than Elman."""
+        self.check_compatible(cell)
         assert isinstance(cell, Elman)
         weights = w_hh.detach().requires_grad_()
         with torch.enable_grad():
-            carried = (delta * cell.slope(h)).detach() @ weights.mT
-            before = delta.detach().square().sum(-1)
-            counts = before >= self.bound
-            ratio = carried.square().sum(-1) / torch.where(counts, before, 1.0)
-            terms = torch.where(counts, (ratio - 1).square(), 0.0)
-            live = counts.to(terms.dtype).mean((0, 2))
+            step_back = (delta * cell.slope(h)).detach() @ weights.mT
+            squared_norm = delta.detach().square().sum(-1)
+            counted = squared_norm >= self.bound
+            ratio = step_back.square().sum(-1) / torch.where(counted, squared_norm, 1.0)
+            terms = torch.where(counted, (ratio - 1).square(), 0.0)
+            live = counted.to(terms.dtype).mean((0, 2))
             value = terms.mean((0, 2)) / torch.where(live > 0, live, 1.0)
             [gradient] = torch.autograd.grad(value.sum(), [weights])
         return OmegaTerm(value.detach(), live, gradient)

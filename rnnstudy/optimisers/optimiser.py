@@ -1,4 +1,4 @@
-"""What an update rule is: a torch.optim optimiser at rate 1, whose step each replica scales by its own rate."""
+"""The contract of an update rule: a torch.optim optimiser at rate 1; each replica scales the step by its own rate."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from rnnstudy.spec import Spec
 class Optimiser(Spec):
     """An update rule whose step is proportional to its learning rate.
 
-    Then one torch.optim optimiser serves a population with a rate for each replica: it steps at rate 1 on a buffer of
-    zeros, and parameter += rate[replica] · buffer.
+    Therefore one torch.optim optimiser is enough for a population with a separate rate for each replica: it steps at
+    rate 1 on a buffer of zeros, then parameter += rate[replica] · buffer.
     """
 
     source: ClassVar[str]

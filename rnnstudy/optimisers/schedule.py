@@ -1,4 +1,4 @@
-"""Learning-rate schedules: a factor on every replica's learning rate, a function of the update's number alone."""
+"""Learning-rate schedules: a factor on the learning rate of every replica that depends only on the update number."""
 
 import math
 from abc import abstractmethod
@@ -8,11 +8,11 @@ from rnnstudy.spec import Spec, SpecError, at_least, between
 
 
 class RateSchedule(Spec):
-    """A factor on the learning rate, a pure function of the number of updates made, so that a resume needs nothing.
+    """A factor on the learning rate. It depends only on the update number, so a resumed run needs no stored state.
 
     Fields:
-        warm_up: the factor rises linearly, 1/`warm_up`, 2/`warm_up`, …, 1, over so many first updates; what `decayed`
-            says begins after them. Source: Goyal et al. 2017, section 2.2.
+        warm_up: number of first updates over which the factor rises linearly, 1/`warm_up`, 2/`warm_up`, …, 1; then the
+            factor is `decayed`. Source: Goyal et al. 2017, section 2.2.
     """
 
     source: ClassVar[str]
@@ -21,19 +21,19 @@ class RateSchedule(Spec):
 
     @abstractmethod
     def decayed(self, progress: float) -> float:
-        """The factor at `progress`, from 0 (the warm-up is over) towards 1 (all updates are made)."""
+        """The factor at `progress`, from 0 (end of the warm-up) towards 1 (end of training)."""
 
     def factor(self, step: int, steps: int) -> float:
-        """The factor for the update that follows `step` updates, of `steps` in all."""
+        """The factor for update number `step` (from 0) of `steps`."""
         if step < self.warm_up:
             return (step + 1) / self.warm_up
         return self.decayed((step - self.warm_up) / (steps - self.warm_up))
 
-    def suits(self, steps: int) -> None:
-        """Raises `SpecError` when the warm-up does not end before training does."""
+    def check_compatible(self, steps: int) -> None:
+        """Raises `SpecError` when the warm-up is not shorter than training."""
         if self.warm_up >= steps:
             raise SpecError(
-                f"{self!r} warms up for {self.warm_up} updates; it must be fewer than the {steps} of training"
+                f"{self!r} warms up for {self.warm_up} updates; they must be fewer than the {steps} of training"
             )
 
 
@@ -47,7 +47,7 @@ class Constant(RateSchedule):
 
 
 class LinearDecay(RateSchedule):
-    """The factor falls on a straight line from 1 to `final`: 1 − (1 − `final`)·progress."""
+    """The factor falls linearly from 1 to `final`: 1 − (1 − `final`)·progress."""
 
     source: ClassVar[str] = "torch.optim.lr_scheduler.LinearLR"
 
@@ -58,7 +58,7 @@ class LinearDecay(RateSchedule):
 
 
 class CosineDecay(RateSchedule):
-    """The factor falls on half a cosine from 1 to `final`: `final` + (1 − `final`)(1 + cos(π·progress))/2.
+    """The factor falls as half a cosine from 1 to `final`: `final` + (1 − `final`)(1 + cos(π·progress))/2.
 
     Source: Loshchilov & Hutter 2017, equation 5, without restarts.
     """

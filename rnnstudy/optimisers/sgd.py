@@ -1,4 +1,4 @@
-"""Stochastic gradient descent, with momentum as an option."""
+"""Stochastic gradient descent with optional momentum."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar

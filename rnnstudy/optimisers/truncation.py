@@ -12,12 +12,12 @@ from rnnstudy.spec import PER_REPLICA, at_least
 
 
 class Truncation(GradientCut):
-    """Backpropagation through chunks of `window` steps, aligned to the end of the sequence; one update per sequence.
+    """Backpropagation within chunks of `window` steps, aligned to the end of the sequence; one update per sequence.
 
     With τ_b the last supervised step, the chunks are τ_b − window + 1 … τ_b, the `window` steps before them, and so on;
-    the first may be shorter. States enter a chunk as constants, in every layer, so that no gradient crosses from one
-    chunk into the one before. The gradients of all chunks add up to one update. `window` ≥ τ_b is full backpropagation;
-    `window` = 1 sees no recurrence.
+    the first may be shorter. In every layer, states enter a chunk as constants, so no gradient flows from one chunk to
+    the previous one. The gradients of all chunks are summed for one update. `window` ≥ τ_b is full backpropagation;
+    with `window` = 1 no gradient flows through the recurrence.
 
     Source: Williams & Peng 1990, in the form with disjoint chunks (BPTT(n, n) in Sutskever 2013, section 2.8.6).
     """
@@ -26,8 +26,8 @@ class Truncation(GradientCut):
 
     window: Annotated[int, at_least(1), PER_REPLICA]
 
-    def suits(self, cell: Cell, steps: int) -> None:
-        pass
+    def check_compatible(self, cell: Cell, steps: int) -> None:
+        pass  # every cell and every number of updates
 
     def states(self, cell: Cell) -> tuple[str, ...]:
         return cell.states
@@ -35,7 +35,7 @@ class Truncation(GradientCut):
     def applies(self, step: int, steps: int) -> bool:
         return True
 
-    def places(
+    def cut_mask(
         self, layers: int, time: int, ends: Int[Tensor, " batch"], generator: torch.Generator
     ) -> Bool[Tensor, "layer time batch"]:
         steps = torch.arange(time)[:, None]

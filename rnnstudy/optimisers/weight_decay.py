@@ -1,4 +1,4 @@
-"""Weight decay, apart from the gradient."""
+"""Decoupled weight decay."""
 
 from typing import Annotated, ClassVar
 
@@ -6,11 +6,11 @@ from rnnstudy.spec import PER_REPLICA, Spec, at_least
 
 
 class WeightDecay(Spec):
-    """θ ← θ − rate·(`strength`·θ) before the update rule's own step, with the rate of that step, for every parameter.
+    """θ ← θ − rate·(`strength`·θ) for every parameter, before the step of the optimiser and with the same rate.
 
-    Decoupled: no part of the gradient, so that it is neither clipped nor rescaled by Adam or RMSprop, and the reported
+    Decoupled: it is not part of the gradient, so it is neither clipped nor rescaled by Adam or RMSprop, and reported
     gradients are those of the loss. The same as torch.optim.AdamW; with plain SGD the same as adding `strength`·θ to
-    the gradient. The rate is the replica's own, after the schedule.
+    the gradient. The rate is that of the replica, after the schedule.
 
     Source: Loshchilov & Hutter 2019, algorithm 2.
     """

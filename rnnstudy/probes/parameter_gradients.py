@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from rnnstudy.optimisers.clipping import global_norms, norms_of
+from rnnstudy.optimisers.clipping import global_norms, replica_norms
 from rnnstudy.probes.probe import Moment, Probe
 from rnnstudy.probes.reading import Reading
 
@@ -20,7 +20,7 @@ class ParameterGradients(Probe):
     def read(self, moment: Moment) -> list[Reading]:
         if moment.stage != "training":
             return []
-        norms = {f"{name}_before": norms_of(gradient) for name, gradient in moment.before.items()}
+        norms = {f"{name}_before": replica_norms(gradient) for name, gradient in moment.before.items()}
         norms["global_before"] = global_norms(moment.before)
         norms["global_after"] = global_norms(moment.after)
         return [Reading(f"gradient/{name}", values.log10(), (), "log10") for name, values in norms.items()]
