@@ -8,14 +8,14 @@
 # %% [markdown]
 # # The cliff: why gradients explode, in one unit
 #
-# A vanishing gradient hides the past; an exploding one destroys what was learned. Both come from the same product of
-# Jacobians. The smallest network that shows it has one unit and no input,
+# A vanishing gradient hides the past; an exploding gradient destroys what was learned. Both come from the same product
+# of Jacobians. The smallest network that shows this has one unit and no input,
 #
-# h_t = σ(w h_{t−1} + b),  started at h₀ and judged after T steps by the loss (h_T − 0.7)².
+# h_t = σ(w h_{t−1} + b).  It starts at h₀, and its loss after T steps is (h_T − 0.7)².
 #
-# It has two parameters, so that its whole loss can be drawn (Pascanu, Mikolov & Bengio 2013, section 2.3 and Figure 6;
-# they write x_t = w σ(x_{t−1}) + b, which is the same unit seen before the squashing). Nothing on this page is trained
-# in the store: everything is computed here.
+# It has only two parameters, so its whole loss surface can be drawn (Pascanu, Mikolov & Bengio 2013, section 2.3 and
+# Figure 6; they write x_t = w σ(x_{t−1}) + b, which is the same unit described by its value before the sigmoid). No
+# stored run is used on this page: everything is computed here.
 
 # %%
 import numpy as np
@@ -38,7 +38,7 @@ paths, many = (
 )
 
 # %% [markdown]
-# ## 1. The wall, and who gets past it
+# ## 1. The wall, and which paths get past it
 
 # %%
 free, clipped = paths["not clipped"], paths["clipped"]
@@ -58,17 +58,17 @@ here.show(
     "loss_surface",
     title="The cliff",
     takeaway=f"""
-    Two gentle slopes meet in a wall along the dashed straight line: the state has gone to its low value on one side
-    and to its high value on the other, and the wanted value, 0.7, is passed within the wall. Descent reaches the
-    line after {crossing} updates and then jumps to and fro across it, downhill on both sides, as if the wall were
-    not there: its steps are longer than the wall is thick. At update {hit} it happens to stand on the wall, where
-    the gradient is {free.gradient_norm[hit]:.0f} instead of about {np.median(free.gradient_norm[:hit]):.1g}. Up to
-    there both paths are one. Without clipping that single step throws the weights out of the picture, to w =
-    {free.w[-1]:.0f} and b = {free.b[-1]:.0f}, where the unit is saturated, the gradient is zero and nothing calls
-    it back. With clipping it is a step like the others, and the path goes on along the wall to a loss of
-    {clipped.loss[-1]:.1g}. The start was not picked to make the point: of {grid_w.size} starting points over the
-    picture, {low["not clipped"]:.0f} % are at a loss below 0.01 after {updates} updates without clipping, and
-    {low["clipped"]:.0f} % with it.
+    Two gentle slopes meet in a wall along the dashed straight line. On one side of it the state ends at its low
+    value, on the other side at its high value; the target, 0.7, is passed inside the wall. Gradient descent reaches
+    the line after {crossing} updates and then jumps back and forth across it, downhill on both sides, as if the wall
+    were not there: its steps are longer than the wall is thick. At update {hit} it lands on the wall by chance, where
+    the gradient is {free.gradient_norm[hit]:.0f} instead of about {np.median(free.gradient_norm[:hit]):.1g}. Until
+    then both paths are the same. Without clipping this single step throws the weights out of the picture, to w =
+    {free.w[-1]:.0f} and b = {free.b[-1]:.0f}, where the unit is saturated and the gradient is zero: the path stays
+    there. With clipping it is a step like the others, and the path continues along the wall to a loss of
+    {clipped.loss[-1]:.1g}. This starting point was not chosen to produce the result: of {grid_w.size} starting points
+    spread over the picture, {low["not clipped"]:.0f} % are at a loss below 0.01 after {updates} updates without
+    clipping, and {low["clipped"]:.0f} % with clipping.
     """,
 )
 
@@ -89,13 +89,13 @@ here.show(
     "wall_by_length",
     title="The wall gets steeper with every step",
     takeaway=f"""
-    Mind the horizontal scale: it is logarithmic to both sides of the cliff. A tenth away from it the loss is the
-    same for all but the shortest sequence; what T changes is how sharply one side turns into the other. From T =
+    Note the horizontal scale: it is logarithmic on both sides of the cliff. At a distance of 0.1 from the cliff the
+    loss is the same for all but the shortest sequence; T changes how sharply one side turns into the other. From T =
     {lengths[0]} to T = {lengths[-1]} the steepest gradient grows from {power_of_ten(steepest[lengths[0]])} to
     {power_of_ten(steepest[lengths[-1]])}, and the strip in which it is large shrinks in the same proportion. On the
     cliff the state stays at h₀, where each step multiplies a small disturbance by w σ′(h₀) = {slope:.2f}, and
-    {lengths[-1]} steps by {slope ** lengths[-1]:.1g}: the exploding gradient, in closed form. (The narrow dip
-    beside the cliff is the bottom of the valley, where h_T is 0.7.)
+    {lengths[-1]} steps multiply it by {slope ** lengths[-1]:.1g}: this is the exploding gradient in closed form. (The
+    narrow dip beside the cliff is the bottom of the valley, where h_T is 0.7.)
     """,
 )
 
@@ -109,11 +109,11 @@ here.show(
     "bifurcation",
     title="The bifurcation behind the cliff",
     takeaway=f"""
-    At w = {weight:g} the unit can rest in a low or in a high state while b lies between {lower_end:.2f} and
-    {upper_end:.2f}: one bit of memory. The dashed middle branch, which repels, parts the starting values that fall from
-    those that rise. Where it crosses h₀, at b = {edge:.2f}, the dots jump from the lower branch to the upper one: that
-    is the cliff, and it lies inside the range, not at the saddle-nodes where a branch appears or ends. Right: below
-    w = 4 there is no such range: no bit is kept for ever, and there is no cliff. What lets a unit latch a bit is what
-    makes its gradient explode on the border between its two memories and vanish inside each of them.
+    At w = {weight:g} the unit has a stable low state and a stable high state while b lies between {lower_end:.2f} and
+    {upper_end:.2f}: one bit of memory. The dashed middle branch is unstable: starting values below it fall, those above
+    it rise. Where it crosses h₀, at b = {edge:.2f}, the dots jump from the lower branch to the upper branch: this is
+    the cliff. It lies inside the range, not at the saddle-nodes, where a branch begins or ends. Right: below w = 4
+    there is no such range; the unit cannot store a bit for ever, and there is no cliff. The property that lets a unit
+    store a bit also makes its gradient explode on the border between its two memories and vanish inside each of them.
     """,
 )

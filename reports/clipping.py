@@ -7,10 +7,10 @@
 # %% [markdown]
 # # Exploding gradients, and what clipping does about them
 #
-# A relu network whose recurrent matrix begins as the identity (IRNN; Le, Jaitly & Hinton 2015) keeps its gradient
-# alive, and so sits at the edge of exploding. It learns to add two marked numbers by plain stochastic gradient
-# descent, once as it is and once with the gradient's norm limited to 1 (Pascanu, Mikolov & Bengio 2013, algorithm 1).
-# Runs with and without clipping share seeds: they begin with the same weights and see the same sequences.
+# A relu network whose recurrent matrix starts as the identity (IRNN; Le, Jaitly & Hinton 2015) does not let its
+# gradient vanish, and is therefore close to exploding. It learns to add two marked numbers by plain stochastic gradient
+# descent, once without clipping and once with the gradient's norm clipped at 1 (Pascanu, Mikolov & Bengio 2013,
+# algorithm 1). Runs with and without clipping share seeds: they start with the same weights and see the same sequences.
 
 # %%
 from rnnstudy import figures
@@ -31,7 +31,7 @@ typical = norms.groupby("clipping")["log10_norm"].median()
 counts = picture.data.dropna(subset=["share"]).groupby("clipping")[["diverged", "runs"]].sum()
 ended = picture.data[(picture.data["status"] == "diverged") & (picture.data["clipping"] == "without clipping")]
 ends = ended.groupby("key")["step"].max()
-when = f"after {int(ends.min())} to {int(ends.max())} updates" if len(ends) else "at no time here"
+when = f"after {int(ends.min())} to {int(ends.max())} updates" if len(ends) else "(no run here does so)"
 
 
 def diverged(clipping: str) -> str:
@@ -46,19 +46,19 @@ here.show(
     "clipping",
     title="Explosions and clipping, update by update",
     takeaway=f"""
-    Each line is the norm of one run's gradient, update by update, before any clipping; mind the logarithmic axis.
+    Each line is the norm of one run's gradient, update by update, before any clipping; note the logarithmic axis.
     Left, without clipping: the median of the log10 norm is {value_at(typical, "without clipping")}, the largest
     {value_at(largest, "without clipping")}. A step along such a spike throws the weights far away; where a line ends
-    in a cross, the numbers have left the range of floats and the run is lost, at learning rate {rate:g}
+    in a cross, the numbers have left the range of floats and the run has diverged, at learning rate {rate:g}
     {when}. Middle, the same runs with the norm clipped at the dashed line: the largest log10 norm before clipping is
     {value_at(largest, "with clipping")}, but no update moves the weights by more than a step of the threshold's
     size. Right: over all learning rates {diverged("without clipping")} runs diverge without clipping and
-    {diverged("with clipping")} with it. Clipping bounds the length of a step; it does not by itself bring back a
+    {diverged("with clipping")} with it. Clipping limits the length of a step; it does not by itself restore a
     gradient that has vanished.""",
 )
 
 # %% [markdown]
-# The error of the same runs on fresh test sequences, in numbers: medians over the runs that ended well. A constant
+# The error of the same runs on fresh test sequences, in numbers: medians over the runs that did not diverge. A constant
 # prediction has an error of 1/6.
 
 # %%

@@ -8,10 +8,10 @@
 # %% [markdown]
 # # The forget gate's bias: how long an LSTM remembers before it has learned anything
 #
-# Were the forget gate constant, f = σ(b), the gradient along the cell state would fall by that factor at each step and
-# halve every log 2/(−log σ(b)) steps. That is a closed form; here it is held against measured half-lives, and those
-# against what is learned. Chrono initialisation (Tallec & Ollivier 2018) draws the biases of the units as log u with u
-# uniform up to the length of the sequence, so that half-lives are spread instead of chosen, and shuts the input gates
+# If the forget gate were constant, f = σ(b), the gradient along the cell state would fall by this factor at each step
+# and halve every log 2/(−log σ(b)) steps. This report compares this closed form with measured half-lives, and these
+# with what is learned. Chrono initialisation (Tallec & Ollivier 2018) draws the biases of the units as log u, with u
+# uniform up to the length of the sequence, so that the half-lives of the units are spread, and closes the input gates
 # accordingly (b_i = −b_f).
 
 # %%
@@ -32,10 +32,10 @@ here.say(study.summary)
 # %% [markdown]
 # ## 1. Half-life
 #
-# A second closed form takes in what comes back to the cell through h. Near c = h = 0 an input gate and an output gate
-# of 1/2 make h about c/2, and the candidate adds half of h W_hh: the Jacobian along c is σ(b) I + W_hh^C̃/4. PyTorch's
-# default draws W_hh^C̃ with a spectral radius near 1/√3 (circular law), so that the factor of a step is
-# σ(b) + 1/(4√3) instead of σ(b).
+# A second closed form includes the gradient that returns to the cell through h. Near c = h = 0 the input gate and the
+# output gate are 1/2, so h is about c/2, and the candidate adds half of h W_hh: the Jacobian along c is
+# σ(b) I + W_hh^C̃/4. PyTorch's default draws W_hh^C̃ with a spectral radius near 1/√3 (circular law), so that the
+# factor of a step is σ(b) + 1/(4√3) instead of σ(b).
 
 # %%
 loop = 1 / (4 * np.sqrt(3))
@@ -46,14 +46,14 @@ biases = sorted(runs[bias].dropna().unique())
 
 
 def steps(half_life: float) -> str:
-    """A half-life in words."""
+    """A half-life as text."""
     if np.isnan(half_life):
         return NOT_RUN
     return f"{half_life:.2g}" if np.isfinite(half_life) else "none, it does not fall"
 
 
 def predicted(value: float, gain: float) -> str:
-    """The closed form's half-life in words."""
+    """The half-life of the closed form as text."""
     return steps(float(figures.half_life_of_bias(np.array(value), gain)))
 
 
@@ -71,12 +71,12 @@ here.show(
     title="Half-life against forget-gate bias",
     takeaway=f"""
     Half-life of dL/dc before training, in steps, with the two closed forms in brackets (constant gate; with the
-    loop through h): {listed}. What the first leaves out is the loop through h, which adds to the gate; what the second
-    leaves out is the squashing, which holds the loop in check: from b = {border:.1f} on it predicts a gradient that
-    grows on its way back. The largest measured rate is {before["rate"].max():.3f} decades per step, where above 0
-    means growing. Chrono shuts the input gates as it opens the forget gates, which makes the loop small; its
-    half-life before training is {chrono} steps, and its single units are spread over the grey bar. After training
-    (right) the half-lives are {ended or NOT_RUN}.
+    loop through h): {listed}. The first form leaves out the loop through h, which adds to the gate. The second leaves
+    out the tanh and sigmoid functions, which limit the loop: from b = {border:.1f} on it predicts a gradient that
+    grows on its way back. The largest measured rate is {before["rate"].max():.3f} decades per step; a rate above 0
+    means that the gradient grows. Chrono closes the input gates as it opens the forget gates, which makes the loop
+    small; its half-life before training is {chrono} steps, and the half-lives of its single units are spread over the
+    grey bar. After training (right) the half-lives are {ended or NOT_RUN}.
     """,
 )
 
@@ -88,7 +88,7 @@ labels = {f"{value:g}": f"{value:g}" for value in biases} | {"chrono": "chrono"}
 runs["start"] = runs[bias].map(lambda value: "chrono" if np.isnan(value) else f"{value:g}")
 solved = runs.assign(solved=figures.true(runs["solved"])).groupby("start")
 counts = solved["solved"].agg(["sum", "size"])
-told = ", ".join(
+solved_by_bias = ", ".join(
     f"{name}: {counts.loc[name, 'sum']}/{counts.loc[name, 'size']}" for name in labels if name in counts.index
 )
 updates = runs["training.steps"].max()
@@ -104,8 +104,8 @@ here.show(
     "success_by_bias",
     title="What the bias does for learning",
     takeaway=f"""
-    Runs that solved T = {task.length} within {updates} updates, by forget-gate bias: {told}. The earlier mark stands
-    {task.length - task.windows[0][1]} to {task.length - 1 - task.windows[0][0]} steps before the answer. An error
+    Runs that solved T = {task.length} within {updates} updates, by forget-gate bias: {solved_by_bias}. The earlier mark
+    is {task.length - task.windows[0][1]} to {task.length - 1 - task.windows[0][0]} steps before the answer. An error
     near one half means that one mark is known. Compare with the half-lives above.
     """,
 )

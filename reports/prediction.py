@@ -8,14 +8,14 @@
 # %% [markdown]
 # # Does the gradient before training predict success?
 #
-# Networks through which the gradient reaches far learn long tasks; that is what the other pages show, and it is a
-# statement about *kinds* of network. Here is a harder question: of two networks of the same cell, at the same length
-# and learning rate, which differ in their random initial weights alone, does the one whose gradient reaches further at
-# initialisation do better? If it does, a look at the gradient before training could save the training.
+# The other pages show that networks in which the gradient reaches far back learn long tasks. This is a statement about
+# *kinds* of network. Here is a harder question. Take two networks of the same cell, at the same length and learning
+# rate, that differ only in their random initial weights: does the one whose gradient reaches further at initialisation
+# do better? If it does, the gradient before training could tell which network is worth training.
 #
 # The score is the normalised gradient at the first time step (log10 ratio), before any update. *Within strata* compares
-# runs that differ in their seed alone. *Across lengths* also compares runs of different length: whatever falls with T
-# predicts success there, and such a number proves nothing about seeds.
+# runs that differ only in their seed. *Across lengths* also compares runs of different length: everything that falls
+# with T predicts success there, so such a number proves nothing about seeds.
 
 # %%
 from rnnstudy import figures
@@ -27,7 +27,7 @@ results = study.results
 here.say(study.summary)
 
 # %% [markdown]
-# ## 1. The score of every run, and what it tells
+# ## 1. The score of every run, and what it predicts
 
 # %%
 score = "log10_ratio_initial"
@@ -35,8 +35,8 @@ picture = figures.prediction(results, score, label="log₁₀ gradient at the fi
 table = picture.data.set_index(["comparison", "target", "cell"])
 
 
-def words(comparison: str, target: str, cell: str = "all") -> str:
-    """Value with interval, or why there is none."""
+def result(comparison: str, target: str, cell: str = "all") -> str:
+    """Value with interval as text, or the reason why there is none."""
     if (comparison, target, cell) not in table.index:
         return "not run"
     row = table.loc[(comparison, target, cell)]
@@ -50,31 +50,27 @@ def words(comparison: str, target: str, cell: str = "all") -> str:
 
 
 within = table.loc[("within strata", "solved", "all")]
-cells = [cell for cell in results.runs["cell"].unique()]
+cells = sorted(results.runs["cell"].unique(), key=figures.cell_position)
+by_cell = "; ".join(f"{figures.style(cell).label} {result('within strata', 'sooner', cell)}" for cell in cells)
 here.show(
     picture,
     "prediction",
     title="Does the gradient before training predict success?",
     takeaway=f"""
-    Of two runs of different length, the one with the higher score solved the task, and the other did not, as often as
-    this: AUC {words("across lengths", "solved")} for all cells together. There the length speaks with: it sets both.
-    Within strata only {int(within["informative"])} of
-    {int(within["strata"])} hold solved and unsolved runs at all, since most settings are solved always or never; there
-    the AUC is {words("within strata", "solved")}. Solved sooner or later can be compared in more of them: Harrell's C
-    is {words("within strata", "sooner")}; by cell, {
-        "; ".join(
-            f"{figures.style(cell).label} {words('within strata', 'sooner', cell)}"
-            for cell in sorted(cells, key=figures.cell_position)
-        )
-    }. An interval that
-    holds 1/2 means that these runs show no relation among networks of one kind: the gradient at initialisation tells
-    kinds of network apart, and then it may tell nothing about the luck of a seed. p: how often dealing the scores out
-    to the seeds by chance would give a number as far from 1/2.
+    AUC is the probability that of two runs, one that solved the task and one that did not, the first has the higher
+    score. Across lengths it is {result("across lengths", "solved")} for all cells together; this includes the effect of
+    the length, which determines both score and success. Of {int(within["strata"])} strata, only
+    {int(within["informative"])} contain both solved and unsolved runs, since most settings are solved always or never;
+    within them the AUC is {result("within strata", "solved")}. Whether a run solved the task sooner or later can be
+    compared in more strata: Harrell's C is {result("within strata", "sooner")}; by cell, {by_cell}. An interval that
+    contains 1/2 means that these runs show no relation among networks of one kind: the gradient at initialisation then
+    distinguishes kinds of network, but tells nothing about the luck of a seed. p is the probability that a random
+    assignment of the scores to the seeds gives a number at least as far from 1/2.
     """,
 )
 
 # %% [markdown]
-# In numbers. *strata*: how many there are; *informative*: how many of them hold runs that can be compared.
+# The same in numbers. *strata*: how many there are; *informative*: how many of them contain runs that can be compared.
 
 # %%
 here.table(picture.data)

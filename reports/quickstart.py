@@ -2,22 +2,22 @@
 # # Vanishing gradients, seen: a vanilla RNN beside an LSTM
 #
 # A recurrent network learns from the past through one channel only: the gradient that travels back through time. This
-# report trains two networks on a task whose answer depends on something seen long ago, looks at that gradient on its
-# way back, and asks whether its size goes together with what the network learns.
+# report shows two networks that were trained on a task whose answer depends on something seen long ago. It measures the
+# gradient on its way back, and asks whether its size is related to what the network learns.
 #
-# **The task** is temporal order (Pascanu, Mikolov & Bengio 2013). A sequence of T symbols is noise, but for two
+# **The task** is temporal order (Pascanu, Mikolov & Bengio 2013). A sequence of T symbols is noise, except for two
 # marks, each A or B: one in the second tenth of the sequence, one just after its middle. At the last step the network
-# says which of the four pairs AA, AB, BA, BB it saw, in order. So it must carry the first mark over at least 0.8 T
-# steps.
+# reports which of the four pairs AA, AB, BA, BB it saw. So it must remember the first mark for at least 0.8 T steps.
 #
 # **The two networks** have the same width, the same batches for the same seed, the same optimiser, gradient clipping
 # and grid of learning rates, and orthogonal recurrent matrices at the start. What differs is the recurrence:
 #
 # * the vanilla RNN (Elman): h_t = tanh(x_t W_xh + h_{t-1} W_hh + b_h);
-# * the LSTM: a cell state c_t = f_t ⊙ c_{t-1} + i_t ⊙ C̃_t, carried on by a gate, and h_t = o_t ⊙ tanh(c_t). Its gate
-#   biases start so that forgetting times are spread over the length of the sequence (chrono initialisation).
+# * the LSTM: a cell state c_t = f_t ⊙ c_{t-1} + i_t ⊙ C̃_t, which a gate passes on to the next step, and
+#   h_t = o_t ⊙ tanh(c_t). Its gate biases start so that the units forget at different speeds, spread over the length of
+#   the sequence (chrono initialisation).
 #
-# All numbers below are computed from the runs in the store. Nothing is drawn that was not run.
+# All numbers below are computed from stored runs.
 
 # %%
 from rnnstudy import figures
@@ -43,10 +43,11 @@ here.say(
 # %% [markdown]
 # ## Every result
 #
-# *Solved* means the published criterion, judged once on fresh test sequences. The learning rate is chosen for each
-# cell and length by **validation alone**: the largest share of runs that met the criterion in validation twice in a
-# row; among equals, the lowest median validation error at the end. The test plays no part in the choice; the table
-# shows it beside. Everything drawn below uses the chosen rates. A diverged run counts as unsolved.
+# *Solved* means that a run met the published criterion, tested once on fresh test sequences. The learning rate is
+# chosen for each cell and length by **validation alone**: the rate with the largest share of runs that met the
+# criterion in validation twice in a row; among equal rates, the one with the lowest median validation error at the end.
+# The test result is not used for this choice; the table shows it for comparison. All figures below use the chosen
+# rates. A diverged run counts as unsolved.
 
 # %%
 setting = ["cell", "length", "learning_rate"]
@@ -64,26 +65,25 @@ here.say(
 )
 
 # %% [markdown]
-# ## 1. How the gradient fades before any learning
+# ## 1. How the gradient fades before training
 #
 # The network reads a sequence; its loss L at the last supervised step τ is differentiated with respect to the state
 # at every earlier step t. The **lag** is τ − t: 0 at the end of the sequence, growing towards the past. The
-# derivative is the *total* one: all that a change of the state would do to the loss, by every path. Its Euclidean
-# norm is taken sequence by sequence, then log10, then the median over sequences. On this scale a straight line is
+# derivative is the *total* derivative: the effect of a change of the state on the loss, by every path. Its Euclidean
+# norm is taken for each sequence, then log10, then the median over sequences. On this scale a straight line is
 # exponential decay; its slope is the number of **decades lost per step**. −6 means a millionth.
 #
 # *What to look for:* how steeply each cell's lines fall, and whether the slope depends on the length T. Where a line
-# has fallen by many decades, what happened at that lag hardly moves the weights: in the sum over time steps it is
-# drowned by what happened at short lags. For the LSTM compare the two panels: h_t is rewritten at each step, while
-# c_t is handed on.
+# has fallen by many decades, the steps at that lag hardly change the weights: in the sum over time steps, the steps at
+# short lags dominate. For the LSTM compare the two panels: h_t is rewritten at each step, while c_t is passed on.
 
 # %%
 here.show(figures.gradient_by_lag(results, states=("h", "c"), keys=best), "gradient_by_lag_initial")
 
 # %% [markdown]
 # The same in numbers, medians over runs: `log10_ratio` is the gradient at the first time step relative to lag 0
-# (decades); `rate` the slope (Theil–Sen) in decades per step; `half_life` the number of steps over which the gradient
-# halves, none where it does not fall. *initial*: before the first update. *final*: after the last.
+# (decades); `rate` is the slope (Theil–Sen) in decades per step; `half_life` is the number of steps over which the
+# gradient halves, none where it does not fall. *initial*: before the first update. *final*: after the last update.
 
 # %%
 measures = ["log10_ratio", "rate", "half_life"]
@@ -96,10 +96,10 @@ here.table(medians.reset_index())
 #
 # A network that has solved its task has a small loss, hence a small gradient at every lag. To compare networks at
 # different stages of training, each sequence's gradient is therefore divided by its own value at lag 0 (**normalised
-# profile**: 0 at lag 0, on the logarithmic scale). What remains is how much of it survives the way back.
+# profile**: 0 at lag 0, on the logarithmic scale). It shows which part of the gradient survives the way back.
 #
 # *What to look for:* whether training has flattened the lines. A network that uses a mark seen long ago must have a
-# gradient that reaches it; compare each panel with the one above, before training.
+# gradient that reaches this mark; compare each panel with the same panel before training, above.
 
 # %%
 here.show(
@@ -114,8 +114,8 @@ here.show(
 # column a time step of the sequence; the last step, where the answer is due, is on the right. Both panels share one
 # colour scale.
 #
-# *What to look for:* how far to the left the light colours reach, that is, how far back in time the gradient is felt;
-# and whether that changes suddenly, together with the error in the learning curves below. Blank means that training
+# *What to look for:* how far to the left the light colours reach, that is, how far back in time the gradient reaches;
+# and whether that changes suddenly, together with the error in the learning curves below. Blank rows mean that training
 # had ended.
 
 # %%
@@ -126,9 +126,9 @@ here.show(figures.gradient_heat_map(results, keys=best), "gradient_heat_map")
 #
 # *What to look for:* the length from which on a cell no longer solves the task, and how wide the intervals are. The
 # bars are **Wilson 95 % intervals**: with few runs they are wide, and where the bars of two cells overlap much, these
-# runs do not tell the cells apart. A run near the chance line on the right has learned nothing; one between chance
-# and zero has learned part of it, for example the later of the two marks alone, which leaves half of the sequences
-# wrong.
+# runs cannot show a difference between the cells. A run near the chance line on the right has learned nothing; a run
+# between chance and zero has learned a part of the task, for example only the later of the two marks, which leaves half
+# of the sequences wrong.
 
 # %%
 here.show(
@@ -139,8 +139,8 @@ here.show(
 # %% [markdown]
 # ## 5. When it was learned
 #
-# *What to look for:* plateaus. Learning a long dependency is rarely gradual: the error stays near chance, or near one
-# half once the later mark is known, until the gradient from the earlier mark is found.
+# *What to look for:* plateaus. A long dependency is rarely learned gradually: the error stays near chance, or near one
+# half once the later mark is known, until the network finds the gradient from the earlier mark.
 
 # %%
 here.show(
@@ -149,11 +149,12 @@ here.show(
 )
 
 # %% [markdown]
-# ## What these pictures can and cannot say
+# ## What these figures can and cannot show
 #
 # They show two cells at one width, on one task, with one optimiser and a small grid of learning rates. A cell that
-# does not solve a length here, within this many updates, may solve it with more of them, another initialisation or
-# another rate; and a gradient that arrives is needed for learning, but does not guarantee it. Bands and intervals are
-# over runs (seeds).
+# does not solve a length here, within this number of updates, may solve it with more updates, another initialisation or
+# another rate. A gradient that reaches the past is necessary for learning, but does not guarantee it. Bands and
+# intervals are over runs (seeds).
 #
-# Each figure lies beside this report as PNG and SVG, with a CSV of the numbers in it and a JSON that names its runs.
+# The figures are saved in the folder `figures/quickstart` as PNG and SVG, each with a CSV of its numbers and a JSON
+# that names its runs.

@@ -9,9 +9,9 @@
 # # What is fed back, and how deep: three recurrences, one to three layers
 #
 # A recurrent network can feed back its hidden layer (Elman: W_hh), its output into the hidden layer (Jordan: W_oh), or
-# its output into the output (W_oo). The last two send all memory through as many numbers as there are outputs, four in
-# this task (temporal order), and these numbers are also the answer. Depth adds layers within a step: more ways for a
-# gradient to go, but none that is shorter in time.
+# its output into the output (W_oo). In the last two, all memory is in as many numbers as there are outputs, four in
+# this task (temporal order), and these numbers are also the answer. Depth adds layers within a step: more paths for the
+# gradient, but none that is shorter in time.
 
 # %%
 from rnnstudy import figures
@@ -51,10 +51,10 @@ else:
         title="Hidden against output recurrence: the gradient before training",
         takeaway=f"""
     One layer, before training, relative to lag 0. At T = {longest} the gradient at the first step, in decades:
-    {"; ".join(ratio(cell) for cell in state)}. The Jordan
-    network's way back goes through the small matrix product W_ho W_oh, and shrinks with it; the output recurrence
-    with an orthogonal W_oo is linear, and each step keeps the gradient's size. Whether a gradient that arrives is
-    enough is the question of the next figure.
+    {"; ".join(ratio(cell) for cell in state)}. In the Jordan
+    network the gradient is multiplied by the small matrix product W_ho W_oh at each step, and shrinks with it. The
+    output recurrence with an orthogonal W_oo is linear, and each step preserves the size of the gradient. The next
+    figure shows whether a gradient that reaches the first step is enough.
     """,
     )
 
@@ -68,14 +68,14 @@ lengths, depths = sorted(runs["length"].unique()), sorted(runs["layers"].unique(
 
 
 def share(cell: str, length: int, layers: int) -> str:
-    """Solved of all, of one setting."""
+    """How many runs of one setting solved the task, of how many."""
     if (cell, length, layers) not in counts.index:
         return NOT_RUN
     return f"{counts.loc[(cell, length, layers), 'sum']}/{counts.loc[(cell, length, layers), 'size']}"
 
 
-def told(cell: str) -> str:
-    """Solved of all, layer by layer, length by length."""
+def shares(cell: str) -> str:
+    """How many runs of a cell solved the task, for each length and number of layers."""
     return "; ".join(
         f"T = {length}: " + ", ".join(share(cell, length, layers) for layers in depths) for length in lengths
     )
@@ -86,11 +86,11 @@ here.show(
     "success_by_layers",
     title="Hidden against output recurrence, and depth: what is learned",
     takeaway=f"""
-    Runs that solved the task with {", ".join(map(str, depths))} layers. RNN (Elman): {told("Elman")}. RNN
-    (Jordan): {told("Jordan")}. Output recurrence: {told("OutputRecurrent")}. With one layer, the output
-    recurrence keeps the past as a linear sum in four numbers, and its hidden layer sees one step at a time: where
-    it fails although its gradient arrives, that is the reason to look for. With more layers each hands
-    its four sums up at every step, so that a hidden layer above sees the past. What depth does can be read along the
-    horizontal axis, at equal length.
+    Runs that solved the task with {", ".join(map(str, depths))} layers. RNN (Elman): {shares("Elman")}. RNN
+    (Jordan): {shares("Jordan")}. Output recurrence: {shares("OutputRecurrent")}. With one layer, the output
+    recurrence keeps the past as a linear sum in four numbers, and its hidden layer sees one step at a time: this is
+    the likely reason where it fails although its gradient reaches the first step. With more layers, each layer passes
+    its four sums to the next at every step, so that the hidden layer above sees the past. The effect of depth can be
+    read along the horizontal axis, at equal length.
     """,
 )

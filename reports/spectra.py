@@ -8,12 +8,12 @@
 # %% [markdown]
 # # Spectra: in how many directions a network remembers
 #
-# The norm of a gradient is one number for each lag. Behind it stands a matrix, the product of Jacobians
-# ∂s_τ/∂s_t = J_τ ⋯ J_{t+1}: what a small change of the state at step t does to the state at the end. Its singular
-# values say how much of the change is left, direction by direction. For an LSTM the state is c and h *together*; beside
-# it stand its two paths, each with the other state held fixed: the cell path, a product of forget gates, and the hidden
-# path, which goes through W_hh like a vanilla RNN. (Published spectra of LSTMs often hold c fixed, and so leave
-# out what makes it an LSTM.)
+# The norm of a gradient is one number for each lag. It comes from a matrix, the product of Jacobians
+# ∂s_τ/∂s_t = J_τ ⋯ J_{t+1}: the effect of a small change of the state at step t on the state at the end. Its singular
+# values show how much of the change remains in each direction. For an LSTM the state is c and h *together*. The figure
+# also shows its two paths, each with the other state held fixed: the cell path, a product of forget gates, and the
+# hidden path, which goes through W_hh as in a vanilla RNN. (Published spectra of LSTMs often hold c fixed, and so leave
+# out the part that distinguishes an LSTM from a vanilla RNN.)
 #
 # Both networks have orthogonal recurrent matrices at the start; the LSTM's forget biases are spread by chrono
 # initialisation. The task is temporal order.
@@ -40,7 +40,7 @@ data = picture.data
 
 
 def left(stage: str, cell: str, path: str, which: str = "largest") -> str:
-    """The drawn singular value at the longest lag where it is there, in words."""
+    """The singular value at the longest lag at which it is drawn, as text."""
     line = data[(data["stage"] == stage) & (data["cell"] == cell) & (data["path"] == path)]
     line = line[line["singular_value"] == which]
     if line.empty:
@@ -52,20 +52,20 @@ def left(stage: str, cell: str, path: str, which: str = "largest") -> str:
 here.show(
     picture,
     "singular_values_by_lag",
-    title="What is left of a disturbance, direction by direction",
+    title="How much of a disturbance remains, direction by direction",
     takeaway=f"""
-    Before training (above) the largest singular value of the RNN has come down to {
+    Before training (above) the largest singular value of the RNN has fallen to {
         left("initial", "Elman", "h")
-    }; of the LSTM's joint state {left("initial", "LSTM", "joint")} is left, and the cell path alone, a
-    product of forget gates, gives {left("initial", "LSTM", "c")}. The hidden path on its own, which is all that
-    many published spectra look at, gives {left("initial", "LSTM", "h of several")}. How far the lines of a panel
-    fan out says in how many directions something is left: a quarter of the cell path's directions are above {
+    }; that of the LSTM's joint state is {left("initial", "LSTM", "joint")}, and that of the cell path alone, a
+    product of forget gates, {left("initial", "LSTM", "c")}. The hidden path alone, which is all that
+    many published spectra show, has {left("initial", "LSTM", "h of several")}. The spread of the lines of a panel
+    shows in how many directions something remains: a quarter of the cell path's directions are above {
         left("initial", "LSTM", "c", "a quarter")
     }, the smallest is {left("initial", "LSTM", "c", "all")}. After training (below): RNN {
         left("final", "Elman", "h")
     }, joint {left("final", "LSTM", "joint")}, cell path {left("final", "LSTM", "c")}, hidden path
-    {left("final", "LSTM", "h of several")}. Where the joint state is far above both paths, neither alone is the
-    memory: what lasts then goes to and fro between c and h. A value above 0 decades is a disturbance that grew.
+    {left("final", "LSTM", "h of several")}. Where the joint state is far above both paths, neither path alone is the
+    memory: what remains then moves back and forth between c and h. A value above 0 decades is a disturbance that grew.
     """,
 )
 
@@ -90,10 +90,10 @@ here.show(
     "lyapunov_spectrum",
     title="Lyapunov spectra: how many directions last",
     takeaway=f"""
-    An exponent of 0 keeps a direction for ever, −0.05 keeps it for 20 steps. The largest exponent before training is
-    {slow("initial", "Elman")} for the RNN and {slow("initial", "LSTM")} for the LSTM; after training
-    {slow("final", "Elman")} and {slow("final", "LSTM")}. The LSTM has twice as many directions for its width,
-    those of c and of h; look for the step between a slow and a fast part of its line, and for where it lies. The
-    exponents average over a whole sequence; with a finite one they include how it begins.
+    A direction with exponent 0 lasts for ever; with −0.05 it lasts for 20 steps. The largest exponent before training
+    is {slow("initial", "Elman")} for the RNN and {slow("initial", "LSTM")} for the LSTM; after training
+    {slow("final", "Elman")} and {slow("final", "LSTM")}. At equal width the LSTM has twice as many directions, those of
+    c and of h. Look for the step between a slow and a fast part of its line, and for its position. The exponents are
+    averages over a whole sequence; as the sequence is finite, they include its first steps.
     """,
 )

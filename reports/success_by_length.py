@@ -6,9 +6,9 @@
 # ---
 
 # %% [markdown]
-# # What the gradient's fate means for learning
+# # What a vanishing gradient means for learning
 #
-# The same runs as in the first report, judged by what they learned: which share of them solves temporal order at each
+# The same runs as in the first report, now with what they learned: which share of them solves temporal order at each
 # length, and after how many updates.
 
 # %%
@@ -27,8 +27,9 @@ results = study.results
 best = figures.best_by_validation(results)
 task = TemporalOrder(length=int(results.runs["length"].max()))
 here.say(
-    f"*Solved* means the published criterion, judged once on fresh test sequences: {task.criterion.words}. Guessing "
-    f"gets an error of {task.chance.error:.3g} and solves nothing. For each cell and length the learning rate was "
+    f"*Solved* means that a run met the published criterion, tested once on fresh test sequences: "
+    f"{task.criterion.words}. Guessing has an error of {task.chance.error:.3g} and never meets it. For each cell and "
+    "length the learning rate was "
     "chosen by validation alone; a diverged run counts as unsolved."
 )
 
@@ -43,7 +44,7 @@ table = picture.data
 
 
 def counts(cell: str) -> str:
-    """Solved of all, length by length."""
+    """How many runs of a cell solved the task, for each length."""
     rows = table[table["cell"] == cell].sort_values("length")
     return ", ".join(f"{row.solved} of {row.runs} at T = {row.length}" for row in rows.itertuples())
 
@@ -53,15 +54,15 @@ here.show(
     "success_by_length",
     title="How many runs solve the task, by length",
     takeaway=f"""
-    Left, read the points from short to long sequences. The RNN solves {counts("Elman")}; the LSTM {counts("LSTM")}; the
-    GRU {counts("GRU")}. The bars are Wilson 95 % intervals. Right, every run's own error: a run on the dashed line has
-    learned nothing, one a third of the way down (at 1/2) has found one of the two marks, one at zero has found both.
-    All cells had the same width, the same sequences and the same learning rates.""",
+    Left: read the points from short to long sequences. The RNN solves {counts("Elman")}; the LSTM {counts("LSTM")}; the
+    GRU {counts("GRU")}. The bars are Wilson 95 % intervals. Right: the error of every run. A run on the dashed line has
+    learned nothing, a run a third of the way down (at 1/2) has found one of the two marks, a run at zero has found
+    both. All cells had the same width, the same sequences and the same learning rates.""",
 )
 
 # %% [markdown]
-# Runs of one seed saw the same sequences, whatever their cell, so cells are compared pair by pair: how many seeds one
-# of the two solved alone, and how likely so uneven a division is by chance (McNemar's exact test).
+# Runs with the same seed saw the same sequences, whatever their cell, so cells are compared in pairs: how many seeds
+# only one of the two solved, and how likely such an uneven division is by chance (McNemar's exact test).
 
 # %%
 runs = results.runs.loc[best]
@@ -86,7 +87,7 @@ typical = ended.groupby(["cell", "length"])["updates"].median()
 
 
 def times(cell: str) -> str:
-    """Median updates of those that solved, length by length."""
+    """The median number of updates of the runs that solved the task, for each length."""
     known = typical[cell].dropna().sort_index() if cell in typical.index.get_level_values(0) else []
     return ", ".join(f"{int(value)} at T = {length}" for length, value in known.items()) if len(known) else "none"
 
@@ -96,10 +97,10 @@ here.show(
     "time_to_solve",
     title="How soon runs solve the task",
     takeaway=f"""
-    Each curve begins at 1, all runs unsolved, and steps down whenever one of them solves the task; a curve that stays
-    up and ends in a tick holds runs that never did within the budget. Such runs are censored, not left out: leaving
-    them out would make the slow cell look fast. Medians of those that did solve it, in updates: RNN {times("Elman")};
-    LSTM {times("LSTM")}; GRU {times("GRU")}.""",
+    Each curve begins at 1, where no run has solved the task, and steps down whenever a run solves it. A curve that
+    stays high and ends in a tick contains runs that did not solve the task within the budget. Such runs are censored,
+    not left out: leaving them out would make the slow cell look fast. Medians of the runs that did solve it, in
+    updates: RNN {times("Elman")}; LSTM {times("LSTM")}; GRU {times("GRU")}.""",
 )
 
 # %% [markdown]

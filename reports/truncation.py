@@ -8,10 +8,10 @@
 # %% [markdown]
 # # Truncation: what a short window cannot see
 #
-# Truncated backpropagation cuts the gradient every k steps: states go on, gradients do not. It is cheap, and it is what
-# most recurrent networks are trained with. The task is temporal order: two marks, each A or B, one in the second tenth
-# of the sequence and one just after its middle, to be named in order at the last step. Windows are counted back from
-# that step, so that a window either reaches a mark or does not.
+# Truncated backpropagation cuts the gradient every k steps: states continue across the cut, gradients do not. It is
+# cheap, and most recurrent networks are trained with it. The task is temporal order: two marks, each A or B, one in the
+# second tenth of the sequence and one just after its middle, must be named in order at the last step. Windows are
+# counted back from that step, so that a window either reaches a mark or does not.
 
 # %%
 from rnnstudy import figures
@@ -27,7 +27,7 @@ lags = [(task.length - high, task.length - 1 - low) for low, high in task.window
 window = "training.truncation.window"
 here.say(study.summary)
 here.say(
-    f"T = {task.length}: the later mark stands {lags[1][0]} to {lags[1][1]} steps before the answer, the earlier one "
+    f"T = {task.length}: the later mark is {lags[1][0]} to {lags[1][1]} steps before the answer, the earlier one "
     f"{lags[0][0]} to {lags[0][1]}."
 )
 
@@ -50,13 +50,13 @@ here.show(
     "cosine_by_window",
     title="How much of the gradient's direction a window keeps",
     takeaway=f"""
-    Networks trained with the whole gradient. Before training, the last {between} steps, too few to reach the earlier
-    mark, give a gradient whose cosine with the full one is {cosine("initial", "Elman", between)} (RNN) and
-    {cosine("initial", "LSTM", between)} (LSTM), though such a window holds nothing about that mark. After training the
-    cosines are {cosine("final", "Elman", between)} and {cosine("final", "LSTM", between)}. Where a line rises within
-    the shaded stretches, the steps around the marks carry a part of the gradient's direction, and a window that stops
-    short of them points elsewhere; where it is at 1 before them, they carry next to nothing of it. A cosine close to 1
-    says that a window keeps the direction of the gradient, not that it keeps what the task needs.
+    Networks trained with the whole gradient. Before training, the gradient of the last {between} steps, too few to
+    reach the earlier mark, has a cosine with the full gradient of {cosine("initial", "Elman", between)} (RNN) and
+    {cosine("initial", "LSTM", between)} (LSTM), although this window contains nothing about that mark. After training
+    the cosines are {cosine("final", "Elman", between)} and {cosine("final", "LSTM", between)}. Where a line rises
+    within the shaded ranges, the steps around the marks contribute to the direction of the gradient, and a shorter
+    window points in another direction; where it is at 1 before them, they contribute almost nothing. A cosine close to
+    1 means that a window keeps the direction of the gradient, not that it keeps what the task needs.
     """,
 )
 
@@ -69,14 +69,14 @@ solved = runs.assign(solved=figures.true(runs["solved"])).groupby(["cell", windo
 share, count = solved.sum(), solved.size()
 
 
-def fewest(cell: str) -> str:
+def shortest(cell: str) -> str:
     """The shortest window with which at least half of the runs solved the task."""
     enough = [k for k in short if share.get((cell, k), 0) * 2 >= count.get((cell, k), 1)]
     return f"k = {enough[0]:g}" if enough else "none of these windows"
 
 
-def told(cell: str) -> str:
-    """Median test error of a cell, window by window."""
+def errors_by_window(cell: str) -> str:
+    """Median test error of a cell for each window."""
     errors = runs[runs["cell"] == cell].groupby(window)["error"].median()
     return ", ".join(f"k = {k:g}: {value:.2f}" for k, value in errors.items()) or "not run"
 
@@ -93,11 +93,11 @@ here.show(
     "success_by_window",
     title="What truncated training learns",
     takeaway=f"""
-    Median error by window: {told("Elman")} (RNN); {told("LSTM")} (LSTM). 3/4 is chance, one half is one mark
-    known. The shortest window with which at least half of the runs solve the task is {fewest("Elman")} for the
-    RNN and {fewest("LSTM")} for the LSTM; the earlier mark comes within reach at k = {lags[0][0] + 1} and is
-    always inside from k = {lags[0][1] + 1}. Where a window shorter than that is enough, it is because what enters
-    it is a state, and states go on where gradients are cut: a network that happens to hold the mark when the
-    window begins learns to read it out.
+    Median error by window: {errors_by_window("Elman")} (RNN); {errors_by_window("LSTM")} (LSTM). Chance is 3/4; one
+    half means that one mark is known. The shortest window with which at least half of the runs solve the task is
+    {shortest("Elman")} for the RNN and {shortest("LSTM")} for the LSTM. The window can contain the earlier mark from
+    k = {lags[0][0] + 1} on, and always contains it from k = {lags[0][1] + 1} on. A shorter window can be enough because
+    states continue where gradients are cut: a network whose state happens to hold the mark when the window begins
+    learns to read it out.
     """,
 )

@@ -10,9 +10,10 @@
 #
 # A vanilla RNN that fails with the settings of an LSTM may only be badly tuned. Here each cell has, at each length, a
 # search of its own (Optuna's tree-structured Parzen estimator) over learning rate, clipping threshold and the gain of
-# an orthogonal W_hh. A candidate is worth the median validation error over seeds that are the same in all searches;
-# test sequences are never asked. Each search's winner is trained again on fresh seeds, and only those runs are
-# compared: the least value of a search is too good, being the least.
+# an orthogonal W_hh. The value of a candidate is the median validation error over seeds that are the same in all
+# searches; test sequences are not used. The winner of each search is trained again on fresh seeds, which no search has
+# used, and only those runs are compared: the lowest value of a search is too optimistic, because it was selected as the
+# lowest.
 
 # %%
 from rnnstudy import figures
@@ -35,7 +36,9 @@ runs = study.results.runs
 lengths = sorted(runs["length"].unique())
 fresh = [key for key in searches.fresh_keys if key in runs.index]
 if not fresh:
-    raise ReportError(f"no winner of a search has been trained on fresh seeds yet; `{study.command}` goes on")
+    raise ReportError(
+        f"no winner of a search has been trained on fresh seeds yet; `{study.command}` continues the search"
+    )
 task = TemporalOrder(length=int(lengths[-1]))
 picture = figures.tuned_comparison(study.results, chance=task.chance.error, error="test error", keys=fresh)
 solved = ", ".join(f"{row.cell} T = {row.length} {row.solved}/{row.runs}" for row in picture.data.itertuples())
@@ -44,14 +47,14 @@ here.show(
     "tuned_comparison",
     title="Each cell at its own best settings",
     takeaway=f"""
-    Runs on fresh seeds that solved the task: {solved}. The settings of each point are those that won a search for
-    that cell and that length alone, so that what is left of a difference is not one of tuning within these ranges
-    (learning rate, clipping threshold, gain) and this number of updates.
+    Runs on fresh seeds that solved the task: {solved}. The settings of each point won a search for this cell and this
+    length alone, so a difference that remains is not due to tuning within these ranges (learning rate, clipping
+    threshold, gain) and this number of updates.
     """,
 )
 
 # %% [markdown]
-# The settings that won, what they were worth in their search, and what the same settings are worth on fresh seeds.
+# The settings that won, their value in the search, and their results on fresh seeds.
 
 # %%
 winners = trials[trials["fresh"] != ""].set_index("study")
@@ -66,7 +69,7 @@ table = winners[["learning_rate", "clip_threshold", "gain"]].assign(
 here.table(table.reset_index())
 
 # %% [markdown]
-# ## 2. How the searches went
+# ## 2. The course of the searches
 
 # %%
 picture = figures.optimisation_history(trials, value=value)
@@ -78,8 +81,8 @@ here.show(
     "optimisation_history",
     title="Searches, candidate by candidate",
     takeaway=f"""
-    The candidate that won, by its place in its search: {late}. A winner near the end says that a longer search might
-    find better ones still. {int((trials["state"] == "pruned").sum())} of {len(trials)} candidates were given up early.
+    The number of the winning candidate in its search: {late}. A winner near the end means that a longer search might
+    find a better candidate. {int((trials["state"] == "pruned").sum())} of {len(trials)} candidates were pruned.
     """,
 )
 
@@ -90,10 +93,10 @@ most = ", ".join(f"{name.rpartition('/')[2]}: {row.parameter.replace('_', ' ')}"
 here.show(
     picture,
     "parameter_importances",
-    title="What decides how good a candidate is",
+    title="Which parameter matters most",
     takeaway=f"""
-    The parameter of the greatest importance: {most}. With so few candidates these shares are rough; the slices below
-    show the candidates themselves.
+    The parameter with the greatest importance: {most}. With so few candidates these shares are rough estimates; the
+    slices below show the candidates themselves.
     """,
 )
 
@@ -103,8 +106,9 @@ here.show(
     "slices",
     title="Where the good candidates lie",
     takeaway="""
-    Each column is a parameter, each row a search. A parameter that matters shows a valley; one whose points scatter
-    like a cloud decides little within its range. A winner at the edge of a range asks for a wider range.
+    Each column is a parameter, each row a search. A parameter that matters shows a valley; a parameter whose points
+    scatter like a cloud matters little within its range. A winner at the edge of a range means that the range should be
+    wider.
     """,
 )
 
@@ -114,7 +118,8 @@ here.show(
     "parallel_coordinates",
     title="Good candidates as lines",
     takeaway="""
-    Lines of good candidates that run together through one point of an axis pin that parameter down; where they spread
-    over all of an axis, several settings do as well. All axes have the same range in all panels.
+    Where the lines of good candidates meet near one point of an axis, that parameter matters and its best value is
+    known; where they spread over the whole axis, many values are equally good. All axes have the same range in all
+    panels.
     """,
 )

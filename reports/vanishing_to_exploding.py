@@ -5,12 +5,12 @@
 # ---
 
 # %% [markdown]
-# # From vanishing to exploding, by turning one knob
+# # From vanishing to exploding, with one parameter
 #
 # A gradient that goes back one step is multiplied by the recurrent matrix and by the slopes of the units. Many steps
-# raise this factor to a power, so it must vanish or explode, but for a narrow boundary between the two. Here the
-# factor is turned by hand: the recurrent matrices of untrained networks are g times a random orthogonal matrix, and g
-# goes from 0.5 to 3. The LSTM's four recurrent blocks are scaled alike; its forget bias is 1.
+# raise this factor to a power, so the gradient must vanish or explode, except in a narrow range between the two. Here
+# the factor is set directly: the recurrent matrices of untrained networks are g times a random orthogonal matrix, and g
+# goes from 0.5 to 3. The four recurrent blocks of the LSTM are scaled equally; its forget bias is 1.
 
 # %%
 import pandas as pd
@@ -24,7 +24,7 @@ here.say(study.summary)
 
 # %%
 if "cell.activation" not in study.results.runs:
-    # Not one RNN has been run: an LSTM has no activation to choose.
+    # No RNN has been run; an LSTM has no field `activation`.
     study.results.runs["cell.activation"] = None
 picture = figures.vanishing_to_exploding(study.results)
 rates = picture.data.groupby(["kind", "gain"])["rate"].first()
@@ -43,7 +43,7 @@ def turns(kind: str) -> str:
         return f"nowhere ({NOT_RUN})"
     above = of_kind.index[of_kind > 0]
     if not len(above) or above[0] == of_kind.index[0]:
-        return "outside of the gains drawn here"
+        return "outside the gains drawn here"
     below = of_kind.index[of_kind.index < above[0]][-1]
     return f"between g = {below:g} and g = {above[0]:g}"
 
@@ -65,16 +65,17 @@ def reach(kind: str) -> str:
 here.show(
     picture,
     "vanishing_to_exploding",
-    title="One knob, the recurrent gain: from vanishing to exploding gradients",
+    title="One parameter, the recurrent gain: from vanishing to exploding gradients",
     takeaway=f"""
-    Blue is a gradient that vanishes on its way back, red one that explodes, white one that keeps its size; read each
-    row from left to right: the faster colour deepens, the stronger the lag tells. The turning point of the tanh RNN
-    lies {turns("Elman tanh")}: its units' slopes are below 1 and must be made up for (at g ≤ 1, up to the dashed line,
-    vanishing is certain). The relu RNN, in which units that are silent pass nothing back, turns {turns("Elman relu")};
-    the LSTM turns {turns("LSTM")}. Over all {length} steps the factor goes, with the gain, {span("Elman tanh")} in the
-    tanh RNN, {span("Elman relu")} in the relu RNN and {span("LSTM")} in the LSTM; in decades, the lowest
-    and the highest lie {reach("Elman tanh")}, {reach("Elman relu")} and {reach("LSTM")} apart. An LSTM has a second
-    path, along the cell state, where the forget gate sets the rate; but what comes back to the cell through h passes
-    the recurrent matrices too, so that the gain acts there as well. On the right, the slopes: how steeply a line
-    crosses zero says how finely the gain must be set for a gradient to keep its size.""",
+    Blue is a gradient that vanishes on its way back, red one that explodes, white one that keeps its size. Read each
+    row from left to right: the faster the colour deepens, the faster the gradient changes with the lag. The turning
+    point of the tanh RNN is {turns("Elman tanh")}: the slopes of its units are below 1, and the gain must compensate
+    for them (at g ≤ 1, up to the dashed line, vanishing is certain). The relu RNN, in which inactive units pass nothing
+    back, turns {turns("Elman relu")}; the LSTM turns {turns("LSTM")}. From the lowest to the highest gain, the factor
+    over all {length} steps goes {span("Elman tanh")} in the tanh RNN, {span("Elman relu")} in the relu RNN and
+    {span("LSTM")} in the LSTM; the lowest and the highest factor are {reach("Elman tanh")}, {reach("Elman relu")} and
+    {reach("LSTM")} decades apart. An LSTM has a second path, along the cell state, where the forget gate sets the rate;
+    but the gradient that returns to the cell through h also passes the recurrent matrices, so the gain acts there as
+    well. On the right, the slopes: the steeper a line crosses zero, the more precisely the gain must be set for a
+    gradient to keep its size.""",
 )
