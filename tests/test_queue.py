@@ -1,7 +1,7 @@
 """A launcher trains the assignments of its queue, reports errors and outcomes to it, and stops the runs it prunes."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,17 @@ from rnnstudy.store.mlflow_store import Store, open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.store.writer import Writer
+from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.grids import grid
 from rnnstudy.sweep.launcher import Launcher
 from rnnstudy.sweep.messages import Assignment
+from rnnstudy.sweep.plan import Plan
+from rnnstudy.sweep.sharing import Sharing
+from rnnstudy.sweep.summary import Silent
+from rnnstudy.sweep.workers import ProcessPool
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.training.records import Outcome, TrainingProgress, ValidationCheck
+from rnnstudy.training.records import Outcome, ValidationCheck
 
 RUNS = grid(
     Run(
@@ -28,18 +34,6 @@ RUNS = grid(
     {},
     seeds=range(4),
 )
-
-
-class Silent:
-    """A listener that shows nothing."""
-
-    def started(self, assignment: Assignment) -> None: ...
-
-    def progressed(self, assignment: Assignment, progress: TrainingProgress) -> None: ...
-
-    def ended(self, assignment: Assignment, message: str) -> None: ...
-
-    def message(self, line: str) -> None: ...
 
 
 class TwoInTurn:
@@ -89,20 +83,24 @@ class TwoInTurn:
         return {"rnnstudy.trial": str(run.seed)}
 
 
+def no_other_launcher(runs: Sequence[Run]) -> Plan:
+    raise AssertionError("there is no other launcher")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_assignments_come_from_a_queue_that_receives_errors_and_outcomes(
     project_with_store: Path, workers: int
 ) -> None:
     project = Project(project_with_store)
     queue = TwoInTurn(project)
+    store = open_store(project)
     launcher = Launcher(
         queue,
-        MlflowTracker(open_store(project), SweepInfo("mine")),
+        ProcessPool(workers, ["cpu"], None, "auto", project.logs),
+        Writer(MlflowTracker(store, SweepInfo("mine")), None),
+        Sharing(Claims(project.claims), store, no_other_launcher),
         project,
-        experiment=None,
-        device="cpu",
-        workers=workers,
-        watcher=Silent(),
+        Silent(),
     )
     summary = launcher.run()
     assert not summary.interrupted
@@ -111,7 +109,7 @@ def test_assignments_come_from_a_queue_that_receives_errors_and_outcomes(
     assert all(20 <= queue.outcomes[run.key].step < 100_000 for run in RUNS[:2])
     assert {key for check in queue.checks for key in check.errors} == summary.ended.keys()
     assert all(math.isfinite(error) for check in queue.checks for error in check.errors.values())
-    stored = {run.key: run for run in MlflowTracker(open_store(project), SweepInfo("mine")).store.runs()}
+    stored = {run.key: run for run in Store(project).runs()}
     assert {run.state for run in stored.values()} == {"finished", "pruned"}
     assert (stored[RUNS[0].key].name, stored[RUNS[0].key].tags["rnnstudy.trial"]) == ("candidate 0", "0")
     assert not list(project.checkpoints.glob("*")), "no checkpoint remains of runs that have ended"
