@@ -1,6 +1,6 @@
 """Probes: what is measured, one file each.
 
-What comes in: a `Moment` of training. What goes out: `Reading`s, the batch reduced to quantiles; training is unchanged.
+What comes in: a `Moment` of training. What goes out: `Reading`s, with the batch reduced. Probes never change training.
 Begin with `probe.py` and `reading.py`, then `gradient_through_time.py`. `schedule.py` says when a probe is read.
 A new probe is one new file.
 """

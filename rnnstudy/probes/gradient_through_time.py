@@ -1,4 +1,4 @@
-"""The gradient through time: how much the loss would change if a state had been a little different, long ago."""
+"""The gradient through time: how much the loss changes with a small change of a state at an earlier step."""
 
 import math
 from typing import Annotated, Any, ClassVar, cast
@@ -14,20 +14,20 @@ from rnnstudy.probes.schedule import Every
 from rnnstudy.spec import at_least
 
 MOST_LAGS_FOR_SLOPE = 400
-"""The Theil–Sen slope looks at all pairs of lags: beyond this many lags, evenly spaced ones are taken."""
+"""The Theil–Sen slope uses all pairs of lags; of more lags than this, only evenly spaced ones are used."""
 
 
 class GradientThroughTime(Probe):
     """log10 ‖dℓ_b/ds_t‖ for every state s of every layer, where d/ds_t is the *total* derivative.
 
-    The derivative is taken at the place in step t where s_t is computed, before anything of the same step reads it, so
-    that dℓ/dc_t includes the path through h_t. Norms are per sequence; then quantiles over the batch (axis `quantile`).
+    The derivative is taken where step t computes s_t, before anything else in the step reads it, so that dℓ/dc_t
+    includes the path through h_t. Norms are per sequence; then quantiles over the batch (axis `quantile`).
 
-    During training, by time t = 1..T, for the sequence's mean loss ℓ_b on the training batch: `through_time/<state>`.
-    Before and after training, by lag τ_b − t on `sequences` fixed sequences, for the loss of the last supervised step
-    τ_b alone: `profile/<state>_initial` and `_final`; and normalised, log10 ‖g_t‖ − log10 ‖g_τ‖ per sequence before the
-    quantiles: `profile/<state>_initial_normalised`. Exact zeros and non-finite values are absent; their shares are kept
-    as `…_zeros` and `…_nonfinite`.
+    During training, by time t = 1..T, for the mean loss ℓ_b of each sequence of the training batch:
+    `through_time/<state>`. Before and after training, by lag τ_b − t on `sequences` fixed sequences, for the loss of
+    the last supervised step τ_b alone: `profile/<state>_initial` and `_final`; and normalised, log10 ‖g_t‖ −
+    log10 ‖g_τ‖ per sequence before the quantiles: `profile/<state>_initial_normalised`. Exact zeros and non-finite
+    values are absent; the readings `…_zeros` and `…_nonfinite` are their shares.
 
     Summaries: `log10_ratio_<stage>`, the median normalised value at t = 1 (decades); `rate_<stage>`, the Theil–Sen
     slope of the median normalised profile over lags (decades per step); `half_life_<stage>` = log10 2 / (−rate), in
@@ -52,7 +52,7 @@ class GradientThroughTime(Probe):
         readings = []
         for label, log_norms in gradients.labelled():
             time = torch.arange(log_norms.shape[0], device=log_norms.device)[:, None, None]
-            readings += _described(f"through_time/{label}", log_norms, time <= gradients.last, "time")
+            readings += _quantile_readings(f"through_time/{label}", log_norms, time <= gradients.last, "time")
         return readings
 
     def _by_lag(self, gradients: BackwardPass, stage: Stage) -> list[Reading]:
@@ -60,7 +60,7 @@ class GradientThroughTime(Probe):
         for label, log_norms in gradients.labelled():
             by_lag, measured = aligned_by_lag(log_norms, gradients.last)
             normalised = by_lag - by_lag[0]
-            readings += _described(f"profile/{label}_{stage}", by_lag, measured, "lag")
+            readings += _quantile_readings(f"profile/{label}_{stage}", by_lag, measured, "lag")
             profile = batch_quantiles(normalised, measured)
             readings.append(Reading(f"profile/{label}_{stage}_normalised", profile, ("quantile", "lag"), "log10"))
             suffix = stage if label == gradients.states[-1] else f"{stage}_{label}"
@@ -76,14 +76,14 @@ class GradientThroughTime(Probe):
 def aligned_by_lag(
     log_norms: Float[Tensor, "time replica batch"], last: Int[Tensor, "replica batch"]
 ) -> tuple[Tensor, Tensor]:
-    """Values (lag, replica, batch) at step τ_b − lag, and where there is such a step."""
+    """Values (lag, replica, batch) at step τ_b − lag, and a mask: True where this step exists."""
     lags = torch.arange(log_norms.shape[0], device=log_norms.device)[:, None, None]
-    place = last - lags
-    return log_norms.gather(0, place.clamp(min=0)), place >= 0
+    step = last - lags
+    return log_norms.gather(0, step.clamp(min=0)), step >= 0
 
 
 def theil_sen(curve: np.ndarray) -> float:
-    """The median of the slopes between all pairs of finite points of `curve` (position); NaN for fewer than two."""
+    """The median slope over all pairs of finite points of `curve` (position); NaN for fewer than two points."""
     from scipy.stats import theilslopes
 
     positions = np.flatnonzero(np.isfinite(curve))
@@ -91,12 +91,11 @@ def theil_sen(curve: np.ndarray) -> float:
         return math.nan
     if len(positions) > MOST_LAGS_FOR_SLOPE:
         positions = positions[np.linspace(0, len(positions) - 1, MOST_LAGS_FOR_SLOPE).round().astype(int)]
-    slope = cast(Any, theilslopes(curve[positions], positions))[0]
-    return float(slope)
+    return float(cast(Any, theilslopes(curve[positions], positions))[0])
 
 
-def _described(name: str, log_norms: Tensor, measured: Tensor, axis: str) -> list[Reading]:
-    """Quantiles over the batch, and the shares of exact zeros and of non-finite values among what was measured."""
+def _quantile_readings(name: str, log_norms: Tensor, measured: Tensor, axis: str) -> list[Reading]:
+    """Quantiles over the batch, and the shares of exact zeros and of non-finite values among the measured entries."""
     count = measured.sum(-1).clamp(min=1)
     zeros = ((log_norms == -torch.inf) & measured).sum(-1) / count
     non_finite = ((log_norms.isnan() | (log_norms == torch.inf)) & measured).sum(-1) / count

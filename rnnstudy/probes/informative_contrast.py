@@ -1,4 +1,4 @@
-"""Whether the gradient finds the inputs that matter among those that do not."""
+"""Whether the gradient is larger at informative inputs than at distractors."""
 
 from typing import Annotated, ClassVar
 
@@ -13,16 +13,16 @@ from rnnstudy.spec import at_least
 
 
 class InformativeContrast(Probe):
-    """How much larger the gradient with respect to informative inputs is than to distractors, in decades.
+    """By how many decades the gradient at informative inputs is larger than at distractors.
 
-    With x_t the network's input, I the informative positions (t, b) and D the other positions whose lag τ_b − t lies in
-    the range of lags that occur in I,
+    With x_t the input of the network, I the informative positions (t, b) and D the other positions whose lag τ_b − t
+    lies in the range of lags that occur in I,
 
         contrast = median over I of log10 ‖dℓ_b/dx_t‖ − median over D of log10 ‖dℓ_b/dx_t‖,
 
-    on `sequences` fixed sequences, for the loss of each sequence's last supervised step τ_b; steps up to τ_b count.
-    The range of lags is that of the whole batch of a replica: a share of the gradient without it would mostly say how
-    far back the informative inputs lie. Absent where I or D is empty, or a median is an exact zero.
+    on `sequences` fixed sequences, for the loss of the last supervised step τ_b of each sequence, over steps up to τ_b.
+    The range of lags is that of the whole batch of a replica; without this restriction, the contrast would mostly show
+    how far back the informative inputs lie. Absent where I or D is empty, or where a median is an exact zero.
 
     Readings: `informative_contrast` (log10) in training; `summary/informative_contrast_initial` and `_final`.
 
@@ -48,17 +48,17 @@ def contrast(
     informative: Bool[Tensor, "time replica batch"],
     last: Int[Tensor, "replica batch"],
 ) -> Float[Tensor, " replica"]:
-    """Median at informative positions minus median at distractors in the same range of lags, for each replica."""
+    """Median at informative positions minus median at distractors within the same range of lags, for each replica."""
     lag = last - torch.arange(len(log_norms), device=last.device)[:, None, None]
     informative = informative & (lag >= 0)
     shortest = torch.where(informative, lag, len(log_norms)).amin((0, 2))
     longest = torch.where(informative, lag, -1).amax((0, 2))
-    among = (lag >= shortest[:, None]) & (lag <= longest[:, None])
-    return _median(log_norms, informative) - _median(log_norms, among & ~informative)
+    in_range = (lag >= shortest[:, None]) & (lag <= longest[:, None])
+    return _median(log_norms, informative) - _median(log_norms, in_range & ~informative)
 
 
 def _median(values: Tensor, chosen: Tensor) -> Tensor:
-    """The median over time and batch of what is chosen, for each replica; NaN where that is nothing or not finite."""
+    """The median over time and batch of the chosen values, for each replica; NaN where there is none or not finite."""
     rows = torch.where(chosen, values, torch.nan).transpose(0, 1).flatten(1)
-    found = torch.nanquantile(rows, 0.5, dim=1)
-    return torch.where(found.isfinite(), found, torch.nan)
+    median = torch.nanquantile(rows, 0.5, dim=1)
+    return torch.where(median.isfinite(), median, torch.nan)

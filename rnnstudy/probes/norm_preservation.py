@@ -1,4 +1,4 @@
-"""How well a step back preserves the gradient's norm: Pascanu's Omega as a measure, and the share that is alive."""
+"""How well a step back in time preserves the norm of the gradient: Omega of Pascanu et al. as a measurement."""
 
 from typing import Annotated, ClassVar
 
@@ -13,21 +13,21 @@ from rnnstudy.spec import above, at_least
 
 
 class NormPreservation(Probe):
-    """Omega, and the share of steps at which a gradient is still alive.
+    """Omega, and the live share: the share of steps at which the gradient has not vanished.
 
-    With δ_{t,b} = dL/dh_t the total derivative of the batch's mean loss L, and what one step hands on,
+    With δ_{t,b} = dL/dh_t the total derivative of the mean loss L of the batch, and the effect of one step back,
 
         n_{t,b} = ‖(∂h_t/∂h_{t−1})ᵀ δ_{t,b}‖²  ( = ‖(δ_{t,b} ⊙ φ′_t) W_hhᵀ‖² for a vanilla RNN),   d_{t,b} = ‖δ_{t,b}‖²,
 
         Omega = Σ_{t,b} (n/d − 1)² [d ≥ `bound`] / Σ_{t,b} [d ≥ `bound`],
 
-    as in Pascanu's code: squared norms inside the bracket (equation 10; equation 9 has plain ones). The live share is
-    that of the (t, b) up to the last supervised step with d ≥ `bound`, "steps in the past" in the code. Absent where
-    nothing is alive.
+    as in the published code: squared norms inside the bracket (equation 10; equation 9 does not square them). The live
+    share counts the (t, b) up to the last supervised step with d ≥ `bound`, "steps in the past" in the code. Omega is
+    absent where there are none.
 
-    For a cell with several states, δ is the gradient that arrives at all of them together (for the LSTM at c and h as
-    independent of each other), a generalisation of ours. Measured on `sequences` fixed sequences for the loss of each
-    sequence's last supervised step; d depends on the number of sequences, as in the code, since L is a mean over them.
+    For a cell with several states, δ is the gradient with respect to all of them together (for the LSTM, c and h as
+    independent variables); this generalisation is ours. Measured on `sequences` fixed sequences for the loss of the
+    last supervised step of each; d depends on the number of sequences, as in the code, because L is a mean over them.
 
     Readings for each layer: `omega` and `live_share` in training; `summary/omega_initial` and so on.
 
@@ -42,9 +42,9 @@ class NormPreservation(Probe):
 
     def read(self, moment: Moment) -> list[Reading]:
         batch, readings = moment.side_batch(self.sequences), []
-        mean = torch.tensor(self.sequences, dtype=torch.float64).log10().to(batch.last.device)
+        log_batch = torch.tensor(self.sequences, dtype=torch.float64).log10().to(batch.last.device)
         for label, layer in batch.labelled_layers():
-            arriving, departing = layer.arriving().log_norms() - mean, layer.departing().log_norms() - mean
+            arriving, departing = layer.arriving().log_norms() - log_batch, layer.departing().log_norms() - log_batch
             value, live = omega(arriving, departing, batch.until_last(), self.bound)
             readings.append(Reading(moment.named(label("omega")), value, (), ""))
             readings.append(Reading(moment.named(label("live_share")), live, (), "share"))
@@ -57,7 +57,7 @@ def omega(
     measured: Bool[Tensor, "time replica batch"],
     bound: float,
 ) -> tuple[Float[Tensor, " replica"], Float[Tensor, " replica"]]:
-    """Omega and the live share, from log10 of the norms ‖δ_t‖ that arrive at a step and of those it hands on."""
+    """Omega and the live share, from log10 of the gradient norms at a step (`arriving`) and one step back."""
     live = measured & (2 * arriving >= torch.tensor(bound, dtype=torch.float64).log10())
     ratio = 10 ** (2 * (departing - torch.where(live, arriving, 0.0)))
     terms = torch.where(live, (ratio - 1).square(), 0.0)

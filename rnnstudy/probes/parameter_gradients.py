@@ -8,10 +8,10 @@ from rnnstudy.probes.reading import Reading
 
 
 class ParameterGradients(Probe):
-    """log10 ‖dL/dW‖ of every parameter before clipping, and of all together before and after.
+    """log10 ‖dL/dW‖ of every parameter before clipping, and of all parameters together before and after clipping.
 
-    The norm is Euclidean over a parameter's entries; the global norm is the root of the sum of squares over a replica's
-    parameters. L is the optimised objective. Names: `gradient/W_hh_before`, `gradient/global_before`,
+    The norm is Euclidean over the entries of a parameter; the global norm is the root of the sum of squares over the
+    parameters of a replica. L is the optimised objective. Readings: `gradient/W_hh_before`, `gradient/global_before`,
     `gradient/global_after`. Unit: log10; −inf (an exact zero) and non-finite values are absent.
     """
 

@@ -1,4 +1,4 @@
-"""What a probe is: something that reads a moment of training and changes nothing."""
+"""The contract of a probe: it measures something at a moment of training and changes nothing."""
 
 import functools
 import math
@@ -27,14 +27,14 @@ class BackwardPass:
     """The gradients through time of one batch, for every layer.
 
     Attributes:
-        trajectories: one for each layer, lowest first.
-        states: the cell's state names.
-        last: index, counted from 0, of the last supervised step of each sequence: τ_b − 1.
-        scale: factor from the gradient of what was differentiated to that of one sequence's own loss (the batch size,
-            where the mean over the batch was differentiated).
-        layers: on the side batch, the trajectories with all that the scaled engine keeps of them: forward states,
-            inputs' gradients, Jacobians; none for a training batch.
-        informative: on the side batch, where the inputs say what the answer depends on.
+        trajectories: one for each layer, lowest layer first.
+        states: names of the states of the cell.
+        last: index (from 0) of the last supervised step of each sequence: τ_b − 1.
+        scale: factor from the gradient of the differentiated loss to the gradient of the loss of one sequence (the
+            batch size, if the mean over the batch was differentiated).
+        layers: for a side batch, the trajectories of the scaled engine, which also have forward states, gradients of
+            the inputs and Jacobians; empty for a training batch.
+        informative: for a side batch, True at the steps whose input the answer depends on.
     """
 
     trajectories: Sequence[Trajectory]
@@ -46,24 +46,21 @@ class BackwardPass:
 
     def labelled(self) -> list[tuple[str, Float[Tensor, "time replica batch"]]]:
         """(label, log10 ‖dℓ_b/ds_t‖) for every layer and state; labels are `h`, or `h_layer2` in a deeper network."""
-        # Plain numbers travel with the operation; a tensor of one would be a copy that the host waits for.
-        shift = math.log10(self.scale)
+        shift = math.log10(self.scale)  # a plain number: a tensor would have to be copied to the device
+        layers = len(self.trajectories)
         return [
-            (
-                layer_label(state, layer, len(self.trajectories)),
-                trajectory.log_norms(state) + shift,
-            )
+            (layer_label(state, layer, layers), trajectory.log_norms(state) + shift)
             for layer, trajectory in enumerate(self.trajectories)
             for state in self.states
         ]
 
     def until_last(self) -> Bool[Tensor, "time replica batch"]:
-        """The steps of the side batch up to each sequence's last supervised one: what the loss can depend on."""
+        """True at the steps of the side batch up to the last supervised one, which the loss can depend on."""
         time = len(self.layers[0].arriving().exponent)
         return torch.arange(time, device=self.last.device)[:, None, None] <= self.last
 
     def labelled_layers(self) -> list[tuple[Callable[[str], str], ScaledTrajectory]]:
-        """For each layer of the side batch: what turns a name into the layer's label, and its trajectory."""
+        """For each layer of the side batch: a function from a name to its label in this layer, and the trajectory."""
         count = len(self.layers)
         return [
             (functools.partial(layer_label, layer=layer, layers=count), trajectory)
@@ -77,16 +74,17 @@ def _no_side_batch(sequences: int) -> BackwardPass:
 
 @dataclass(frozen=True)
 class Moment:
-    """What a probe may look at.
+    """Everything that a probe can read.
 
     Attributes:
-        stage: before the first update, during training, or after the last.
-        step: updates made so far.
-        parameters: the weights.
+        stage: before the first update, during training, or after the last update.
+        step: number of updates made so far.
+        parameters: the current parameters.
         before, after: the parameter gradients before and after clipping; empty outside training.
-        through_time: the training batch's gradients; None outside training and where no probe asked for them.
-        side_batch: gradients through time, in float64 by the scaled engine, of the loss at each sequence's last
-            supervised step alone, on so many fixed sequences that no training step sees; computed when it is asked for.
+        through_time: gradients through time of the training batch; None outside training, or if no probe `observes`.
+        side_batch: a function of a number of sequences; it returns the gradients through time on that many fixed
+            sequences outside the training data, for the loss of the last supervised step alone, computed at the call
+            in float64 by the scaled engine.
         cell: the recurrence of every layer.
     """
 
@@ -100,23 +98,23 @@ class Moment:
     cell: Cell | None = None
 
     def named(self, name: str) -> str:
-        """How a reading without a batch axis is called: `name` in training, a summary before and after it."""
+        """The name of a scalar reading: `name` during training, `summary/name_<stage>` before and after it."""
         return name if self.stage == "training" else f"summary/{name}_{self.stage}"
 
     def scalar(self, group: str, name: str) -> str:
-        """As `named`, for one of a group of readings: `group/name` in training."""
+        """The name of a scalar reading in a group: `group/name` in training, otherwise `summary/group_name_<stage>`."""
         return f"{group}/{name}" if self.stage == "training" else f"summary/{group}_{name}_{self.stage}"
 
     def curve(self, name: str) -> str:
-        """How a reading with axes is called: `name` in training, with the stage appended before and after it."""
+        """The name of a reading with axes: `name` during training, `name_<stage>` before and after it."""
         return name if self.stage == "training" else f"{name}_{self.stage}"
 
 
 class Probe(Spec):
-    """Something measured. It is read at the initial and final moment, and in between at every `every` updates.
+    """A measurement, read at the initial and the final moment, and after every `every` updates in between.
 
-    `every` may be a `Schedule` instead: `LogSpaced()`, or `StartAndEnd()` for none in between. A probe never changes
-    training: the weights are bit-identical with and without it.
+    `every` may also be a `ReadingSchedule`: `LogSpaced()`, or `StartAndEnd()` for no reading in between. A probe never
+    changes training: the weights are bit-identical with and without it.
     """
 
     source: ClassVar[str]
@@ -137,7 +135,7 @@ class Probe(Spec):
 
     @abstractmethod
     def read(self, moment: Moment) -> list[Reading]:
-        """The readings of this moment; values keep the leading replica axis, the batch is reduced.
+        """The readings of this moment; values have a leading replica axis and no batch axis.
 
         A reading named `summary/…` is a scalar for the table of runs.
         """
@@ -146,20 +144,19 @@ class Probe(Spec):
 def batch_quantiles(
     values: Float[Tensor, "position replica batch"], measured: Bool[Tensor, "position replica batch"]
 ) -> Float[Tensor, "replica quantile position"]:
-    """The quantiles `QUANTILES` over the batch, linearly interpolated, among the measured entries of each position.
+    """The quantiles `QUANTILES` over the batch, linearly interpolated, of the measured entries at each position.
 
-    −inf (an exact zero on the logarithmic scale) ranks lowest; +inf and NaN rank highest. A quantile that would have to
-    be built from such an entry is NaN: absent from the store. So is every quantile where nothing was measured.
+    −inf (an exact zero on the logarithmic scale) ranks lowest; +inf and NaN rank highest. A quantile that depends on
+    such an entry is NaN, hence absent from the store; so is every quantile without measured entries.
     """
     ranked = torch.where(measured, values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf), torch.inf)
     ranked = ranked.sort(dim=-1).values
     count = measured.sum(-1, keepdim=True)
     most = (count - 1).clamp(min=0).to(values.dtype)
-    place = torch.cat([quantile * most for quantile in QUANTILES], dim=-1)
-    low = ranked.gather(-1, place.floor().long())
-    high = ranked.gather(-1, place.ceil().long())
-    between = low + (high - low) * (place - place.floor())
-    # Where the place is a whole number, low and high are one entry, and inf − inf must not spoil it.
-    exact = torch.where(low == high, low, between)
-    found = torch.where(torch.isfinite(exact) & (count > 0), exact, torch.nan)
-    return found.permute(1, 2, 0)
+    rank = torch.cat([quantile * most for quantile in QUANTILES], dim=-1)
+    low = ranked.gather(-1, rank.floor().long())
+    high = ranked.gather(-1, rank.ceil().long())
+    interpolated = low + (high - low) * (rank - rank.floor())
+    # inf − inf is NaN, although the quantile is known where both neighbours are equal.
+    quantiles = torch.where(low == high, low, interpolated)
+    return torch.where(torch.isfinite(quantiles) & (count > 0), quantiles, torch.nan).permute(1, 2, 0)

@@ -1,23 +1,26 @@
+"""What a probe returns."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 QUANTILES = (0.10, 0.25, 0.50, 0.75, 0.90)
-"""The quantiles over a batch that readings keep, along their axis `quantile`; the median is among them."""
+"""The quantiles over a batch, along the axis `quantile` of a reading."""
 
 MEDIAN = QUANTILES.index(0.50)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A quantity measured at one moment for every replica of a population, batch already reduced.
+    """A quantity measured at one moment for every replica of a population; the batch axis is already reduced.
 
     Attributes:
-        name: as in the store, for example `through_time/h`.
+        name: the name in the store, for example `through_time/h`.
         values: (replica, *axes), on the device of training.
-        axes: names of the axes behind `replica`: `quantile`, `time`, `lag`, `length`.
+        axes: names of the axes after `replica`: `quantile`, `time`, `lag`, `index`, `length`.
         unit: for example `log10`, `nats`, `share`.
+        coordinates: axis to the positions of its entries, where they are not 0, 1, 2, ….
     """
 
     name: str

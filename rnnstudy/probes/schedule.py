@@ -8,15 +8,15 @@ from rnnstudy.spec import Spec, above, at_least
 
 
 class ReadingSchedule(Spec):
-    """Says after how many updates a probe is read. The initial and the final moment are read under every schedule."""
+    """Decides after which updates a probe is read. Every schedule also includes the initial and the final moment."""
 
     @abstractmethod
     def due(self, step: int) -> bool:
-        """Whether the probe is read when so many updates have been made."""
+        """Whether the probe is read after `step` updates."""
 
 
 class StartAndEnd(ReadingSchedule):
-    """Before the first update and after the last one, and never in between."""
+    """Only before the first update and after the last one."""
 
     def due(self, step: int) -> bool:
         return False
@@ -25,8 +25,8 @@ class StartAndEnd(ReadingSchedule):
 class LogSpaced(ReadingSchedule):
     """`per_decade` readings in each decade of training: at 0 and at round(10^(k / `per_decade`)), k = 0, 1, 2, ….
 
-    Learning often happens early: equal spacing on the logarithmic axis sees both the beginning and the end. Steps that
-    rounding makes equal are read once; with 4 in a decade, at 0, 1, 2, 3, 6, 10, 18, 32, 56, 100, ….
+    Learning often happens early: readings at equal distances on a logarithmic axis show both the beginning and the end.
+    Steps that are equal after rounding are read once; with 4 per decade: 0, 1, 2, 3, 6, 10, 18, 32, 56, 100, ….
     """
 
     per_decade: Annotated[float, above(0)] = 10
