@@ -415,7 +415,7 @@ def test_a_search_from_the_command_line_and_its_second_start(
         (("sweep", "experiments/mine.py", "--rerun"), "--rerun cannot be given"),
         (("sweep", "experiments/mine.py", "--set", "training.steps=5"), "--set cannot be given"),
         (("sweep", "experiments/small.py", "--storage", "sqlite:///x.db"), "defines none"),
-        (("list", "experiments/mine.py"), "defines a search, whose runs are not known before"),
+        (("list", "experiments/mine.py"), "defines a search, whose runs are chosen as it goes on"),
         (("sweep", "experiments/half.py"), "defines no sample(trial, scale) for its search"),
         (("sweep", "experiments/broken.py"), "trials is 0; it must be at least 1"),
     ],
