@@ -1,7 +1,7 @@
-"""The base of every specification: frozen, keyword-only, checked when it is built, identified by what it means.
+"""The base of every specification: frozen, keyword-only, checked when it is built, identified by its content.
 
-A subclass of `Spec` is written like a dataclass. Its annotations carry the allowed range, so that an impossible value
-fails where it is written, with one line that says what would be right:
+A subclass of `Spec` is written like a dataclass. Its annotations contain the allowed range, so that an impossible value
+fails at once, with one line that says what is allowed:
 
 >>> from typing import Annotated
 >>> class Ramp(Spec):
@@ -35,17 +35,17 @@ from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeVar, dataclass_
 
 
 class RnnstudyError(Exception):
-    """The base of this package's errors. The message is one line: what is wrong, and what would be right."""
+    """The base of all errors of this package. The message is one line: what is wrong, and what is allowed."""
 
 
 class RequestError(RnnstudyError):
-    """Something that was asked for does not exist or cannot be done here: an option, a run, a report, a device."""
+    """Something requested does not exist or cannot be done here: an option, a run, a report, a device."""
 
 
 class SpecError(RnnstudyError, ValueError):
-    """A specification that cannot be.
+    """An impossible specification.
 
-    `out_of_bounds`: the value has the right type and lies outside its range, so a union need not try another type.
+    `out_of_bounds`: the value has the right type but is out of range, so a union need not try another type.
     """
 
     def __init__(self, message: str, out_of_bounds: bool = False) -> None:
@@ -55,10 +55,10 @@ class SpecError(RnnstudyError, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """A range that a field's value must lie in, kept in the field's `Annotated` type."""
+    """The range of a field, part of its `Annotated` type."""
 
-    holds: Callable[[Any], bool]
-    words: str
+    contains: Callable[[Any], bool]
+    description: str
 
 
 def at_least(low: float) -> Bound:
@@ -75,20 +75,20 @@ def between(low: float, high: float) -> Bound:
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """A property of a field, kept in its `Annotated` type."""
+    """A property of a field, part of its `Annotated` type."""
 
     name: str
 
 
 PER_REPLICA = Mark("per replica")
-"""Runs that differ in this field alone still train together as one population."""
+"""Runs that differ only in such fields still train together as one population."""
 
 NOT_IDENTITY = Mark("not identity")
-"""The field does not change what a run means, so it is left out of the key."""
+"""The field does not change the result of a run, so it is not part of the key."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest of `words`, or an empty string when none is close."""
+    """`; did you mean 'x'?` with the word of `words` most similar to `word`; empty when none is similar."""
     close = difflib.get_close_matches(word, list(words), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
@@ -97,11 +97,11 @@ def nearest(word: str, words: Iterable[str]) -> str:
 class Spec(ABC):  # noqa: B024  (subclasses add the abstract methods)
     """A frozen, keyword-only specification.
 
-    Subclasses declare fields as a dataclass does; `check` adds conditions that involve several fields. Raises
-    `SpecError` for an unknown or missing field, a value of the wrong type, or one outside its range. An `int` given
-    where a `float` is expected becomes a `float`, so that 1 and 1.0 mean the same run.
+    Subclasses declare fields as a dataclass does; `check` adds conditions on several fields. Raises `SpecError` for an
+    unknown or missing field, a value of the wrong type, or one outside its range. An `int` where a `float` is expected
+    becomes a `float`, so that 1 and 1.0 mean the same run.
 
-    `version` is raised when the *meaning* of a class changes: it then enters the key, and old results stop matching.
+    `version` is increased when the *meaning* of a class changes: the keys change, and old results no longer match.
     """
 
     version: ClassVar[int] = 1
@@ -125,24 +125,24 @@ class Spec(ABC):  # noqa: B024  (subclasses add the abstract methods)
         self.check()
 
     def check(self) -> None:  # noqa: B027  (most specifications have nothing to add)
-        """Conditions between fields; raises `SpecError`. The base class has none."""
+        """Checks conditions on several fields and raises `SpecError`. The base class has none."""
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{name}={value!r}" for name, value in _stated(self).items())
+        inside = ", ".join(f"{name}={value!r}" for name, value in _non_default_fields(self).items())
         return f"{type(self).__name__}({inside})"
 
     def replace(self, **changes: Any) -> Self:
-        """The same specification with some fields changed; all checks run again."""
-        return type(self)(**{**values(self), **changes})
+        """A copy with some fields changed; all checks run again."""
+        return type(self)(**{**field_values(self), **changes})
 
 
-def values(spec: Spec) -> dict[str, Any]:
+def field_values(spec: Spec) -> dict[str, Any]:
     """Field names and values of `spec`, in the order of declaration."""
     return {field.name: getattr(spec, field.name) for field in dataclasses.fields(typing.cast(Any, spec))}
 
 
 def marks(spec: type[Spec], field: str) -> set[Mark]:
-    """The marks that `field` of the class `spec` carries."""
+    """The marks of `field` of the class `spec`."""
     hint = _hints(spec)[field]
     return {mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Mark)}
 
@@ -154,14 +154,14 @@ def qualified_name(cls: type) -> str:
 def canonical(value: Any, leave_out: frozenset[Mark] = frozenset({NOT_IDENTITY})) -> Any:
     """The meaning of a specification as plain JSON values.
 
-    A class is its qualified name, with its version when that is not 1. Fields equal to their default are left out, so
-    that a new field with a default keeps every key; so are fields that carry a mark in `leave_out`.
+    A class is represented by its qualified name, and its version when that is not 1. Fields equal to their default are
+    left out, so that a new field with a default changes no key; so are fields with a mark in `leave_out`.
     """
     if isinstance(value, Spec):
         fields = {
             name: canonical(item, leave_out)
-            for name, item in _stated(value).items()
-            if not marks(type(value), name) & leave_out and _matters(value, name, leave_out)
+            for name, item in _non_default_fields(value).items()
+            if not marks(type(value), name) & leave_out and _differs_from_default(value, name, leave_out)
         }
         version = {} if type(value).version == 1 else {"version": type(value).version}
         return {"class": qualified_name(type(value)), **version, "fields": fields}
@@ -177,14 +177,14 @@ def digest(value: Any) -> str:
 
 
 def build(described: Any) -> Any:
-    """The inverse of `canonical`: imports the classes it names and builds the specification again.
+    """The inverse of `canonical`: imports the classes and builds the specification again.
 
-    Raises `SpecError` when a class cannot be imported any more or has changed its version since, and for a description
-    of something else.
+    Raises `SpecError` when a class can no longer be imported, when its version has changed, or when `described` does
+    not describe a specification.
     """
     if isinstance(described, Mapping):
         if not {"class", "fields"} <= set(described):
-            raise SpecError(f"{dict(described)} describes no specification; it needs 'class' and 'fields'")
+            raise SpecError(f"{dict(described)} is not a specification; it needs 'class' and 'fields'")
         module, _, name = described["class"].partition(":")
         try:
             cls: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
@@ -193,7 +193,7 @@ def build(described: Any) -> Any:
                 f"{described['class']} cannot be imported ({error}); load the file that defines it"
             ) from None
         if not (isinstance(cls, type) and issubclass(cls, Spec)):
-            raise SpecError(f"{described['class']} is no specification")
+            raise SpecError(f"{described['class']} is not a specification class")
         if described.get("version", 1) != cls.version:
             raise SpecError(
                 f"{name} was stored as version {described.get('version', 1)} and is now version {cls.version}; "
@@ -206,9 +206,9 @@ def build(described: Any) -> Any:
 
 
 def flatten(spec: Spec, prefix: str = "") -> dict[str, Any]:
-    """Every field as a dotted path with a plain value; a nested specification also gives its class under its path."""
+    """Dotted path to plain value of every field; the path of a nested specification maps to the name of its class."""
     flat: dict[str, Any] = {}
-    for name, value in values(spec).items():
+    for name, value in field_values(spec).items():
         path = f"{prefix}{name}"
         if isinstance(value, Spec):
             flat[path] = type(value).__name__
@@ -224,9 +224,9 @@ SomeSpec = TypeVar("SomeSpec", bound=Spec)
 
 
 def assign(spec: SomeSpec, path: str, value: Any) -> SomeSpec:
-    """`spec` with the field at the dotted `path` set to `value`. Raises `SpecError` when there is no such field."""
+    """A copy of `spec` with the field at the dotted `path` set to `value`. Raises `SpecError` for an unknown field."""
     name, _, rest = path.partition(".")
-    known = values(spec)
+    known = field_values(spec)
     if name not in known:
         hint = nearest(name, known) or ";"
         raise SpecError(f"{type(spec).__name__} has no field '{name}'{hint} Its fields: {', '.join(known)}")
@@ -238,14 +238,14 @@ def assign(spec: SomeSpec, path: str, value: Any) -> SomeSpec:
     return spec.replace(**{name: assign(inner, rest, value)})
 
 
-def _stated(spec: Spec) -> dict[str, Any]:
+def _non_default_fields(spec: Spec) -> dict[str, Any]:
     """The fields whose value is not the default."""
     defaults = {field.name: field.default for field in dataclasses.fields(typing.cast(Any, spec))}
-    return {name: value for name, value in values(spec).items() if not _same(value, defaults[name])}
+    return {name: value for name, value in field_values(spec).items() if not _same(value, defaults[name])}
 
 
-def _matters(spec: Spec, field: str, leave_out: frozenset[Mark]) -> bool:
-    """False for a nested specification that differs from the default only in what is left out."""
+def _differs_from_default(spec: Spec, field: str, leave_out: frozenset[Mark]) -> bool:
+    """False for a nested specification that differs from the default only in fields that are left out."""
     value, default = getattr(spec, field), getattr(type(spec), field, None)
     return not isinstance(value, Spec) or canonical(value, leave_out) != canonical(default, leave_out)
 
@@ -282,14 +282,14 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type `hint` asks for; raises `SpecError` when it is not of that type or out of its bounds."""
+    """`value` converted to the type `hint`; raises `SpecError` for a value of another type or out of bounds."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         plain, *extras = typing.get_args(hint)
         value = _coerce(value, plain, where)
         for bound in extras:
-            if isinstance(bound, Bound) and value is not None and not bound.holds(value):
-                raise SpecError(f"{where} is {value!r}; it must be {bound.words}", out_of_bounds=True)
+            if isinstance(bound, Bound) and value is not None and not bound.contains(value):
+                raise SpecError(f"{where} is {value!r}; it must be {bound.description}", out_of_bounds=True)
         return value
     if origin in (typing.Union, types.UnionType):
         for option in typing.get_args(hint):
@@ -298,7 +298,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             except SpecError as error:
                 if error.out_of_bounds:
                     raise
-        raise SpecError(f"{where} is {value!r}; it takes {_words(hint)}")
+        raise SpecError(f"{where} is {value!r}; it takes {_type_description(hint)}")
     if origin is typing.Literal:
         options = typing.get_args(hint)
         if value not in options:
@@ -314,13 +314,13 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if hint is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
     if hint is int or (isinstance(hint, type) and not isinstance(value, hint)):
-        raise SpecError(f"{where} is {value!r}; it takes {_words(hint)}")
+        raise SpecError(f"{where} is {value!r}; it takes {_type_description(hint)}")
     return value
 
 
 def _coerce_tuple(value: Any, hint: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, tuple | list):
-        raise SpecError(f"{where} is {value!r}; it takes {_words(hint)}")
+        raise SpecError(f"{where} is {value!r}; it takes {_type_description(hint)}")
     items = typing.get_args(hint)
     if len(items) == 2 and items[1] is Ellipsis:
         items = (items[0],) * len(value)
@@ -331,29 +331,29 @@ def _coerce_tuple(value: Any, hint: Any, where: str) -> tuple[Any, ...]:
     )
 
 
-_PLAIN = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a text", types.NoneType: "None"}
+_NAMES = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a text", types.NoneType: "None"}
 
 
-def _words(hint: Any) -> str:
+def _type_description(hint: Any) -> str:
     origin = typing.get_origin(hint)
     if origin is Annotated:
-        return _words(typing.get_args(hint)[0])
+        return _type_description(typing.get_args(hint)[0])
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_words(option) for option in typing.get_args(hint))
+        return " or ".join(_type_description(option) for option in typing.get_args(hint))
     if origin is tuple:
-        return f"a tuple of {_words(typing.get_args(hint)[0])}"
-    if hint in _PLAIN:
-        return _PLAIN[hint]
+        return f"a tuple of {_type_description(typing.get_args(hint)[0])}"
+    if hint in _NAMES:
+        return _NAMES[hint]
     if not isinstance(hint, type):
         return str(hint)
     return f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
 
 
 def export_specifications(package: dict[str, Any]) -> Callable[[str], Any]:
-    """Put every specification class that the modules of a package define into its namespace `package`.
+    """Adds every specification class that the modules of a package define to the namespace `package` of that package.
 
-    A task, a cell or a probe is therefore added by adding one file. Returns the package's `__getattr__`, which raises
-    `AttributeError` with the nearest name.
+    A task, a cell or a probe is therefore added by adding one file. Returns the `__getattr__` of the package, which
+    raises `AttributeError` with the most similar name.
     """
     name = package["__name__"]
     for module_info in pkgutil.iter_modules(package["__path__"]):
@@ -370,28 +370,28 @@ def export_specifications(package: dict[str, Any]) -> Callable[[str], Any]:
     return missing
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """The `__getattr__` of a package whose names are imported at first use (PEP 562).
 
-    `homes`: name to the module, below this project's package, that defines it, as `module` or `module:name_there`.
+    `modules`: name to the module that defines it, without the prefix `rnnstudy.`, as `module` or `module:other_name`.
     """
 
     def imported(name: str) -> Any:
-        if name not in homes:
+        if name not in modules:
             raise AttributeError(f"module '{package}' has no attribute '{name}'", name=name)
-        module, _, there = homes[name].partition(":")
-        return getattr(importlib.import_module(f"rnnstudy.{module}"), there or name)
+        module, _, other_name = modules[name].partition(":")
+        return getattr(importlib.import_module(f"rnnstudy.{module}"), other_name or name)
 
     return imported
 
 
 def concrete(base: type[Spec]) -> list[type[Spec]]:
-    """Every subclass of `base` that can be built, in alphabetical order, wherever it was defined."""
+    """All subclasses of `base` that are not abstract, in alphabetical order, wherever they are defined."""
     found: set[type[Spec]] = set()
-    waiting = [base]
-    while waiting:
-        for child in waiting.pop().__subclasses__():
-            waiting.append(child)
+    to_visit = [base]
+    while to_visit:
+        for child in to_visit.pop().__subclasses__():
+            to_visit.append(child)
             if not inspect.isabstract(child):
                 found.add(child)
     return sorted(found, key=lambda cls: (cls.__name__, cls.__module__))

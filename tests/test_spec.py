@@ -9,7 +9,19 @@ from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.initialisation import Chrono, ForgetBias, Gaussian, Orthogonal, PyTorchDefault
 from rnnstudy.optimisers import SGD, Adam, ClipNorm
 from rnnstudy.run import Run, Training
-from rnnstudy.spec import Spec, SpecError, above, assign, at_least, between, build, canonical, digest, flatten, values
+from rnnstudy.spec import (
+    Spec,
+    SpecError,
+    above,
+    assign,
+    at_least,
+    between,
+    build,
+    canonical,
+    digest,
+    field_values,
+    flatten,
+)
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
 
 
@@ -155,7 +167,7 @@ def test_replace_and_assign_check_again():
         Ramp().replace(steps=0)
     run = Run(task=TemporalOrder(length=50), cell=LSTM())
     changed = assign(run, "training.clip.threshold", 2)
-    assert values(changed.training) == {**values(run.training), "clip": ClipNorm(threshold=2.0)}
+    assert field_values(changed.training) == {**field_values(run.training), "clip": ClipNorm(threshold=2.0)}
     assert changed.task is run.task
     with pytest.raises(SpecError, match="must be at least 10"):
         assign(run, "task.length", 3)

@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import Any
 
 from rnnstudy.run import Run
-from rnnstudy.spec import Spec, canonical, digest, qualified_name, values
+from rnnstudy.spec import Spec, canonical, digest, field_values, qualified_name
 from rnnstudy.tasks.task import Task
 
 NOTE = "mlflow.note.content"
@@ -81,8 +81,8 @@ def in_words(spec: Spec, *, without: str = "", always: str = "", whole: bool = F
     A name of one word keeps its capital. The field `always` is included, `without` is left out; `whole` includes all.
     """
     words = _split(type(spec).__name__, " ")
-    included = {always, *(values(spec) if whole else canonical(spec, frozenset())["fields"])}
-    fields = {field: value for field, value in values(spec).items() if field in included and field != without}
+    included = {always, *(field_values(spec) if whole else canonical(spec, frozenset())["fields"])}
+    fields = {field: value for field, value in field_values(spec).items() if field in included and field != without}
     inside = ", ".join(f"{field.replace('_', ' ')} {_worded(value)}" for field, value in fields.items())
     return f"{words} ({inside})" if inside else words
 
