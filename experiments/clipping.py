@@ -1,10 +1,10 @@
-"""Exploding gradients come as rare spikes, and clipping the norm is what lets training survive them.
+"""Exploding gradients are rare spikes, and clipping the norm lets training continue after them.
 
-Hypothesis: an IRNN (relu, W_hh = I, zero biases) on the adding problem, trained by plain gradient descent, sits on the
-edge of exploding: most gradients are small, but a few updates meet one that is many powers of ten larger. Without
-clipping such an update throws the weights so far that the loss leaves the finite numbers, or learning is lost; with the
-norm clipped at 1 the same spikes arrive and pass. The larger the learning rate, the earlier a run without clipping
-diverges.
+Hypothesis: an IRNN (relu, W_hh = I, zero biases) on the adding problem, trained by plain gradient descent, is close to
+exploding: most gradients are small, but at a few updates the gradient is larger by many powers of ten. Without
+clipping, such an update moves the weights so far that the loss becomes infinite or NaN, or that nothing more is
+learned; with the norm clipped at 1, the same spikes do no harm. The larger the learning rate, the earlier a run without
+clipping diverges.
 """
 
 from rnnstudy.cells.elman import Elman

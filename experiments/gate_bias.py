@@ -1,11 +1,11 @@
-"""How long an LSTM remembers before it has learned anything is set by the bias of its forget gate.
+"""The bias of the forget gate determines how long an LSTM remembers before it has learned anything.
 
-Hypothesis: were the forget gate constant, f = σ(b), the gradient along the cell state would fall by f at each step, and
-halve every log 2/(−log σ(b)) steps: 1 step at b = 0, 2 at b = 1, 14 at b = 3, 100 at b = 5. The measured half-life
-should follow that curve where the cell path dominates, and be longer where what comes back to the cell through h adds
-to it. The task of T = 100 should be learned, within few updates, only where the half-life comes within reach of the lag
-of the earlier mark (80 steps). Chrono initialisation draws biases log u, so that half-lives spread over the sequence,
-shuts the input gates to match, and needs no bias to be chosen.
+Hypothesis: if the forget gate were constant, f = σ(b), the gradient along the cell state would decrease by the factor f
+at each step, and halve every log 2/(−log σ(b)) steps: 1 step at b = 0, 2 at b = 1, 14 at b = 3, 100 at b = 5. The
+measured half-life should follow that curve where the cell path dominates, and be longer where the gradient that returns
+to the cell through h adds to it. The task of T = 100 should be learned within few updates only where the half-life
+comes close to the lag of the earlier mark (80 steps). Chrono initialisation draws biases log u, so that half-lives are
+distributed over the sequence, closes the input gates accordingly, and needs no choice of a bias.
 """
 
 from rnnstudy.cells.initialisation import Chrono, ForgetBias, GateBias, PyTorchDefault

@@ -1,7 +1,7 @@
-"""An LSTM solves temporal order at lengths where a vanilla RNN, given the same chances, does not.
+"""An LSTM solves temporal order at lengths where a vanilla RNN, under the same conditions, does not.
 
-Hypothesis: at equal width, with the same small grid of learning rates for both, the gradient of a tanh RNN fades with
-the lag so that the two marks are found at T = 50 and no longer at T = 200, while an LSTM whose biases spread its
+Hypothesis: at equal width, with the same small grid of learning rates for both, the gradient of a tanh RNN decreases
+with the lag, so that it finds the two marks at T = 50 but not at T = 200, while an LSTM whose biases distribute its
 forgetting times over the sequence (chrono initialisation) solves all lengths.
 
 Both cells have orthogonal recurrent matrices, Adam, and gradient clipping at norm 1.

@@ -1,10 +1,10 @@
-"""Memory needs a wide path: output recurrence is a bottleneck, and depth does not lengthen it.
+"""Memory needs a wide path: output recurrence is a bottleneck, and more layers do not extend memory.
 
 Hypothesis: a vanilla RNN can feed back its hidden layer (Elman, W_hh) or its output, into the hidden layer (Jordan,
-W_oh) or into the output itself (W_oo). With four outputs the last two pass everything through four numbers, which the
-loss also pulls at: their gradient through time has at most four directions, and they should fail on lengths that the
-Elman network solves. Two and three layers add paths within a step, none through time, and should not
-reach further back.
+W_oh) or into the output itself (W_oo). With four outputs, the last two pass all memory through four numbers that the
+loss also acts on: their gradient through time has at most four directions, and they should fail on lengths that the
+Elman network solves. A second and a third layer add paths within a step, but none through time, and should not reach
+further back.
 """
 
 from rnnstudy.cells.elman import Elman

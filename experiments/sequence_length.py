@@ -1,11 +1,11 @@
-"""The longer the sequence, the fewer vanilla RNNs solve temporal order; LSTMs and GRUs go on solving it.
+"""The longer the sequence, the fewer vanilla RNNs solve temporal order; LSTMs and GRUs solve it at all lengths.
 
-Hypothesis: the gradient that reaches the first mark shrinks exponentially with its lag in a tanh RNN, so that the share
-of solved runs falls to chance between T = 50 and T = 100; gates whose biases spread their forgetting times over the
-sequence (chrono initialisation) keep the gradient alive, so that LSTM and GRU solve every length, and sooner.
+Hypothesis: in a tanh RNN, the gradient that reaches the first mark decreases exponentially with its lag, so that the
+share of solved runs falls to chance between T = 50 and T = 100; gates whose biases distribute their forgetting times
+over the sequence (chrono initialisation) preserve the gradient, so that LSTM and GRU solve every length, and sooner.
 
 All three cells have the same width, batches, learning rates, optimiser (Adam), clipping (norm 1) and orthogonal
-recurrent matrices: at the beginning every singular value of the vanilla RNN's W_hh is 1, the best it can be given.
+recurrent matrices: at the beginning, every singular value of W_hh of the vanilla RNN is 1, the best possible start.
 """
 
 from rnnstudy.cells.elman import Elman

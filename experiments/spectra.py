@@ -1,11 +1,11 @@
-"""A vanilla RNN forgets in every direction; an LSTM keeps some directions of its state, along the cell path.
+"""A vanilla RNN forgets in every direction; an LSTM preserves some directions of its state, along the cell path.
 
-Hypothesis: the product of Jacobians ∂s_τ/∂s_t of a tanh RNN shrinks in all directions, so that its singular values fall
-together with the lag, whereas the LSTM's joint state (c, h) has a few singular values that stay near 1, those of the
-cell path diag(f_t), while its hidden path, a tanh RNN in disguise, fades much faster. Training moves a few of the
-directions, not all of them: those that the task needs.
+Hypothesis: the product of Jacobians ∂s_τ/∂s_t of a tanh RNN shrinks in all directions, so that all singular values
+decrease with the lag, whereas the joint state (c, h) of the LSTM has a few singular values that stay near 1, those of
+the cell path diag(f_t), while its hidden path, which resembles a tanh RNN, decays much faster. Training changes only a
+few of the directions: those that the task needs.
 
-Lyapunov exponents say the same for the limit of long times: zero is the border between keeping and forgetting.
+Lyapunov exponents show the same in the limit of long times: zero separates remembering from forgetting.
 """
 
 from rnnstudy.cells.elman import Elman

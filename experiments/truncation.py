@@ -1,10 +1,10 @@
-"""What truncated backpropagation cannot see, it does not learn.
+"""Truncated backpropagation does not learn what lies beyond its window.
 
-Hypothesis: with the gradient cut every k steps, counted back from the end of the sequence, a network learns a mark of
+Hypothesis: if the gradient is cut every k steps, counted back from the end of the sequence, a network learns a mark of
 temporal order only if the window reaches it. At T = 50 the later mark lies 20 to 24 steps before the answer and the
 earlier one 40 to 44, so there should be three levels: chance (3/4 wrong) for short windows, one mark known (1/2 wrong)
-for windows between, and solved for windows beyond both. An LSTM, whose state carries the marks forward without having
-been taught to, may profit from less.
+for medium windows, and solved for windows that reach both. An LSTM, whose state keeps the marks even without training,
+may need a shorter window.
 
 The longest window is the whole sequence: full backpropagation, by the same engine. Weights and sequences are the same
 for all windows of a seed, so windows are compared pairwise.

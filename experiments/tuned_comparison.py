@@ -1,10 +1,10 @@
-"""At its own best learning rate, clipping threshold and initialisation gain, does each cell still solve what it did?
+"""How do the cells compare when each has its own best learning rate, clipping threshold and initialisation gain?
 
-Hypothesis: a vanilla RNN that was given the settings of another cell may only have been badly tuned; when each cell has
-a search of its own at each length, the RNN gains, and the gated cells still lead at the longer one.
+Hypothesis: a vanilla RNN with settings chosen for another cell may only be badly tuned; when each cell is tuned
+separately at each length, the RNN improves, and the gated cells still lead at the longer length.
 
-One study for each cell and length. A candidate is judged by its validation error, the median over three seeds that are
-the same in all studies; the winner is trained again on ten fresh seeds, and those are the numbers to report.
+One study for each cell and length. The objective is the validation error, the median over three seeds that are the same
+in all studies; the best candidate is trained again on ten fresh seeds, and only these results are reported.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ from rnnstudy.tasks import TemporalOrder
 
 
 def sample(trial: Trial, scale: Scale, *, cell: Cell, length: int) -> Run:
-    """What is searched: three numbers in which runs of one population may differ."""
+    """The search space: three numbers that may differ between the runs of one population."""
     rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
     threshold = trial.suggest_float("clip_threshold", 0.1, 10.0, log=True)
     gain = trial.suggest_float("gain", 0.5, 2.0)

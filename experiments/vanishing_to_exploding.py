@@ -1,12 +1,12 @@
-"""From vanishing to exploding gradients, by turning one knob: the recurrent gain.
+"""From vanishing to exploding gradients by changing one number: the recurrent gain.
 
-Hypothesis: with recurrent matrices g times orthogonal, the gradient of an untrained network falls or grows
-exponentially with the lag. A tanh RNN vanishes for every g up to 1 (σ_max(W_hh)·max φ′ ≤ 1 is Pascanu, Mikolov &
-Bengio's sufficient condition) and, because its units saturate, for some g above 1 too; a relu RNN silences half of its
-units, so it turns from vanishing to exploding near g = √2; an LSTM, whose cell path does not pass W_hh, stays between
-the two over a wide range.
+Hypothesis: with recurrent matrices that are g times orthogonal, the gradient of an untrained network decreases or grows
+exponentially with the lag. In a tanh RNN it vanishes for every g up to 1 (σ_max(W_hh)·max φ′ ≤ 1 is the sufficient
+condition of Pascanu, Mikolov & Bengio) and, because its units saturate, also for some g above 1; in a relu RNN half of
+the units are inactive, so the gradient turns from vanishing to exploding near g = √2; in an LSTM, whose cell path does
+not pass through W_hh, it stays between the two over a wide range.
 
-Nothing is learned here: what is measured is the gradient before the first update.
+Nothing is learned here: the gradient is measured before the first update.
 """
 
 from rnnstudy.cells.elman import Elman
@@ -40,7 +40,7 @@ def runs(scale: Scale) -> list[Run]:
         (LSTM(width=width), 1),
     ):
         gate_bias = None if bias is None else ForgetBias(value=bias)
-        beginnings = [Orthogonal(gain=gain, gate_bias=gate_bias) for gain in gains]
+        initialisations = [Orthogonal(gain=gain, gate_bias=gate_bias) for gain in gains]
         seeds = range(scale.pick(smoke=2, desk=10, paper=20))
-        all_runs += grid(base.replace(cell=cell), {"initialisation": beginnings}, seeds=seeds)
+        all_runs += grid(base.replace(cell=cell), {"initialisation": initialisations}, seeds=seeds)
     return all_runs
