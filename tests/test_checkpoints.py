@@ -1,4 +1,4 @@
-"""An interrupted run ends as one that never was; and no record comes before the checkpoint that holds it."""
+"""An interrupted run ends as an uninterrupted one; and no record comes before the checkpoint that holds it."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ PROBES = (ParameterGradients(), GradientThroughTime(every=4, sequences=5))
 
 
 def population(cell, optimiser, steps=72, rates=(1e-3, 1e-2, 0.05)):
-    """Runs that go through the boundary of a block of data (64) with checks every ten steps."""
+    """Runs that cross the boundary of a block of data (64 steps), with checks every ten steps."""
     training = Training(
         steps=steps, batch=2, check_every=10, optimiser=optimiser, validation_sequences=10, test_sequences=10,
         other_lengths=(11,),
@@ -75,13 +75,13 @@ def uninterrupted(runs):
 
 
 def stop_after(updates):
-    """Lets that many updates happen."""
-    asked = itertools.count()
-    return lambda: next(asked) >= updates
+    """A stop function that allows this many updates."""
+    calls = itertools.count()
+    return lambda: next(calls) >= updates
 
 
 def interrupted(runs, path, pieces):
-    """Train in pieces of so many updates, each in what might be a new process; all records in order."""
+    """Train in pieces of these numbers of updates, as if each were a new process; all records in order."""
     records = []
     for updates in [*pieces, 10**9]:
         records += train(runs, device="cpu", checkpoint=path, checkpoint_seconds=0.0, stop=stop_after(updates))
@@ -133,7 +133,7 @@ def test_whatever_has_become_of_each_run(pieces, tmp_path):
 
 
 def test_the_records_of_an_interrupted_run_add_up_without_gap(tmp_path):
-    """Records are known by key, step and time: what was sent with the last checkpoint may come a second time."""
+    """Records are identified by key, step and time: those of the last checkpoint may come a second time."""
     runs = population(Elman(width=4), Adam())
     records = interrupted(runs, tmp_path / "checkpoint", [25, 30])
     once = {(record.key, record.step, record.time): record for record in records if record.outcome is None}
@@ -157,13 +157,13 @@ def test_a_finished_checkpoint_gives_the_last_records_again(tmp_path):
 
 
 @pytest.mark.parametrize("handled", [0, 1, 2, 4])
-def test_records_that_died_on_their_way_are_sent_again_as_they_were(handled, tmp_path):
+def test_lost_records_are_sent_again_unchanged(handled, tmp_path):
     """The process dies after a checkpoint and before all of its records were handled: key, step, time, values equal."""
     runs, path = population(LSTM(width=4), Adam(), steps=30), tmp_path / "checkpoint"
     sending = train(runs, device="cpu", checkpoint=path, checkpoint_seconds=0.0)
     for _ in range(handled):
         next(sending)
-    lost = next(sending)  # its checkpoint is on disk, nobody took it
+    lost = next(sending)  # its checkpoint is on disk, but nobody handled it
     sending.close()
     time.sleep(0.01)
     again = [
@@ -208,7 +208,7 @@ def test_the_names_in_a_checkpoint_are_those_that_older_versions_wrote(tmp_path)
     )
 
 
-def test_checkpoints_keep_their_distance_in_time(tmp_path):
+def test_checkpoints_are_written_no_more_often_than_asked(tmp_path):
     runs, path = population(Elman(width=4), Adam(), steps=30), tmp_path / "checkpoint"
     records = list(train(runs, device="cpu", checkpoint=path, checkpoint_seconds=3600))
     assert [record.outcome is None for record in records] == [True] * 12 + [False] * 3
@@ -218,18 +218,18 @@ def test_checkpoints_keep_their_distance_in_time(tmp_path):
 
 @pytest.mark.parametrize("optimiser", [Adam(), SGD(momentum=0.9)], ids=repr)
 def test_a_checkpoint_can_be_cut_to_some_of_its_runs(optimiser, tmp_path):
-    """The cut holds exactly these runs' part, in the order asked for, and goes on as they do in the whole."""
+    """The cut holds exactly the part of these runs, in the requested order, and trains on as they do in the whole."""
     runs, path = population(LSTM(width=4), optimiser, steps=40), tmp_path / "checkpoint"
     list(train(runs, device="cpu", checkpoint=path, stop=stop_after(33)))
     part = Population((runs.runs[2], runs.runs[0]))
     whole, cut = Learner.resume(runs, CPU, path), Learner.resume(part, CPU, path)
     assert cut.step == 33
-    for place, source in enumerate((2, 0)):
+    for replica, source in enumerate((2, 0)):
         for name, value in whole.parameters.items():
-            assert torch.equal(cut.parameters[name][place], value[source])
-        assert_same_series(cut.history.series(place, None), whole.history.series(source, None))
+            assert torch.equal(cut.parameters[name][replica], value[source])
+        assert_same_series(cut.history.series(replica, None), whole.history.series(source, None))
         for name, values in whole.summary.items():
-            assert torch.equal(cut.summary[name][place : place + 1], values[source : source + 1])
+            assert torch.equal(cut.summary[name][replica : replica + 1], values[source : source + 1])
     before = path.read_bytes()
     ended = last_of(train(part, device="cpu", resume=path))
     assert path.read_bytes() == before, "what is resumed from elsewhere is left as it is"
@@ -279,7 +279,7 @@ def test_a_file_is_read_without_running_code_from_it(tmp_path, monkeypatch):
     ],
     ids=["empty", "text", "pickle", "no format", "another format", "other runs"],
 )
-def test_a_damaged_or_foreign_file_is_told_in_one_line(content, words, tmp_path):
+def test_a_damaged_or_foreign_file_is_reported_in_one_line(content, words, tmp_path):
     path = tmp_path / "checkpoint"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -290,7 +290,7 @@ def test_a_damaged_or_foreign_file_is_told_in_one_line(content, words, tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_truncated_file_is_told(tmp_path):
+def test_a_truncated_file_is_reported(tmp_path):
     runs, path = population(Elman(width=4), Adam(), steps=10), tmp_path / "checkpoint"
     list(train(runs, device="cpu", checkpoint=path))
     path.write_bytes(path.read_bytes()[:-500])
@@ -316,7 +316,7 @@ def test_a_checkpoint_continues_only_the_same_readings(tmp_path):
     assert not can_resume(tmp_path / "nothing", runs.runs[1])
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "checkpoint"
     save_checkpoint(path, {"keys": ["a"], "replicas": {}, "optimiser": {}})
     old = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Each probe against a slow twin written straight from its definition, with autograd or jacrev in float64."""
+"""Each probe against a slow version written directly from its definition, with autograd or jacrev in float64."""
 
 import itertools
 import math
@@ -44,12 +44,12 @@ CELLS = [
     GRU(width=WIDTH),
 ]
 FED_BACK = [Jordan(width=WIDTH), OutputRecurrent(width=WIDTH, feedback="tanh")]
-# Sequences of different lengths, marks at different places.
+# Sequences of different lengths, marks at different positions.
 TASK = Adding(length=12, variant="pascanu")
 
 
 class Laboratory:
-    """Two replicas of a network, a moment of theirs, and what a twin needs: one sequence at a time, plain autograd."""
+    """Two replicas of a network, a moment of their training, and one sequence at a time in plain autograd."""
 
     def __init__(self, cell, layers=1, task=TASK, gain=2.0, stage="final"):
         self.runs = tuple(Run(task=task, cell=cell, layers=layers, seed=seed) for seed in range(2))
@@ -64,7 +64,7 @@ class Laboratory:
         self.moment = Moment(stage, 0, self.parameters, {}, {}, None, side, cell)
 
     def values(self, probe):
-        return {one.name: one.values.double().numpy() for one in probe.read(self.moment)}
+        return {reading.name: reading.values.double().numpy() for reading in probe.read(self.moment)}
 
     def batch(self, replica):
         return self.task.sample(SEQUENCES, generator(self.runs[replica].seed, "probe"))
@@ -113,7 +113,7 @@ def quantiles(rows):
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
 def test_informative_contrast(cell, layers):
     laboratory = Laboratory(cell, layers)
-    found = laboratory.values(InformativeContrast(sequences=SEQUENCES))["summary/informative_contrast_final"]
+    actual = laboratory.values(InformativeContrast(sequences=SEQUENCES))["summary/informative_contrast_final"]
     for r in range(2):
         at, lags, marked = [], [], []
         for b in range(SEQUENCES):
@@ -125,7 +125,7 @@ def test_informative_contrast(cell, layers):
         at, lags, marked = np.array(at), np.array(lags), np.array(marked)
         among = (lags >= lags[marked].min()) & (lags <= lags[marked].max()) & ~marked
         assert 0 < among.sum() < (~marked).sum()
-        assert found[r] == pytest.approx(np.median(at[marked]) - np.median(at[among]), abs=1e-9)
+        assert actual[r] == pytest.approx(np.median(at[marked]) - np.median(at[among]), abs=1e-9)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -133,7 +133,7 @@ def test_informative_contrast(cell, layers):
 def test_gradient_by_lag(cell, layers):
     """A copy of W_hh for every step: each copy's own gradient is what that step adds."""
     laboratory = Laboratory(cell, layers)
-    found = laboratory.values(GradientByLag(sequences=SEQUENCES, cosine=0.9))
+    actual = laboratory.values(GradientByLag(sequences=SEQUENCES, cosine=0.9))
     label = "W_hh" if layers == 1 else "W_hh_layer2"
     for r in range(2):
         parts = {}
@@ -146,12 +146,12 @@ def test_gradient_by_lag(cell, layers):
                 parts[lag] = parts.get(lag, 0) + part / SEQUENCES
         whole, running, cosines = sum(parts.values()), 0, []
         for lag in range(len(parts)):
-            assert found[f"by_lag/{label}_final"][r, lag] == pytest.approx(parts[lag].norm().log10().item(), abs=1e-8)
+            assert actual[f"by_lag/{label}_final"][r, lag] == pytest.approx(parts[lag].norm().log10().item(), abs=1e-8)
             running = running + parts[lag]
             cosines.append(((running * whole).sum() / running.norm() / whole.norm()).item())
-            assert found[f"by_lag/{label}_cosine_final"][r, lag] == pytest.approx(cosines[-1], abs=1e-9)
+            assert actual[f"by_lag/{label}_cosine_final"][r, lag] == pytest.approx(cosines[-1], abs=1e-9)
         window = next(k + 1 for k in range(len(cosines)) if min(cosines[k:]) >= 0.9)
-        assert found[f"summary/window_{label}_final"][r] == window
+        assert actual[f"summary/window_{label}_final"][r] == window
 
 
 def by_copies(laboratory, r, b, label):
@@ -171,8 +171,8 @@ def by_copies(laboratory, r, b, label):
             state = cell.step(used, cell.project(used, below[t]), state, lambda _, value: value)
             outputs.append(state["h"])
         below = torch.stack(outputs)
-    said = below[-1:] @ parameters["W_ho"] + parameters["b_o"][:, None, :]
-    loss = laboratory.task.loss(said, batch.targets[last : last + 1, None, b : b + 1]).sum()
+    last_output = below[-1:] @ parameters["W_ho"] + parameters["b_o"][:, None, :]
+    loss = laboratory.task.loss(last_output, batch.targets[last : last + 1, None, b : b + 1]).sum()
     return [gradient[0] for gradient in torch.autograd.grad(loss, copies)]
 
 
@@ -194,16 +194,16 @@ def test_omega_is_that_of_the_published_code(activation, alive):
                 pairs[r].append((n.item(), d.item()))
     for r, own in enumerate(pairs):
         bound = 1e-30 if alive == "all" else float(np.quantile([d for _, d in own], 0.51))
-        found = laboratory.values(NormPreservation(sequences=SEQUENCES, bound=bound))
+        actual = laboratory.values(NormPreservation(sequences=SEQUENCES, bound=bound))
         terms = [(n / d - 1) ** 2 for n, d in own if d >= bound]
-        assert found["summary/omega_final"][r] == pytest.approx(np.mean(terms), rel=1e-9)
-        assert found["summary/live_share_final"][r] == pytest.approx(len(terms) / len(own), abs=1e-12)
+        assert actual["summary/omega_final"][r] == pytest.approx(np.mean(terms), rel=1e-9)
+        assert actual["summary/live_share_final"][r] == pytest.approx(len(terms) / len(own), abs=1e-12)
         assert (len(terms) == len(own)) == (alive == "all")
 
 
 def test_omega_of_joint_states_is_that_of_the_joint_jacobian():
     laboratory = Laboratory(LSTM(width=WIDTH))
-    found = laboratory.values(NormPreservation(sequences=SEQUENCES))
+    actual = laboratory.values(NormPreservation(sequences=SEQUENCES))
     for r in range(2):
         terms = []
         for b in range(SEQUENCES):
@@ -216,19 +216,19 @@ def test_omega_of_joint_states_is_that_of_the_joint_jacobian():
                 back = torch.func.jacrev(lambda s, t=t, step=step: step(s, t))(states[t]).T @ carried
                 terms.append(((back.norm() / carried.norm()) ** 2 - 1).item() ** 2)
                 carried = back
-        assert found["summary/omega_final"][r] == pytest.approx(np.mean(terms), rel=1e-9)
+        assert actual["summary/omega_final"][r] == pytest.approx(np.mean(terms), rel=1e-9)
 
 
 @pytest.mark.parametrize("cell", CELLS + FED_BACK, ids=repr)
 def test_singular_values_of_the_joint_state_and_of_each_path(cell):
     laboratory = Laboratory(cell)
-    readings = {one.name: one for one in SingularValues(sequences=SEQUENCES).read(laboratory.moment)}
+    readings = {reading.name: reading for reading in SingularValues(sequences=SEQUENCES).read(laboratory.moment)}
     joint = "joint" if len(cell.states) > 1 else "h"
     widths = laboratory.population.model.widths
     ends = np.cumsum([0, *widths.values()]).tolist()
     paths = {joint: slice(0, ends[-1])}
     if len(cell.states) > 1:
-        paths.update({name: slice(*place) for name, place in zip(widths, itertools.pairwise(ends), strict=True)})
+        paths.update({name: slice(*bounds) for name, bounds in zip(widths, itertools.pairwise(ends), strict=True)})
     assert set(readings) == {f"singular_values/{path}_final" for path in paths}
     lags = [int(lag) for lag in readings[f"singular_values/{joint}_final"].coordinates["lag"]]
     assert lags[:4] == [1, 2, 4, 8]
@@ -257,22 +257,22 @@ def test_singular_values_of_the_joint_state_and_of_each_path(cell):
                         product = block @ product
                     rows[path, lag].append(torch.linalg.svdvals(product).clamp(min=1e-300).log10().numpy())
         for (path, lag), values in rows.items():
-            found = readings[f"singular_values/{path}_final"].values[r, :, :, lags.index(lag)].numpy()
+            actual = readings[f"singular_values/{path}_final"].values[r, :, :, lags.index(lag)].numpy()
             expected = quantiles(values)
-            compared = ~np.isnan(found)
+            compared = ~np.isnan(actual)
             if (expected[:, 0] == -300).all():
                 assert not compared.any(), "nothing of this path goes through time"
                 continue
             assert compared[:, 0].all()
-            np.testing.assert_allclose(found[compared], expected[compared], atol=1e-3)
+            np.testing.assert_allclose(actual[compared], expected[compared], atol=1e-3)
             # Rounding touches the smallest values first: the largest agree to ten digits.
-            np.testing.assert_allclose(found[:, 0], expected[:, 0], atol=1e-9)
+            np.testing.assert_allclose(actual[:, 0], expected[:, 0], atol=1e-9)
 
 
 def test_the_cell_path_of_an_lstm_is_the_product_of_its_forget_gates():
     laboratory = Laboratory(LSTM(width=WIDTH), task=TemporalOrder(length=12))
-    readings = {one.name: one for one in SingularValues(sequences=1).read(laboratory.moment)}
-    found = readings["singular_values/c_final"]
+    readings = {reading.name: reading for reading in SingularValues(sequences=1).read(laboratory.moment)}
+    actual = readings["singular_values/c_final"]
     for r in range(2):
         parameters = laboratory.own(r)
         inputs = laboratory.task.sample(1, generator(laboratory.runs[r].seed, "probe")).inputs.double()
@@ -284,15 +284,15 @@ def test_the_cell_path_of_an_lstm_is_the_product_of_its_forget_gates():
             gates.append(f.sigmoid())
             c = f.sigmoid() * c + i.sigmoid() * candidate.tanh()
             h = o.sigmoid() * c.tanh()
-        for index, lag in enumerate(found.coordinates["lag"]):
+        for index, lag in enumerate(actual.coordinates["lag"]):
             expected = torch.stack(gates[-int(lag) :]).prod(0).sort(descending=True).values.log10()
-            torch.testing.assert_close(found.values[r, 2, :, index], expected, rtol=0, atol=1e-9)
+            torch.testing.assert_close(actual.values[r, 2, :, index], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("cell", CELLS + FED_BACK, ids=repr)
 def test_lyapunov_exponents(cell):
     laboratory = Laboratory(cell)
-    found = laboratory.values(LyapunovExponents(sequences=SEQUENCES))
+    actual = laboratory.values(LyapunovExponents(sequences=SEQUENCES))
     for r in range(2):
         rows = []
         for b in range(SEQUENCES):
@@ -306,11 +306,11 @@ def test_lyapunov_exponents(cell):
         alive = np.linalg.matrix_rank(jacobian)
         assert alive == (1 if cell in FED_BACK else len(states[0]))
         np.testing.assert_allclose(
-            found["lyapunov/exponents_final"][r][:, :alive], quantiles(rows)[:, :alive], atol=1e-7
+            actual["lyapunov/exponents_final"][r][:, :alive], quantiles(rows)[:, :alive], atol=1e-7
         )
-        assert np.isnan(found["lyapunov/exponents_final"][r][:, alive:]).all()
+        assert np.isnan(actual["lyapunov/exponents_final"][r][:, alive:]).all()
         largest = np.median([row[0] for row in rows])
-        assert found["summary/lyapunov_largest_final"][r] == pytest.approx(largest, abs=1e-9)
+        assert actual["summary/lyapunov_largest_final"][r] == pytest.approx(largest, abs=1e-9)
 
 
 def test_a_linear_orthogonal_network_has_one_exponent_and_one_singular_value_however_long():
@@ -334,7 +334,9 @@ def test_a_linear_orthogonal_network_has_one_exponent_and_one_singular_value_how
     lags = torch.tensor(values.coordinates["lag"], dtype=torch.float64)
     assert lags[-1] == 1099
     torch.testing.assert_close(values.values, (lags * math.log10(0.4)).expand(1, 5, 3, -1), rtol=0, atol=1e-9)
-    profile = {one.name: one for one in GradientThroughTime(sequences=2).read(moment)}["profile/h_final_normalised"]
+    profile = {reading.name: reading for reading in GradientThroughTime(sequences=2).read(moment)}[
+        "profile/h_final_normalised"
+    ]
     expected = (torch.arange(1100).double() * math.log10(0.4)).expand(1, 5, -1)
     torch.testing.assert_close(profile.values, expected, rtol=0, atol=1e-9)
 
@@ -342,7 +344,7 @@ def test_a_linear_orthogonal_network_has_one_exponent_and_one_singular_value_how
 @pytest.mark.parametrize("cell", CELLS + FED_BACK, ids=repr)
 def test_saturation(cell):
     laboratory = Laboratory(cell, gain=6.0)
-    found = laboratory.values(Saturation(sequences=SEQUENCES, margin=0.1))
+    actual = laboratory.values(Saturation(sequences=SEQUENCES, margin=0.1))
     for r in range(2):
         near, count = {}, 0
         for b in range(SEQUENCES):
@@ -354,10 +356,10 @@ def test_saturation(cell):
                     near[f"{name}_low"] = near.get(f"{name}_low", 0) + (values - low < 0.1).sum().item()
                     near[f"{name}_high"] = near.get(f"{name}_high", 0) + (high - values < 0.1).sum().item()
                 count += WIDTH
-        assert set(found) == {f"summary/saturation_{name}_final" for name in near}
+        assert set(actual) == {f"summary/saturation_{name}_final" for name in near}
         for name, total in near.items():
-            assert found[f"summary/saturation_{name}_final"][r] == pytest.approx(total / count, abs=1e-12)
-    assert any(0 < value < 1 for values in found.values() for value in values)
+            assert actual[f"summary/saturation_{name}_final"][r] == pytest.approx(total / count, abs=1e-12)
+    assert any(0 < value < 1 for values in actual.values() for value in values)
 
 
 def bounded_by_hand(cell, parameters, x, before, after):
@@ -366,14 +368,16 @@ def bounded_by_hand(cell, parameters, x, before, after):
         case LSTM():
             *gates, candidate = (x + before[WIDTH:] @ parameters["W_hh"]).split(WIDTH)
             size = 2 if cell.variant == "1997" else 1
-            found = {name: (gate.sigmoid(), 0, 1) for name, gate in zip("fio"[-len(gates) :], gates, strict=True)}
+            gates_by_name = {
+                name: (gate.sigmoid(), 0, 1) for name, gate in zip("fio"[-len(gates) :], gates, strict=True)
+            }
             candidate = size * (candidate / size).tanh()
-            return {**found, "candidate": (candidate, -size, size), "h": (after[WIDTH:], -1, 1)}
+            return {**gates_by_name, "candidate": (candidate, -size, size), "h": (after[WIDTH:], -1, 1)}
         case GRU():
             (rx, zx, nx), (rh, zh, nh) = x.split(WIDTH), (before @ parameters["W_hh"]).split(WIDTH)
             candidate = (nx + (rx + rh).sigmoid() * (nh + parameters["b_hn"])).tanh()
-            found = {"r": ((rx + rh).sigmoid(), 0, 1), "z": ((zx + zh).sigmoid(), 0, 1)}
-            return {**found, "candidate": (candidate, -1, 1), "h": (after, -1, 1)}
+            gates_by_name = {"r": ((rx + rh).sigmoid(), 0, 1), "z": ((zx + zh).sigmoid(), 0, 1)}
+            return {**gates_by_name, "candidate": (candidate, -1, 1), "h": (after, -1, 1)}
         case _:
             return {"h": (after[:WIDTH], 0 if cell.activation == "sigmoid" else -1, 1)}
 
@@ -382,7 +386,7 @@ def bounded_by_hand(cell, parameters, x, before, after):
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
 def test_recurrent_spectrum_is_numpys(cell, layers):
     laboratory = Laboratory(cell, layers, stage="training")
-    found = laboratory.values(RecurrentSpectrum())
+    actual = laboratory.values(RecurrentSpectrum())
     expected = {}
     for layer, r in itertools.product(range(layers), range(2)):
         label = "W_hh" if layers == 1 else f"W_hh_layer{layer + 1}"
@@ -394,9 +398,9 @@ def test_recurrent_spectrum_is_numpys(cell, layers):
             full = f"recurrent/{label}_{name}".rstrip("_")
             expected[f"{full}_radius", r] = np.abs(np.linalg.eigvals(block)).max()
             expected[f"{full}_largest_singular_value", r] = np.linalg.norm(block, 2)
-    assert set(found) == {name for name, _ in expected}
+    assert set(actual) == {name for name, _ in expected}
     for (name, r), value in expected.items():
-        assert found[name][r] == pytest.approx(value, rel=1e-9)
+        assert actual[name][r] == pytest.approx(value, rel=1e-9)
 
 
 def test_weights_that_are_not_finite_are_absent_and_no_error():

@@ -1,4 +1,4 @@
-"""How many replicas train together, by the memory there is."""
+"""How many replicas train together in the available memory."""
 
 import subprocess
 import sys
@@ -28,12 +28,12 @@ def test_a_population_fits_the_room_it_is_given():
     assert [len(group.runs) for group in populations(runs, most=2048, room=1e15)] == [300]
 
 
-def test_a_device_that_holds_not_even_one_trains_one_at_a_time():
+def test_a_device_too_small_for_one_replica_trains_one_at_a_time():
     assert replicas_that_fit(RUN, room=0.0) == 1
     assert replicas_that_fit(RUN.replace(task=TemporalOrder(length=10**6)), room=1e9) == 1
 
 
-def test_the_estimate_grows_with_what_is_kept():
+def test_the_estimate_grows_with_length_gates_and_layers():
     longer = RUN.replace(task=TemporalOrder(length=200))
     assert 1.8 < bytes_per_replica(longer) / bytes_per_replica(RUN) < 2.1
     assert bytes_per_replica(RUN) > bytes_per_replica(RUN.replace(cell=Elman(width=50)))
@@ -76,20 +76,22 @@ def test_probes_read_a_population_in_parts_as_they_read_it_whole(monkeypatch, ta
     monkeypatch.setattr(cost, "MOST_NUMBERS_PROBED", 2 * 6 * runs[0].task.steps * 6 * 4)
     in_parts = last_records(runs)
     assert set(sizes) == {2, 1}
-    for one, other in zip(whole, in_parts, strict=True):
-        assert one.series.keys() == other.series.keys()
-        assert any(name.startswith("by_lag/") for name in one.series)
-        for name, series in one.series.items():
-            np.testing.assert_allclose(held(other.series[name]), held(series), rtol=1e-5, atol=1e-9, err_msg=name)
-        assert one.outcome.summary == pytest.approx(other.outcome.summary, rel=1e-5, nan_ok=True)
+    for expected, record in zip(whole, in_parts, strict=True):
+        assert expected.series.keys() == record.series.keys()
+        assert any(name.startswith("by_lag/") for name in expected.series)
+        for name, series in expected.series.items():
+            np.testing.assert_allclose(
+                measured(record.series[name]), measured(series), rtol=1e-5, atol=1e-9, err_msg=name
+            )
+        assert expected.outcome.summary == pytest.approx(record.outcome.summary, rel=1e-5, nan_ok=True)
 
 
 def last_records(runs):
     return [record for record in train(runs, device="cpu", engine="reference") if record.outcome is not None]
 
 
-def held(series):
-    """The values of a reading, without the trailing places where nothing was measured."""
+def measured(series):
+    """The values of a reading, without trailing positions where nothing was measured."""
     values = np.asarray(series.values)
     return values[..., : np.flatnonzero(np.isfinite(values).reshape(-1, values.shape[-1]).any(0)).max(initial=-1) + 1]
 

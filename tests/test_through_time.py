@@ -27,22 +27,22 @@ def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def trained_backwards(cell, layers, judge):
-    """Parameters, inputs and trajectories after the backward pass of Σ judge ⊙ outputs; `judge` (time, …, outputs)."""
+def trained_backwards(cell, layers, coefficients):
+    """Parameters, inputs and trajectories after the backward pass of Σ coefficients ⊙ outputs (time, …, outputs)."""
     model = Model(cell=cell, layers=layers, features=FEATURES, outputs=OUTPUTS)
     drawn = [model.draw(PyTorchDefault(), generator(seed, "initialisation")) for seed in range(REPLICAS)]
-    parameters = {name: torch.stack([one[name] for one in drawn]).double().requires_grad_() for name in drawn[0]}
+    parameters = {name: torch.stack([values[name] for values in drawn]).double().requires_grad_() for name in drawn[0]}
     inputs = noise(TIME, REPLICAS, BATCH, FEATURES)
     steps = tuple(range(TIME))
     outputs, trajectories = model.forward(ReferenceEngine(), parameters, inputs, steps=steps, observed=True)
-    (outputs * judge).sum().backward()
+    (outputs * coefficients).sum().backward()
     return parameters, inputs, trajectories
 
 
-def judged_at(*steps):
-    judge = torch.zeros(TIME, REPLICAS, BATCH, OUTPUTS, dtype=torch.float64)
-    judge[list(steps)] = noise(len(steps), REPLICAS, BATCH, OUTPUTS, seed=1)
-    return judge
+def coefficients_at(*steps):
+    coefficients = torch.zeros(TIME, REPLICAS, BATCH, OUTPUTS, dtype=torch.float64)
+    coefficients[list(steps)] = noise(len(steps), REPLICAS, BATCH, OUTPUTS, seed=1)
+    return coefficients
 
 
 def elman_step(weights, x, s, activation):
@@ -74,8 +74,8 @@ LOSSES = [(TIME - 1,), (2, 5, TIME - 1), tuple(range(TIME))]
 @pytest.mark.parametrize("steps", LOSSES, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_dl_dh_is_a_product_of_jacobians(activation, steps):
-    judge = judged_at(*steps)
-    parameters, inputs, [trajectory] = trained_backwards(Elman(width=WIDTH, activation=activation), 1, judge)
+    coefficients = coefficients_at(*steps)
+    parameters, inputs, [trajectory] = trained_backwards(Elman(width=WIDTH, activation=activation), 1, coefficients)
     for r in range(REPLICAS):
         weights = {name: value[r].detach() for name, value in parameters.items()}
         for b in range(BATCH):
@@ -86,14 +86,14 @@ def test_dl_dh_is_a_product_of_jacobians(activation, steps):
             states = [torch.zeros(WIDTH, dtype=torch.float64)]
             for t in range(TIME):
                 states.append(step(states[-1], t))
-            expected = carried_back(step, states, judge[:, r, b] @ weights["W_ho"].T)
+            expected = carried_back(step, states, coefficients[:, r, b] @ weights["W_ho"].T)
             torch.testing.assert_close(trajectory.gradient("h")[:, r, b], torch.stack(expected), rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("steps", LOSSES, ids=str)
 def test_dl_dc_and_dl_dh_are_a_product_of_joint_jacobians(steps):
-    judge = judged_at(*steps)
-    parameters, inputs, [trajectory] = trained_backwards(LSTM(width=WIDTH), 1, judge)
+    coefficients = coefficients_at(*steps)
+    parameters, inputs, [trajectory] = trained_backwards(LSTM(width=WIDTH), 1, coefficients)
     for r in range(REPLICAS):
         weights = {name: value[r].detach() for name, value in parameters.items()}
         for b in range(BATCH):
@@ -104,7 +104,7 @@ def test_dl_dc_and_dl_dh_are_a_product_of_joint_jacobians(steps):
             states = [torch.zeros(2 * WIDTH, dtype=torch.float64)]
             for t in range(TIME):
                 states.append(step(states[-1], t))
-            direct = judge[:, r, b] @ weights["W_ho"].T
+            direct = coefficients[:, r, b] @ weights["W_ho"].T
             carried = carried_back(step, states, torch.cat([torch.zeros_like(direct), direct], dim=1))
             for t in range(TIME):
                 by_c, by_h = carried[t].split(WIDTH)
@@ -120,26 +120,24 @@ def test_dl_dc_and_dl_dh_are_a_product_of_joint_jacobians(steps):
 def test_the_identity_that_only_total_derivatives_meet(activation, layers):
     """Σ_t h_{t-1}ᵀ (dL/dh_t ⊙ φ′(a_t)) = dL/dW_hh, for every replica and layer."""
     parameters, _, trajectories = trained_backwards(
-        Elman(width=WIDTH, activation=activation), layers, judged_at(3, TIME - 1)
+        Elman(width=WIDTH, activation=activation), layers, coefficients_at(3, TIME - 1)
     )
     for layer, trajectory in enumerate(trajectories):
         h = trajectory.outputs.detach()
         slope = {"tanh": 1 - h**2, "relu": (h > 0).double(), "sigmoid": h * (1 - h), "linear": torch.ones_like(h)}
         before = torch.cat([torch.zeros_like(h[:1]), h[:-1]])
-        found = torch.einsum("trbi,trbj->rij", before, trajectory.gradient("h") * slope[activation])
+        actual = torch.einsum("trbi,trbj->rij", before, trajectory.gradient("h") * slope[activation])
         name = "W_hh" if layers == 1 else f"W_hh_layer{layer + 1}"
-        torch.testing.assert_close(found, parameters[name].grad, rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(actual, parameters[name].grad, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
 def test_log_norms_are_the_logarithms_of_the_norms(cell):
-    _, _, trajectories = trained_backwards(cell, 2, judged_at(TIME - 2))
+    _, _, trajectories = trained_backwards(cell, 2, coefficients_at(TIME - 2))
     for trajectory in trajectories:
         for state in cell.states:
             norms = trajectory.gradient(state).square().sum(-1).sqrt()
-            assert (trajectory.log_norms(state)[-1] == -torch.inf).all(), (
-                "nothing is judged after the last but one step"
-            )
+            assert (trajectory.log_norms(state)[-1] == -torch.inf).all(), "no loss comes after the last but one step"
             torch.testing.assert_close(trajectory.log_norms(state)[:-1], norms[:-1].log10(), rtol=0, atol=1e-12)
 
 
@@ -158,7 +156,7 @@ def test_observing_changes_neither_outputs_nor_gradients(cell):
         assert torch.equal(plain, watched)
 
 
-def test_only_the_steps_asked_for_come_out_of_the_last_layer():
+def test_the_last_layer_returns_only_the_requested_steps():
     cell = LSTM(width=WIDTH)
     model = Model(cell=cell, layers=2, features=FEATURES, outputs=OUTPUTS)
     drawn = {name: value[None].double() for name, value in model.draw(PyTorchDefault(), generator(0, "x")).items()}
@@ -168,7 +166,7 @@ def test_only_the_steps_asked_for_come_out_of_the_last_layer():
     assert torch.equal(some, everything[[0, 4, 8]])
 
 
-def test_a_gradient_that_was_not_asked_for_or_not_yet_computed_is_refused():
+def test_a_gradient_that_was_not_requested_or_not_yet_computed_is_refused():
     cell, engine = Elman(width=WIDTH), ReferenceEngine()
     model = Model(cell=cell, layers=1, features=FEATURES, outputs=OUTPUTS)
     parameters = {name: value[None].double() for name, value in model.draw(PyTorchDefault(), generator(0, "x")).items()}
@@ -222,17 +220,17 @@ def test_the_side_batch_holds_each_sequences_gradient_of_its_last_supervised_ste
     """Each sequence on its own, cut to its length, with the plain loss of its last step: the same gradients."""
     population = Population(tuple(Run(task=task, cell=cell, seed=seed) for seed in range(2)))
     parameters = Learner.begin(population, CPU).parameters
-    found = side_batch(population, parameters, 6, CPU)
-    assert found.scale == 1.0
+    actual = side_batch(population, parameters, 6, CPU)
+    assert actual.scale == 1.0
     for r, run in enumerate(population.runs):
         batch = task.sample(6, generator(run.seed, "probe"))
         own = {name: value[r : r + 1].detach().double() for name, value in parameters.items()}
         for b in range(6):
             last = int(batch.mask[:, b].nonzero().max())
-            assert int(found.last[r, b]) == last
+            assert int(actual.last[r, b]) == last
             inputs = batch.inputs[: last + 1, None, b : b + 1].double()
             outputs, [alone] = population.model.forward(ReferenceEngine(), own, inputs, steps=(last,), observed=True)
             task.loss(outputs, batch.targets[last : last + 1, None, b : b + 1]).sum().backward()
             for state in cell.states:
-                log_norms = found.trajectories[0].log_norms(state)[: last + 1, r, b]
+                log_norms = actual.trajectories[0].log_norms(state)[: last + 1, r, b]
                 torch.testing.assert_close(log_norms, alone.log_norms(state)[:, 0, 0], rtol=0, atol=1e-9)

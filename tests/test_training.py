@@ -1,4 +1,4 @@
-"""The loop: what is trained on what, when it stops, how it is judged; and one replica's fate is not the others'."""
+"""The training loop: its data, when a run stops, how it is evaluated; and replicas do not affect each other."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ SMALL = {"validation_sequences": 20, "test_sequences": 30}
 
 
 class TwoClasses(Task):
-    """Three steps of noise; at the last one a class is asked for that the noise does not tell."""
+    """Three steps of noise; the class asked for at the last step does not depend on it."""
 
     source: ClassVar[str] = "made up"
     loss_unit: ClassVar[str] = "nats"
@@ -79,7 +79,7 @@ class AlwaysOne(TwoClasses):
 
 
 class Coin(TwoClasses):
-    """Not to be solved, but a single sequence can be guessed."""
+    """It cannot be solved, but a single sequence can be guessed."""
 
     def classes(self, batch, source):
         return torch.randint(2, (batch,), generator=source)
@@ -95,7 +95,7 @@ def equal_weights(one, other):
 
 
 def library_outputs(weights, inputs, nonlinearity="tanh"):
-    """What torch.nn.RNN and Linear say with our weights: (time, batch, outputs)."""
+    """The outputs of torch.nn.RNN and Linear with our weights: (time, batch, outputs)."""
     features, width = weights["W_xh"].shape
     network = torch.nn.RNN(features, width, nonlinearity=nonlinearity)
     with torch.no_grad():
@@ -139,15 +139,15 @@ def test_training_equals_a_plain_loop_over_torch_nn():
     np.testing.assert_allclose(last.weights["W_ho"], readout.weight.detach().T.numpy(), atol=1e-5)
 
 
-def test_errors_are_those_of_the_final_weights_on_the_sequences_set_apart():
+def test_errors_are_those_of_the_final_weights_on_separate_sequences():
     training = Training(steps=30, check_every=30, other_lengths=(15, 30), **SMALL)
     run = Run(task=TemporalOrder(length=12), cell=Elman(width=6), seed=1, data_seed=2, training=training)
     last = ended(run)[run.key]
 
     def error(task, purpose, sequences):
         drawn = task.sample(sequences, generator(2, purpose))
-        said = library_outputs(last.weights, drawn.inputs)[-1].argmax(-1)
-        return (said != drawn.targets[-1]).double().mean().item()
+        predicted = library_outputs(last.weights, drawn.inputs)[-1].argmax(-1)
+        return (predicted != drawn.targets[-1]).double().mean().item()
 
     assert last.outcome.summary["error"] == pytest.approx(error(run.task, "test", 30))
     assert last.series["learning/error"].values[-1] == pytest.approx(error(run.task, "validation", 20))
@@ -203,11 +203,11 @@ def test_data_do_not_depend_on_the_population():
 
 
 @pytest.mark.parametrize("start", [1, 63, 64, 70, 128])
-def test_data_go_on_where_they_were_left_in_the_middle_of_a_block(start):
+def test_data_resume_in_the_middle_of_a_block(start):
     assert same_batches(batches_of((BASE,), start, 6), batches_of((BASE,), 0, start + 6)[start:])
 
 
-def test_data_of_a_block_that_is_drawn_in_parts_go_on_too(monkeypatch):
+def test_data_of_a_block_that_is_drawn_in_parts_resume_too(monkeypatch):
     monkeypatch.setattr(batches_module, "MOST_NUMBERS_DRAWN", 10 * BASE.task.steps * 3 * 2)
     assert same_batches(batches_of((BASE,), 67, 70), batches_of((BASE,), 0, 137)[67:])
 
@@ -257,7 +257,7 @@ def test_a_member_of_a_population_is_the_run_alone_for_a_step(cell):
 
 
 def solving(stop_when_solved, errors):
-    """A learner that was told these validation errors (replica) after 10, 20, 30 and at last 35 updates."""
+    """The outcomes, and which replicas were active, after these errors (replica) at 10, 20, 30 and 35 updates."""
     training = Training(steps=35, check_every=10, stop_when_solved=stop_when_solved, **SMALL)
     runs = [BASE.replace(task=TemporalOrder(length=12), training=training, seed=seed) for seed in range(len(errors[0]))]
     learner = Learner.begin(Population(tuple(runs)), CPU)
@@ -318,7 +318,7 @@ def test_a_run_that_has_learned_keeps_its_weights_while_others_go_on():
 
 
 def test_passing_on_the_validation_sequences_is_not_being_solved():
-    """One validation sequence of a coin is guessed by half of the runs; the test sequences find them out."""
+    """Half of the runs guess the single validation sequence; the test sequences show that none has learned."""
     training = Training(steps=40, check_every=10, learning_rate=1e-9, validation_sequences=1, test_sequences=200)
     runs = [Run(task=Coin(), cell=Elman(width=3), seed=seed, training=training) for seed in range(8)]
     outcomes = [record.outcome for record in ended(runs).values()]
@@ -339,7 +339,7 @@ def exploding(rates, steps=12):
 
 
 def plain_divergence(run, steps):
-    """The step at which loss or gradient leaves the numbers, in a loop over torch.nn."""
+    """The step at which loss or gradient is no longer finite, in a loop over torch.nn."""
     start = {name: value[0] for name, value in Population((run,)).initial_parameters().items()}
     network, readout = torch.nn.RNN(2, 4, nonlinearity="relu"), torch.nn.Linear(4, 1)
     with torch.no_grad():
@@ -354,18 +354,18 @@ def plain_divergence(run, steps):
     for step in range(steps):
         part = drawn.part(5 * step, 5 * step + 5)
         loss = (readout(network(part.inputs)[0][-1]) - part.targets[-1]).square().mean()
-        for one in learned:
-            one.grad = None
+        for parameter in learned:
+            parameter.grad = None
         loss.backward()
-        if not all(value.isfinite().all() for value in (loss, *(one.grad for one in learned))):
+        if not all(value.isfinite().all() for value in (loss, *(parameter.grad for parameter in learned))):
             return step
         with torch.no_grad():
-            for one in learned:
-                one -= run.training.learning_rate * one.grad
+            for parameter in learned:
+                parameter -= run.training.learning_rate * parameter.grad
     return None
 
 
-def test_a_run_that_explodes_has_diverged_and_its_companions_do_not_notice():
+def test_a_run_that_explodes_has_diverged_and_the_other_replicas_do_not_change():
     runs, calm = exploding([1e-3, 1000.0, 1e-2]), exploding([1e-3, 1e-3, 1e-2])
     records, without = ended(Population(tuple(runs))), ended(Population(tuple(calm)))
     bad = records[runs[1].key]
@@ -396,7 +396,7 @@ def test_the_weights_of_a_diverged_run_stay_as_they_were():
     assert all(np.array_equal(one.weights[name], other.weights[name], equal_nan=True) for name in one.weights)
 
 
-def test_a_run_whose_last_update_leaves_the_numbers_has_diverged():
+def test_a_run_with_infinite_weights_after_the_last_update_has_diverged():
     [run] = exploding([1e38], steps=1)
     last = ended(run)[run.key]
     assert np.isfinite(last.series["learning/loss"].values).all()
@@ -406,19 +406,19 @@ def test_a_run_whose_last_update_leaves_the_numbers_has_diverged():
 def test_when_all_have_diverged_training_ends_at_the_next_check():
     [run] = exploding([1000.0], steps=100)
     run = run.replace(training=run.training.replace(check_every=20))
-    told = []
-    last = ended(run, progress=told.append)[run.key]
+    reports = []
+    last = ended(run, progress=reports.append)[run.key]
     assert last.outcome.status == "diverged"
-    assert [(one.step, one.steps, one.active) for one in told] == [(10, 100, 1), (20, 100, 0)]
+    assert [(report.step, report.steps, report.active) for report in reports] == [(10, 100, 1), (20, 100, 0)]
 
 
-def test_a_pruned_run_ends_where_it_is_and_its_companions_do_not_notice(tmp_path):
+def test_a_pruned_run_ends_where_it_is_and_the_other_replicas_do_not_change(tmp_path):
     run = Run(task=Coin(), cell=Elman(width=3), training=Training(steps=40, check_every=10, **SMALL))
     runs = [run.replace(seed=seed) for seed in range(3)]
-    told = []
+    checks = []
 
     def prune(check):
-        told.append(check)
+        checks.append(check)
         return {runs[1].key, "of another population"} if check.step == 20 else ()
 
     saved = tmp_path / "pruned.pt"
@@ -426,8 +426,8 @@ def test_a_pruned_run_ends_where_it_is_and_its_companions_do_not_notice(tmp_path
     list(train(Population(tuple(runs)), prune=prune, checkpoint=saved, stop=lambda: next(steps)))
     last = ended(Population(tuple(runs)), prune=prune, checkpoint=saved)
     undisturbed = ended(Population(tuple(runs)))
-    assert [(check.step, len(check.errors)) for check in told] == [(10, 3), (20, 3), (30, 2), (40, 2)]
-    for check in told:
+    assert [(check.step, len(check.errors)) for check in checks] == [(10, 3), (20, 3), (30, 2), (40, 2)]
+    for check in checks:
         for key, error in check.errors.items():
             readings = undisturbed[key].series["learning/error"]
             assert error == pytest.approx(readings.values[readings.steps.tolist().index(check.step)])
@@ -436,27 +436,29 @@ def test_a_pruned_run_ends_where_it_is_and_its_companions_do_not_notice(tmp_path
     assert (pruned.outcome.solved, pruned.weights) == (None, None)
     assert "error" not in pruned.outcome.summary
     assert pruned.series["learning/error"].steps.tolist() == [10, 20]
-    for one in (runs[0], runs[2]):
-        assert equal_weights(last[one.key].weights, undisturbed[one.key].weights)
-        assert last[one.key].outcome.summary == undisturbed[one.key].outcome.summary
+    for run in (runs[0], runs[2]):
+        assert equal_weights(last[run.key].weights, undisturbed[run.key].weights)
+        assert last[run.key].outcome.summary == undisturbed[run.key].outcome.summary
 
 
-def test_when_all_are_pruned_training_ends_at_once_and_nothing_is_judged():
+def test_when_all_are_pruned_training_ends_at_once_without_a_test():
     run = Run(task=Coin(), cell=Elman(width=3), training=Training(steps=40, check_every=10, **SMALL))
     last = ended(run, prune=lambda check: check.errors.keys())[run.key]
     assert (last.outcome.status, last.outcome.step) == ("pruned", 10)
     assert last.series["learning/loss"].steps.tolist() == list(range(10)), "one before each update"
 
 
-def test_progress_is_told_with_the_numbers_of_the_last_check():
+def test_progress_reports_the_numbers_of_the_last_check():
     run = Run(task=Coin(), cell=Elman(width=3), training=Training(steps=25, check_every=10, **SMALL))
-    told = []
-    last = ended([run, run.replace(seed=1)], progress=told.append)
-    assert [(one.step, one.active) for one in told] == [(10, 2), (20, 2), (25, 2)]
+    reports = []
+    last = ended([run, run.replace(seed=1)], progress=reports.append)
+    assert [(report.step, report.active) for report in reports] == [(10, 2), (20, 2), (25, 2)]
     errors = [record.series["learning/error"].values for record in last.values()]
-    assert [one.error for one in told] == pytest.approx(np.min(errors, axis=0).tolist())
+    assert [report.error for report in reports] == pytest.approx(np.min(errors, axis=0).tolist())
     losses = np.array([record.series["learning/loss"].values[[9, 19, 24]] for record in last.values()])
-    assert [one.loss for one in told] == pytest.approx(np.sort(losses, axis=0)[0].tolist()), "torch's lower median"
+    assert [report.loss for report in reports] == pytest.approx(np.sort(losses, axis=0)[0].tolist()), (
+        "torch's lower median"
+    )
 
 
 def test_records_between_add_up_to_the_last_one():
@@ -497,7 +499,7 @@ def test_the_global_generator_and_the_floating_point_mode_are_left_alone():
     assert sys.float_info.min / 2 > 0, "denormal numbers are numbers again"
 
 
-def test_the_package_hands_out_what_it_names():
+def test_the_package_exports_the_names_in_its_all():
     for name in rnnstudy.__all__:
         assert callable(getattr(rnnstudy, name)), name
     assert rnnstudy.Run is Run
@@ -506,7 +508,7 @@ def test_the_package_hands_out_what_it_names():
 
 
 @pytest.mark.parametrize("device", ["gpu", "mps", "cuda:99", "cuda:-3", ""])
-def test_a_device_that_is_not_there_is_told(device):
+def test_a_device_that_does_not_exist_is_refused(device):
     with pytest.raises(RequestError, match="device '"):
         next(train(BASE, device=device))
 

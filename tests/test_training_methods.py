@@ -120,7 +120,7 @@ def test_without_a_gradient_the_weights_decay_geometrically(optimiser):
         torch.testing.assert_close(value.detach(), begin[name] * (1 - 0.1 * 0.3) ** 20, rtol=1e-5, atol=0)
 
 
-def test_what_has_stopped_does_not_decay():
+def test_weights_of_a_stopped_run_do_not_decay():
     runs = tuple(one_run(weight_decay=WeightDecay(strength=0.5), learning_rate=0.1).replace(seed=s) for s in range(2))
     learner = Learner.begin(Population(runs), CPU)
     begin = learner.parameters["W_hh"].detach().clone()
@@ -184,7 +184,7 @@ def backpropagated(cell, replicas=2, at=(3, TIME - 1)):
     """Parameters and trajectory after the backward pass of the mean over the batch of a made-up loss."""
     model = Model(cell=cell, layers=1, features=FEATURES, outputs=OUTPUTS)
     drawn = [model.draw(PyTorchDefault(), generator(seed, "x")) for seed in range(replicas)]
-    parameters = {n: (2 * torch.stack([one[n] for one in drawn])).double().requires_grad_() for n in drawn[0]}
+    parameters = {n: (2 * torch.stack([values[n] for values in drawn])).double().requires_grad_() for n in drawn[0]}
     inputs = noise(TIME, replicas, BATCH, FEATURES)
     outputs, [trajectory] = model.forward(ReferenceEngine(), parameters, inputs, steps=at, observed=True)
     (outputs.tanh() * noise(*outputs.shape, seed=1)).sum((0, -1)).mean(-1).sum().backward()
@@ -215,7 +215,7 @@ def test_omega_is_its_definition(activation):
                 assert term.gradient[r, i, j].item() == pytest.approx((above - below) / 2e-6, rel=1e-5, abs=1e-7)
 
 
-def test_what_omega_is_made_of_are_the_states_and_their_total_derivatives():
+def test_omega_is_made_of_the_states_and_their_total_derivatives():
     """h by a loop in numpy; δ_{t-1} = W_hh (δ_t ⊙ φ′_t) + the direct part, from the last step to the first."""
     parameters, inputs, trajectory = backpropagated(Elman(width=WIDTH), at=(TIME - 1,))
     values = {name: value[0].detach().numpy() for name, value in parameters.items()}
@@ -225,8 +225,8 @@ def test_what_omega_is_made_of_are_the_states_and_their_total_derivatives():
         h.append(before)
     np.testing.assert_allclose(trajectory.values("h")[:, 0].numpy(), h, rtol=0, atol=1e-12)
     o = h[-1] @ values["W_ho"] + values["b_o"]
-    judge = noise(1, 2, BATCH, OUTPUTS, seed=1)[0, 0].numpy()
-    delta = (1 - np.tanh(o) ** 2) * judge / BATCH @ values["W_ho"].T
+    coefficients = noise(1, 2, BATCH, OUTPUTS, seed=1)[0, 0].numpy()
+    delta = (1 - np.tanh(o) ** 2) * coefficients / BATCH @ values["W_ho"].T
     for t in range(TIME - 1, -1, -1):
         np.testing.assert_allclose(trajectory.gradient("h")[t, 0].numpy(), delta, rtol=0, atol=1e-14)
         delta = delta * (1 - h[t] ** 2) @ values["W_hh"].T
@@ -244,7 +244,7 @@ def test_omega_of_an_orthogonal_linear_network_is_that_of_its_gain():
     torch.testing.assert_close(along, 4 * gains * (gains**2 - 1), rtol=0, atol=1e-10)
 
 
-def test_where_no_gradient_is_large_enough_omega_is_zero():
+def test_omega_is_zero_when_no_gradient_is_large_enough():
     term = Omega(strength=1).term(Elman(width=2), noise(1, 2, 2), noise(3, 1, 4, 2), 1e-11 * noise(3, 1, 4, 2, seed=1))
     assert (term.value.item(), term.live.item(), term.gradient.abs().max().item()) == (0.0, 0.0, 0.0)
 
@@ -260,7 +260,7 @@ def test_omega_is_added_to_the_gradient_of_w_hh_before_clipping(layers):
     ]
     runs = [base.replace(training=training.replace(omega=Omega(strength=strength))) for strength in strengths]
     assert len(populations(runs)) == 1
-    found = ended(runs)
+    actual = ended(runs)
 
     population = Population((base.replace(training=training),))
     learner = Learner.begin(population, CPU)
@@ -278,7 +278,7 @@ def test_omega_is_added_to_the_gradient_of_w_hh_before_clipping(layers):
         terms[name] = omega_by_hand(begin[name].double().numpy(), h, delta, SLOPES["tanh"], 1e-20)
     rule = Omega(strength=1)
     for run, strength in zip(runs, strengths, strict=True):
-        last = found[run.key]
+        last = actual[run.key]
         full = dict(gradient)
         for layer, name in enumerate(terms):
             trajectory = trajectories[layer]
@@ -309,15 +309,15 @@ CELLS = [Elman(width=WIDTH), LSTM(width=WIDTH), GRU(width=WIDTH), Jordan(width=W
 
 def parameters_for(model, replicas=1):
     drawn = [model.draw(PyTorchDefault(), generator(seed, "x")) for seed in range(replicas)]
-    return {n: (2 * torch.stack([one[n] for one in drawn])).double().requires_grad_() for n in drawn[0]}
+    return {n: (2 * torch.stack([values[n] for values in drawn])).double().requires_grad_() for n in drawn[0]}
 
 
 def gradients_of(parameters, objective):
-    found = torch.autograd.grad(objective, list(parameters.values()), allow_unused=True)
-    return {n: torch.zeros_like(v) if g is None else g for (n, v), g in zip(parameters.items(), found, strict=True)}
+    actual = torch.autograd.grad(objective, list(parameters.values()), allow_unused=True)
+    return {n: torch.zeros_like(v) if g is None else g for (n, v), g in zip(parameters.items(), actual, strict=True)}
 
 
-def by_hand(model, parameters, x, judge, constant):
+def by_hand(model, parameters, x, coefficients, constant):
     """The objective of one sequence x (time, features): a loop over layers and steps.
 
     Before step t of a layer, the states for which `constant(layer, t, name)` is true are made constants.
@@ -332,10 +332,10 @@ def by_hand(model, parameters, x, judge, constant):
             state = cell.step(own, cell.project(own, x_t), read, lambda _, value: value)
             above.append(state[cell.output])
         below = above
-    said = torch.stack(below)[:, 0, 0]
+    outputs = torch.stack(below)[:, 0, 0]
     if not cell.owns_readout:
-        said = said @ parameters["W_ho"][0] + parameters["b_o"][0]
-    return (said.tanh() * judge).sum()
+        outputs = outputs @ parameters["W_ho"][0] + parameters["b_o"][0]
+    return (outputs.tanh() * coefficients).sum()
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -345,25 +345,27 @@ def test_truncated_gradients_are_those_of_chunks_aligned_to_each_sequences_end(c
     model = Model(cell=cell, layers=layers, features=FEATURES, outputs=OUTPUTS)
     parameters, inputs = parameters_for(model), noise(TIME, 1, BATCH, FEATURES)
     ends = torch.tensor([TIME, TIME - 1, TIME - 4, TIME])
-    judge = noise(TIME, 1, BATCH, OUTPUTS, seed=1) * (torch.arange(TIME)[:, None] < ends)[:, None, :, None]
+    coefficients = noise(TIME, 1, BATCH, OUTPUTS, seed=1) * (torch.arange(TIME)[:, None] < ends)[:, None, :, None]
     places = Truncation(window=window).cut_mask(layers, TIME, ends, torch.Generator())
     cuts = [{state: places[layer][:, None] for state in cell.states} for layer in range(layers)]
-    said, _ = model.forward(ReferenceEngine(), parameters, inputs, steps=range(TIME), observed=False, cuts=cuts)
-    found = gradients_of(parameters, (said.tanh() * judge).sum())
+    outputs, _ = model.forward(ReferenceEngine(), parameters, inputs, steps=range(TIME), observed=False, cuts=cuts)
+    actual = gradients_of(parameters, (outputs.tanh() * coefficients).sum())
 
     total = 0.0
     for b in range(BATCH):
         end = int(ends[b])
         starts = set(range(end - window, 0, -window))
-        total = total + by_hand(model, parameters, inputs[:, 0, b], judge[:, 0, b], lambda _, t, name, s=starts: t in s)
+        total = total + by_hand(
+            model, parameters, inputs[:, 0, b], coefficients[:, 0, b], lambda _, t, name, s=starts: t in s
+        )
     expected = gradients_of(parameters, total)
     for name in parameters:
-        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-12)
+        torch.testing.assert_close(actual[name], expected[name], rtol=0, atol=1e-12)
     whole, _ = model.forward(ReferenceEngine(), parameters, inputs, steps=range(TIME), observed=False)
-    assert torch.equal(said, whole), "values are as without cuts"
-    full = gradients_of(parameters, (whole.tanh() * judge).sum())
+    assert torch.equal(outputs, whole), "values are as without cuts"
+    full = gradients_of(parameters, (whole.tanh() * coefficients).sum())
     name = model.label("W_xh", 0)
-    assert torch.allclose(found[name], full[name], rtol=0, atol=1e-12) == (window >= TIME)
+    assert torch.allclose(actual[name], full[name], rtol=0, atol=1e-12) == (window >= TIME)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
@@ -374,10 +376,10 @@ def test_no_gradient_leaves_the_last_chunk(cell):
     ends = torch.full((BATCH,), TIME)
     masks = torch.stack([Truncation(window=w).cut_mask(1, TIME, ends, torch.Generator())[0] for w in windows], dim=1)
     cuts = [dict.fromkeys(cell.states, masks)]
-    said, [cut] = model.forward(ReferenceEngine(), parameters, inputs, steps=(TIME - 1,), observed=True, cuts=cuts)
-    said.square().sum().backward()
-    said, [whole] = model.forward(ReferenceEngine(), parameters, inputs, steps=(TIME - 1,), observed=True)
-    said.square().sum().backward()
+    outputs, [cut] = model.forward(ReferenceEngine(), parameters, inputs, steps=(TIME - 1,), observed=True, cuts=cuts)
+    outputs.square().sum().backward()
+    outputs, [whole] = model.forward(ReferenceEngine(), parameters, inputs, steps=(TIME - 1,), observed=True)
+    outputs.square().sum().backward()
     for r, window in enumerate(windows):
         for state in cell.states:
             assert not cut.gradient(state)[: TIME - window, r].any()
@@ -394,22 +396,22 @@ def test_h_detach_cuts_the_path_through_h_where_it_was_drawn(layers, probability
     cell = LSTM(width=WIDTH)
     model = Model(cell=cell, layers=layers, features=FEATURES, outputs=OUTPUTS)
     parameters, inputs = parameters_for(model), noise(TIME, 1, BATCH, FEATURES)
-    judge = noise(TIME, 1, BATCH, OUTPUTS, seed=1)
+    coefficients = noise(TIME, 1, BATCH, OUTPUTS, seed=1)
     ends = torch.full((BATCH,), TIME)
     places = HDetach(probability=probability).cut_mask(layers, TIME, ends, torch.Generator().manual_seed(2))
     assert (places == places[:, :, :1]).all(), "one draw for the batch"
     cuts = [{"h": places[layer][:, None]} for layer in range(layers)]
-    said, _ = model.forward(ReferenceEngine(), parameters, inputs, steps=range(TIME), observed=False, cuts=cuts)
-    found = gradients_of(parameters, (said.tanh() * judge).sum())
+    outputs, _ = model.forward(ReferenceEngine(), parameters, inputs, steps=range(TIME), observed=False, cuts=cuts)
+    actual = gradients_of(parameters, (outputs.tanh() * coefficients).sum())
     total = sum(
         by_hand(
-            model, parameters, inputs[:, 0, b], judge[:, 0, b],
+            model, parameters, inputs[:, 0, b], coefficients[:, 0, b],
             lambda layer, t, name: name == "h" and bool(places[layer, t, 0]),
         )
         for b in range(BATCH)
     )  # fmt: skip
     for name, expected in gradients_of(parameters, total).items():
-        torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(actual[name], expected, rtol=0, atol=1e-12)
 
 
 def test_with_every_h_detached_the_cell_path_alone_is_left():
@@ -418,10 +420,10 @@ def test_with_every_h_detached_the_cell_path_alone_is_left():
     model = Model(cell=cell, layers=1, features=FEATURES, outputs=OUTPUTS)
     parameters, inputs = parameters_for(model), noise(TIME, 1, BATCH, FEATURES)
     cuts = [{"h": torch.ones(TIME, 1, BATCH, dtype=torch.bool)}]
-    said, [trajectory] = model.forward(
+    outputs, [trajectory] = model.forward(
         ReferenceEngine(), parameters, inputs, steps=(TIME - 1,), observed=True, cuts=cuts
     )
-    said.square().sum().backward()
+    outputs.square().sum().backward()
     h, carried = trajectory.values("h"), trajectory.gradient("c")
     for t in range(1, TIME):
         a = inputs[t] @ parameters["W_xh"] + h[t - 1] @ parameters["W_hh"] + parameters["b_h"][:, None]
@@ -458,7 +460,7 @@ def test_h_detachs_draws_belong_to_the_seed_and_the_update():
     assert both["c"][:, 0, 0].nonzero().flatten().tolist() == [*range(10, 400, 30)]
 
 
-def test_the_last_updates_are_whole_and_what_does_not_cut_has_no_masks():
+def test_the_last_updates_are_whole_and_training_without_cuts_has_no_masks():
     run = one_run(LSTM(width=4), steps=10, h_detach=HDetach(whole_at_end=3))
     assert [masks_of([run], step) is None for step in range(10)] == [False] * 7 + [True] * 3
     assert masks_of([one_run(LSTM(width=4))], 0) is None
@@ -481,10 +483,10 @@ def test_the_last_updates_are_whole_and_what_does_not_cut_has_no_masks():
     ],
     ids=repr,
 )
-def test_what_cuts_nowhere_trains_as_if_it_were_not_there(methods, same):
+def test_a_method_that_cuts_nowhere_changes_nothing(methods, same):
     run = Run(task=Adding(length=12), cell=LSTM(width=4), training=Training(steps=8, **SMALL))
     other = run.replace(training=run.training.replace(**methods))
-    # On one engine: what asks for cuts is trained by the reference engine.
+    # On one engine, because the reference engine trains the runs with cuts.
     one, two = (ended(each, engine="reference")[each.key].weights for each in (run, other))
     assert all(np.array_equal(one[name], two[name]) for name in one) == same
 
@@ -518,8 +520,8 @@ def test_an_interrupted_run_with_every_method_equals_one_never_interrupted(cell,
     runs = population_with(cell, methods)
     whole, pieces = ended(runs), {}
     for updates in (13, 40, 10**9):
-        asked = itertools.count()
-        stop = lambda asked=asked, updates=updates: next(asked) >= updates  # noqa: E731
+        calls = itertools.count()
+        stop = lambda calls=calls, updates=updates: next(calls) >= updates  # noqa: E731
         pieces.update(ended(runs, checkpoint=tmp_path / "file", checkpoint_seconds=0.0, stop=stop))
     for key, record in whole.items():
         twin = pieces[key]
@@ -545,7 +547,7 @@ def test_a_member_of_a_population_with_every_method_is_the_run_alone(cell, metho
 
 
 class Plain(ReferenceEngine):
-    """Serves what asks for nothing, and of the cells the Elman alone."""
+    """Supports the Elman cell alone, and no training method."""
 
     name = "plain"
 
@@ -565,7 +567,7 @@ class Plain(ReferenceEngine):
     ],
     ids=repr,
 )
-def test_what_the_engine_does_not_serve_trains_on_the_reference_engine(cell, methods, engine):
+def test_the_reference_engine_trains_the_runs_that_the_engine_does_not_support(cell, methods, engine):
     run = one_run(cell, steps=2, **methods)
     assert ended(run, engine=Plain())[run.key].outcome.engine == engine
 
