@@ -35,7 +35,7 @@ def faults(wrong):
 
 
 def output_of(*command, **environment):
-    """A process of its own: Triton decides when it is imported whether it interprets or compiles."""
+    """The output of a separate process: Triton decides on import whether it interprets or compiles."""
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     done = subprocess.run(
         [sys.executable, "-m", *command], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=400
@@ -49,7 +49,7 @@ def output_of(*command, **environment):
 )
 def test_on_the_cpu(engine):
     wrong = agreement(engine, torch.device("cpu"), small=True)
-    # Plain numbers end: that is why the other engines carry an exponent.
+    # The range of plain numbers ends, which is why the other engines keep an exponent.
     ends = wrong.pop("beyond the range of floats")
     assert bool(ends) == (engine.name == "reference")
     assert not faults(wrong)

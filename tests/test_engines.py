@@ -1,10 +1,11 @@
-"""Fast engines against the reference engine in float64; and what they promise beyond it."""
+"""Fast engines against the reference engine in float64, and beyond the range of floats."""
 
 import importlib.util
 import itertools
 import logging
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from rnnstudy.cells import GRU, LSTM, Elman, Jordan
 from rnnstudy.cells.initialisation import PyTorchDefault
+from rnnstudy.cli import app
+from rnnstudy.engines import ENGINE_NAMES
 from rnnstudy.engines.buffers import BufferPool
-from rnnstudy.engines.choice import _warn_without_numba, choose
+from rnnstudy.engines.choice import ENGINE_CLASSES, _warn_without_numba, choose
 from rnnstudy.engines.compiled import CompiledEngine
+from rnnstudy.engines.engine import Engine
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import RequestError
@@ -56,7 +61,7 @@ def drawn(cell, replicas, layers=1):
 
 
 def backwards(engine, model, parameters, inputs, judge, dtype=torch.float32):
-    """Outputs, every gradient and every layer's log norms for L = Σ judge ⊙ outputs; zeros in `judge` judge nothing."""
+    """Outputs, every gradient and every layer's log norms for L = Σ judge ⊙ outputs; `judge` may hold zeros."""
     parameters = {name: value.to(dtype).clone().requires_grad_() for name, value in parameters.items()}
     inputs = inputs.to(dtype).clone().requires_grad_()
     steps = tuple(judge.flatten(1).any(1).nonzero().flatten().tolist())
@@ -83,7 +88,7 @@ def assert_alike(found, expected, tolerance=3e-6):
 
 
 def judged(kind, replicas, batch):
-    """What is judged: the last step; some steps; every step, with magnitudes far apart; sequences of varying length."""
+    """Which outputs the loss reads: the last step, some, every step with magnitudes far apart, or varying lengths."""
     judge = noise(TIME, replicas, batch, OUTPUTS, seed=1)
     if kind == "last":
         judge[:-1] = 0
@@ -149,7 +154,7 @@ def test_all_sizes(engine, kind, width, batch):
 
 
 @every_engine
-def test_what_is_asked_for_comes_and_nothing_else(engine):
+def test_only_what_is_requested_is_returned(engine):
     cell = LSTM(width=5)
     model, parameters = drawn(cell, 2)
     inputs = noise(9, 2, 4, FEATURES)
@@ -216,7 +221,7 @@ def test_weight_gradients_come_from_steps_whose_gradient_a_float_cannot_hold(eng
 
 
 @every_engine
-def test_what_a_gru_keeps_decays_by_its_gate(engine):
+def test_a_grus_gradient_decays_by_its_update_gate(engine):
     """With W_hh = 0 and a constant gate z log10 ‖dL/dh_t‖ falls by −log10 z a step, all the way back."""
     time, width = 1500, 6
     cell = GRU(width=width)
@@ -254,7 +259,7 @@ def test_a_cell_states_gradient_decays_by_its_forget_gate(engine):
 
 @every_engine
 @pytest.mark.parametrize("cell", KINDS, ids=repr)
-def test_bits_depend_neither_on_threads_nor_on_companions(engine, cell):
+def test_bits_depend_neither_on_threads_nor_on_other_replicas(engine, cell):
     _, parameters = drawn(cell, 5)
     inputs, judge = noise(TIME, 5, 6, FEATURES), noise(TIME, 5, 6, cell.width, seed=1)
 
@@ -281,7 +286,7 @@ def test_bits_depend_neither_on_threads_nor_on_companions(engine, cell):
 
 
 @every_engine
-def test_the_callers_treatment_of_denormals_stays_and_does_not_matter(engine):
+def test_the_callers_denormal_setting_is_restored_and_does_not_matter(engine):
     cell = Elman(width=13)
     model, parameters = drawn(cell, 2)
     parameters["W_hh"] *= 0.01
@@ -298,27 +303,27 @@ def test_the_callers_treatment_of_denormals_stays_and_does_not_matter(engine):
 
 
 @every_engine
-@pytest.mark.parametrize("harm", ["not a number", "overflow"])
+@pytest.mark.parametrize("fault", ["not a number", "overflow"])
 @pytest.mark.parametrize("cell", [CELLS[3], CELLS[1], *CELLS[-2:]], ids=repr)
-def test_what_leaves_the_finite_numbers_stays_in_its_replica(engine, cell, harm):
+def test_numbers_that_are_not_finite_stay_in_their_replica(engine, cell, fault):
     model, parameters = drawn(cell, 3)
     inputs, judge = noise(TIME, 3, 6, FEATURES), judged("some", 3, 6)
     sound = backwards(engine, model, parameters, inputs, judge)
-    if harm == "not a number":
+    if fault == "not a number":
         parameters["W_hh"][1, 2, 3] = torch.nan
     else:
         parameters["W_hh"][1] *= 1e38
         parameters["W_xh"][1] *= 1e38
-    harmed = backwards(engine, model, parameters, inputs, judge)
+    faulted = backwards(engine, model, parameters, inputs, judge)
     for replica in (0, 2):
-        assert_same_bits(bits(harmed, replica), bits(sound, replica))
-    if harm == "not a number" or isinstance(cell, Elman):
-        assert not all(value.isfinite().all() for value in bits(harmed, 1)[:-1])
+        assert_same_bits(bits(faulted, replica), bits(sound, replica))
+    if fault == "not a number" or isinstance(cell, Elman):
+        assert not all(value.isfinite().all() for value in bits(faulted, 1)[:-1])
 
 
 @every_engine
-def test_a_diverged_run_is_told_and_its_companions_end_with_the_same_bits(engine):
-    """As with a companion that does not diverge."""
+def test_a_diverged_run_is_reported_and_the_other_runs_end_with_the_same_bits(engine):
+    """The same bits as beside a run that does not diverge."""
     training = Training(steps=6, batch=4, validation_sequences=4, test_sequences=4, check_every=3)
     base = Run(task=TemporalOrder(length=10), cell=Elman(width=5, activation="linear"), training=training)
     sound, other, calm = (base.replace(seed=seed) for seed in (1, 2, 3))
@@ -347,7 +352,7 @@ def test_bytes_kept_for_the_backward_pass(engine, cell, most):
     assert kept / (100 * 2 * 20 * cell.width) <= most
 
 
-def test_arrays_are_used_again_and_given_up_when_they_are_too_many():
+def test_arrays_are_reused_and_dropped_when_there_are_too_many():
     pool = BufferPool(most_bytes=1000)
     first = pool.acquire([(10, 10), (5,)])
     addresses = {array.ctypes.data for array in first.arrays}
@@ -387,7 +392,7 @@ def test_a_step_of_the_quickstart_agrees_with_the_reference(engine):
 
 @every_engine
 @pytest.mark.parametrize("cell", [Elman(width=5), GRU(width=5), LSTM(width=5)], ids=repr)
-def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bits(engine, cell, tmp_path):
+def test_a_run_resumed_from_a_checkpoint_ends_with_the_same_bits(engine, cell, tmp_path):
     training = Training(steps=40, batch=4, validation_sequences=4, test_sequences=4, check_every=10)
     run = Run(task=TemporalOrder(length=10), cell=cell, training=training)
     [whole] = [one for one in train(run, engine=engine) if one.outcome]
@@ -413,14 +418,42 @@ def test_the_choice():
     assert choose(Jordan(), frozenset(), CPU, "compiled").name == "reference"
 
 
-def test_a_cell_derived_from_a_served_one_is_not_taken_for_it():
+def test_every_name_in_the_list_has_an_engine_class_of_that_name():
+    assert ENGINE_NAMES[0] == "auto"
+    assert tuple(ENGINE_CLASSES) == ENGINE_NAMES[1:]
+    assert all(engine.name == name for name, engine in ENGINE_CLASSES.items())
+    # Only the probes' engine cannot be asked for.
+    assert {engine.name for engine in subclasses(Engine)} == {*ENGINE_NAMES[1:], "scaled"}
+
+
+def subclasses(base):
+    """The concrete engines of this package."""
+    for child in base.__subclasses__():
+        if not child.__subclasses__() and child.__module__.startswith("rnnstudy."):
+            yield child
+        yield from subclasses(child)
+
+
+def test_the_command_line_offers_exactly_the_names_in_the_list():
+    shown = CliRunner().invoke(app, ["sweep", "--help"]).output
+    [option] = re.findall(r"--engine\s+\[([^\]]*)\]", shown)
+    assert re.split(r"\s*\|\s*", option) == list(ENGINE_NAMES)
+
+
+def test_the_list_of_engines_is_imported_without_torch_or_numba():
+    program = "import sys, rnnstudy.engines; print([name for name in ('torch', 'numba') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_subclass_of_a_served_cell_is_not_served():
     class Other(Elman):
         """Computes something else, perhaps."""
 
     assert choose(Other(), frozenset(), CPU).name == "reference"
 
 
-def test_without_numba_the_reference_engine_trains_and_that_is_said_once(monkeypatch, caplog):
+def test_without_numba_the_reference_engine_trains_with_one_warning(monkeypatch, caplog):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     _warn_without_numba.cache_clear()
     with caplog.at_level(logging.INFO, "rnnstudy"):
@@ -442,7 +475,7 @@ def test_a_run_keeps_the_engine_that_began_it(tmp_path):
     assert fresh.outcome.engine == "compiled"
 
 
-def test_an_unknown_engine_is_told_at_the_call():
+def test_an_unknown_engine_raises_at_the_call():
     with pytest.raises(RequestError, match="engine 'compild' is unknown; did you mean 'compiled'"):
         train(Run(task=TemporalOrder(length=10), cell=Elman(width=5)), engine="compild")
 
@@ -470,7 +503,7 @@ def test_elementary_functions():
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 17), (3, 50, 50), (7, 3, 64), (20, 57, 50), (33, 2, 130)])
 @pytest.mark.parametrize("flipped", [False, True])
-def test_products_in_tiles_add_to_what_is_there_and_write_nothing_else(shape, flipped):
+def test_products_in_tiles_add_to_the_output_and_write_nothing_else(shape, flipped):
     from rnnstudy.engines.numba_kernels.tiles import LANES, add_product, padded
 
     rows, depth, columns = shape
@@ -491,8 +524,8 @@ def test_products_in_tiles_add_to_what_is_there_and_write_nothing_else(shape, fl
 
 @pytest.mark.parametrize("cell", KINDS, ids=repr)
 @pytest.mark.parametrize("batch", [1, 7])
-def test_kernels_write_nothing_but_what_they_give_back(cell, batch):
-    """Every array stands between guards of not-a-number, and is itself filled whole."""
+def test_kernels_write_only_their_results(cell, batch):
+    """Every array lies between guards of NaN, and is itself filled completely."""
     from rnnstudy.engines.compiled import buffer_shapes, kernel_weights, kernels_of
 
     kernels = kernels_of(type(cell))
@@ -522,7 +555,7 @@ def test_kernels_write_nothing_but_what_they_give_back(cell, batch):
 
 
 @pytest.mark.slow
-def test_the_first_call_says_that_it_compiles_and_the_next_process_need_not(tmp_path):
+def test_the_first_call_logs_that_it_compiles_and_the_next_process_uses_the_cache(tmp_path):
     program = (
         "import torch\nfrom rnnstudy.cells import Elman\nfrom rnnstudy.engines.compiled import CompiledEngine\n"
         "weights = {'W_xh': torch.ones(1, 2, 3), 'W_hh': torch.ones(1, 3, 3), 'b_h': torch.ones(1, 3)}\n"

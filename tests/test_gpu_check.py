@@ -1,4 +1,4 @@
-"""The check for GPU machines runs to its end, here at tiny sizes, without MLflow, Optuna or Numba."""
+"""The check for GPU machines runs completely, here at tiny sizes, without MLflow, Optuna or Numba."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ for part in ("steps", "variants", "jax_peer"):
 """
 
 
-def test_its_parts_need_nothing_but_torch_and_write_as_they_go(tmp_path):
+def test_its_parts_need_only_torch_and_write_results_as_they_run(tmp_path):
     subprocess.run([sys.executable, "-c", PARTS, tmp_path], cwd=ROOT, check=True, timeout=300)
     steps = json.loads((tmp_path / "steps.json").read_text())
     assert set(steps) == {f"{cell} K={replicas} B=20 H=4 T=10" for cell in ("Elman", "LSTM") for replicas in (1, 2)}
@@ -33,7 +33,7 @@ def test_its_parts_need_nothing_but_torch_and_write_as_they_go(tmp_path):
     assert "not installed" in json.loads((tmp_path / "jax_peer.json").read_text())["jax"]
 
 
-def test_a_part_that_takes_too_long_or_fails_costs_only_itself(tmp_path):
+def test_a_part_that_takes_too_long_or_fails_does_not_affect_the_others(tmp_path):
     assert gpu_check.run_part("variants", 0.01, tmp_path, cpu=True) == "stopped at its limit of 0.01 s"
     (tmp_path / "variants.json").mkdir()
     assert gpu_check.run_part("variants", 100, tmp_path, cpu=True) == "exit code 1"

@@ -1,4 +1,4 @@
-"""The graph engine: arrays that stay where they are, what a failed capture means, and what outlives a pass."""
+"""The graph engine: fixed arrays, failed captures, and what can be read after a pass."""
 
 import logging
 import sys
@@ -32,7 +32,7 @@ every_cell = pytest.mark.parametrize("cell", CELLS, ids=repr)
 
 
 def again(work):
-    """In place of a capture: the work itself, done again on the same arrays."""
+    """Instead of a capture: the replay runs the work itself again on the same arrays."""
     work()
     return work
 
@@ -62,8 +62,8 @@ def test_float64_equals_the_reference_to_its_own_precision(cell, judged):
 
 
 @every_cell
-def test_recorded_passes_are_replayed_on_new_numbers(cell):
-    """Two layers of one shape hold two recordings; batches come one after another on the same arrays."""
+def test_captured_passes_are_replayed_on_new_numbers(cell):
+    """Two layers of the same shape have two captures; the batches use the same arrays one after another."""
     recorded = []
 
     def record(work):
@@ -78,7 +78,7 @@ def test_recorded_passes_are_replayed_on_new_numbers(cell):
     assert len(recorded) == 2 * (3 + 1)
 
 
-def test_a_forward_pass_that_never_goes_back_frees_its_recording():
+def test_a_forward_pass_without_a_backward_pass_releases_its_capture():
     recorded = []
     engine = GraphEngine(capture=lambda work: recorded.append(work) or again(work))
     for _ in range(3):
@@ -95,7 +95,7 @@ def test_shapes_unused_for_long_are_dropped(monkeypatch):
     assert [shape.output_steps for shape in engine._free] == [(3,), (4,)]
 
 
-def test_a_failed_capture_is_said_once_and_the_loop_goes_on(caplog):
+def test_a_failed_capture_is_logged_once_and_the_loop_continues(caplog):
     tried = []
 
     def fails(work):
@@ -137,7 +137,7 @@ def test_states_and_gradients_can_be_read_until_they_are_overwritten(cell):
         trajectory.log_norms("x")
 
 
-def test_what_it_does_not_serve_is_refused():
+def test_a_cell_that_is_not_served_is_refused():
     cell = LSTM(width=7, variant="1997")
     with pytest.raises(RuntimeError, match="the graph engine does not serve"):
         unrolled(GraphEngine(), cell)
@@ -158,7 +158,7 @@ def test_training_with_omega_agrees_with_the_reference():
 
 
 @pytest.mark.parametrize("through", ["allow_tf32", "fp32_precision"])
-def test_products_take_no_tf32_and_the_callers_setting_comes_back(through):
+def test_products_take_no_tf32_and_the_callers_setting_is_restored(through):
     matmul, plain = torch.backends.cuda.matmul, torch.backends.cuda.matmul.fp32_precision
     try:
         setattr(matmul, through, True if through == "allow_tf32" else "tf32")
@@ -186,14 +186,14 @@ def test_devices_and_engines():
         train(Run(task=TemporalOrder(length=10), cell=Elman(width=5)), engine="triton", device="cpu")
 
 
-def test_a_sweep_with_an_engine_that_the_device_has_not_ends_before_it_begins(rnnstudy, project):
+def test_a_sweep_with_an_engine_that_cannot_work_on_the_device_does_not_start(rnnstudy, project):
     answer = rnnstudy("sweep", "experiments/small.py", "--device", "cpu", "--engine", "triton")
     assert answer.returncode == 2
     assert "the triton engine trains on CUDA, not on cpu; use --engine auto or graph" in answer.stderr
     assert not list((project / "mlruns").iterdir())
 
 
-def test_triton_trains_only_where_it_proved_itself(monkeypatch, caplog):
+def test_triton_trains_only_where_its_kernels_are_verified(monkeypatch, caplog):
     monkeypatch.setattr(triton_engine, "_disagreement", lambda cell, device: "W_hh differs by 1.0e-03")
     triton_engine.verified.cache_clear()
     monkeypatch.setattr(triton_engine, "installed", lambda package: True)
@@ -214,7 +214,7 @@ def test_triton_trains_only_where_it_proved_itself(monkeypatch, caplog):
     triton_engine.verified.cache_clear()
 
 
-def test_a_proof_that_breaks_is_no_proof(monkeypatch, caplog):
+def test_an_error_during_verification_counts_as_a_failure(monkeypatch, caplog):
     def breaks(cell, device):
         raise ValueError("no kernel image is available")
 
@@ -229,7 +229,7 @@ def test_a_proof_that_breaks_is_no_proof(monkeypatch, caplog):
 
 
 class Waits(TorchDispatchMode):
-    """Notes where an operation brings a number to the host, or makes a shape depend on one."""
+    """Records where an operation copies a number to the host, or makes a shape depend on one."""
 
     OPERATIONS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "item")
 
@@ -250,8 +250,8 @@ class Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize("engine", ["graph", "reference"])
 @every_cell
-def test_a_training_step_brings_no_number_to_the_host(engine, cell, monkeypatch):
-    """Between checks. On a CPU nothing waits: what would is looked for, and the methods that hide it."""
+def test_a_training_step_copies_no_number_to_the_host(engine, cell, monkeypatch):
+    """Between validation checks. On a CPU nothing waits, so the test looks for operations that would wait on a GPU."""
     # Adam counts its steps on the host, whatever the device, and asks for the count.
     training = SMALL.replace(steps=30, check_every=30, optimiser=SGD())
     run = Run(task=TemporalOrder(length=10), cell=cell, training=training)

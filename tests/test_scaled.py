@@ -40,7 +40,7 @@ def is_denormal(values):
 
 
 class Denormals(TorchDispatchMode):
-    """Counts the operations that give a denormal number."""
+    """Counts the operations that return a denormal number."""
 
     def __init__(self):
         super().__init__()
@@ -76,7 +76,7 @@ def linear_network(steps, dtype, engine, radii=(0.5, 1.5)):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_ten_thousand_steps_read_their_closed_form(dtype):
+def test_ten_thousand_steps_equal_their_closed_form(dtype):
     trajectory = linear_network(10_000, dtype, ScaledEngine())
     expected = [10_000 * math.log10(0.5), 10_000 * math.log10(1.5)]
     assert expected == pytest.approx([-3010.30, 1760.91], abs=0.005)
@@ -87,7 +87,7 @@ def test_ten_thousand_steps_read_their_closed_form(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_no_denormal_arithmetic_on_the_way(dtype):
+def test_there_is_no_denormal_arithmetic(dtype):
     steps = {torch.float32: 100, torch.float64: 650}[dtype]
     with Denormals() as found:
         linear_network(steps, dtype, ScaledEngine(), radii=(0.4, 0.3))
@@ -112,7 +112,7 @@ def passed(engine, cell, layers, judge, gain=1.0, steps=TIME, dtype=torch.float6
 
 
 def judged(steps, *last):
-    """Each sequence judged at steps up to its own end, with weights over fifty decades when there are several."""
+    """Weights of the loss: at steps up to each sequence's own end, over fifty decades if there are several steps."""
     judge = torch.zeros(steps, REPLICAS, BATCH, OUTPUTS, dtype=torch.float64)
     for step in last:
         judge[step] = 10 ** (10 * noise(REPLICAS, BATCH, 1, seed=step)) * noise(REPLICAS, BATCH, OUTPUTS, seed=step)
@@ -148,7 +148,7 @@ def plain_log_norms(values):
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", [Elman(width=WIDTH), LSTM(width=WIDTH)], ids=repr)
-def test_float32_goes_on_where_float64_still_reads(cell, layers):
+def test_float32_equals_float64_far_below_its_own_range(cell, layers):
     """A gradient that falls far below 10⁻⁴⁵: float32 by the scaled engine against float64 by the reference engine."""
     steps = {"Elman": 200, "LSTM": 300}[type(cell).__name__]
     judge = torch.zeros(steps, REPLICAS, BATCH, OUTPUTS, dtype=torch.float64)
@@ -163,8 +163,8 @@ def test_float32_goes_on_where_float64_still_reads(cell, layers):
         assert found[layer].log_norms(state).isfinite().all()
 
 
-def test_layers_hand_each_other_gradients_that_no_float_holds():
-    """Two linear layers, h² = W² over h¹: below float64's range, the lower layer still reads what algebra says."""
+def test_layers_pass_each_other_gradients_beyond_the_range_of_floats():
+    """Two linear layers, h² = W² over h¹: below float64's range, the lower layer still has the exact value."""
     steps, rate = 600, 0.2
     cell = Elman(width=1, activation="linear")
     model = Model(cell=cell, layers=2, features=1, outputs=1)
@@ -196,9 +196,10 @@ def test_parameter_gradients_leave_the_range_only_where_their_true_value_does(ra
             "b_h": torch.zeros(1, 1, dtype=torch.float64, requires_grad=True),
         }
         inputs = torch.zeros(steps, 1, 1, 1, dtype=torch.float64)
-        way = engine.unroll(cell, parameters, inputs, widths={"h": 1}, observed=True, steps=(steps - 1,))
-        way.outputs.sum().backward()
-        gradients.append((way.log_norms("h")[0].item(), parameters["W_hh"].grad.item(), parameters["b_h"].grad.item()))
+        trajectory = engine.unroll(cell, parameters, inputs, widths={"h": 1}, observed=True, steps=(steps - 1,))
+        trajectory.outputs.sum().backward()
+        first = trajectory.log_norms("h")[0].item()
+        gradients.append((first, parameters["W_hh"].grad.item(), parameters["b_h"].grad.item()))
     [(first, by_rate, by_bias), (_, reference_by_rate, _)] = gradients
     assert first == pytest.approx((steps - 1) * math.log10(rate), abs=1e-8)
     assert by_rate == 0
@@ -206,7 +207,7 @@ def test_parameter_gradients_leave_the_range_only_where_their_true_value_does(ra
     assert by_bias == (math.inf if rate > 1 else pytest.approx(1 / (1 - rate), rel=1e-12))
 
 
-def test_a_gradient_that_is_not_finite_is_seen():
+def test_a_gradient_that_is_not_finite_is_reported():
     judge = judged(TIME, TIME - 4)
     judge[TIME - 4, 1, 2] = torch.inf
     _, _, _, [trajectory] = passed(ScaledEngine(), Elman(width=WIDTH), 1, judge)
@@ -218,7 +219,7 @@ def test_a_gradient_that_is_not_finite_is_seen():
     assert (log_norms[TIME - 3 :] == -torch.inf).all()
 
 
-def test_what_was_not_observed_or_not_yet_computed_is_refused():
+def test_a_gradient_not_observed_or_not_yet_computed_is_refused():
     cell = Elman(width=WIDTH)
     model = Model(cell=cell, layers=1, features=FEATURES, outputs=OUTPUTS)
     parameters = {name: value[None].double() for name, value in model.draw(PyTorchDefault(), generator(0, "x")).items()}
@@ -256,7 +257,7 @@ def test_jacobians_are_those_of_jacrev(cell):
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.floats(-1e300, 1e300), st.integers(-5000, 5000)), min_size=2, max_size=6))
-def test_extended_numbers_add_up_as_whole_numbers_do(terms):
+def test_sums_of_block_floats_are_exact_within_rounding(terms):
     """Against exact arithmetic in Python's fractions."""
     from fractions import Fraction
 

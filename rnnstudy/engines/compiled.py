@@ -26,7 +26,7 @@ from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.gru import GRU
 from rnnstudy.cells.lstm import LSTM
 from rnnstudy.engines.buffers import BufferPool
-from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory, before_backward, installed, not_observed
+from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory, installed, require_gradient
 from rnnstudy.engines.explicit_backward import has_explicit_backward
 from rnnstudy.spec import RequestError
 
@@ -57,11 +57,10 @@ class CompiledTrajectory(Trajectory):
         self._norms = norms
 
     def log_norms(self, state: str) -> Float[Tensor, "time replica batch"]:
-        if state not in self._states:
-            raise not_observed(state, self._states)
         squares, exponents = self._norms.squares, self._norms.exponents
-        if squares is None or exponents is None:
-            raise before_backward()
+        require_gradient(state, self._states, squares is not None)
+        assert squares is not None
+        assert exponents is not None
         index = self._states.index(state)
         log_mantissas = torch.from_numpy(squares[index]).double().log10() / 2
         return (log_mantissas + math.log10(2) * torch.from_numpy(exponents[index]).double()).transpose(0, 1)

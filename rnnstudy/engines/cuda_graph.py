@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rnnstudy.cells.cell import Cell, Parameters
-from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory, before_backward, not_observed
+from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory, require_gradient
 from rnnstudy.engines.explicit_backward import has_explicit_backward
 from rnnstudy.engines.layer_pass import BatchedProducts, LayerGradients, LayerPass
 
@@ -156,7 +156,7 @@ class GraphTrajectory(Trajectory):
         self._result = backward_result
 
     def log_norms(self, state: str) -> Float[Tensor, "time replica batch"]:
-        self._require(state)
+        require_gradient(state, self._states, self._result.passes is not None)
         assert self._result.log_norms is not None
         return self._result.log_norms[self._states.index(state)]
 
@@ -169,17 +169,11 @@ class GraphTrajectory(Trajectory):
         return self._layer(state).gradient(state).values()
 
     def _layer(self, state: str) -> LayerPass:
-        self._require(state)
+        require_gradient(state, self._states, self._result.passes is not None)
         assert self._result.passes is not None
         if self._result.passes.uses != self._result.use:
             raise RuntimeError("a later forward pass of the same shape has overwritten this one's states and gradients")
         return self._result.passes.layer
-
-    def _require(self, state: str) -> None:
-        if state not in self._states:
-            raise not_observed(state, self._states)
-        if self._result.passes is None:
-            raise before_backward()
 
 
 class CapturingEngine(Engine):

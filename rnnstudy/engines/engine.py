@@ -2,7 +2,7 @@
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -91,11 +91,9 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def not_observed(state: str, observed: Sequence[str]) -> RuntimeError:
-    """The error for a state whose gradient was not recorded."""
-    return RuntimeError(f"state '{state}' was not observed; observed: {', '.join(observed) or 'none'}")
-
-
-def before_backward() -> RuntimeError:
-    """The error for a gradient that is read before the backward pass."""
-    return RuntimeError("the gradient through time exists only after the backward pass")
+def require_gradient(state: str, observed: Collection[str], backward_done: bool) -> None:
+    """Raises `RuntimeError` unless `state` was observed and the backward pass has been done."""
+    if state not in observed:
+        raise RuntimeError(f"state '{state}' was not observed; observed: {', '.join(observed) or 'none'}")
+    if not backward_done:
+        raise RuntimeError("the gradient through time exists only after the backward pass")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rnnstudy.cells.cell import Cell, Parameters, States
 from rnnstudy.engines.block_float import ZERO_EXPONENT, BlockFloat
-from rnnstudy.engines.engine import before_backward, not_observed
+from rnnstudy.engines.engine import require_gradient
 
 
 class StepGraph(NamedTuple):
@@ -62,11 +62,9 @@ class LayerUnroll:
         self._backward_done = False
 
     def require(self, state: str | None = None) -> None:
-        """Raises `RuntimeError` when the gradient of `state` does not exist."""
-        if not self.observed or (state is not None and state not in self.widths):
-            raise not_observed(state or "any", list(self.widths) if self.observed else [])
-        if not self._backward_done:
-            raise before_backward()
+        """Raises `RuntimeError` unless the gradient of `state` (None: of all states) exists."""
+        observed = self.widths if self.observed else {}
+        require_gradient(state or next(iter(observed), "any"), observed, self._backward_done)
 
     def forward(self, recorded: bool) -> Tensor:
         """The outputs (step, replica, batch, width) at the output steps."""

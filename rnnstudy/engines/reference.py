@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rnnstudy.cells.cell import Cell, Parameters
-from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory, before_backward, not_observed
+from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory, require_gradient
 
 
 class ReferenceTrajectory(Trajectory):
@@ -20,17 +20,14 @@ class ReferenceTrajectory(Trajectory):
 
     def values(self, state: str) -> Float[Tensor, "time replica batch width"]:
         """s_t for t = 1..T, without gradient."""
-        if state not in self._values:
-            raise not_observed(state, list(self._values))
+        require_gradient(state, self._values, backward_done=True)
         return torch.stack([value.detach() for value in self._values[state]])
 
     def gradient(self, state: str) -> Float[Tensor, "time replica batch width"]:
         """dL/ds_t for t = 1..T after the backward pass: the total derivative."""
-        if state not in self._leaves:
-            raise not_observed(state, list(self._leaves))
-        gradient = self._leaves[state].grad
-        if gradient is None:
-            raise before_backward()
+        gradient = self._leaves[state].grad if state in self._leaves else None
+        require_gradient(state, self._leaves, gradient is not None)
+        assert gradient is not None
         return gradient
 
     def log_norms(self, state: str) -> Float[Tensor, "time replica batch"]:

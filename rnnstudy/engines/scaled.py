@@ -149,10 +149,9 @@ class ScaledTrajectory(Trajectory):
         unroll, size = self.unroll, sum(self.unroll.widths.values())
         time, replicas, batch, _ = unroll.inputs.shape
         chunk = max(1, MOST_NUMBERS_IN_JACOBIANS // (replicas * batch * size * 4 * size))
-        starts = range(0, time, chunk)
-        for first in reversed(starts) if backwards else starts:
-            jacobians = unroll.jacobians(first, min(first + chunk, time))
-            yield from reversed(jacobians) if backwards else jacobians
+        direction = -1 if backwards else 1
+        for first in range(0, time, chunk)[::direction]:
+            yield from unroll.jacobians(first, min(first + chunk, time))[::direction]
 
     def parameter_gradients(self) -> dict[str, BlockFloat]:
         """dL/dθ for every parameter θ of the layer. Blocks (replica), within the parameter's shape."""
