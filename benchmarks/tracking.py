@@ -16,35 +16,31 @@ import torch
 
 from rnnstudy.cells.lstm import LSTM
 from rnnstudy.run import Run, Training
-from rnnstudy.store.mlflow_store import Store
-from rnnstudy.store.mlflow_tracker import open_store
+from rnnstudy.store.mlflow_store import Store, open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.store.writer import Writer
 from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.grids import grid
-from rnnstudy.sweep.launcher import Launcher, SweepSummary
-from rnnstudy.sweep.messages import Assignment
+from rnnstudy.sweep.launcher import Launcher
 from rnnstudy.sweep.plan import make_plan
+from rnnstudy.sweep.sharing import Sharing
+from rnnstudy.sweep.summary import Silent, SweepSummary
+from rnnstudy.sweep.workers import ProcessPool
 from rnnstudy.tasks.temporal_order import TemporalOrder
 from rnnstudy.training.loop import train
 from rnnstudy.training.population import Population
-from rnnstudy.training.records import TrainingProgress
 
 ROOT = Path(__file__).parent.parent
 
 LIMITS = {"share_of_wall_time": 0.03, "writer_seconds_per_run": 0.5, "restart_seconds": 5.0}
 
 
-class Silent:
-    """A watcher that draws nothing."""
+class PrintedMessages(Silent):
+    """Prints messages and draws nothing."""
 
-    def started(self, task: Assignment) -> None: ...
-
-    def progressed(self, task: Assignment, progress: TrainingProgress) -> None: ...
-
-    def ended(self, task: Assignment, message: str) -> None: ...
-
-    def said(self, line: str) -> None:
+    def message(self, line: str) -> None:
         print(line)
 
 
@@ -70,14 +66,13 @@ def experiment_file(count: int, home: Project) -> Path:
 
 def sweep(runs: Sequence[Run], home: Project, file: Path) -> SweepSummary:
     """Train what the store does not hold, in a worker, as `rnnstudy sweep` does with an experiment of these runs."""
-    tracker = open_store(home, SweepInfo(file.stem, str(file)))
+    tracker = MlflowTracker(open_store(home), SweepInfo(file.stem, str(file)))
     claims = Claims(home.claims)
-    planned = make_plan(runs, tracker, home.checkpoints, workers=1)
-    launcher = Launcher(
-        planned.supply(), tracker, home, experiment=None, device="cpu", workers=1, watcher=Silent(),
-        claims=claims, replan=lambda free: make_plan(free, tracker, home.checkpoints, workers=1),
-    )  # fmt: skip
-    return launcher.run()
+    plan = make_plan(runs, tracker.store, home.checkpoints, workers=1)
+    claims = Claims(home.claims)
+    sharing = Sharing(claims, tracker.store, lambda free: make_plan(free, tracker.store, home.checkpoints, 1))
+    pool = ProcessPool(1, ["cpu"], None, "auto", home.logs)
+    return Launcher(plan.queue(), pool, Writer(tracker, None), sharing, home, PrintedMessages()).run()
 
 
 def second_start(count: int, file: Path) -> float:

@@ -12,7 +12,7 @@ import pytest
 
 from rnnstudy.spec import SpecError
 from rnnstudy.store.owner import Owner
-from rnnstudy.sweep.claims import SECONDS_TO_WRITE, SECONDS_WITHOUT_BEAT, Claims
+from rnnstudy.sweep.claims import SECONDS_TO_WRITE, SECONDS_WITHOUT_HEARTBEAT, Claims
 
 KEYS = [f"{number:012x}" for number in range(6)]
 
@@ -63,11 +63,11 @@ def test_the_claim_of_a_dead_process_is_taken_over(tmp_path: Path):
 def test_a_claim_of_another_host_counts_as_long_as_it_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     other, here = Claims(tmp_path, elsewhere()), Claims(tmp_path)
     other.take(KEYS[:1])
-    old = time.time() - SECONDS_WITHOUT_BEAT - 1
+    old = time.time() - SECONDS_WITHOUT_HEARTBEAT - 1
     assert here.take(KEYS[:1]) == set()
     os.utime(tmp_path / f"{KEYS[0]}.json", (old, old))
-    monkeypatch.setattr("rnnstudy.sweep.claims.SECONDS_BETWEEN_BEATS", 0.0)
-    other.beat()
+    monkeypatch.setattr("rnnstudy.sweep.claims.SECONDS_BETWEEN_HEARTBEATS", 0.0)
+    other.heartbeat()
     assert here.take(KEYS[:1]) == set()
     os.utime(tmp_path / f"{KEYS[0]}.json", (old, old))
     assert here.take(KEYS[:1]) == set(KEYS[:1])
@@ -103,11 +103,11 @@ def test_of_many_that_take_over_at_once_one_gets_each_run(tmp_path: Path):
 def test_what_has_ended_is_told_once_to_those_who_planned_before(tmp_path: Path):
     first, second = Claims(tmp_path), Claims(tmp_path, elsewhere())
     first.take(KEYS)
-    assert second.news() == set()
+    assert second.newly_ended() == set()
     first.ended(KEYS[:2])
     assert first.held == set(KEYS[2:])
-    assert second.news() == set(KEYS[:2])
-    assert second.news() == set()
+    assert second.newly_ended() == set(KEYS[:2])
+    assert second.newly_ended() == set()
     first.ended(KEYS[2:3])
-    assert second.news() == set(KEYS[2:3])
-    assert Claims(tmp_path).news() == set()
+    assert second.newly_ended() == set(KEYS[2:3])
+    assert Claims(tmp_path).newly_ended() == set()

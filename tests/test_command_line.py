@@ -34,6 +34,7 @@ from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.sweep.grids import Scale
 from rnnstudy.sweep.plan import make_plan
 from rnnstudy.tasks.task import Task
+from rnnstudy.training.batches import fixed_batches
 from rnnstudy.training.loop import train
 from rnnstudy.training.population import Population
 
@@ -81,7 +82,7 @@ def expected_weights(project: Path) -> dict[str, dict[str, np.ndarray]]:
     planned = make_plan(runs, Store(nowhere), nowhere.checkpoints, workers=2)
     return {
         record.key: dict(record.weights or {})
-        for task in planned.tasks
+        for task in planned.assignments
         for record in train(Population(task.runs), device="cpu")
         if record.outcome is not None
     }
@@ -155,7 +156,7 @@ def test_the_trained_network_that_load_gives_back_makes_the_recorded_error(
     for run in load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE):
         network = load_network(run.key, project=place)
         assert network.run == run
-        [batch] = Population((run,)).fixed_batches("test", 40, torch.device("cpu"))
+        [batch] = fixed_batches(Population((run,)), "test", 40, torch.device("cpu"))
         outputs = network(batch.inputs[:, 0])[list(batch.steps)]
         error = (outputs.argmax(-1) != batch.targets[:, 0]).float().mean().item()
         recorded = results.load([run.key], project=place).runs.loc[run.key, "error"]
@@ -238,7 +239,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_bits(
     code = process.wait(timeout=120)
     printed = (project / "log.txt").read_text()
     assert code == 130, printed
-    assert "the same command goes on" in printed
+    assert "the same command continues" in printed
     assert set(statuses_in_mlflow(project)) == {"KILLED"}
     assert list((project / "mlruns" / "checkpoints").glob("*.pt"))
 

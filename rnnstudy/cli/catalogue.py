@@ -1,16 +1,16 @@
-"""What there is: every task, cell and probe that has been imported, with where it comes from."""
+"""The catalogue of tasks, cells and probes that `rnnstudy list` prints, each with its source."""
 
 import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from rnnstudy.spec import Spec, SpecError, concrete, nearest
+from rnnstudy.spec import RequestError, Spec, concrete, nearest
 
 Kind = Literal["tasks", "cells", "probes"]
 
 
 def known_classes(kind: Kind) -> dict[str, type[Any]]:
-    """Name to class, in alphabetical order: those of the package, and those of experiment files loaded before."""
+    """Name to class, in alphabetical order: those of the package and of the experiment files loaded so far."""
     # Imported here, so that asking for one kind does not load the others.
     if kind == "tasks":
         import rnnstudy.tasks
@@ -25,7 +25,7 @@ def known_classes(kind: Kind) -> dict[str, type[Any]]:
 
 
 def catalogue_lines(kind: Kind) -> list[str]:
-    """One line for each: its name, what it is in its own words, and its source."""
+    """One line for each class: its name, the first paragraph of its docstring, and its source."""
     found = known_classes(kind)
     width = max(map(len, found), default=0)
     return [f"{name:{width}}  {_summary(cls)}  [{cls.source}]" for name, cls in found.items()]
@@ -34,7 +34,7 @@ def catalogue_lines(kind: Kind) -> list[str]:
 def make_probe(name: str, settings: Sequence[str] = ()) -> Any:
     """The probe called `name`, with fields set from texts such as `sequences=8`.
 
-    Raises `SpecError` for a probe or field that is not there, or an impossible value.
+    Raises `RequestError` for an unknown probe, `SpecError` for an unknown field or an impossible value.
     """
     from rnnstudy.spec import assign
     from rnnstudy.sweep.grids import parsed
@@ -42,7 +42,7 @@ def make_probe(name: str, settings: Sequence[str] = ()) -> Any:
     known = known_classes("probes")
     if name not in known:
         hint = nearest(name, known) or ";"
-        raise SpecError(f"there is no probe '{name}'{hint} There are {', '.join(known)}")
+        raise RequestError(f"there is no probe '{name}'{hint} There are {', '.join(known)}")
     built: Spec = known[name]()
     for setting in settings:
         field, value = parsed(setting)

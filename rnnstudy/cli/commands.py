@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rnnstudy.cli.common import BAD_INPUT, FOLDER, INTERRUPTED, make_console, say, selected_runs, which_runs
+from rnnstudy.cli.common import BAD_INPUT, FOLDER, INTERRUPTED, make_console, say, which_runs
 
 if TYPE_CHECKING:
     from rnnstudy.cli.catalogue import Kind
@@ -44,22 +44,25 @@ def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[st
         return
     if file is None:
         raise click.UsageError("Missing argument 'FILE': an experiment file, or --tasks, --cells or --probes.")
-    from rnnstudy.cli.tables import duration, list_table, size
+    from rnnstudy.cli.tables import list_table, size
     from rnnstudy.store.mlflow_store import Store
     from rnnstudy.store.project import find_project
-    from rnnstudy.sweep.plan import make_plan
+    from rnnstudy.sweep import Scale, load_experiment
+    from rnnstudy.sweep.experiment import select_runs
+    from rnnstudy.sweep.plan import duration, make_plan
 
-    experiment, runs = selected_runs(file, scale, settings, only)
+    experiment = load_experiment(file)
+    runs = select_runs(experiment, Scale(scale), settings, only)
     project = find_project(experiment.path)
     store = Store(project)
     planned = make_plan(runs, store, project.checkpoints, workers=1)
     console = make_console()
     console.print(list_table(planned, store.states([run.key for run in runs])))
-    cost, waiting = planned.cost, sum(len(task.runs) for task in planned.tasks)
+    cost = planned.cost
     say(
         console,
-        f"{len(runs)} runs, {len(planned.served)} already in the store, {waiting} to train: together at most about "
-        f"{duration(cost.seconds)} on one CPU thread, {size(cost.bytes)} on disk",
+        f"{len(runs)} runs, {len(planned.complete)} already in the store, {planned.run_count} to train: "
+        f"together at most about {duration(cost.seconds)} on one CPU thread, {size(cost.bytes)} on disk",
     )
 
 
@@ -153,37 +156,48 @@ def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
 @app.command()
 @click.argument("names", nargs=-1)
 @click.option("--from", "archive", type=FOLDER, metavar="DIR", help="Read committed results, not the store.")
-@click.option("--export", "folder", type=FOLDER, metavar="DIR", help="Write what the reports are drawn from into DIR.")
+@click.option(
+    "--export",
+    "folder",
+    type=FOLDER,
+    metavar="DIR",
+    help="Redraw the committed reports, and write the results that they are drawn from into DIR.",
+)
 def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> None:
-    """Run report notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON. Without a name, all.
+    """Build reports from their notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON.
+
+    Without NAMES, all reports. They are written to build/reports, which git ignores; with --export, to reports.
 
     \b
-    rnnstudy report --from reports/data      # redraw every figure from the committed results, without training
-    rnnstudy report --export reports/data    # draw from the store, and commit what was drawn
+    rnnstudy report quickstart               # from the runs in the store
+    rnnstudy report --from reports/data      # every figure, from the committed results, without training
+    rnnstudy report --export reports/data    # redraw the committed reports, and export their results
     """
     from rnnstudy.report.build import build, export, known_reports
-    from rnnstudy.spec import SpecError
+    from rnnstudy.spec import RequestError
     from rnnstudy.store.project import find_project
 
-    if archive is not None and folder is not None:
-        raise click.UsageError("--from reads and --export writes committed results; give one of them.")
     project = find_project()
     wanted = list(names) or known_reports(project)
     if not wanted:
-        raise SpecError(f"there are no reports in {project.reports}")
-    written = export(wanted, project, folder) if folder else build(wanted, project, archive)
-    for path in written:
-        click.echo(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+        raise RequestError(f"there are no reports in {project.reports}")
+    written = export(wanted, project, folder, archive) if folder else build(wanted, project, archive)
+    pages = project.reports if folder else project.built_reports
+    page = pages / (f"{wanted[0]}.html" if len(wanted) == 1 else "index.html")
+    shown = [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in (*written, page)]
+    click.echo("\n".join(map(str, shown[:-1])))
+    click.echo(f"open {shown[-1]}")
 
 
 @app.command()
 @click.argument("folders", nargs=-1, required=True, type=FOLDER)
 def sync(folders: Sequence[Path]) -> None:
     """Bring runs that were written with --offline into the store. Doing it twice changes nothing."""
+    from rnnstudy.store.mlflow_store import Store
     from rnnstudy.store.project import find_project
     from rnnstudy.store.sync import sync as bring_in
 
-    done = bring_in(folders, find_project())
+    done = bring_in(folders, Store(find_project()))
     say(
         make_console(),
         f"{len(done.added)} runs added, {len(done.updated)} brought further, {len(done.unchanged)} unchanged",
@@ -192,7 +206,7 @@ def sync(folders: Sequence[Path]) -> None:
 
 def main() -> None:
     """Run the command line. Bad input gives one line and exit code 2."""
-    from rnnstudy.spec import SpecError
+    from rnnstudy.spec import RnnstudyError
 
     try:
         app(standalone_mode=False)
@@ -200,7 +214,7 @@ def main() -> None:
         click.echo(error.format_message())
     except click.ClickException as error:
         _refuse(error.format_message())
-    except SpecError as error:
+    except RnnstudyError as error:
         _refuse(str(error))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)

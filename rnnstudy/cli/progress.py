@@ -1,39 +1,31 @@
-"""What a person sees in the terminal: the progress of a sweep, and its tables."""
+"""The progress of a sweep, drawn in the terminal."""
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from rnnstudy.cli.tables import duration
 from rnnstudy.run import Run
 from rnnstudy.sweep.messages import Assignment
+from rnnstudy.sweep.plan import duration
 from rnnstudy.training.cost import cost
 from rnnstudy.training.population import Population
 from rnnstudy.training.records import TrainingProgress
-
-if TYPE_CHECKING:
-    pass
 
 
 class SweepDisplay:
     """Draws a sweep while it runs: a bar for each population in training, and one for all runs with the time left.
 
-    Where the output is no terminal, it prints a line when a population starts, ends, or something is to be said.
+    A `ProgressListener`. Where the output is no terminal, it prints a line when a population starts or ends.
     """
 
-    def __init__(self, tasks: Sequence[Assignment], console: Console, most: int | None = None) -> None:
-        """`tasks` are those known before; a search, whose tasks are not, says how many runs there will be at `most`."""
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._whole = most is None
+        self._all_known = True
         self._costs: dict[str, float] = {}
         self._shares: dict[str, float] = {}
-        for task in tasks:
-            seconds = cost(Population(task.runs)).seconds / len(task.runs)
-            self._costs |= dict.fromkeys((run.key for run in task.runs), seconds)
         self._began = time.monotonic()
         self._all = Progress(
             TextColumn("[bold]{task.description}"),
@@ -48,51 +40,59 @@ class SweepDisplay:
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[state]}"),
         )
-        count = most if most is not None else sum(len(task.runs) for task in tasks)
-        self._overall = self._all.add_task("runs", total=count, left="")
         self._bars: dict[int, TaskID] = {}
         self._live = Live(Group(self._each, self._all), console=console, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> "SweepDisplay":
+    def planned(self, assignments: Sequence[Assignment], most_runs: int | None = None) -> None:
+        """Start the bars. A search says only how many runs there will be at most: then no time left is shown."""
+        self._all_known = most_runs is None
+        for assignment in assignments:
+            seconds = cost(Population(assignment.runs)).seconds / len(assignment.runs)
+            self._costs |= dict.fromkeys((run.key for run in assignment.runs), seconds)
+        self._began = time.monotonic()
+        count = len(self._costs) if most_runs is None else most_runs
+        self._overall = self._all.add_task("runs", total=count, left="")
         if self._console.is_terminal:
             self._live.start()
+
+    def __enter__(self) -> "SweepDisplay":
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._live.stop()
 
-    def started(self, task: Assignment) -> None:
-        steps = task.runs[0].training.steps
-        self._bars[id(task)] = self._each.add_task(population_label(task.runs), total=steps, state="")
+    def started(self, assignment: Assignment) -> None:
+        steps = assignment.runs[0].training.steps
+        self._bars[id(assignment)] = self._each.add_task(population_label(assignment.runs), total=steps, state="")
         if not self._console.is_terminal:
-            self._console.print(f"training {population_label(task.runs)}, {steps} steps at most")
+            self._console.print(f"training {population_label(assignment.runs)}, {steps} steps at most")
 
-    def progressed(self, task: Assignment, progress: TrainingProgress) -> None:
+    def progressed(self, assignment: Assignment, progress: TrainingProgress) -> None:
         checked = progress.loss == progress.loss or progress.active == 0
         state = f"loss {progress.loss:.3g}  best error {progress.error:.3g}" if checked else ""
         state += f"  {progress.active} training"
-        self._each.update(self._bars[id(task)], completed=progress.step, state=state)
-        self._shares |= dict.fromkeys((run.key for run in task.runs), progress.step / progress.steps)
+        self._each.update(self._bars[id(assignment)], completed=progress.step, state=state)
+        self._shares |= dict.fromkeys((run.key for run in assignment.runs), progress.step / progress.steps)
         self._all.update(self._overall, left=self._time_left())
 
-    def ended(self, task: Assignment, message: str) -> None:
-        self._each.remove_task(self._bars.pop(id(task)))
+    def ended(self, assignment: Assignment, message: str) -> None:
+        self._each.remove_task(self._bars.pop(id(assignment)))
         over = message in ("", "failed")
         if over:
-            self._shares |= dict.fromkeys((run.key for run in task.runs), 1.0)
-        self._all.update(self._overall, advance=len(task.runs) if over else 0, left=self._time_left())
+            self._shares |= dict.fromkeys((run.key for run in assignment.runs), 1.0)
+        self._all.update(self._overall, advance=len(assignment.runs) if over else 0, left=self._time_left())
         if not self._console.is_terminal:
-            self._console.print(f"{message or 'done'}: {population_label(task.runs)}  {self._outlook()}")
+            self._console.print(f"{message or 'done'}: {population_label(assignment.runs)}  {self._outlook()}")
 
     def _outlook(self) -> str:
-        return f"  ({self._time_left() or 'all done'})" if self._whole else ""
+        return f"  ({self._time_left() or 'all done'})" if self._all_known else ""
 
-    def said(self, line: str) -> None:
+    def message(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _time_left(self) -> str:
-        if not self._whole:
+        if not self._all_known:
             return ""
         total = sum(self._costs.values())
         done = sum(self._costs.get(key, 0.0) * share for key, share in self._shares.items()) / total if total else 1.0
@@ -102,5 +102,5 @@ class SweepDisplay:
 
 
 def population_label(runs: Sequence[Run]) -> str:
-    """`12 × elman T=50`, for runs that train together."""
+    """`12 × elman T=50`: the label of runs that train together."""
     return f"{len(runs)} × {runs[0].cell.label()} T={runs[0].task.length}"

@@ -1,3 +1,5 @@
+"""The readings of a probe as tables for the terminal."""
+
 import itertools
 from collections.abc import Iterator
 
@@ -7,22 +9,23 @@ from rich.table import Table
 from rnnstudy.probes.reading import QUANTILES, Reading
 from rnnstudy.results.results import FIRST
 
+MOST_ROWS = {1: 12, 2: 5}
+"""Positions shown along each axis, of a reading with one axis and with two."""
 
-def reading_tables(found: list[Reading]) -> Iterator[Table]:
-    """The scalars in one table, then one for each reading with axes, at evenly spaced places where there are many."""
-    scalars = [one for one in found if not one.axes]
+
+def reading_tables(readings: list[Reading]) -> Iterator[Table]:
+    """The scalars in one table, then a table for each reading with axes, thinned to evenly spaced positions."""
+    scalars = [reading for reading in readings if not reading.axes]
     if scalars:
         table = _table(["reading", "value", "unit"])
-        for one in scalars:
-            table.add_row(one.name.removeprefix("summary/"), _shown(float(one.values[0])), one.unit)
+        for scalar in scalars:
+            table.add_row(scalar.name.removeprefix("summary/"), _shown(float(scalar.values[0])), scalar.unit)
         yield table
-    for one in found:
-        if one.axes:
-            yield _curve(one)
+    yield from (_curve(reading) for reading in readings if reading.axes)
 
 
 def _curve(reading: Reading) -> Table:
-    """A row for each place, a column for each quantile, or one for the value."""
+    """A row for each position; a column for each quantile, or one for the value."""
     values, axes = reading.values[0].double().cpu().numpy(), list(reading.axes)
     headings = [reading.unit or "value"]
     if "quantile" in axes:
@@ -32,12 +35,12 @@ def _curve(reading: Reading) -> Table:
     else:
         values = values[..., None]
     table = _table([*axes, *headings], title=f"{reading.name} ({reading.unit})")
-    most = MOST_PLACES.get(len(axes), 3)
-    places = [np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(int)) for size in values.shape[:-1]]
-    for place in itertools.product(*places):
+    most = MOST_ROWS.get(len(axes), 3)
+    shown = [np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(int)) for size in values.shape[:-1]]
+    for position in itertools.product(*shown):
         table.add_row(
-            *(_position(reading, axis, int(at)) for axis, at in zip(axes, place, strict=True)),
-            *(_shown(float(value)) for value in values[place]),
+            *(_position(reading, axis, int(at)) for axis, at in zip(axes, position, strict=True)),
+            *(_shown(float(value)) for value in values[position]),
         )
     return table
 
@@ -51,10 +54,6 @@ def _table(headings: list[str], title: str | None = None) -> Table:
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("reading", "unit") else "right", no_wrap=True)
     return table
-
-
-MOST_PLACES = {1: 12, 2: 5}
-"""Places shown along each axis of a reading with one axis, and with two."""
 
 
 def _shown(value: float) -> str:

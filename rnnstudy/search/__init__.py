@@ -2,10 +2,19 @@
 
 What comes in: a `Search` and a function `sample(trial, scale)` from an experiment file.
 What goes out: studies in Optuna's storage; their candidates are ordinary runs in the store.
-Begin with `definition.py`. `studies.py` opens Optuna's storage, `study_runner.py` runs one study, `queue.py` hands the
+Begin with `definition.py`; `session.py` is a whole search on one screen. `studies.py` opens Optuna's storage, `study_runner.py` runs one study, `queue.py` hands the
 candidates of all studies to a sweep, `trials.py` reads the result of a search.
 """
 
-from rnnstudy.search.definition import Search
+from typing import TYPE_CHECKING
 
-__all__ = ["Search"]
+from rnnstudy.search.definition import Search
+from rnnstudy.spec import lazy_names
+
+if TYPE_CHECKING:
+    from rnnstudy.search.session import SearchSummary, launch
+
+__all__ = ["Search", "SearchSummary", "launch"]
+
+# An experiment file imports this package in every worker, and a worker needs neither store nor Optuna.
+__getattr__ = lazy_names(__name__, {"SearchSummary": "search.session", "launch": "search.session"})

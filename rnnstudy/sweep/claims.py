@@ -1,8 +1,8 @@
-"""Which launcher trains what, where several share one sweep: a file for each claimed run, made exclusively.
+"""Claims: which launcher trains which run, where several launchers share one sweep.
 
-A claim file names its owner's host, process and start. It counts as long as the owner lives: on this host, as long as
-the process does; on another, as long as the file is touched now and then. A claim that no longer counts is taken over
-under a lock, so that of two that want it one gets it.
+A claim is a file, created exclusively, that names its owner's host, process and start time. It is valid while the owner
+lives: on this host, as long as the process exists; on another host, as long as the file is touched regularly. An
+invalid claim is taken over under a lock, so that only one launcher gets it.
 """
 
 import contextlib
@@ -13,25 +13,29 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
 from rnnstudy.store.owner import Owner
 from rnnstudy.training.atomic import write_all
 
-SECONDS_BETWEEN_BEATS = 30.0
+SECONDS_BETWEEN_HEARTBEATS = 30.0
 """How often a launcher touches its claims."""
 
-SECONDS_WITHOUT_BEAT = 300.0
-"""After so long without a touch, a claim of another host no longer counts."""
+SECONDS_WITHOUT_HEARTBEAT = 300.0
+"""After so long without a heartbeat, a claim of another host is invalid."""
 
 SECONDS_TO_WRITE = 10.0
-"""How long a claim file may stand without its content: it is made first and written then."""
+"""How long a claim file may stay empty: it is created first and written afterwards."""
+
+
+class RunClaimed(RequestError):
+    """Another process is training a run that was to be changed."""
 
 
 class Claims:
-    """The claims of one launcher among those of others, in a folder that all of them see.
+    """The claims of one launcher, in a folder that all launchers of the sweep see.
 
-    `ended.log` in it has a line for each run that a launcher has brought to its end: who planned before that looks it
-    up in the store instead of training it again.
+    `ended.log` in the folder has a line for each run that a launcher has finished: a launcher that made its plan before
+    that reads the run from the store instead of training it again.
     """
 
     def __init__(self, folder: Path, owner: Owner | None = None) -> None:
@@ -43,7 +47,7 @@ class Claims:
         self._read = self._log.stat().st_size if self._log.exists() else 0
 
     def take(self, keys: Iterable[str]) -> set[str]:
-        """Claim what is free of `keys`; gives those that are this launcher's now."""
+        """Claim those of `keys` that are free; returns those that this launcher holds now."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return {key for key in keys if key in self.held or self._take(key)}
 
@@ -63,37 +67,37 @@ class Claims:
         from filelock import FileLock
 
         with FileLock(str(self.folder / "take-over.lock")):
-            # Looked at again under the lock: another launcher may have been faster.
+            # Checked again under the lock: another launcher may have been faster.
             if self.holder(key) is not None:
                 return False
             write_all({self._path(key): self._text().encode()})
             return True
 
     def release(self, keys: Iterable[str]) -> None:
-        """Give claims up."""
+        """Give these claims up."""
         for key in set(keys) & self.held:
             self._path(key).unlink(missing_ok=True)
             self.held.discard(key)
 
     def ended(self, keys: Iterable[str]) -> None:
-        """These runs are in the store: tell the others, then give the claims up."""
+        """These runs are in the store: log that for other launchers, then release the claims."""
         keys = list(keys)
         with self._log.open("ab") as file:
             file.write("".join(f"{key}\n" for key in keys).encode())
         self.release(keys)
 
-    def news(self) -> set[str]:
-        """The runs that any launcher has brought to their end since the last look, or since this one began."""
+    def newly_ended(self) -> set[str]:
+        """The runs that any launcher has ended since the last call, or since this object was made."""
         if not self._log.exists():
             return set()
         with self._log.open("rb") as file:
             file.seek(self._read)
-            told, _, _ = file.read().rpartition(b"\n")
-        self._read += len(told) + bool(told)
-        return set(told.decode().split())
+            lines, _, _ = file.read().rpartition(b"\n")
+        self._read += len(lines) + bool(lines)
+        return set(lines.decode().split())
 
     def holder(self, key: str) -> Owner | None:
-        """Who holds the claim of a run; None when nobody does, or nobody who lives."""
+        """The owner of the claim of a run; None if it is unclaimed, or if the claiming process has died."""
         path = self._path(key)
         try:
             text, touched = path.read_text(encoding="utf-8"), path.stat().st_mtime
@@ -103,12 +107,12 @@ class Claims:
         try:
             owner = Owner(**json.loads(text))
         except (ValueError, TypeError):
-            # Made a moment ago and not written yet; or cut by a full disk or a crash, long ago.
+            # Created a moment ago and not written yet, or cut short by a full disk or a crash long ago.
             return Owner("an unknown host", 0, touched) if since < SECONDS_TO_WRITE else None
-        return owner if (owner.alive if owner.here else since < SECONDS_WITHOUT_BEAT) else None
+        return owner if (owner.alive if owner.here else since < SECONDS_WITHOUT_HEARTBEAT) else None
 
     def others(self, keys: Iterable[str]) -> dict[str, Owner]:
-        """Who else holds which of `keys`."""
+        """The other launchers that hold one of `keys`."""
         if not self.folder.is_dir():
             return {}
         claimed = {path.stem for path in self.folder.glob("*.json")}
@@ -116,13 +120,13 @@ class Claims:
         return {key: owner for key, owner in found.items() if owner is not None and owner != self.owner}
 
     def require_free(self, keys: Iterable[str]) -> None:
-        """Raises `SpecError` when another process trains one of `keys`."""
+        """Raises `RunClaimed` when another process trains one of `keys`."""
         for key, owner in self.others(keys).items():
-            raise SpecError(f"run {key} is being trained by {owner}; wait for it, or end it first")
+            raise RunClaimed(f"run {key} is being trained by {owner}; wait for it, or end it first")
 
-    def beat(self) -> None:
-        """Touch this launcher's claims when it is time: other hosts cannot see whether the process lives."""
-        if time.monotonic() - self._touched >= SECONDS_BETWEEN_BEATS:
+    def heartbeat(self) -> None:
+        """Touch this launcher's claims when it is time: other hosts cannot see whether its process lives."""
+        if time.monotonic() - self._touched >= SECONDS_BETWEEN_HEARTBEATS:
             self._touched = time.monotonic()
             for key in self.held:
                 with contextlib.suppress(OSError):

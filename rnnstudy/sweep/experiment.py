@@ -1,16 +1,20 @@
+"""Experiment files: imported by path, checked, and asked for their runs."""
+
 import difflib
 import importlib.util
 import inspect
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from rnnstudy.run import Run
-from rnnstudy.spec import RnnstudyError, SpecError, nearest
-from rnnstudy.sweep.grids import Scale
+from rnnstudy.spec import RequestError, RnnstudyError, nearest
+from rnnstudy.sweep.grids import Scale, override
+from rnnstudy.sweep.shards import Shard
 
 
 class ExperimentError(RnnstudyError):
@@ -19,14 +23,24 @@ class ExperimentError(RnnstudyError):
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment file: its docstring is the hypothesis, `runs(scale)` says what to train."""
+    """An experiment file: its docstring is the hypothesis, `runs(scale)` returns what to train.
 
-    path: Path
+    Attributes:
+        file: its path as the caller named it.
+        module: what the file defines.
+    """
+
+    file: Path
     module: ModuleType
 
     @property
+    def path(self) -> Path:
+        """The absolute path of the file."""
+        return self.file.resolve()
+
+    @property
     def name(self) -> str:
-        return self.path.stem
+        return self.file.stem
 
     @property
     def hypothesis(self) -> str:
@@ -34,28 +48,28 @@ class Experiment:
 
     @property
     def searches_here(self) -> bool:
-        """Whether the file defines searches in place of a list of runs."""
+        """Whether the file defines searches instead of a list of runs."""
         return not callable(vars(self.module).get("runs"))
 
     def runs(self, scale: Scale) -> list[Run]:
-        """The runs at this scale. Raises `SpecError` when the file gives something else, or a run twice."""
+        """The runs at this scale. Raises `ExperimentError` when the file returns something else, or a run twice."""
         if self.searches_here:
-            raise SpecError(
-                f"{self.path} defines a search, whose runs are not known before; `rnnstudy sweep {self.path.name}` "
-                "runs it, `rnnstudy studies` shows how it stands"
+            raise ExperimentError(
+                f"{self.path} defines a search, whose runs are chosen as it goes on; `rnnstudy sweep {self.path.name}` "
+                "runs it, `rnnstudy studies` shows its progress"
             )
         try:
             runs = list(self.module.runs(scale))
         except Exception as error:
-            raise SpecError(one_line(self.path, error)) from None
+            raise ExperimentError(one_line(self.path, error)) from None
         if not runs:
-            raise SpecError(f"{self.path}: runs({scale.value}) gives no runs")
+            raise ExperimentError(f"{self.path}: runs({scale.value}) returns no runs")
         by_key: dict[str, Run] = {}
         for run in runs:
             if not isinstance(run, Run):
-                raise SpecError(f"{self.path}: runs(scale) must give Run objects, not {type(run).__name__}")
+                raise ExperimentError(f"{self.path}: runs(scale) must return Run objects, not {type(run).__name__}")
             if run.key in by_key:
-                raise SpecError(f"{self.path}: two runs mean the same: {run!r}")
+                raise ExperimentError(f"{self.path}: two runs mean the same: {run!r}")
             by_key[run.key] = run
         return runs
 
@@ -63,18 +77,18 @@ class Experiment:
 def load_experiment(path: Path) -> Experiment:
     """Import an experiment file. What it defines lives in the module `experiments.<name>`, wherever the file lies.
 
-    Files beside it can be imported from it. Raises `SpecError`, with the line, for a file that is missing or fails.
+    The file can import the files beside it. Raises `ExperimentError`, with the line, if it is missing or fails.
     """
     if not path.is_file():
         siblings = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
         close = difflib.get_close_matches(path.name, siblings, n=1)
         hint = f"; did you mean '{path.parent / close[0]}'?" if close else ""
-        raise SpecError(f"there is no experiment file '{path}'{hint}")
+        raise ExperimentError(f"there is no experiment file '{path}'{hint}")
     name = f"{PACKAGE}.{path.stem}"
-    _stand_for_package(path.resolve().parent)
+    _make_package(path.resolve().parent)
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
-        raise SpecError(f"'{path}' is not a Python file")
+        raise ExperimentError(f"'{path}' is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     folder = str(path.resolve().parent)
@@ -84,23 +98,47 @@ def load_experiment(path: Path) -> Experiment:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise SpecError(one_line(path, error)) from None
+        raise ExperimentError(one_line(path, error)) from None
     defined = vars(module)
     if not callable(defined.get("runs")) and not callable(defined.get("searches")) and "SEARCH" not in defined:
         del sys.modules[name]
-        raise SpecError(
+        raise ExperimentError(
             f"{path} defines no runs(scale), and no SEARCH with sample(trial, scale); see experiments/quickstart.py "
             "and experiments/tuned_comparison.py for the forms"
         )
-    return Experiment(path.resolve(), module)
+    return Experiment(path, module)
 
 
-def _stand_for_package(folder: Path) -> None:
-    """Let the package of experiments exist, wherever Python looks for packages: pickling a class imports it by name."""
+def select_runs(
+    experiment: Experiment,
+    scale: Scale,
+    settings: Sequence[str] = (),
+    only: Sequence[str] = (),
+    shard: str | None = None,
+) -> list[Run]:
+    """The runs of an experiment, with fields set by `settings`, whose keys begin with one of `only`, of one shard.
+
+    A shard has no runs where the sweep has fewer populations than shards. Raises `RequestError` for a beginning that no
+    key has.
+    """
+    part = Shard.parse(shard) if shard else None
+    runs = override(experiment.runs(scale), settings)
+    for beginning in only:
+        if not any(run.key.startswith(beginning) for run in runs):
+            hint = nearest(beginning, [run.key for run in runs]) or f"; rnnstudy list {experiment.file} shows them"
+            raise RequestError(
+                f"no run of {experiment.file} at scale {scale.value} has a key that begins with '{beginning}'{hint}"
+            )
+    runs = [run for run in runs if not only or run.key.startswith(tuple(only))]
+    return part.of(runs) if part else runs
+
+
+def _make_package(folder: Path) -> None:
+    """Make the package `experiments`, which finds modules in `folder` too: unpickling a class imports it by name."""
     package = sys.modules.setdefault(PACKAGE, ModuleType(PACKAGE))
-    places = vars(package).setdefault("__path__", [])
-    if str(folder) not in places:
-        places.append(str(folder))
+    folders = vars(package).setdefault("__path__", [])
+    if str(folder) not in folders:
+        folders.append(str(folder))
 
 
 def one_line(path: Path, error: Exception) -> str:

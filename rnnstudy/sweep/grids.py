@@ -1,4 +1,4 @@
-"""Sweeps: the runs of an experiment file, and grids of them."""
+"""Grids of runs, scales, and fields set from the command line."""
 
 import ast
 import itertools

@@ -1,25 +1,16 @@
-"""Launching: claim populations, hand them to workers, write what comes back, and bear with whatever breaks."""
+"""Run a sweep: hand populations to workers, have their records written, recover from failures."""
 
-import contextlib
 import queue
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Protocol
 
-from rnnstudy.engines.choice import Wanted
-from rnnstudy.run import Run
-from rnnstudy.spec import SpecError
-from rnnstudy.store.errors import StoreUnavailable
+from rnnstudy.store.errors import DiskFull
 from rnnstudy.store.project import Project
 from rnnstudy.store.system_metrics import Machine
-from rnnstudy.store.tracker import Tracker
-from rnnstudy.store.writer import FallbackTracker, Writer
-from rnnstudy.sweep.claims import Claims
+from rnnstudy.store.writer import Writer
 from rnnstudy.sweep.messages import (
     Assignment,
     Failed,
@@ -30,415 +21,290 @@ from rnnstudy.sweep.messages import (
     OutOfMemory,
     Stopped,
     halves,
-    part_of,
     resume_of,
 )
-from rnnstudy.sweep.plan import ATTEMPTS, Plan
+from rnnstudy.sweep.plan import ATTEMPTS
 from rnnstudy.sweep.queue import WorkQueue
-from rnnstudy.sweep.signals import STOPPING
-from rnnstudy.sweep.workers import ProcessPool, Worker, WorkerPool
-from rnnstudy.training.checkpoint import keys_in
-from rnnstudy.training.devices import devices
+from rnnstudy.sweep.sharing import Sharing
+from rnnstudy.sweep.signals import stop_twice
+from rnnstudy.sweep.summary import ProgressListener, SweepSummary
+from rnnstudy.sweep.workers import Worker, WorkerPool
+from rnnstudy.training.checkpoint import checkpoint_keys
 from rnnstudy.training.population import Population
-from rnnstudy.training.records import Check, Outcome, Record, TrainingProgress
+from rnnstudy.training.records import Outcome, Record, TrainingProgress, ValidationCheck
 
 SECONDS_TO_STOP = 60.0
-"""How long workers may take to save their checkpoints before they are ended."""
+"""How long workers may take to save their checkpoints before they are killed."""
 
-SECONDS_BETWEEN_TURNS = 0.1
-"""How long a launcher waits for its workers before it looks at everything else, too."""
-
-SECONDS_BETWEEN_LOOKS = 1.0
-"""How often a launcher looks after the runs that others have claimed."""
-
-
-class ProgressListener(Protocol):
-    """Is told how a sweep goes on; draws it, or does nothing."""
-
-    def started(self, task: Assignment) -> None: ...
-
-    def progressed(self, task: Assignment, progress: TrainingProgress) -> None: ...
-
-    def ended(self, task: Assignment, message: str) -> None: ...
-
-    def said(self, line: str) -> None: ...
-
-
-@dataclass
-class SweepSummary:
-    """How a sweep ended: keys by what became of them; `writing_seconds` were spent writing, beside the training;
-    `in_files` when the store stayed away and files hold what it has not got."""
-
-    served: set[str] = field(default_factory=set)
-    ended: dict[str, Outcome] = field(default_factory=dict)
-    interrupted: bool = False
-    writing_seconds: float = 0.0
-    in_files: bool = False
-
-    @property
-    def failed(self) -> list[str]:
-        return [key for key, outcome in self.ended.items() if outcome.status == "failed"]
+SECONDS_PER_TURN = 0.1
+"""How long the launcher waits for messages before it attends to everything else."""
 
 
 @dataclass
 class CrashCount:
-    """How often in a row a population's worker died without the population getting further."""
+    """How often in a row a population's worker crashed without the population getting further."""
 
     times: int = 0
     furthest: int = -1
 
     def count(self, step: int) -> None:
-        """Another death, after this many updates."""
+        """Count another crash, after this many updates."""
         self.times = 1 if step > self.furthest >= 0 else self.times + 1
         self.furthest = max(self.furthest, step)
 
 
 class Launcher:
-    """Trains what a supply hands out with worker processes. One process, this one, writes to the tracker.
+    """Trains what a work queue hands out, with the workers of a pool. Only this process writes to the store.
 
     Args:
-        supply: where populations come from.
-        tracker: where records go, through a thread of their own.
-        project: whose folders are used.
-        experiment: the file that workers import, so that its classes exist in them.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`; workers are spread over all GPUs where none is named.
-        engine: what trains.
-        workers: most worker processes at once.
-        watcher: is told how the sweep goes on.
-        claims: which runs this launcher and which ones others train; without, nobody else is there.
-        replan: what is to be done about runs that another launcher had claimed and no longer has.
-        refuge: where records go if the store stays away.
-        crew: who trains; without, `workers` processes of this machine on `device`.
-        machine: its sensors, whose readings go to the runs that are being trained.
+        work: the queue of populations.
+        pool: the workers.
+        writer: takes every record, in a thread of its own.
+        sharing: which runs this launcher trains, where several launchers share the sweep.
+        project: whose checkpoints are kept and removed.
+        listener: is told how the sweep goes on.
+        machine: its sensors, whose readings are logged to the runs in training; None for no system metrics.
     """
 
     def __init__(
         self,
-        supply: WorkQueue,
-        tracker: Tracker,
+        work: WorkQueue,
+        pool: WorkerPool,
+        writer: Writer,
+        sharing: Sharing,
         project: Project,
-        *,
-        experiment: Path | None,
-        device: str,
-        engine: Wanted = "auto",
-        workers: int,
-        watcher: ProgressListener,
-        claims: Claims | None = None,
-        replan: Callable[[Sequence[Run]], Plan] | None = None,
-        refuge: FallbackTracker | None = None,
-        crew: WorkerPool | None = None,
+        listener: ProgressListener,
         machine: Machine | None = None,
     ) -> None:
-        self._supply, self._tracker, self._project, self._watcher = supply, tracker, project, watcher
-        self._crew = crew or ProcessPool(workers, devices(device), experiment, engine, project.logs)
-        self._claims, self._replan, self._machine = claims, replan, machine
-        self._writer = Writer(tracker, refuge)
-        self._deaths: dict[str, CrashCount] = {}
+        self._queue, self._pool, self._writer, self._sharing = work, pool, writer, sharing
+        self._project, self._listener, self._machine = project, listener, machine
+        self._crashes: dict[str, CrashCount] = {}
         self._steps: dict[str, int] = {}
-        self._elsewhere: dict[str, Run] = {}
-        self._ended_elsewhere: set[str] = set()
-        self._kept: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
-        self._looked = 0.0
-        self._fault: SpecError | None = None
+        self._written_ends: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
+        self._error: Exception | None = None
         self.summary = SweepSummary()
 
     def run(self) -> SweepSummary:
-        """Train everything, or stop cleanly at one of the signals `STOPPING`: the same command then goes on.
+        """Train everything, or stop cleanly at a stop signal; the same command then continues.
 
-        Raises `SpecError` when nothing can be written any more: what was saved is kept, and the same command goes on.
+        Raises `DiskFull` or `StoreError` when nothing can be written any more; what was saved is kept.
         """
-        self.summary.served = set(self._supply.served)
-        with self._signals() as ended_at_once:
+        with stop_twice(self._pool.stop, lambda: self._pool.stopping) as stopped_twice:
             try:
                 self._loop()
             finally:
-                self._crew.end()
-                self._writer.close(lambda: self._tell() or ended_at_once())
-                if self._claims is not None:
-                    self._claims.close()
-        self._tell_supply()
-        if fault := self._fault or self._writer.fault:
-            raise fault
-        self._tidy()
-        self.summary.served |= set(self._supply.served)
-        self.summary.writing_seconds, self.summary.in_files = self._writer.busy, self._writer.in_files
+                self._pool.close()
+                self._writer.close(lambda: self._between_turns() or stopped_twice())
+                self._sharing.close()
+        self._report_written_ends()
+        if error := self._error or self._writer.fault:
+            raise error
+        self._remove_checkpoints(*self._project.checkpoints.glob("*.pt"))
+        self.summary.complete |= set(self._queue.complete_keys)
+        self.summary.writing_seconds = self._writer.busy
+        self.summary.fell_back_to_files = self._writer.fell_back_to_files
         return self.summary
 
     def _loop(self) -> None:
         deadline = None
-        self._hand_out()
-        while self._crew.busy or not (self._done or self._crew.told_to_stop):
+        self._assign_work()
+        while self._pool.busy or not (self._done or self._pool.stopping):
             if self._writer.fault is not None:
-                self._crew.stop()
-            if self._crew.told_to_stop and deadline is None:
+                self._pool.stop()
+            if self._pool.stopping and deadline is None:
                 self.summary.interrupted = True
-                self._watcher.said("stopping: saving checkpoints; the same command goes on from here")
+                self._listener.message("stopping: saving checkpoints; the same command continues from here")
                 deadline = time.monotonic() + SECONDS_TO_STOP
             if deadline is not None and time.monotonic() > deadline:
                 break
-            by_connection = {one.connection: one for one in self._crew.busy}
+            by_connection = {worker.connection: worker for worker in self._pool.busy}
             if not by_connection:
-                # Nobody trains, and there is nothing to hand out at this moment.
-                time.sleep(SECONDS_BETWEEN_TURNS)
-            for ready in wait(list(by_connection), timeout=SECONDS_BETWEEN_TURNS):
+                # Nobody trains, and at this moment there is nothing to assign.
+                time.sleep(SECONDS_PER_TURN)
+            for ready in wait(list(by_connection), timeout=SECONDS_PER_TURN):
                 assert isinstance(ready, Connection)
                 self._receive(by_connection[ready])
-            self._tell_supply()
-            self._look_elsewhere()
-            self._hand_out()
-            self._tell()
+            self._report_written_ends()
+            self._take_over_released_runs()
+            self._assign_work()
+            self._between_turns()
         if not self._done:
             self.summary.interrupted = True
-        for one in self._crew.busy:
-            assert one.task is not None
-            self._interrupt(one.task)
+        for worker in self._pool.busy:
+            self._interrupt(worker.busy_with)
 
     @property
     def _done(self) -> bool:
-        """Whether nothing is left to train, and nothing to wait for that others train."""
-        return self._supply.done and not (self._elsewhere and self._replan is not None)
+        """True when nothing is left to train, here or by another launcher of this sweep."""
+        return self._queue.done and not self._sharing.waiting
 
-    def _tell(self) -> None:
-        """Now and then: say what the writer has to say, read the sensors, show other launchers that this one lives."""
-        for line in self._writer.news():
-            self._watcher.said(line)
-        if self._claims is not None:
-            self._claims.beat()
+    def _between_turns(self) -> None:
+        """Pass on the writer's messages, refresh this launcher's claims, read the machine's sensors."""
+        for line in self._writer.messages():
+            self._listener.message(line)
+        self._sharing.heartbeat()
         if self._machine is not None and (sample := self._machine.sample()):
             self._writer.sampled(sample)
 
-    # What workers say
+    # Messages of workers
 
-    def _receive(self, one: Worker) -> None:
-        task = one.task
-        assert task is not None
+    def _receive(self, worker: Worker) -> None:
+        assignment = worker.busy_with
         try:
-            message: Message = one.connection.recv()
+            message: Message = worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            self._died(one, task, one.how_it_ended())
+            self._on_crash(worker, assignment, worker.exit_reason())
             return
         match message:
             case Record():
                 self._writer.write(message)
                 if message.outcome is not None:
-                    self._ended(message.key, message.outcome)
+                    self._on_ended(message.key, message.outcome)
             case TrainingProgress():
-                self._steps[Population(task.runs).key] = message.step
-                self._watcher.progressed(task, message)
-            case Check():
-                if keys := frozenset(self._supply.checked(message)):
-                    one.prune(keys)
+                self._steps[Population(assignment.runs).key] = message.step
+                self._listener.progressed(assignment, message)
+            case ValidationCheck():
+                if keys := frozenset(self._queue.on_validation(message)):
+                    worker.prune(keys)
             case Notice():
-                self._watcher.said(message.line)
+                self._listener.message(message.line)
             case Finished():
-                self._writer.then(lambda: self._remove_checkpoints(task))
-                self._watcher.ended(task, "")
-                one.task = None
-            case Stopped() if self._crew.told_to_stop:
-                self._interrupt(task)
-                one.task = None
+                # An older checkpoint that the population continued from is no longer needed either.
+                paths = {assignment.checkpoint, assignment.resume or assignment.checkpoint}
+                self._writer.then(lambda: self._remove_checkpoints(*paths))
+                self._listener.ended(assignment, "")
+                worker.assignment = None
+            case Stopped() if self._pool.stopping:
+                self._interrupt(assignment)
+                worker.assignment = None
             case Stopped():
-                self._again(one, task, "worker was terminated")
+                self._continue_elsewhere(worker, assignment, "worker was terminated")
             case OutOfMemory():
-                self._out_of_memory(one, task, message.reason)
+                self._on_out_of_memory(worker, assignment, message.reason)
             case OutOfDisk():
-                self._fault = SpecError(message.reason)
-                self._crew.stop()
-                self._interrupt(task)
-                one.task = None
+                self._error = DiskFull(message.reason)
+                self._pool.stop()
+                self._interrupt(assignment)
+                worker.assignment = None
             case Failed():
-                self._fail(task, message.reason)
-                self._watcher.said(f"failed: {self._described(task)}: {message.reason}; details in {one.log}")
-                one.task = None
+                self._fail(assignment, message.reason)
+                names = self._names(assignment)
+                self._listener.message(f"failed: {names}: {message.reason}; details in {worker.log}")
+                worker.assignment = None
 
-    def _died(self, one: Worker, task: Assignment, how: str) -> None:
-        """A worker ended without a word: it was killed, perhaps because the machine had no memory left.
+    def _on_crash(self, worker: Worker, assignment: Assignment, reason: str) -> None:
+        """Recover from a worker that ended without a message: it was killed, perhaps for lack of memory.
 
-        Its population goes on in another. One that dies again where it died before is halved, since the larger one may
-        not fit; a single run that dies there too often has failed.
+        Its population continues in a new worker. One that crashes again at the same step is halved, since the whole may
+        not fit into memory; a single run that crashes there too often has failed.
         """
-        key = Population(task.runs).key
-        deaths = self._deaths.setdefault(key, CrashCount())
-        deaths.count(self._steps.get(key, 0))
-        if deaths.times >= ATTEMPTS and len(task.runs) == 1:
-            self._crew.dismiss(one)
-            self._fail(task, f"{how}, {ATTEMPTS} times", ATTEMPTS)
-            self._watcher.said(f"given up after {ATTEMPTS} attempts: {self._described(task)}: {how}; see {one.log}")
-        elif deaths.times >= ATTEMPTS - 1 and len(task.runs) > 1:
-            self._again(one, task, f"{how}, {deaths.times} times at the same place (out of memory?)", halves(task))
+        key = Population(assignment.runs).key
+        crashes = self._crashes.setdefault(key, CrashCount())
+        crashes.count(self._steps.get(key, 0))
+        if crashes.times >= ATTEMPTS and len(assignment.runs) == 1:
+            self._pool.dismiss(worker)
+            self._fail(assignment, f"{reason}, {ATTEMPTS} times", ATTEMPTS)
+            names = self._names(assignment)
+            self._listener.message(f"given up after {ATTEMPTS} attempts: {names}: {reason}; see {worker.log}")
+        elif crashes.times >= ATTEMPTS - 1 and len(assignment.runs) > 1:
+            reason = f"{reason}, {crashes.times} times at the same step (out of memory?)"
+            self._continue_elsewhere(worker, assignment, reason, halves(assignment))
         else:
-            self._again(one, task, how)
+            self._continue_elsewhere(worker, assignment, reason)
 
-    def _out_of_memory(self, one: Worker, task: Assignment, reason: str) -> None:
-        """Halve a population that does not fit. The worker goes too: only a new process has all its memory again."""
-        if len(task.runs) > 1:
-            self._again(one, task, f"out of memory ({reason})", halves(task))
+    def _on_out_of_memory(self, worker: Worker, assignment: Assignment, reason: str) -> None:
+        """Halve a population that does not fit. The worker is replaced: only a new process has all its memory again."""
+        if len(assignment.runs) > 1:
+            self._continue_elsewhere(worker, assignment, f"out of memory ({reason})", halves(assignment))
             return
-        self._crew.dismiss(one)
-        self._fail(task, f"out of memory, even alone: {reason}", ATTEMPTS)
-        self._watcher.said(
-            f"failed: {self._described(task)} does not fit into memory, even alone ({reason}); "
+        self._pool.dismiss(worker)
+        self._fail(assignment, f"out of memory, even alone: {reason}", ATTEMPTS)
+        self._listener.message(
+            f"failed: {self._names(assignment)} does not fit into memory, even alone ({reason}); "
             "a smaller training.batch, width or length would"
         )
 
-    def _again(self, one: Worker, task: Assignment, how: str, parts: Sequence[Assignment] = ()) -> None:
-        """A population goes on in another worker, or its parts do."""
-        self._crew.dismiss(one)
-        if self._crew.told_to_stop:
-            self._interrupt(task)
+    def _continue_elsewhere(
+        self, worker: Worker, assignment: Assignment, reason: str, parts: Sequence[Assignment] = ()
+    ) -> None:
+        """Requeue a population, or its parts, for a new worker."""
+        self._pool.dismiss(worker)
+        if self._pool.stopping:
+            self._interrupt(assignment)
             return
-        parts = parts or [Assignment(task.runs, task.checkpoint, resume_of(task))]
-        for run in task.runs:
+        parts = parts or [Assignment(assignment.runs, assignment.checkpoint, resume_of(assignment))]
+        for run in assignment.runs:
             self._writer.interrupt(run.key)
         for part in reversed(parts):
-            self._supply.give_back(part)
-        self._watcher.ended(task, "halved" if len(parts) > 1 else "interrupted")
-        goes_on = "goes on in a new one" if len(parts) == 1 else "goes on in two halves"
-        self._watcher.said(f"{how}; {self._described(task)} {goes_on}")
+            self._queue.requeue(part)
+        self._listener.ended(assignment, "halved" if len(parts) > 1 else "interrupted")
+        continues = "continues in a new worker" if len(parts) == 1 else "continues as two halves"
+        self._listener.message(f"{reason}; {self._names(assignment)} {continues}")
 
-    # What is to be done
+    # Work
 
-    def _hand_out(self) -> None:
-        """Give every idle worker something to do; a new worker is started where there is work for it."""
-        while not self._crew.told_to_stop and self._crew.has_room:
-            task = self._supply.take()
-            if task is None:
+    def _assign_work(self) -> None:
+        """Give every idle worker a population; start a new worker where there is work for it."""
+        while not self._pool.stopping and self._pool.has_room:
+            queued = self._queue.next()
+            if queued is None:
                 return
-            task = self._claimed(task)
-            if task is None:
+            assignment = self._sharing.claim(queued, self.summary.ended.keys())
+            if assignment is None:
                 continue
-            self._crew.idle().give(task)
-            self._watcher.started(task)
-            for run in task.runs:
-                self._writer.begin(run, self._supply.name(run), self._supply.tags(run))
+            self._pool.idle_worker().assign(assignment)
+            self._listener.started(assignment)
+            for run in assignment.runs:
+                self._writer.begin(run, self._queue.run_name(run), self._queue.run_tags(run))
 
-    def _claimed(self, task: Assignment) -> Assignment | None:
-        """What of a population is this launcher's to train: not what another trains, nor what one has just ended."""
-        if self._claims is None:
-            return task
-        own = self._claims.take(run.key for run in task.runs)
-        # Looked at after the claim was made: whoever ended a run before has told it by now.
-        self._ended_elsewhere |= self._claims.news() - self.summary.ended.keys()
-        self._claims.release(own & self._ended_elsewhere)
-        own -= self._ended_elsewhere
-        for run in task.runs:
-            if run.key not in own:
-                self._elsewhere[run.key] = run
-        if len(own) == len(task.runs):
-            return task
-        runs = tuple(run for run in task.runs if run.key in own)
-        return part_of(task, runs) if runs else None
-
-    def _look_elsewhere(self) -> None:
-        """See what has become of runs that others had claimed: those that are free again are this launcher's."""
-        if not self._elsewhere or self._claims is None or self._replan is None or self._crew.told_to_stop:
+    def _take_over_released_runs(self) -> None:
+        """Find out what became of runs that other launchers had claimed; train those that are free again."""
+        plan = None if self._pool.stopping else self._sharing.released(self._listener.message)
+        if plan is None:
             return
-        if time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS:
-            return
-        first, self._looked = self._looked == 0.0, time.monotonic()
-        others = self._claims.others(self._elsewhere)
-        if first and others:
-            who = ", ".join(sorted({str(owner) for owner in others.values()}))
-            self._watcher.said(f"{len(others)} runs are being trained by {who}; this sweep ends when they have ended")
-        free = [run for key, run in self._elsewhere.items() if key not in others]
-        if not free:
-            return
-        try:
-            self._tracker.mend()
-            planned = self._replan(free)
-        except StoreUnavailable:
-            return
-        for run in free:
-            del self._elsewhere[run.key]
-        self._ended_elsewhere -= {run.key for run in free}
-        self.summary.served |= planned.served
-        for key, failures in planned.set_aside.items():
+        self.summary.complete |= plan.complete
+        for key, failures in plan.given_up.items():
             self.summary.ended[key] = Outcome("failed", 0, reason=failures.reason)
-        for task in reversed(planned.tasks):
-            self._supply.give_back(task)
-        self._supply.ended_elsewhere(planned.served, planned.set_aside.keys())
+        for assignment in reversed(plan.assignments):
+            self._queue.requeue(assignment)
+        self._queue.on_ended_elsewhere(plan.complete, plan.given_up.keys())
 
     # How runs end
 
-    def _interrupt(self, task: Assignment) -> None:
+    def _interrupt(self, assignment: Assignment) -> None:
         self.summary.interrupted = True
-        left = [run.key for run in task.runs if run.key not in self.summary.ended]
+        left = [run.key for run in assignment.runs if run.key not in self.summary.ended]
         for key in left:
             self._writer.interrupt(key)
-        self._writer.then(lambda: self._release(left))
-        self._watcher.ended(task, "interrupted")
+        self._writer.then(lambda: self._sharing.release(left))
+        self._listener.ended(assignment, "interrupted")
 
-    def _fail(self, task: Assignment, reason: str, attempts: int = 1) -> None:
-        for run in task.runs:
+    def _fail(self, assignment: Assignment, reason: str, attempts: int = 1) -> None:
+        for run in assignment.runs:
             if run.key not in self.summary.ended:
                 outcome = Outcome("failed", 0, reason=reason, attempts=attempts)
                 self._writer.write(Record(run.key, 0, time.time(), {}, outcome))
-                self._ended(run.key, outcome)
-        self._watcher.ended(task, "failed")
+                self._on_ended(run.key, outcome)
+        self._listener.ended(assignment, "failed")
 
-    def _ended(self, key: str, outcome: Outcome) -> None:
+    def _on_ended(self, key: str, outcome: Outcome) -> None:
         self.summary.ended[key] = outcome
         # A search that heard of a run before the store has it would not ask for it again, should this process die now.
-        self._writer.then(lambda: self._kept.put((key, outcome)))
-        if self._claims is not None:
-            self._writer.then(lambda: self._told_others([key]))
+        self._writer.then(lambda: self._written_ends.put((key, outcome)))
+        self._writer.then(lambda: self._sharing.ended([key]))
 
-    def _tell_supply(self) -> None:
-        """Tell the supply, in its own thread, of the ends that have been written."""
-        while not self._kept.empty():
-            self._supply.ended(*self._kept.get())
+    def _report_written_ends(self) -> None:
+        """Tell the work queue which runs have ended and been written."""
+        while not self._written_ends.empty():
+            self._queue.on_ended(*self._written_ends.get())
 
-    def _told_others(self, keys: Iterable[str]) -> None:
-        if self._claims is not None:
-            self._claims.ended(keys)
+    def _remove_checkpoints(self, *paths: Path) -> None:
+        """Remove the checkpoints whose runs have all ended well, here or before."""
+        ended_well = {key for key, outcome in self.summary.ended.items() if outcome.status != "failed"}
+        for path in paths:
+            keys = set(checkpoint_keys(path))
+            if keys and keys <= ended_well | self.summary.complete | set(self._queue.complete_keys):
+                path.unlink(missing_ok=True)
 
-    def _release(self, keys: Iterable[str]) -> None:
-        if self._claims is not None:
-            self._claims.release(keys)
-
-    def _remove_checkpoints(self, task: Assignment) -> None:
-        """A population is in the store: its checkpoint, and an older one it went on from, are no longer needed."""
-        for path in {task.checkpoint, task.resume or task.checkpoint}:
-            self._remove_if_ended(path)
-
-    def _tidy(self) -> None:
-        """Remove what is left of populations that were halved, or that several launchers trained in parts."""
-        for path in self._project.checkpoints.glob("*.pt"):
-            self._remove_if_ended(path)
-
-    def _remove_if_ended(self, path: Path) -> None:
-        keys = set(keys_in(path))
-        well = {key for key, outcome in self.summary.ended.items() if outcome.status != "failed"}
-        if keys and keys <= well | self.summary.served | set(self._supply.served):
-            path.unlink(missing_ok=True)
-
-    def _described(self, task: Assignment) -> str:
-        return ", ".join(self._supply.name(run) for run in task.runs)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[Callable[[], bool]]:
-        """The signals `STOPPING` ask the workers to stop; a second Ctrl-C or kill ends at once. Gives whether one came.
-
-        A closed terminal may be told twice, by the system and by the shell: that is no second wish. A signal that this
-        process was started to ignore, as by nohup, stays ignored.
-        """
-        asked: list[int] = []
-
-        def ask(signum: int, frame: object) -> None:
-            if asked and signum not in (signal.SIGINT, signal.SIGTERM):
-                return
-            asked.append(signum)
-            if self._crew.told_to_stop and len(asked) == 2:
-                raise KeyboardInterrupt
-            self._crew.stop()
-
-        if threading.current_thread() is not threading.main_thread():
-            yield lambda: False
-            return
-        heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-        previous = {number: signal.signal(number, ask) for number in heard}
-        try:
-            yield lambda: len(asked) > 1
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    def _names(self, assignment: Assignment) -> str:
+        return ", ".join(self._queue.run_name(run) for run in assignment.runs)

@@ -1,14 +1,16 @@
+"""What workers and their launcher say to each other, and how a population is divided."""
+
 from dataclasses import dataclass
 from pathlib import Path
 
 from rnnstudy.run import Run
 from rnnstudy.training.population import Population
-from rnnstudy.training.records import Check, Record, TrainingProgress
+from rnnstudy.training.records import Record, TrainingProgress, ValidationCheck
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker is given: runs that train together, and the files of their checkpoints."""
+    """What a worker trains: the runs of a population, its checkpoint file, and an older one to resume from."""
 
     runs: tuple[Run, ...]
     checkpoint: Path
@@ -17,64 +19,64 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Prune:
-    """What a worker may be told while it trains: stop these runs. It does so at its next check."""
+    """To a worker in training: stop these runs at the next validation check."""
 
     keys: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The population is complete: every run's last record has been sent."""
+    """The population is complete: the last record of every run has been sent."""
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """The worker was told to stop, or got SIGTERM; a checkpoint holds the population as it is."""
+    """The worker was asked to stop, or received SIGTERM; the checkpoint holds the population as it is."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An error ended the population: one line. The traceback is in the worker's log."""
+    """An error ended the training. `reason` is one line; the traceback is in the worker's log."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """The population does not fit into the memory of the host or of the GPU: one line."""
+    """The population does not fit into the memory of the host or of the GPU. `reason` is one line."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class OutOfDisk:
-    """A checkpoint could not be written, for want of room on the disk: one line."""
+    """A checkpoint could not be written because the disk is full. `reason` is one line."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that the user should know: one line."""
+    """One line that the user should read."""
 
     line: str
 
 
-Message = Record | TrainingProgress | Check | Finished | Stopped | Failed | OutOfMemory | OutOfDisk | Notice
+Message = Record | TrainingProgress | ValidationCheck | Finished | Stopped | Failed | OutOfMemory | OutOfDisk | Notice
 
 
-def resume_of(task: Assignment) -> Path | None:
-    """The checkpoint that a population goes on from when it has none of its own yet."""
-    return None if task.checkpoint.exists() else task.resume
+def resume_of(assignment: Assignment) -> Path | None:
+    """The older checkpoint to resume from; None once the population has its own."""
+    return None if assignment.checkpoint.exists() else assignment.resume
 
 
-def part_of(task: Assignment, runs: tuple[Run, ...]) -> Assignment:
-    """Some of a population's runs as one of their own, going on from the checkpoint of the whole."""
-    own = task.checkpoint.with_name(f"{Population(runs).key}.pt")
-    return Assignment(runs, own, task.checkpoint if task.checkpoint.exists() else task.resume)
+def part_of(assignment: Assignment, runs: tuple[Run, ...]) -> Assignment:
+    """Some runs of a population as their own population, which resumes from the checkpoint of the whole."""
+    own = assignment.checkpoint.with_name(f"{Population(runs).key}.pt")
+    return Assignment(runs, own, assignment.checkpoint if assignment.checkpoint.exists() else assignment.resume)
 
 
-def halves(task: Assignment) -> list[Assignment]:
-    """A population as two."""
-    half = (len(task.runs) + 1) // 2
-    return [part_of(task, task.runs[:half]), part_of(task, task.runs[half:])]
+def halves(assignment: Assignment) -> list[Assignment]:
+    """A population in two halves."""
+    half = (len(assignment.runs) + 1) // 2
+    return [part_of(assignment, assignment.runs[:half]), part_of(assignment, assignment.runs[half:])]

@@ -1,21 +1,21 @@
-"""What a sweep will train: what the store does not hold yet, in populations, from their checkpoints where there are."""
+"""What a sweep will train: the runs that the store does not hold, in populations, resumed where checkpoints exist."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rnnstudy.run import Run, names
-from rnnstudy.store.tracker import Failures, RunIndex
+from rnnstudy.run import Run, unique_names
+from rnnstudy.store.tracker import Failures, KnownRuns
 from rnnstudy.sweep.messages import Assignment
 from rnnstudy.sweep.queue import FixedQueue
-from rnnstudy.training.checkpoint import continues, keys_in
+from rnnstudy.training.checkpoint import can_resume, checkpoint_keys
 from rnnstudy.training.cost import Cost, cost, population_bounds
 from rnnstudy.training.devices import resolve_device
 from rnnstudy.training.grouping import populations, split_evenly
 from rnnstudy.training.population import Population
 
 ATTEMPTS = 3
-"""How often a run may fail before it is set aside."""
+"""How often a run may fail before it is given up."""
 
 
 @dataclass
@@ -25,57 +25,75 @@ class Plan:
     Attributes:
         runs: all runs asked for.
         names: their names, by key.
-        served: keys that the store already holds.
-        tasks: the populations to train, the most costly first.
+        complete: keys of the runs that the store already holds.
+        assignments: the populations to train, the most costly first.
         warnings: one line each.
-        set_aside: the runs that have failed too often to be tried again, by key.
+        given_up: the runs that have failed too often to be tried again, by key.
     """
 
     runs: Sequence[Run]
     names: Mapping[str, str]
-    served: set[str]
-    tasks: list[Assignment]
+    complete: set[str]
+    assignments: list[Assignment]
     warnings: list[str]
-    set_aside: Mapping[str, Failures] = field(default_factory=dict)
+    given_up: Mapping[str, Failures] = field(default_factory=dict)
 
-    def supply(self) -> FixedQueue:
-        """The tasks, to be handed out in their order."""
-        return FixedQueue(self.tasks, self.names, self.served)
+    def queue(self) -> FixedQueue:
+        """A work queue of the assignments, in this order."""
+        return FixedQueue(self.assignments, self.names, self.complete)
 
     @property
     def cost(self) -> Cost:
-        """Upper estimate for what is to be trained."""
-        return sum((cost(Population(task.runs)) for task in self.tasks), Cost(0.0, 0.0))
+        """Upper estimate of what training the assignments costs."""
+        return sum((cost(Population(assignment.runs)) for assignment in self.assignments), Cost(0.0, 0.0))
+
+    @property
+    def run_count(self) -> int:
+        """How many runs are to be trained."""
+        return sum(len(assignment.runs) for assignment in self.assignments)
+
+    def headline(self, workers: int) -> str:
+        """How many runs there are, how many must be trained, and the upper estimate of how long that takes."""
+        side_by_side = max(1, min(workers, len(self.assignments)))
+        estimate = f", at most about {duration(self.cost.seconds / side_by_side)}" if self.assignments else ""
+        return f"{len(self.runs)} runs: {len(self.complete)} in the store, {self.run_count} to train{estimate}"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `7 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def make_plan(
-    runs: Sequence[Run], store: RunIndex, folder: Path, workers: int, rerun: bool = False, device: str = "cpu"
+    runs: Sequence[Run], store: KnownRuns, folder: Path, workers: int, rerun: bool = False, device: str = "cpu"
 ) -> Plan:
-    """Decide what is to be trained, in populations that the device holds.
+    """Decide what to train, in populations that fit into the device's memory.
 
     `folder` holds the checkpoints of earlier, interrupted sweeps.
     """
     failures = {} if rerun else store.failures()
-    set_aside = {run.key: failures[run.key] for run in runs if run.key in failures}
-    set_aside = {key: one for key, one in set_aside.items() if one.attempts >= ATTEMPTS}
+    given_up = {run.key: failures[run.key] for run in runs if run.key in failures}
+    given_up = {key: known for key, known in given_up.items() if known.attempts >= ATTEMPTS}
     finished = {} if rerun else store.finished()
-    served = {run.key for run in runs if run.key in finished and finished[run.key].serves(run)}
-    warnings = [line for run in runs if run.key in served and (line := finished[run.key].warning(run))]
-    waiting = {run.key: run for run in runs if run.key not in served | set_aside.keys()}
-    tasks = []
+    complete = {run.key for run in runs if run.key in finished and finished[run.key].serves(run)}
+    warnings = [line for run in runs if run.key in complete and (line := finished[run.key].warning(run))]
+    waiting = {run.key: run for run in runs if run.key not in complete | given_up.keys()}
+    assignments = []
     if not rerun:
         for path in sorted(folder.glob("*.pt")):
-            held = [waiting[key] for key in keys_in(path) if key in waiting]
+            held = [waiting[key] for key in checkpoint_keys(path) if key in waiting]
             # The probes are no part of a key: a checkpoint with other readings cannot be continued with these.
-            if held and len({run.structure for run in held}) == 1 and continues(path, held[0]):
-                tasks.append(_task(tuple(held), folder, path))
+            if held and len({run.structure for run in held}) == 1 and can_resume(path, held[0]):
+                assignments.append(_assignment(tuple(held), folder, path))
                 for run in held:
                     del waiting[run.key]
     groups = populations(list(waiting.values()), *population_bounds(resolve_device(device), workers))
-    tasks += [_task(population.runs, folder, None) for population in split_evenly(groups, workers)]
-    tasks.sort(key=lambda task: -cost(Population(task.runs)).seconds)
-    return Plan(runs, names(runs), served, tasks, warnings, set_aside)
+    assignments += [_assignment(population.runs, folder, None) for population in split_evenly(groups, workers)]
+    assignments.sort(key=lambda assignment: -cost(Population(assignment.runs)).seconds)
+    return Plan(runs, unique_names(runs), complete, assignments, warnings, given_up)
 
 
-def _task(runs: tuple[Run, ...], folder: Path, resume: Path | None) -> Assignment:
+def _assignment(runs: tuple[Run, ...], folder: Path, resume: Path | None) -> Assignment:
     return Assignment(runs, folder / f"{Population(runs).key}.pt", resume)

@@ -1,4 +1,4 @@
-"""Where a launcher's populations come from: the plan of a grid, or a search that asks for more as results come in."""
+"""Work queues: where a launcher's populations come from. A grid's are fixed; a search adds some as results come in."""
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -6,80 +6,82 @@ from typing import Protocol
 
 from rnnstudy.run import Run
 from rnnstudy.sweep.messages import Assignment
-from rnnstudy.training.records import Check, Outcome
+from rnnstudy.training.records import Outcome, ValidationCheck
 
 
 class WorkQueue(Protocol):
-    """Hands out populations, and is told what becomes of them. All calls come from the one process that writes."""
+    """Hands out populations and is told what becomes of them. Only the launcher's process calls it."""
 
     @property
-    def served(self) -> Collection[str]:
-        """Keys that the store already holds."""
+    def complete_keys(self) -> Collection[str]:
+        """Keys of the runs that the store already holds."""
         ...
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to hand out, and nothing more will be once all that is in training has ended."""
+        """True when the queue is empty and no running population can add to it."""
         ...
 
-    def take(self) -> Assignment | None:
-        """The next population to train; None when there is none at this moment."""
+    def next(self) -> Assignment | None:
+        """The next population to train; None when there is none at the moment."""
         ...
 
-    def give_back(self, task: Assignment) -> None:
-        """A population whose worker died, to be handed out again before any other."""
+    def requeue(self, assignment: Assignment) -> None:
+        """Hand out this population again, before any other: its worker died."""
         ...
 
-    def checked(self, check: Check) -> Collection[str]:
-        """Told the validation errors of runs in training; gives the keys of those that are to be pruned."""
+    def on_validation(self, check: ValidationCheck) -> Collection[str]:
+        """Take note of validation errors; returns the keys of the runs to be pruned."""
         ...
 
-    def ended(self, key: str, outcome: Outcome) -> None:
-        """Told how a run ended, after its last record was written."""
+    def on_ended(self, key: str, outcome: Outcome) -> None:
+        """Take note of how a run ended; its last record is in the store."""
         ...
 
-    def ended_elsewhere(self, served: Collection[str], set_aside: Collection[str]) -> None:
-        """Told of runs that another launcher had claimed: the store holds them now, or they failed too often."""
+    def on_ended_elsewhere(self, complete: Collection[str], given_up: Collection[str]) -> None:
+        """Take note of runs that another launcher has trained: complete now, or given up after too many failures."""
         ...
 
-    def name(self, run: Run) -> str:
-        """What people call the run."""
+    def run_name(self, run: Run) -> str:
+        """The run's name in the store."""
         ...
 
-    def tags(self, run: Run) -> Mapping[str, str]:
-        """What the store is told of the run beside its specification."""
+    def run_tags(self, run: Run) -> Mapping[str, str]:
+        """Tags of the run in the store, beside those of the sweep."""
         ...
 
 
 class FixedQueue:
-    """A fixed list of populations, in this order: the supply of a grid. Nothing is pruned."""
+    """A fixed list of populations, in this order, for the runs of a grid. Nothing is pruned."""
 
-    def __init__(self, tasks: Sequence[Assignment], names: Mapping[str, str], served: Collection[str] = ()) -> None:
-        self.served = served
-        self._waiting = deque(tasks)
+    def __init__(
+        self, assignments: Sequence[Assignment], names: Mapping[str, str], complete: Collection[str] = ()
+    ) -> None:
+        self.complete_keys = complete
+        self._waiting = deque(assignments)
         self._names = names
 
     @property
     def done(self) -> bool:
         return not self._waiting
 
-    def take(self) -> Assignment | None:
+    def next(self) -> Assignment | None:
         return self._waiting.popleft() if self._waiting else None
 
-    def give_back(self, task: Assignment) -> None:
-        self._waiting.appendleft(task)
+    def requeue(self, assignment: Assignment) -> None:
+        self._waiting.appendleft(assignment)
 
-    def checked(self, check: Check) -> Collection[str]:
+    def on_validation(self, check: ValidationCheck) -> Collection[str]:
         return ()
 
-    def ended(self, key: str, outcome: Outcome) -> None:
-        """Nothing depends on it."""
+    def on_ended(self, key: str, outcome: Outcome) -> None:
+        """The queue is fixed."""
 
-    def ended_elsewhere(self, served: Collection[str], set_aside: Collection[str]) -> None:
-        """Nothing depends on it."""
+    def on_ended_elsewhere(self, complete: Collection[str], given_up: Collection[str]) -> None:
+        """The queue is fixed."""
 
-    def name(self, run: Run) -> str:
+    def run_name(self, run: Run) -> str:
         return self._names[run.key]
 
-    def tags(self, run: Run) -> Mapping[str, str]:
+    def run_tags(self, run: Run) -> Mapping[str, str]:
         return {}

@@ -1,9 +1,9 @@
-"""Workers on a Ray cluster: the same populations as Ray tasks, while the launcher's process stays the only writer.
+"""Workers on a Ray cluster: each population is a Ray task, and the launcher's process stays the only writer.
 
-Nodes need Python, torch and what training imports, and neither a shared disk nor a database: the package and the
-experiment's folder travel with the job, and messages come back through Ray. A task keeps no checkpoint, since the disk
-of its node may vanish with it: a node lost in mid-run costs what it was doing, and the launcher hands the population
-out again. For the same reason only the records that end runs are sent; they hold all readings.
+Nodes need Python, torch and what training imports, but neither a shared disk nor a database: the package and the
+experiment's folder are sent to them, and messages come back through Ray. A task keeps no checkpoint, since the disk of
+its node may vanish with it: a lost node loses the populations it was training, and the launcher requeues them. For the
+same reason only the records that end runs are sent; they hold all readings.
 """
 
 import contextlib
@@ -20,23 +20,23 @@ from pathlib import Path
 from typing import Any, final
 
 import rnnstudy
-from rnnstudy.engines.choice import Wanted
+from rnnstudy.engines import EngineName
 from rnnstudy.run import Run
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
 from rnnstudy.sweep.messages import Assignment, Message
 from rnnstudy.sweep.worker_process import train_messages
 from rnnstudy.sweep.workers import ALLOCATOR, Worker, WorkerPool
 from rnnstudy.training.records import Record
 
-SECONDS_BETWEEN_LOOKS = 1.0
-"""How often a task looks at the board."""
+SECONDS_BETWEEN_CHECKS = 1.0
+"""How often a task asks the board."""
 
 SECONDS_TO_ANSWER = 10.0
-"""How long a cluster may take to take a connection. Ray itself tries for nine minutes before it gives an address up."""
+"""How long a cluster may take to accept a connection. Ray itself would try for nine minutes."""
 
 
 class Board:
-    """A small actor that tasks look at: whether to stop, and which runs are to be stopped."""
+    """A small actor that tasks ask whether to stop, and which runs to prune."""
 
     def __init__(self) -> None:
         self._stop = False
@@ -48,25 +48,25 @@ class Board:
     def prune(self, keys: frozenset[str]) -> None:
         self._pruned |= keys
 
-    def look(self) -> tuple[bool, set[str]]:
+    def state(self) -> tuple[bool, set[str]]:
         return self._stop, self._pruned
 
 
 @final
 class RayPool(WorkerPool):
-    """Workers of a Ray cluster, as many at once as it has places for when the sweep begins.
+    """Workers of a Ray cluster, as many at once as it has room for when the sweep begins.
 
     Args:
-        address: `auto` (the cluster that this machine belongs to, or that `RAY_ADDRESS` names), `local` (one of its
-            own, for trying things out), or a cluster's address.
+        address: `auto` (the cluster that this machine belongs to, or that `RAY_ADDRESS` names), `local` (a new
+            one on this machine, for trying things out), or a cluster's address.
         gpus: GPUs for each task, such as 1 or 0.25; with 0, a task has one CPU core.
         experiment: the file that tasks import.
         device: where a task trains; `auto` takes the GPU that Ray gives it.
         engine: what trains.
         logs: where the details of failures go.
-        count: tasks at once; None for as many as there are places.
+        count: tasks at once; None for as many as there is room for.
 
-    Raises `SpecError`, in one line, when Ray is not installed, no cluster answers, or it has no such places.
+    Raises `RequestError` when Ray is not installed, no cluster answers, or it has no room for a worker.
     """
 
     def __init__(
@@ -76,25 +76,25 @@ class RayPool(WorkerPool):
         *,
         experiment: Path | None,
         device: str,
-        engine: Wanted,
+        engine: EngineName,
         logs: Path,
         count: int | None = None,
     ) -> None:
         if gpus < 0 or (gpus > 1 and not float(gpus).is_integer()):
-            raise SpecError(
+            raise RequestError(
                 f"--gpus-per-worker is {gpus:g}; it takes a part of one GPU, such as 0.25, or a whole number"
             )
         try:
             import ray
         except ImportError:
-            raise SpecError("--ray needs Ray, which is not installed: pip install 'rnnstudy[ray]'") from None
+            raise RequestError("--ray needs Ray, which is not installed: pip install 'rnnstudy[ray]'") from None
         self._ray, self._gpus, self._experiment = ray, gpus, experiment
         self._device, self._logs = device, logs
-        self._engine: Wanted = engine
+        self._engine: EngineName = engine
         self._stopping = False
         self._connect(address)
-        super().__init__(min(count, self._places()) if count else self._places())
-        # On this very node: anywhere else, the sweep would end with the board's node.
+        super().__init__(min(count, self._room()) if count else self._room(), "cpu")
+        # On this very node: a board on another node would be lost with it, and the sweep too.
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -108,85 +108,87 @@ class RayPool(WorkerPool):
         if address == "auto":
             address = os.environ.get("RAY_ADDRESS", address)
         try:
-            _knock(address)
+            _require_listener(address)
             self._ray.init(address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
-            raise SpecError(
+            raise RequestError(
                 f"no Ray cluster answers at '{address}' ({_one_line(error)}); `ray start --head` starts one here, "
                 "--ray local makes one for this sweep alone"
             ) from None
 
-    def _places(self) -> int:
+    def _room(self) -> int:
         """How many tasks the cluster, as it is now, runs at once."""
         name, needed = ("GPU", self._gpus) if self._gpus else ("CPU", 1.0)
         there = self._ray.cluster_resources().get(name, 0.0)
-        places = int(there / needed)
-        if not places:
+        room = int(there / needed)
+        if not room:
             self._ray.shutdown()
-            raise SpecError(
+            raise RequestError(
                 f"the Ray cluster has {there:g} {name}s, and a task needs {needed:g}; see --gpus-per-worker"
             )
-        return places
+        return room
 
     @property
-    def told_to_stop(self) -> bool:
+    def stopping(self) -> bool:
         return self._stopping
 
     def stop(self) -> None:
-        """Tasks end at their next look; what they were doing begins anew the next time."""
+        """Tasks end at their next check; their populations start again the next time."""
         self._stopping = True
         self.tell("stop")
 
     def start(self) -> Worker:
         return RayWorker(self, self._device, self._logs / f"ray-{len(self.workers) + 1}.log")
 
-    def end(self) -> None:
-        """Leave the cluster; what still runs for this sweep ends with it."""
-        super().end()
+    def close(self) -> None:
+        """Leave the cluster; tasks of this sweep that still run end with it."""
+        super().close()
         self._ray.shutdown()
 
     def tell(self, method: str, *arguments: object) -> None:
-        """Put something on the board. A cluster that is gone cannot hear it; its tasks' ends are noticed elsewhere."""
+        """Call a method of the board. Ignored if the cluster is gone; the launcher detects that separately."""
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.get(getattr(self._board, method).remote(*arguments))
 
-    def messages(self, task: Assignment) -> Iterator[Message]:
-        """Train a population somewhere in the cluster; what a worker has to say comes back as it is said."""
+    def messages(self, assignment: Assignment) -> Iterator[Message]:
+        """Train a population somewhere in the cluster; yields its messages as they come."""
         needs = {"num_gpus": self._gpus} if self._gpus else {"num_cpus": 1}
-        # The launcher counts the attempts: Ray's own repetition would say the first messages twice.
+        # The launcher counts the attempts; a retry by Ray would repeat the first messages.
         remote = self._ray.remote(max_retries=0, **needs)(_train)
         experiment = self._experiment.name if self._experiment else None
-        for reference in remote.remote(pickle.dumps(task.runs), experiment, self._device, self._engine, self._board):
+        for reference in remote.remote(
+            pickle.dumps(assignment.runs), experiment, self._device, self._engine, self._board
+        ):
             yield self._ray.get(reference)
 
 
 @final
 class RayWorker(Worker):
-    """A place in the cluster: each population given to it is a Ray task, followed by a thread."""
+    """A worker in the cluster: each population assigned to it is a Ray task, whose messages a thread passes on."""
 
-    def __init__(self, crew: RayPool, device: str, log: Path) -> None:
+    def __init__(self, pool: RayPool, device: str, log: Path) -> None:
         self.log, self.device = log, device
-        self.task = None
+        self.assignment = None
         self.connection, self._far = multiprocessing.Pipe(duplex=False)
-        self._crew = crew
+        self._pool = pool
         self._reason = ""
 
-    def give(self, task: Assignment) -> None:
-        self.task = task
-        threading.Thread(target=self._follow, args=(task,), daemon=True).start()
+    def assign(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+        threading.Thread(target=self._follow, args=(assignment,), daemon=True).start()
 
     def prune(self, keys: frozenset[str]) -> None:
-        self._crew.tell("prune", keys)
+        self._pool.tell("prune", keys)
 
-    def how_it_ended(self) -> str:
+    def exit_reason(self) -> str:
         return self._reason
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.connection.close()
 
-    def _follow(self, task: Assignment) -> None:
+    def _follow(self, assignment: Assignment) -> None:
         try:
-            for message in self._crew.messages(task):
+            for message in self._pool.messages(assignment):
                 self._far.send(message)
         except OSError:
             """The launcher has closed its end: the sweep is over."""
@@ -199,8 +201,8 @@ class RayWorker(Worker):
             self._far.close()
 
 
-def _train(runs: bytes, experiment: str | None, device: str, engine: Wanted, board: Any) -> Iterator[Message]:
-    """On a node. The runs come pickled: their classes may exist only once the experiment's file has been imported."""
+def _train(runs: bytes, experiment: str | None, device: str, engine: EngineName, board: Any) -> Iterator[Message]:
+    """Runs on a node. `runs` are pickled: their classes exist only after the experiment's file is imported."""
     import ray
     import torch
 
@@ -212,25 +214,27 @@ def _train(runs: bytes, experiment: str | None, device: str, engine: Wanted, boa
     population: tuple[Run, ...] = pickle.loads(runs)
     seen: tuple[float, tuple[bool, set[str]]] = (time.monotonic(), (False, set()))
 
-    def look() -> tuple[bool, set[str]]:
+    def board_state() -> tuple[bool, set[str]]:
         nonlocal seen
-        if time.monotonic() - seen[0] > SECONDS_BETWEEN_LOOKS:
-            seen = (time.monotonic(), ray.get(board.look.remote()))
+        if time.monotonic() - seen[0] > SECONDS_BETWEEN_CHECKS:
+            seen = (time.monotonic(), ray.get(board.state.remote()))
         return seen[1]
 
     heard: list[Message] = []
     own = {run.key for run in population}
-    for message in train_messages(population, device, engine, lambda: look()[0], heard.append, lambda: own & look()[1]):
+    for message in train_messages(
+        population, device, engine, lambda: board_state()[0], heard.append, lambda: own & board_state()[1]
+    ):
         # Not `yield from`: Ray sends into the generator, which a list's iterator does not take.
-        for one in heard:  # noqa: UP028
-            yield one
+        for earlier in heard:  # noqa: UP028
+            yield earlier
         heard.clear()
         if not isinstance(message, Record) or message.outcome is not None:
             yield message
 
 
-def _knock(address: str) -> None:
-    """Raise `OSError` or `ValueError` unless something listens at `HOST:PORT`; other kinds of address are Ray's."""
+def _require_listener(address: str) -> None:
+    """Raise `OSError` or `ValueError` unless something listens at `HOST:PORT`; Ray checks other addresses."""
     if address in ("auto", "local"):
         return
     host, colon, port = address.removeprefix("ray://").rpartition(":")

@@ -1,11 +1,11 @@
-"""Part of a sweep, for one of several machines that share nothing: each works its part out by itself."""
+"""Shards: parts of a sweep for machines that share nothing. Each machine computes its part by itself."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rnnstudy.run import Run
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
 from rnnstudy.training.grouping import populations, split_evenly
 
 
@@ -18,15 +18,15 @@ class Shard:
 
     @staticmethod
     def parse(text: str) -> "Shard":
-        """From `3/16`. Raises `SpecError` for anything else."""
+        """From `3/16`. Raises `RequestError` for anything else."""
         found = re.fullmatch(r"(\d+)/(\d+)", text)
         shard = Shard(int(found[1]), int(found[2])) if found else Shard(0, 0)
         if not 1 <= shard.part <= shard.parts:
-            raise SpecError(f"--shard is '{text}'; it takes PART/PARTS with PART from 1 to PARTS, for example 3/16")
+            raise RequestError(f"--shard is '{text}'; it takes PART/PARTS with PART from 1 to PARTS, for example 3/16")
         return shard
 
     def of(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs of this part. Every run is in exactly one; the division depends on nothing but `runs` and `parts`.
+        """The runs of this part. Every run is in exactly one part; the division depends on `runs` and `parts` alone.
 
         Populations, split where they are large, are dealt out in the order of the hash of their keys. No part is empty
         unless there are more parts than runs.

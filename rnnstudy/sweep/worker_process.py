@@ -9,24 +9,24 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from rnnstudy.engines.choice import Wanted
+from rnnstudy.engines import EngineName
 from rnnstudy.run import Run
 from rnnstudy.store.errors import DiskFull, disk_is_full, memory_is_full
 from rnnstudy.sweep.messages import Failed, Finished, Message, Notice, OutOfDisk, OutOfMemory, Prune, Stopped
-from rnnstudy.sweep.signals import STOPPING
-from rnnstudy.training.records import Check
+from rnnstudy.sweep.signals import STOP_SIGNALS
+from rnnstudy.training.records import ValidationCheck
 
 
 def run_worker(
-    connection: Connection, stop: Any, experiment: Path | None, device: str, engine: Wanted, log: Path
+    connection: Connection, stop: Any, experiment: Path | None, device: str, engine: EngineName, log: Path
 ) -> None:
-    """Loop of a worker process: take a `Task`, send `Message`s, until the pipe brings None or closes.
+    """Loop of a worker process: receive an `Assignment`, send `Message`s, until the pipe brings None or closes.
 
-    One torch thread each, so that workers do not fight over cores and a population's bits do not depend on how many
-    there are. A worker whose parent has died stops by itself.
+    Each worker uses one torch thread, so that workers do not compete for cores and a population's bits do not depend on
+    their number. A worker whose parent has died stops by itself.
     """
-    # A terminal sends its signals to all of its processes; it is the launcher that says what becomes of them here.
-    for number in STOPPING:
+    # A terminal sends its signals to all of its processes; here the launcher decides what they mean.
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     terminated: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
@@ -45,18 +45,18 @@ def run_worker(
         parent = parent_process()
         orphaned: list[bool] = []
 
-        def told_to_stop() -> bool:
+        def stopping() -> bool:
             return bool(stop.value or terminated or orphaned) or (parent is not None and not parent.is_alive())
 
         def send(message: Message) -> None:
-            """Hand up; a parent that has died does not keep the population from being saved."""
+            """Send to the launcher. If it has died, the population is saved all the same."""
             try:
                 connection.send(message)
             except (BrokenPipeError, ConnectionResetError):
                 orphaned.append(True)
 
         def prunes() -> set[str]:
-            """What has been told meanwhile."""
+            """Keys of the runs that the launcher has pruned since the last call."""
             keys: set[str] = set()
             try:
                 while not orphaned and connection.poll():
@@ -66,16 +66,15 @@ def run_worker(
             return keys
 
         try:
-            while (task := connection.recv()) is not None:
+            while (assignment := connection.recv()) is not None:
                 if parent is not None and not parent.is_alive():
-                    # It died while this process was starting: nothing has been done that would have to be saved.
+                    # It died while this process was starting: there is nothing to save.
                     return
-                if isinstance(task, Prune):
-                    # Told too late: its runs have ended.
+                if isinstance(assignment, Prune):
+                    # Too late: its runs have ended.
                     continue
-                for message in train_messages(
-                    task.runs, device, engine, told_to_stop, send, prunes, task.checkpoint, task.resume
-                ):
+                files = (assignment.checkpoint, assignment.resume)
+                for message in train_messages(assignment.runs, device, engine, stopping, send, prunes, *files):
                     send(message)
                 if terminated or orphaned:
                     return
@@ -86,8 +85,8 @@ def run_worker(
 def train_messages(
     runs: tuple[Run, ...],
     device: str,
-    engine: Wanted,
-    told_to_stop: Callable[[], bool],
+    engine: EngineName,
+    stopping: Callable[[], bool],
     send: Callable[[Message], None],
     prunes: Callable[[], set[str]],
     checkpoint: Path | None = None,
@@ -97,19 +96,18 @@ def train_messages(
 
     `prunes` gives the keys of the runs that are to be stopped, as far as that is known. An error is told, not raised.
     """
-    from rnnstudy.training.checkpoint import set_damaged_aside
+    from rnnstudy.training.checkpoint import rename_damaged
     from rnnstudy.training.loop import train
     from rnnstudy.training.population import Population
 
-    def pruned(check: Check) -> Collection[str]:
-        """Hand up the errors, and take what there is to be told. An answer is not waited for: it comes by the next
-        check."""
+    def pruned(check: ValidationCheck) -> Collection[str]:
+        """Send the errors, and return what the launcher has pruned so far; its answer comes by the next check."""
         send(check)
         return prunes()
 
     try:
         for path in (checkpoint, resume):
-            if damaged := set_damaged_aside(path):
+            if damaged := rename_damaged(path):
                 yield Notice(f"a checkpoint was damaged, its runs begin anew; it is kept as {damaged}")
         ended = 0
         for record in train(
@@ -118,7 +116,7 @@ def train_messages(
             engine=engine,
             checkpoint=checkpoint,
             resume=resume,
-            stop=told_to_stop,
+            stop=stopping,
             progress=send,
             prune=pruned,
         ):
@@ -129,6 +127,6 @@ def train_messages(
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if disk_is_full(error):
-            yield OutOfDisk(str(DiskFull.told(error)))
+            yield OutOfDisk(str(DiskFull.caused_by(error)))
         else:
             yield OutOfMemory(reason) if memory_is_full(error) else Failed(reason)

@@ -1,4 +1,4 @@
-"""The workers of a launcher: how many, where, and how one is spoken to. These are processes of this machine."""
+"""Pools of workers: the contract, and processes of this machine."""
 
 import contextlib
 import multiprocessing
@@ -9,8 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, final
 
-from rnnstudy.engines.choice import Wanted
-from rnnstudy.spec import SpecError
+from rnnstudy.engines import EngineName
 from rnnstudy.sweep.messages import Assignment, Prune
 from rnnstudy.sweep.worker_process import run_worker
 
@@ -24,81 +23,88 @@ afresh, which was measured to double the time of an LSTM's training step (popula
 
 
 class Worker(ABC):
-    """Trains one population at a time. What it has to say comes out of `connection`, which closes when it ends.
+    """Trains one population at a time and sends `messages.Message`s through `connection`, which closes when it ends.
 
     Attributes:
         log: the file that holds the details of a failure.
-        task: what it is training; None when it has nothing to do.
-        connection: gives `worker.Message`s.
         device: where it trains.
+        assignment: what it trains; None when it is idle.
+        connection: the launcher's end of the pipe.
     """
 
     log: Path
     device: str
-    task: Assignment | None
+    assignment: Assignment | None
     connection: Connection
 
     @abstractmethod
-    def give(self, task: Assignment) -> None:
+    def assign(self, assignment: Assignment) -> None:
         """Train this population."""
 
     @abstractmethod
     def prune(self, keys: frozenset[str]) -> None:
-        """Ask for these runs to be stopped. A worker that has died cannot hear it; its end is noticed elsewhere."""
+        """Stop these runs. Ignored if the worker has died; the launcher detects that separately."""
 
     @abstractmethod
-    def how_it_ended(self) -> str:
-        """Why nothing more comes out of `connection`, in a few words."""
+    def exit_reason(self) -> str:
+        """Why the worker ended, in a few words, after `connection` has closed."""
 
     @abstractmethod
-    def end(self) -> None:
-        """Let an idle worker go; end one that is still busy."""
+    def close(self) -> None:
+        """End the worker; a busy one is killed."""
+
+    @property
+    def busy_with(self) -> Assignment:
+        """What a busy worker trains."""
+        assert self.assignment is not None
+        return self.assignment
 
 
 class WorkerPool(ABC):
-    """Workers, at most `count` at once."""
+    """At most `count` workers at once. `planning_device` decides how large a population may be."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, planning_device: str) -> None:
         self.workers: list[Worker] = []
-        self.count = count
+        self.count, self.planning_device = count, planning_device
 
     @property
     @abstractmethod
-    def told_to_stop(self) -> bool: ...
+    def stopping(self) -> bool: ...
 
     @abstractmethod
     def stop(self) -> None:
-        """Ask all workers to save what they can and stop."""
+        """Ask all workers to save a checkpoint and stop."""
 
     @abstractmethod
     def start(self) -> Worker:
-        """One more worker."""
+        """Start one more worker."""
 
     @property
     def busy(self) -> list[Worker]:
-        return [one for one in self.workers if one.task is not None]
+        return [worker for worker in self.workers if worker.assignment is not None]
 
     @property
     def has_room(self) -> bool:
-        """Whether another population could be trained at once."""
+        """Whether another population could start now."""
         return len(self.busy) < self.count
 
-    def idle(self) -> Worker:
-        """A worker with nothing to do, started when there is none."""
-        found = next((one for one in self.workers if one.task is None), None)
-        if found is None:
-            found = self.start()
-            self.workers.append(found)
-        return found
+    def idle_worker(self) -> Worker:
+        """An idle worker; a new one is started when there is none."""
+        worker = next((worker for worker in self.workers if worker.assignment is None), None)
+        if worker is None:
+            worker = self.start()
+            self.workers.append(worker)
+        return worker
 
-    def dismiss(self, one: Worker) -> None:
-        """End a worker; another may take its place."""
-        one.end()
-        self.workers.remove(one)
+    def dismiss(self, worker: Worker) -> None:
+        """End a worker; another one may replace it."""
+        worker.close()
+        self.workers.remove(worker)
 
-    def end(self) -> None:
-        for one in self.workers:
-            one.end()
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self.workers:
+            worker.close()
 
 
 @final
@@ -106,31 +112,31 @@ class ProcessWorker(Worker):
     """A worker process."""
 
     def __init__(
-        self, context: Any, stop: Any, experiment: Path | None, device: str, engine: Wanted, log: Path
+        self, context: Any, stop: Any, experiment: Path | None, device: str, engine: EngineName, log: Path
     ) -> None:
         self.log, self.device = log, device
-        self.task = None
+        self.assignment = None
         self.connection, remote = context.Pipe()
         arguments = (remote, stop, experiment, device, engine, log)
         self.process = context.Process(target=run_worker, args=arguments, daemon=True)
         self.process.start()
         remote.close()
 
-    def give(self, task: Assignment) -> None:
-        self.task = task
-        self.connection.send(task)
+    def assign(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+        self.connection.send(assignment)
 
     def prune(self, keys: frozenset[str]) -> None:
         with contextlib.suppress(OSError):
             self.connection.send(Prune(keys))
 
-    def how_it_ended(self) -> str:
+    def exit_reason(self) -> str:
         self.process.join(5)
         return f"worker ended with exit code {self.process.exitcode}"
 
-    def end(self) -> None:
+    def close(self) -> None:
         """A busy worker is killed: its checkpoint is on disk."""
-        if self.task is None and self.process.is_alive():
+        if self.assignment is None and self.process.is_alive():
             with contextlib.suppress(OSError):
                 self.connection.send(None)
             self.process.join(5)
@@ -141,19 +147,21 @@ class ProcessWorker(Worker):
 
 @final
 class ProcessPool(WorkerPool):
-    """Worker processes, spread evenly over `devices`, each with a log file of its own."""
+    """Worker processes, spread evenly over `devices`, each with its own log file."""
 
-    def __init__(self, count: int, devices: Sequence[str], experiment: Path | None, engine: Wanted, logs: Path) -> None:
-        super().__init__(count)
+    def __init__(
+        self, count: int, devices: Sequence[str], experiment: Path | None, engine: EngineName, logs: Path
+    ) -> None:
+        super().__init__(count, devices[0])
         self._devices, self._experiment, self._logs = devices, experiment, logs
-        self._engine: Wanted = engine
+        self._engine: EngineName = engine
         self._context = multiprocessing.get_context("spawn")
         # Without a lock: a worker killed while it holds one would stop all others.
         self._stop = self._context.RawValue("b", 0)
         self._started = 0
 
     @property
-    def told_to_stop(self) -> bool:
+    def stopping(self) -> bool:
         return bool(self._stop.value)
 
     def stop(self) -> None:
@@ -163,13 +171,7 @@ class ProcessPool(WorkerPool):
         for name, value in ALLOCATOR.items():
             os.environ.setdefault(name, value)
         self._started += 1
-        used = [one.device for one in self.workers]
+        used = [worker.device for worker in self.workers]
         device = min(self._devices, key=used.count)
         log = self._logs / f"worker-{os.getpid()}-{self._started}.log"
         return ProcessWorker(self._context, self._stop, self._experiment, device, self._engine, log)
-
-
-def require_workers(workers: int) -> None:
-    """Raises `SpecError` for less than one worker."""
-    if workers < 1:
-        raise SpecError(f"--workers is {workers}; it must be at least 1")
