@@ -27,13 +27,11 @@ from rnnstudy.store.run_description import Description
 from rnnstudy.store.stored_run import (
     COMPLETE,
     StoredRun,
+    StoredRuns,
     attempts_of,
-    failures_of,
-    newest_complete,
     require_folder,
     state_of,
 )
-from rnnstudy.store.tracker import Failures
 from rnnstudy.training.records import RunState
 
 if TYPE_CHECKING:
@@ -60,7 +58,7 @@ def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:
     return entities
 
 
-class Store:
+class Store(StoredRuns):
     """MLflow's store of a project, or the one that `MLFLOW_TRACKING_URI` names (see `tracker.RunIndex`).
 
     A local store is an sqlite database, with its artifacts and its lock in the same folder. Nothing is created before
@@ -178,18 +176,6 @@ class Store:
             )
             for run, experiment in self._search(condition)
         ]
-
-    def finished(self) -> dict[str, StoredRun]:
-        """The complete runs by key: finished or diverged, and not deleted."""
-        return {key: run for key, run in newest_complete(self.runs()).items() if run.state in COMPLETE}
-
-    def failures(self) -> dict[str, Failures]:
-        """How often each run has failed that has not ended well, by key."""
-        return failures_of(self.runs())
-
-    def states(self, keys: Iterable[str]) -> dict[str, RunState]:
-        known = newest_complete(self.runs())
-        return {key: known[key].state if key in known else "absent" for key in keys}
 
     def experiments(self) -> "list[Experiment]":
         client = self.client

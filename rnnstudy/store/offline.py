@@ -13,16 +13,15 @@ from rnnstudy.store.documents import NOTE
 from rnnstudy.store.errors import DamagedFile
 from rnnstudy.store.open_run import OpenRun
 from rnnstudy.store.run_description import Description, SweepInfo, describe
-from rnnstudy.store.stored_run import COMPLETE, StoredRun, attempts_of, failures_of, require_folder, state_of
+from rnnstudy.store.stored_run import COMPLETE, StoredRun, StoredRuns, attempts_of, require_folder, state_of
 from rnnstudy.store.system_metrics import Sample
-from rnnstudy.store.tracker import Failures
 from rnnstudy.training.atomic import write_all
-from rnnstudy.training.records import Record, RunState
+from rnnstudy.training.records import Record
 
 DESCRIPTION, POINTS, ENDING = "run.json", "points.jsonl", "ending.json"
 
 
-class OfflineFolder:
+class OfflineFolder(StoredRuns):
     """A folder of runs in files (see `tracker.RunIndex`). Needs neither MLflow nor pandas.
 
     `<folder>/<key>/`: `run.json` describes the run, `points.jsonl` gets a line for each record, `readings.npz` and
@@ -35,16 +34,6 @@ class OfflineFolder:
 
     def runs(self) -> list[StoredRun]:
         return [stored_offline(folder) for folder in run_folders(self.path)]
-
-    def finished(self) -> dict[str, StoredRun]:
-        return {run.key: run for run in self.runs() if run.state in COMPLETE}
-
-    def failures(self) -> dict[str, Failures]:
-        return failures_of(self.runs())
-
-    def states(self, keys: Iterable[str]) -> dict[str, RunState]:
-        known = {run.key: run for run in self.runs()}
-        return {key: known[key].state if key in known else "absent" for key in keys}
 
     def forget(self, keys: Iterable[str]) -> int:
         folders = [folder for folder in (self.path / key for key in set(keys)) if (folder / DESCRIPTION).exists()]

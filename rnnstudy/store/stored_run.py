@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -83,13 +84,29 @@ def attempts_of(tags: Mapping[str, str]) -> int:
     return int(tags.get("rnnstudy.attempts", "0"))
 
 
-def failures_of(runs: Iterable[StoredRun]) -> dict[str, Failures]:
-    """The runs, given newest first, that have failed and have not been completed since."""
-    return {
-        key: Failures(attempts_of(run.tags), run.tags.get("rnnstudy.reason", ""))
-        for key, run in newest_complete(runs).items()
-        if run.state not in COMPLETE and attempts_of(run.tags)
-    }
+class StoredRuns(ABC):
+    """What a store or a folder of runs knows about them (the reading half of `tracker.RunIndex`)."""
+
+    @abstractmethod
+    def runs(self) -> list[StoredRun]:
+        """All runs of this package, newest first."""
+
+    def finished(self) -> dict[str, StoredRun]:
+        """The complete runs by key: finished or diverged, and not deleted."""
+        return {key: run for key, run in newest_complete(self.runs()).items() if run.state in COMPLETE}
+
+    def failures(self) -> dict[str, Failures]:
+        """The runs that have failed and have not been completed since, by key."""
+        return {
+            key: Failures(attempts_of(run.tags), run.tags.get("rnnstudy.reason", ""))
+            for key, run in newest_complete(self.runs()).items()
+            if run.state not in COMPLETE and attempts_of(run.tags)
+        }
+
+    def states(self, keys: Iterable[str]) -> dict[str, RunState]:
+        """The state of each run; `absent` for a run that is not there."""
+        known = newest_complete(self.runs())
+        return {key: known[key].state if key in known else "absent" for key in keys}
 
 
 def require_folder(folder: Path) -> None:
