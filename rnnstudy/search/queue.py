@@ -1,4 +1,4 @@
-"""The work queue of a search: populations of candidates, asked for as results come in."""
+"""The work queue of a search: it asks for new populations of candidates as results arrive."""
 
 import math
 from collections import deque
