@@ -2,8 +2,8 @@
 
 What comes in: a `Search` and a function `sample(trial, scale)` from an experiment file.
 What goes out: studies in Optuna's storage; their candidates are ordinary runs in the store.
-Begin with `definition.py`; `session.py` is a whole search on one screen. `studies.py` opens Optuna's storage, `study_runner.py` runs one study, `queue.py` hands the
-candidates of all studies to a sweep, `trials.py` reads the result of a search.
+Begin with `definition.py`; `session.py` is a whole search on one screen. `studies.py` opens Optuna's storage,
+`study_runner.py` runs one study, `queue.py` hands the candidates of all studies to a sweep, `trials.py` reads results.
 """
 
 from typing import TYPE_CHECKING

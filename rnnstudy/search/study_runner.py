@@ -1,7 +1,7 @@
 """Run one study: ask for a batch of candidates, report their errors to the pruner, tell their results, and begin again.
 
 Every run can be repeated. On an engine whose results are equal to the bit, the search itself can be repeated too, with
-any number of workers: a study asks for a batch after it has told Optuna the results of the previous one, in the order of
+any number of workers: a study asks for a batch after telling Optuna the results of the previous one, in the order of
 its trials, with a new sampler whose seed is `Search.seed` plus the number of trials judged before. There are two
 exceptions. A sampler that is an object, not a function of a seed, continues at random after a restart. A pruner that
 compares candidates in training with each other (successive halving) depends on the order in which errors arrive.
