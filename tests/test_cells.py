@@ -1,4 +1,4 @@
-"""Every cell keeps the contract; Elman and LSTM are torch.nn's; and weights begin as their sources say."""
+"""Every cell fulfils the contract; Elman and LSTM equal torch.nn; initial weights are as their sources describe."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ FEATURES, OUTPUTS, REPLICAS, BATCH, TIME = 3, 2, 2, 4, 7
 
 
 def smallest(cls: type[Spec], **given) -> Spec:
-    """A specification of `cls` with something in every field that has no default."""
+    """A specification of `cls` with a value for every field that has no default."""
     hints = typing.get_type_hints(cls)
     needed = {f.name: hints[f.name](9) for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
     return cls(**{**needed, **given})
@@ -47,18 +47,18 @@ def variants(cls) -> list[Cell]:
     """One cell for each value of each field that offers a choice, the other fields at their default."""
     hints = typing.get_type_hints(cls)
     choices = {f.name: typing.get_args(hints[f.name]) for f in dataclasses.fields(cls)}
-    found = [cls(width=5), *(cls(width=5, **{name: one}) for name, options in choices.items() for one in options)]
+    found = [cls(width=5), *(cls(width=5, **{name: option}) for name, options in choices.items() for option in options)]
     return list(dict.fromkeys(found))
 
 
-CELLS = [one for cls in own(Cell) for one in variants(cls)]
+CELLS = [cell for cls in own(Cell) for cell in variants(cls)]
 INITIALISATIONS = [smallest(cls) for cls in own(Initialisation)]
 
 
 def weights(model, seeds=range(REPLICAS), initialisation=None, dtype=torch.float64):
     """Drawn parameters (replica, …), one seed for each replica."""
     drawn = [model.draw(initialisation or PyTorchDefault(), generator(seed, "initialisation")) for seed in seeds]
-    return {name: torch.stack([one[name] for one in drawn]).to(dtype) for name in drawn[0]}
+    return {name: torch.stack([values[name] for values in drawn]).to(dtype) for name in drawn[0]}
 
 
 def noise(*shape, seed=0):
@@ -77,7 +77,7 @@ class TestContract:
         state = {name: 0.5 * noise(REPLICAS, BATCH, width, seed=9) for name, width in model.widths.items()}
         return parameters, state
 
-    def test_a_step_gives_every_state_and_shows_each_once_in_order(self, cell):
+    def test_a_step_returns_every_state_and_observes_each_once_in_order(self, cell):
         parameters, state = self.layer(cell)
         shown = []
 
@@ -91,7 +91,7 @@ class TestContract:
         assert cell.output in cell.states
         assert {name: value.shape for name, value in after.items()} == {name: v.shape for name, v in state.items()}
 
-    def test_what_observe_returns_is_what_the_step_goes_on_with(self, cell):
+    def test_a_step_continues_with_what_observe_returns(self, cell):
         parameters, state = self.layer(cell)
         x = noise(REPLICAS, BATCH, FEATURES)
         plain = one_step(cell, parameters, x, state)
@@ -103,7 +103,7 @@ class TestContract:
             # The output is computed last and reads what was observed before it.
             assert not torch.allclose(after[cell.output], plain[cell.output])
 
-    def test_its_derivative_is_right(self, cell):
+    def test_the_derivative_is_correct(self, cell):
         parameters, state = self.layer(cell)
         names, states = list(parameters), list(state)
         x = noise(REPLICAS, BATCH, FEATURES)
@@ -115,10 +115,10 @@ class TestContract:
             )  # fmt: skip
             return tuple(after[name] for name in states)
 
-        arguments = [one.clone().requires_grad_() for one in (x, *parameters.values(), *state.values())]
+        arguments = [value.clone().requires_grad_() for value in (x, *parameters.values(), *state.values())]
         assert torch.autograd.gradcheck(step, arguments)
 
-    def test_replicas_do_not_see_each_other(self, cell):
+    def test_replicas_are_independent(self, cell):
         parameters, state = self.layer(cell)
         x = noise(REPLICAS, BATCH, FEATURES)
         together = one_step(cell, parameters, x, state)
@@ -133,7 +133,7 @@ class TestContract:
             for name in cell.states:
                 torch.testing.assert_close(together[name][part], alone[name], rtol=0, atol=1e-14)
 
-    def test_projecting_all_steps_at_once_is_projecting_each(self, cell):
+    def test_projecting_all_steps_at_once_equals_projecting_each(self, cell):
         parameters, _ = self.layer(cell)
         rows = noise(REPLICAS, 6, FEATURES)
         together = cell.project(parameters, rows)
@@ -141,12 +141,12 @@ class TestContract:
             alone = cell.project(parameters, rows[:, row : row + 1])
             torch.testing.assert_close(together[:, row : row + 1], alone, rtol=0, atol=1e-14)
 
-    def test_its_declared_parameters_make_whole_blocks(self, cell):
+    def test_parameters_are_divided_into_equal_blocks(self, cell):
         for parameter in cell.parameters(FEATURES, OUTPUTS).values():
             assert parameter.shape[-1] % len(parameter.blocks) == 0
             assert len(parameter.shape) == (1 if "bias" in parameter.role else 2)
 
-    def test_its_label_is_a_lower_case_word(self, cell):
+    def test_the_label_is_a_lower_case_word(self, cell):
         assert cell.label().isidentifier()
         assert cell.label() == cell.label().lower()
 
@@ -159,8 +159,8 @@ class TestContract:
             assert initialisation.square
             assert isinstance(cell, Jordan)
             return
-        one, again, other = (model.draw(initialisation, generator(seed, "initialisation")) for seed in (0, 0, 1))
-        for name, value in one.items():
+        first, again, other = (model.draw(initialisation, generator(seed, "initialisation")) for seed in (0, 0, 1))
+        for name, value in first.items():
             assert value.isfinite().all()
             assert value.dtype == torch.float32
             assert torch.equal(value, again[name])
@@ -168,8 +168,8 @@ class TestContract:
             assert not value.any() or same_for_all or not torch.equal(value, other[name])
         layer = model.layer_parameters(1)
         suffix = "_layer2"
-        assert {name: one[f"{name}{suffix}"].shape for name in layer} == {name: p.shape for name, p in layer.items()}
-        assert one["W_ho_layer2" if cell.owns_readout else "W_ho"].shape == (5, OUTPUTS)
+        assert {name: first[f"{name}{suffix}"].shape for name in layer} == {name: p.shape for name, p in layer.items()}
+        assert first["W_ho_layer2" if cell.owns_readout else "W_ho"].shape == (5, OUTPUTS)
 
 
 TORCH_ORDER = {"i": 0, "f": 1, "C̃": 2, "o": 3}
@@ -197,9 +197,9 @@ def test_forward_and_every_gradient_equal_torch_nn(cell, layers):
     model = Model(cell=cell, layers=layers, features=FEATURES, outputs=OUTPUTS)
     ours = {name: value.requires_grad_() for name, value in weights(model).items()}
     inputs = noise(TIME, REPLICAS, BATCH, FEATURES).requires_grad_()
-    said, trajectories = model.forward(ReferenceEngine(), ours, inputs, steps=tuple(range(TIME)), observed=False)
-    judge = noise(TIME, REPLICAS, BATCH, OUTPUTS, seed=1)
-    (said * judge).sum().backward()
+    actual, trajectories = model.forward(ReferenceEngine(), ours, inputs, steps=tuple(range(TIME)), observed=False)
+    loss_weights = noise(TIME, REPLICAS, BATCH, OUTPUTS, seed=1)
+    (actual * loss_weights).sum().backward()
     close = {"rtol": 0, "atol": 1e-10}
 
     for replica in range(REPLICAS):
@@ -211,7 +211,7 @@ def test_forward_and_every_gradient_equal_torch_nn(cell, layers):
         }
         with torch.no_grad():
             for theirs, name in names.items():
-                # Two biases add up to ours: a third and two thirds of it.
+                # The sum of the two biases of torch.nn is ours: a third plus two thirds.
                 share = {"bias_ih": 1 / 3, "bias_hh": 2 / 3}.get(theirs[:-3], 1.0)
                 getattr(network, theirs).copy_(share * to_torch(cell, ours[name][replica]))
             readout.weight.copy_(ours["W_ho"][replica].mT)
@@ -219,10 +219,10 @@ def test_forward_and_every_gradient_equal_torch_nn(cell, layers):
         theirs_in = inputs.detach()[:, replica].clone().requires_grad_()
         hidden, _ = network(theirs_in)
         outputs = readout(hidden)
-        (outputs * judge[:, replica]).sum().backward()
+        (outputs * loss_weights[:, replica]).sum().backward()
 
         torch.testing.assert_close(trajectories[-1].outputs[:, replica], hidden, **close)
-        torch.testing.assert_close(said[:, replica], outputs, **close)
+        torch.testing.assert_close(actual[:, replica], outputs, **close)
         torch.testing.assert_close(inputs.grad[:, replica], theirs_in.grad, **close)
         for theirs, name in names.items():
             torch.testing.assert_close(to_torch(cell, ours[name].grad[replica]), getattr(network, theirs).grad, **close)
@@ -320,7 +320,7 @@ def test_smart_tanh_keeps_15_entries_in_a_row_and_the_radius():
     assert spectral_radius(few) == pytest.approx(1.2, abs=1e-5)
 
 
-def test_forget_bias_sets_the_forget_gate_alone():
+def test_forget_bias_sets_only_the_forget_gate():
     plain, biased = lstm_biases(None), lstm_biases(ForgetBias(value=2.5))
     assert (biased["f"] == 2.5).all()
     for gate in ("i", "o", "C̃"):
@@ -335,7 +335,7 @@ def test_chrono_spreads_forgetting_times():
     assert torch.equal(biased["C̃"], plain["C̃"])
 
 
-def test_the_readouts_bias_is_no_gate():
+def test_the_gate_bias_does_not_change_the_bias_of_the_readout():
     drawn = Model(cell=LSTM(width=5), layers=1, features=3, outputs=4).draw(
         PyTorchDefault(gate_bias=ForgetBias(value=9)), generator(0, "x")
     )

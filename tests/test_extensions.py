@@ -1,4 +1,4 @@
-"""A user's own task, cell, probe and experiment, in files outside the package, go everywhere the package's own go."""
+"""A task, cell, probe and experiment of a user, in files outside the package, work like those of the package."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
 
 
 class FirstSymbol(Task):
-    """The first of T symbols, A or B, is asked for at the last step; the others are noise from the same two."""
+    """The target at the last step is the first of T symbols, A or B; the others are noise from the same two."""
 
     source: ClassVar[str] = "a user"
     loss_unit: ClassVar[str] = "nats"
@@ -167,21 +167,21 @@ def own_files(project_with_store: Path) -> Path:
     return project
 
 
-def test_a_users_own_files_go_through_sweep_probes_tracking_results_and_report(
+def test_files_of_a_user_work_in_sweep_probes_tracking_results_and_report(
     own_files: Path, rnnstudy: Callable[..., Any]
 ) -> None:
     done = rnnstudy("sweep", "experiments/mine.py", "--scale", "smoke", "--workers", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     runs = load_experiment(own_files / "experiments" / "mine.py").runs(Scale.SMOKE)
-    place = Project(own_files)
-    loaded = results.load([run.key for run in runs], project=place)
+    project = Project(own_files)
+    loaded = results.load([run.key for run in runs], project=project)
     assert loaded.runs["cell"].unique().tolist() == ["Leaky"]
     assert set(loaded.runs["cell.leak"]) == {0.2, 0.9}
 
     largest = loaded.readings("weights/largest")
     assert sorted(largest[largest["key"] == runs[0].key]["step"].unique()) == [0, 2, 4, 6]
     for run in runs:
-        network = load_network(run.key, project=place)
+        network = load_network(run.key, project=project)
         assert network.run == run
         last = largest[(largest["key"] == run.key) & (largest["step"] == 6)]["value"].item()
         assert last == pytest.approx(np.log10(network.parameters["W_hh"].abs().max().item()), abs=1e-5)
@@ -189,7 +189,7 @@ def test_a_users_own_files_go_through_sweep_probes_tracking_results_and_report(
     own = [probe for probe in concrete(Probe) if probe.__module__.startswith("rnnstudy.")]
     assert len(runs[0].probes) == len(own) + 1
 
-    written = build(["mine"], place)
+    written = build(["mine"], project)
     assert place.built_reports / "mine.html" in written
     about = json.loads((place.built_reports / "figures" / "mine" / "by_lag.json").read_text())
     assert about["runs"] == sorted(run.key for run in runs)

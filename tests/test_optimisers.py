@@ -1,4 +1,4 @@
-"""One rate and one threshold for each replica: the same as an optimiser and a clipping of its own."""
+"""A separate rate and threshold for each replica equal a separate optimiser and a separate clipping."""
 
 import math
 
@@ -39,7 +39,7 @@ def test_every_update_rule_has_its_oracle():
 
 @pytest.mark.parametrize("optimiser", SEPARATE, ids=repr)
 def test_a_rate_for_each_replica_equals_separate_optimisers(optimiser):
-    """200 updates on noisy gradients that pull the weights towards 1: equal within 1e-6."""
+    """200 updates on noisy gradients that point the weights towards 1: equal within 1e-6."""
     runs = [
         Run(
             task=TemporalOrder(length=10),
@@ -109,7 +109,7 @@ def test_clipping_by_value_limits_each_entry(sizes, threshold, seed):
 
 
 @pytest.mark.parametrize("rule", CLIPS, ids=lambda cls: cls.__name__)
-def test_every_clipping_leaves_small_gradients_and_zeros_alone_and_its_argument_too(rule):
+def test_clipping_changes_neither_small_gradients_nor_zeros_nor_its_argument(rule):
     before = gradients_of([1e-3, 0.0], 0)
     kept = {name: value.clone() for name, value in before.items()}
     after = rule().apply(before, torch.tensor([10.0, 10.0], dtype=torch.float64))
@@ -118,7 +118,7 @@ def test_every_clipping_leaves_small_gradients_and_zeros_alone_and_its_argument_
         assert torch.equal(before[name], kept[name])
 
 
-def test_norms_do_not_leave_the_numbers_where_their_squares_would():
+def test_norms_neither_overflow_nor_underflow_where_squares_would():
     gradients = {"W": torch.tensor([[3e-30, 4e-30], [3e30, 4e30]]), "b": torch.tensor([[0.0], [1.2e31]])}
     assert replica_norms(gradients["W"]).tolist() == pytest.approx([5e-30, 5e30])
     assert global_norms(gradients).tolist() == pytest.approx([5e-30, 1.3e31])

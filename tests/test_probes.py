@@ -1,4 +1,4 @@
-"""What a probe reads: quantiles per sequence before anything else, aligned by lag, absent where nothing is."""
+"""What probes read: norms per sequence, then quantiles; alignment by lag; absent values; unchanged training."""
 
 import itertools
 import math
@@ -36,7 +36,7 @@ def quantiles(rows):
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.floats(-300, 300), min_size=1, max_size=40))
-def test_quantiles_are_numpys(rows):
+def test_quantiles_equal_numpy(rows):
     assert quantiles(rows) == pytest.approx(np.quantile(rows, QUANTILES).tolist(), rel=1e-12, abs=1e-10)
 
 
@@ -54,14 +54,14 @@ def test_quantiles_take_the_measured_entries_of_each_position_and_replica():
 
 
 @pytest.mark.parametrize("odd", [math.inf, math.nan])
-def test_what_is_not_finite_ranks_highest_and_is_absent(odd):
+def test_non_finite_values_rank_highest_and_are_absent(odd):
     # Of eleven values the quantiles are the 2nd, between 3rd and 4th, the 6th, between 8th and 9th, and the 10th.
     finite = [float(value) for value in range(11)]
     assert quantiles(finite) == [1.0, 2.5, 5.0, 7.5, 9.0]
     assert quantiles([*finite[:10], odd]) == [1.0, 2.5, 5.0, 7.5, 9.0]
     found = quantiles([*finite[:8], odd, odd, odd])
     assert found[:3] == [1.0, 2.5, 5.0]
-    assert np.isnan(found[3:]).all(), "one would lie between a number and what is none"
+    assert np.isnan(found[3:]).all(), "one quantile lies between a finite and a non-finite value"
 
 
 def test_exact_zeros_rank_lowest_and_are_absent():
@@ -74,7 +74,7 @@ def test_exact_zeros_rank_lowest_and_are_absent():
     assert np.isnan(quantiles([zero] * 11)).all()
 
 
-def test_alignment_by_lag_is_a_plain_loop():
+def test_alignment_by_lag_equals_a_plain_loop():
     noise = torch.Generator().manual_seed(0)
     log_norms = torch.randn(9, 2, 5, generator=noise, dtype=torch.float64)
     last = torch.randint(0, 9, (2, 5), generator=noise)
@@ -97,7 +97,7 @@ def test_theil_sen_is_the_median_of_all_slopes():
     assert theil_sen(np.array([np.nan, 1.0, np.nan, 5.0])) == 2.0
 
 
-def test_theil_sen_of_a_long_curve_looks_at_evenly_spaced_lags():
+def test_theil_sen_of_a_long_curve_uses_evenly_spaced_lags():
     curve = -0.01 * np.arange(5000.0)
     curve[::7] += 3.0  # outliers on one side: the median of slopes does not follow them
     assert theil_sen(curve) == pytest.approx(-0.01, abs=1e-4)
@@ -132,7 +132,7 @@ def values_of(readings):
     return {reading.name: reading.values.numpy() for reading in readings}
 
 
-def test_by_time_is_each_sequences_own_norm_up_to_its_last_supervised_step():
+def test_readings_by_time_are_norms_per_sequence_up_to_the_last_supervised_step():
     gradients = planted_pass(scale=20.0)
     found = values_of(GradientThroughTime().read(moment("training", gradients)))
     for state, t, r in itertools.product(("c", "h"), range(8), range(2)):
@@ -142,7 +142,7 @@ def test_by_time_is_each_sequences_own_norm_up_to_its_last_supervised_step():
         np.testing.assert_allclose(found[f"through_time/{state}"][r, :, t], expected, atol=1e-10)
 
 
-def test_by_lag_and_normalised_and_their_summaries():
+def test_readings_by_lag_normalised_readings_and_their_summaries():
     gradients = planted_pass()
     found = values_of(GradientThroughTime().read(moment("initial", gradients)))
     for state, suffix in (("h", "initial"), ("c", "initial_c")):
@@ -171,18 +171,18 @@ def test_by_lag_and_normalised_and_their_summaries():
             assert math.isnan(half_life) if slope >= 0 else half_life == pytest.approx(math.log10(2) / -slope)
 
 
-def test_zeros_and_what_is_not_finite_are_counted():
+def test_zeros_and_non_finite_values_are_counted():
     gradients = planted_pass(states=("h",), replicas=1, batch=4, time=3)
     log_norms = gradients.trajectories[0].log_norms("h")
     gradients.last[:] = torch.tensor([2, 2, 2, 1])
     log_norms[0] = torch.tensor([-math.inf, -math.inf, math.nan, 1.0])
-    log_norms[2] = torch.tensor([math.inf, 1.0, 1.0, -math.inf])  # the last entry stands behind its sequence's end
+    log_norms[2] = torch.tensor([math.inf, 1.0, 1.0, -math.inf])  # the last entry is after the end of its sequence
     found = values_of(GradientThroughTime().read(moment("training", gradients)))
     assert found["through_time/h_zeros"].tolist() == [[0.5, 0.0, 0.0]]
     np.testing.assert_allclose(found["through_time/h_nonfinite"], [[0.25, 0.0, 1 / 3]])
 
 
-def test_layers_carry_their_number_where_there_are_several():
+def test_labels_contain_the_layer_in_a_network_of_several_layers():
     assert (layer_label("h", 0, 1), layer_label("h", 0, 2), layer_label("W_hh", 1, 2)) == (
         "h",
         "h_layer1",
@@ -193,7 +193,7 @@ def test_layers_carry_their_number_where_there_are_several():
     assert "through_time/h" not in names
 
 
-def test_parameter_gradients_are_norms_before_and_after():
+def test_parameter_gradients_are_norms_before_and_after_clipping():
     noise = torch.Generator().manual_seed(0)
     before = {"W": torch.randn(2, 3, 4, generator=noise), "b": torch.randn(2, 4, generator=noise)}
     after = {name: 0.1 * value for name, value in before.items()}
@@ -232,7 +232,7 @@ def test_probes_do_not_change_the_weights(cell):
                 assert torch.equal(torch.from_numpy(value), torch.from_numpy(other[key][name])), name
 
 
-def test_readings_come_at_their_schedule_with_the_axes_they_declare():
+def test_readings_follow_their_schedule_and_declare_their_axes():
     run = Run(task=TemporalOrder(length=12), cell=LSTM(width=5), training=QUICK)
     [last] = ended(run).values()
     series = last.series
@@ -246,16 +246,16 @@ def test_readings_come_at_their_schedule_with_the_axes_they_declare():
     assert series["profile/h_final"].steps.tolist() == [23]
     assert series["profile/h_final"].values.shape == (1, len(QUANTILES), 12)
     assert (series["through_time/h"].spacing, series["profile/h_final"].spacing) == (10, 0)
-    for name, one in series.items():
-        assert one.values.ndim == 1 + len(one.axes), name
-        assert len(one.steps) == len(one.values), name
+    for name, readings in series.items():
+        assert readings.values.ndim == 1 + len(readings.axes), name
+        assert len(readings.steps) == len(readings.values), name
 
 
-def test_by_time_does_not_depend_on_the_batch_size():
-    """The loss is a mean over the batch, the reading is per sequence: twice the same sequences read the same."""
+def test_readings_by_time_do_not_depend_on_the_batch_size():
+    """The loss is a mean over the batch, the reading is per sequence: doubling all sequences changes nothing."""
 
     class Twice(Adding):
-        """Every sequence a second time."""
+        """Every sequence appears twice."""
 
         def sample(self, batch, generator):
             drawn = super().sample(batch // 2, generator)
@@ -273,14 +273,14 @@ def test_by_time_does_not_depend_on_the_batch_size():
     np.testing.assert_allclose(medians[0], medians[1], atol=1e-5)
 
 
-def test_a_probe_that_is_not_due_leaves_no_reading():
+def test_a_probe_that_is_not_due_is_not_read():
     probes = (GradientThroughTime(every=100), ParameterGradients(every=7))
     [last] = ended(Run(task=TemporalOrder(length=12), cell=Elman(width=4), training=QUICK, probes=probes)).values()
     assert last.series["through_time/h"].steps.tolist() == [0]
     assert last.series["gradient/global_before"].steps.tolist() == [0, 7, 14, 21]
 
 
-def test_a_moment_without_a_side_batch_says_so():
+def test_a_moment_without_side_batch_raises():
     population = Population((Run(task=TemporalOrder(length=12), cell=Elman(width=4)),))
     gradients = Moment("training", 0, population.initial_parameters(), {}, {}, None)
     with pytest.raises(RuntimeError, match="has no side batch"):

@@ -1,4 +1,4 @@
-"""Every recurrence against a loop written by hand, over whole sequences: values, gradients, gradient through time."""
+"""Every recurrence against a loop written by hand, over complete sequences: values, gradients, through time too."""
 
 import math
 
@@ -55,10 +55,10 @@ def noise(*shape, seed=0):
 def weights(model, initialisation=None):
     """Drawn parameters (replica, …) in float64, one seed for each replica; three times as large as PyTorch's."""
     drawn = [model.draw(initialisation or PyTorchDefault(), generator(seed, "x")) for seed in range(REPLICAS)]
-    return {name: 3 * torch.stack([one[name] for one in drawn]).double() for name in drawn[0]}
+    return {name: 3 * torch.stack([values[name] for values in drawn]).double() for name in drawn[0]}
 
 
-def said_by(cell, parameters, inputs, layers=1, observed=False):
+def outputs_of(cell, parameters, inputs, layers=1, observed=False):
     """Outputs at all steps, and the trajectories."""
     model = Model(cell=cell, layers=layers, features=FEATURES, outputs=OUTPUTS)
     return model.forward(ReferenceEngine(), parameters, inputs, steps=range(len(inputs)), observed=observed)
@@ -71,7 +71,7 @@ def drawn_for(cell, layers=1, initialisation=None):
 def by_hand(cell, p, x):
     """Outputs (time, outputs) for one sequence x (time, features) of one replica: one step at a time, in numpy."""
     p = {name: value.numpy() for name, value in p.items()}
-    h, c, o, said = np.zeros(WIDTH), np.zeros(WIDTH), np.zeros(OUTPUTS), []
+    h, c, o, actual = np.zeros(WIDTH), np.zeros(WIDTH), np.zeros(OUTPUTS), []
     sigmoid = ACTIVATIONS["sigmoid"]
     for x_t in x.numpy():
         if type(cell) is Jordan:
@@ -89,8 +89,8 @@ def by_hand(cell, p, x):
                 c = c + sigmoid(i) * np.tanh(candidate)
                 h = sigmoid(show) * np.tanh(c)
             o = h @ p["W_ho"] + p["b_o"]
-        said.append(o)
-    return np.array(said)
+        actual.append(o)
+    return np.array(actual)
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def by_hand(cell, p, x):
     ],
     ids=repr,
 )
-def test_a_sequence_is_what_a_loop_written_by_hand_says(cell):
+def test_outputs_equal_a_loop_written_by_hand(cell):
     parameters, inputs = drawn_for(cell), noise(TIME, REPLICAS, BATCH, FEATURES)
-    said, _ = said_by(cell, parameters, inputs)
+    actual, _ = outputs_of(cell, parameters, inputs)
     for r in range(REPLICAS):
         own = {name: value[r] for name, value in parameters.items()}
         for b in range(BATCH):
-            np.testing.assert_allclose(said[:, r, b].numpy(), by_hand(cell, own, inputs[:, r, b]), rtol=0, atol=1e-12)
+            np.testing.assert_allclose(actual[:, r, b].numpy(), by_hand(cell, own, inputs[:, r, b]), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -119,9 +119,9 @@ def test_gru_forward_and_every_gradient_equal_torch_nn(layers):
     cell = GRU(width=WIDTH)
     ours = {name: value.requires_grad_() for name, value in drawn_for(cell, layers).items()}
     inputs = noise(TIME, REPLICAS, BATCH, FEATURES).requires_grad_()
-    said, _ = said_by(cell, ours, inputs, layers)
-    judge = noise(TIME, REPLICAS, BATCH, OUTPUTS, seed=1)
-    (said * judge).sum().backward()
+    actual, _ = outputs_of(cell, ours, inputs, layers)
+    loss_weights = noise(TIME, REPLICAS, BATCH, OUTPUTS, seed=1)
+    (actual * loss_weights).sum().backward()
     close = {"rtol": 0, "atol": 1e-10}
     gates, candidate = slice(0, 2 * WIDTH), slice(2 * WIDTH, None)
     for r in range(REPLICAS):
@@ -133,15 +133,15 @@ def test_gru_forward_and_every_gradient_equal_torch_nn(layers):
                 }
                 getattr(network, f"weight_ih_l{layer}").copy_(own["W_xh"].T)
                 getattr(network, f"weight_hh_l{layer}").copy_(own["W_hh"].T)
-                # The two biases of the gates add up to ours; the candidate's are ours.
+                # For the gates, the sum of the two biases is ours; for the candidate, both are ours.
                 inner = torch.cat([own["b_h"][gates] / 3, own["b_hn"]])
                 getattr(network, f"bias_hh_l{layer}").copy_(inner)
                 outer = torch.cat([own["b_h"][gates] * 2 / 3, own["b_h"][candidate]])
                 getattr(network, f"bias_ih_l{layer}").copy_(outer)
         x = inputs.detach()[:, r].clone().requires_grad_()
         outputs = network(x)[0] @ ours["W_ho"].detach()[r] + ours["b_o"].detach()[r]
-        (outputs * judge[:, r]).sum().backward()
-        torch.testing.assert_close(said[:, r], outputs, **close)
+        (outputs * loss_weights[:, r]).sum().backward()
+        torch.testing.assert_close(actual[:, r], outputs, **close)
         torch.testing.assert_close(inputs.grad[:, r], x.grad, **close)
         for layer in range(layers):
             grad = {
@@ -159,26 +159,28 @@ def test_gru_forward_and_every_gradient_equal_torch_nn(layers):
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
-def test_the_gradient_of_a_whole_sequence_is_right(cell):
+def test_the_gradient_of_a_complete_sequence_is_correct(cell):
     parameters = {name: value[:1] for name, value in drawn_for(cell.replace(width=3)).items()}
     names = list(parameters)
     inputs = noise(4, 1, 2, FEATURES)
 
     def outputs(inputs, *values):
-        return said_by(cell.replace(width=3), dict(zip(names, values, strict=True)), inputs)[0]
+        return outputs_of(cell.replace(width=3), dict(zip(names, values, strict=True)), inputs)[0]
 
-    arguments = [one.clone().requires_grad_() for one in (inputs, *parameters.values())]
+    arguments = [value.clone().requires_grad_() for value in (inputs, *parameters.values())]
     assert torch.autograd.gradcheck(outputs, arguments)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
-def test_the_gradient_through_time_is_the_difference_that_a_small_change_of_the_state_makes(cell):
-    """dL/ds_t by central differences: the state is changed where it is computed, by an observer of our own."""
+def test_the_gradient_through_time_equals_central_differences(cell):
+    """dL/ds_t by central differences: an observer changes the state where it is computed."""
     parameters, inputs = drawn_for(cell), noise(TIME, REPLICAS, BATCH, FEATURES)
     model = Model(cell=cell, layers=1, features=FEATURES, outputs=OUTPUTS)
-    judge = noise(TIME, REPLICAS, BATCH, OUTPUTS, seed=1)
-    said, [trajectory] = said_by(cell, {n: v.clone().requires_grad_() for n, v in parameters.items()}, inputs, 1, True)
-    (said * judge).sum().backward()
+    loss_weights = noise(TIME, REPLICAS, BATCH, OUTPUTS, seed=1)
+    actual, [trajectory] = outputs_of(
+        cell, {n: v.clone().requires_grad_() for n, v in parameters.items()}, inputs, 1, True
+    )
+    (actual * loss_weights).sum().backward()
 
     def objective(at, changed, direction):
         state = {name: torch.zeros(REPLICAS, BATCH, width, dtype=torch.float64) for name, width in model.widths.items()}
@@ -192,7 +194,7 @@ def test_the_gradient_through_time_is_the_difference_that_a_small_change_of_the_
             )
             o = state[cell.output]
             o = o if cell.owns_readout else o @ parameters["W_ho"] + parameters["b_o"][:, None]
-            total += (o * judge[t]).sum().item()
+            total += (o * loss_weights[t]).sum().item()
         return total
 
     for name in cell.states:
@@ -204,13 +206,13 @@ def test_the_gradient_through_time_is_the_difference_that_a_small_change_of_the_
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "linear"])
-def test_one_matrix_over_input_and_state_side_by_side_is_the_same_network(activation):
+def test_one_matrix_for_concatenated_input_and_state_is_the_same_network(activation):
     """h_t = φ([x_t, h_{t-1}] W_h + b_h) with W_h = [W_xh; W_hh]: equal outputs, and dL/dW_h = [dL/dW_xh; dL/dW_hh]."""
     cell = Elman(width=WIDTH, activation=activation)
     parameters = {name: value.requires_grad_() for name, value in drawn_for(cell).items()}
-    inputs, judge = noise(TIME, REPLICAS, BATCH, FEATURES), noise(TIME, REPLICAS, BATCH, OUTPUTS, seed=1)
-    said, _ = said_by(cell, parameters, inputs)
-    (said * judge).sum().backward()
+    inputs, loss_weights = noise(TIME, REPLICAS, BATCH, FEATURES), noise(TIME, REPLICAS, BATCH, OUTPUTS, seed=1)
+    actual, _ = outputs_of(cell, parameters, inputs)
+    (actual * loss_weights).sum().backward()
     for r in range(REPLICAS):
         own = {name: value.detach()[r] for name, value in parameters.items()}
         w_h = torch.cat([own["W_xh"], own["W_hh"]]).requires_grad_()
@@ -219,14 +221,14 @@ def test_one_matrix_over_input_and_state_side_by_side_is_the_same_network(activa
         for t in range(TIME):
             h = function(torch.cat([inputs[t, r], h], dim=-1) @ w_h + own["b_h"])
             o = h @ own["W_ho"] + own["b_o"]
-            torch.testing.assert_close(o, said[t, r], rtol=0, atol=1e-12)
-            total = total + (o * judge[t, r]).sum()
+            torch.testing.assert_close(o, actual[t, r], rtol=0, atol=1e-12)
+            total = total + (o * loss_weights[t, r]).sum()
         total.backward()
         together = torch.cat([parameters["W_xh"].grad[r], parameters["W_hh"].grad[r]])
         torch.testing.assert_close(w_h.grad, together, rtol=0, atol=1e-11)
 
 
-def test_gradient_of_a_jordan_network_passes_through_as_many_dimensions_as_it_has_outputs():
+def test_the_jacobian_of_a_jordan_network_has_the_rank_of_its_outputs():
     cell = Jordan(width=WIDTH)
     own = {name: value[0] for name, value in drawn_for(cell).items()}
     x = noise(FEATURES)
@@ -234,8 +236,8 @@ def test_gradient_of_a_jordan_network_passes_through_as_many_dimensions_as_it_ha
     def next_hidden(h):
         o = h @ own["W_ho"] + own["b_o"]
         state = {"h": h.view(1, 1, -1), "o": o.view(1, 1, -1)}
-        one = {name: value[None] for name, value in own.items()}
-        return cell.step(one, cell.project(one, x.view(1, 1, -1)), state, lambda _, value: value)["h"].flatten()
+        single = {name: value[None] for name, value in own.items()}
+        return cell.step(single, cell.project(single, x.view(1, 1, -1)), state, lambda _, value: value)["h"].flatten()
 
     h = noise(WIDTH, seed=3).tanh()
     jacobian = torch.func.jacrev(next_hidden)(h)
@@ -244,28 +246,28 @@ def test_gradient_of_a_jordan_network_passes_through_as_many_dimensions_as_it_ha
     assert torch.linalg.matrix_rank(jacobian) == OUTPUTS < WIDTH
 
 
-def test_a_gate_that_keeps_everything_carries_the_gradient_unchanged():
+def test_a_fully_open_gate_leaves_the_gradient_unchanged():
     """z = 1 in a GRU and c_t = c_{t-1} + … in an LSTM without forget gate: dL/ds_t is the same at every lag."""
     gru = GRU(width=WIDTH)
     parameters = {name: torch.zeros_like(value) for name, value in drawn_for(gru).items()}
     parameters["b_h"][:, WIDTH : 2 * WIDTH] = 50.0
     parameters["W_ho"] = noise(REPLICAS, WIDTH, OUTPUTS)
-    said, [trajectory] = said_by(gru, parameters, noise(TIME, REPLICAS, BATCH, FEATURES), observed=True)
-    said[-1].sum().backward()
+    actual, [trajectory] = outputs_of(gru, parameters, noise(TIME, REPLICAS, BATCH, FEATURES), observed=True)
+    actual[-1].sum().backward()
     torch.testing.assert_close(trajectory.gradient("h"), trajectory.gradient("h")[-1:].expand(TIME, -1, -1, -1))
 
     lstm = LSTM(width=WIDTH, variant="no forget gate")
     parameters = drawn_for(lstm)
     parameters["W_hh"].zero_()
-    said, [trajectory] = said_by(lstm, parameters, noise(TIME, REPLICAS, BATCH, FEATURES), observed=True)
-    said[-1].sum().backward()
+    actual, [trajectory] = outputs_of(lstm, parameters, noise(TIME, REPLICAS, BATCH, FEATURES), observed=True)
+    actual[-1].sum().backward()
     torch.testing.assert_close(trajectory.gradient("c"), trajectory.gradient("c")[-1:].expand(TIME, -1, -1, -1))
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
-def test_layers_on_top_of_each_other_are_networks_that_read_each_others_sequences(cell):
+def test_each_layer_is_a_network_that_reads_the_outputs_of_the_layer_below(cell):
     parameters, inputs = drawn_for(cell, layers=3), noise(TIME, REPLICAS, BATCH, FEATURES)
-    said, _ = said_by(cell, parameters, inputs, layers=3)
+    actual, _ = outputs_of(cell, parameters, inputs, layers=3)
     below = inputs
     for layer in (1, 2, 3):
         own = {n.removesuffix(f"_layer{layer}"): v for n, v in parameters.items() if n.endswith(f"_layer{layer}")}
@@ -273,11 +275,11 @@ def test_layers_on_top_of_each_other_are_networks_that_read_each_others_sequence
         below = ReferenceEngine().unroll(cell, own, below, widths=widths, observed=False).outputs
     if not cell.owns_readout:
         below = below @ parameters["W_ho"] + parameters["b_o"][:, None]
-    torch.testing.assert_close(said, below, rtol=0, atol=1e-13)
+    torch.testing.assert_close(actual, below, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
-def test_every_recurrence_learns_something_and_its_gradients_are_read(cell):
+def test_every_recurrence_learns_and_its_gradients_are_read(cell):
     training = Training(steps=30, batch=8, learning_rate=1e-2, validation_sequences=16, test_sequences=16)
     *_, last = train(Run(task=Adding(length=10, variant="pascanu"), cell=cell, training=training), device="cpu")
     assert last.outcome.status == "finished"
@@ -290,7 +292,7 @@ def draw(cell, initialisation, seed=0, features=6, outputs=4):
     return Model(cell=cell, layers=1, features=features, outputs=outputs).draw(initialisation, generator(seed, "x"))
 
 
-def test_a_gru_begins_as_torch_nns():
+def test_a_gru_has_the_initial_distribution_of_torch_nn():
     width = 60
     drawn = draw(GRU(width=width), PyTorchDefault(), features=5, outputs=40)
     torch.manual_seed(0)
@@ -320,7 +322,7 @@ def test_glorot_is_uniform_in_every_gate_with_the_variance_of_its_fans():
             assert stats.kstest(values, "uniform", args=(-bound, 2 * bound)).pvalue > 1e-3, name
 
 
-def test_identity_adds_up_its_inputs():
+def test_identity_initialisation():
     drawn = draw(Elman(width=50, activation="relu"), Identity())
     assert torch.equal(drawn["W_hh"], torch.eye(50))
     assert not drawn["b_h"].any()
@@ -330,7 +332,7 @@ def test_identity_adds_up_its_inputs():
 
 
 @pytest.mark.parametrize("radius", [0.5, 1.0, 1.7])
-def test_a_given_spectral_radius_is_that_of_every_gate(radius):
+def test_every_gate_has_the_given_spectral_radius(radius):
     for cell, gates in ((Elman(width=30), 1), (LSTM(width=30), 4), (GRU(width=30), 3)):
         drawn = draw(cell, SpectralRadius(radius=radius))
         for block in drawn["W_hh"].chunk(gates, dim=-1):
@@ -343,7 +345,7 @@ def test_a_given_spectral_radius_is_that_of_every_gate(radius):
 
 
 @pytest.mark.parametrize("initialisation", [SpectralRadius(), Identity(), SmartTanh()], ids=repr)
-def test_a_rule_for_square_matrices_does_not_serve_a_jordan_network(initialisation):
+def test_a_rule_for_square_matrices_refuses_a_jordan_network(initialisation):
     with pytest.raises(SpecError, match=r"needs square recurrent matrices, and W_oh of Jordan is not"):
         Run(task=TemporalOrder(length=10), cell=Jordan(width=4), initialisation=initialisation)
     Run(task=TemporalOrder(length=10), cell=OutputRecurrent(width=4), initialisation=initialisation)
@@ -354,7 +356,7 @@ def test_orthogonal_rows_where_there_are_fewer_outputs_than_units():
     torch.testing.assert_close(w_oh @ w_oh.T, 0.49 * torch.eye(4, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
-def test_gate_biases_of_a_gru_are_those_of_the_gate_that_keeps():
+def test_gate_biases_of_a_gru_are_those_of_gate_z():
     width = 4000
     plain, constant, chrono = (draw_bias(width, rule) for rule in (None, ForgetBias(value=2.5), Chrono(longest=100)))
     assert (constant["z"] == 2.5).all()
@@ -372,7 +374,7 @@ def draw_bias(width, rule):
 
 
 @pytest.mark.parametrize(("cell", "gates"), [(LSTM(width=6), "fioC"), (LSTM(width=6, variant="1997"), "ioC")], ids=repr)
-def test_input_biases_are_spread_over_the_units(cell, gates):
+def test_input_biases_are_distributed_over_the_units(cell, gates):
     plain, biased = (
         draw(cell, Gaussian(std=0.1, gate_bias=rule))["b_h"] for rule in (None, InputBias(values=(-2, -4, -6)))
     )
@@ -382,7 +384,7 @@ def test_input_biases_are_spread_over_the_units(cell, gates):
     assert not any(block.any() for block in blocks.values())
 
 
-def test_a_rule_for_a_gate_the_cell_lacks_is_refused():
+def test_a_rule_for_a_missing_gate_is_refused():
     for cell, rule, gate in (
         (GRU(), InputBias(), "input"),
         (LSTM(variant="1997"), ForgetBias(), "forget"),

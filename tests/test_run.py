@@ -1,4 +1,4 @@
-"""A run's key is what it means: fixed for ever, blind to what changes nothing; and its name is for people."""
+"""The key of a run depends on its meaning alone and never changes; its name is for people."""
 
 import importlib
 import os
@@ -49,7 +49,7 @@ GOLDEN = {
         ),
     ),
 }
-"""Keys as they were when the first results were stored. A change here throws away everybody's results."""
+"""Keys as they were when the first results were stored. A change here would invalidate all stored results."""
 
 BASE = GOLDEN["99d6fcb6a5db"]
 
@@ -83,7 +83,7 @@ def test_a_key_is_the_same_in_another_process():
         BASE.replace(training=Training(other_lengths=[])),
     ],
 )
-def test_what_means_the_same_has_the_same_key(same):
+def test_equal_meaning_has_an_equal_key(same):
     assert same.key == BASE.key
 
 
@@ -114,7 +114,7 @@ DIFFERENT = [
 ]
 
 
-def test_what_means_something_else_has_another_key():
+def test_another_meaning_has_another_key():
     assert len({run.key for run in DIFFERENT}) == len(DIFFERENT)
 
 
@@ -134,7 +134,7 @@ def test_the_device_and_number_of_threads_do_not_enter_the_canonical_form():
 
 
 @pytest.mark.parametrize("run", [*GOLDEN.values(), *DIFFERENT[:8]], ids=lambda run: run.key)
-def test_text_and_canonical_form_give_the_run_back(run):
+def test_a_run_can_be_rebuilt_from_its_text_and_its_canonical_form(run):
     modules = ["run", "tasks", "cells", "optimisers", "probes"]
     scope = {}
     for module in modules:
@@ -146,7 +146,7 @@ def test_text_and_canonical_form_give_the_run_back(run):
     assert build(canonical(run.probes)) == run.probes
 
 
-def test_names_say_the_cell_the_length_the_seed_and_what_differs():
+def test_names_contain_cell_length_seed_and_the_differing_fields():
     assert BASE.name == "lstm-T0100-s0"
     assert Run(task=TemporalOrder(length=1200), cell=Elman(), seed=12).name == "elman-T1200-s12"
     alike = [
@@ -160,7 +160,7 @@ def test_names_say_the_cell_the_length_the_seed_and_what_differs():
     assert len(set(named.values())) == len(alike)
 
 
-def test_names_leave_out_what_cell_length_and_seed_tell():
+def test_names_omit_fields_that_cell_length_and_seed_determine():
     runs = [
         Run(task=TemporalOrder(length=length), cell=cell, seed=seed)
         for length in (50, 100)
@@ -208,7 +208,7 @@ def test_runs_that_differ_in_seeds_rates_initialisation_and_thresholds_train_tog
 
 
 @pytest.mark.parametrize("other", APART, ids=lambda run: run.key)
-def test_runs_of_another_structure_do_not(other):
+def test_runs_of_another_structure_do_not_train_together(other):
     assert other.structure != BASE.structure
     with pytest.raises(SpecError):
         Population((BASE, other))
@@ -234,7 +234,7 @@ def test_grouping_keeps_the_order_and_the_largest_size():
         ((BASE, BASE.replace(cell=LSTM(width=9))), r"different cell.width cannot train together \(50 and 9\)"),
     ],
 )
-def test_a_population_that_cannot_be(runs, words):
+def test_an_impossible_population_is_refused(runs, words):
     with pytest.raises(SpecError, match=words):
         Population(runs)
 

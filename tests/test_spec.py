@@ -1,4 +1,4 @@
-"""Specifications refuse what cannot be, in one line that says what would be right; and they mean what they say."""
+"""Specifications refuse impossible values in one line that says what is allowed; equal meaning, equal identity."""
 
 import dataclasses
 from typing import Annotated, Any, Literal
@@ -95,14 +95,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("mistake", "words"), REFUSED, ids=[words for _, words in REFUSED])
-def test_a_mistake_is_told_in_one_line(mistake, words):
+def test_a_mistake_is_refused_in_one_line(mistake, words):
     with pytest.raises(SpecError) as caught:
         mistake()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_class_of_a_package_names_the_nearest():
+def test_an_unknown_class_of_a_package_suggests_the_most_similar():
     import rnnstudy.cells
     import rnnstudy.tasks
 
@@ -121,7 +121,7 @@ def test_a_spec_is_frozen_and_equal_by_value():
     assert len({ramp, Ramp(steps=3)}) == 1
 
 
-def test_whole_and_broken_numbers_mean_the_same_float():
+def test_integers_and_floats_of_equal_value_mean_the_same():
     assert Ramp(rate=1) == Ramp(rate=1.0)
     assert digest(canonical(Ramp(rate=1))) == digest(canonical(Ramp(rate=1.0)))
     assert type(Ramp(rate=1).rate) is float
@@ -136,7 +136,7 @@ def test_canonical_names_the_class_and_leaves_defaults_out():
 
 
 def shaped(version: int = 1, **later: Any) -> type[Spec]:
-    """A class by the name of `Wave` as it might stand in the source at different times."""
+    """A class called `Wave`, as its source may look at different times."""
     annotations = {"height": float, **{name: type(default) for name, default in later.items()}}
     body = {"__module__": __name__, "__qualname__": "Wave", "__annotations__": annotations, "version": version}
     return type(Spec)("Wave", (Spec,), {**body, **later})
@@ -173,7 +173,7 @@ def test_replace_and_assign_check_again():
         assign(run, "task.length", 3)
 
 
-def test_flatten_gives_every_field_under_its_path():
+def test_flatten_returns_every_field_under_its_path():
     run = Run(task=Adding(length=50), cell=LSTM(width=7), training=Training(clip=None), data_seed=5)
     flat = flatten(run)
     assert flat["task"] == "Adding"
@@ -187,7 +187,7 @@ def test_flatten_gives_every_field_under_its_path():
     assert flat["probes"] == "ParameterGradients(), GradientThroughTime()"
 
 
-def test_numbers_of_numpy_mean_the_same_as_plain_ones():
+def test_numpy_numbers_mean_the_same_as_python_numbers():
     import numpy as np
 
     plain = Training(steps=5, learning_rate=0.5)

@@ -1,4 +1,4 @@
-"""Every task keeps the contract; and each one is what its source published, read back by a decoder of its own."""
+"""Every task fulfils the contract, and is what its source published, checked by an independent decoder."""
 
 import atexit
 import functools
@@ -26,7 +26,7 @@ FOLDER = Path(TEMPORARY.name)
 
 
 def further_fields(cls: type[Task]) -> dict[str, typing.Any]:
-    """What a task cannot be built without, beside its length."""
+    """The fields without default, besides the length."""
     known: dict[type[Task], typing.Callable[[], dict[str, typing.Any]]] = {
         LabelledText: lambda: {"path": some_texts()},
         LengthRange: lambda: {"task": TemporalOrder(length=20)},
@@ -64,7 +64,7 @@ def variants(cls: type[Task]) -> list[Task]:
 
 
 def long_enough(cls: type[Task], length: int, **fields: typing.Any) -> Task:
-    """A task of that length, or of the shortest that the task says it needs."""
+    """A task of this length, or of the shortest length that the error message names."""
     try:
         return cls(length=length, **fields)
     except SpecError as error:
@@ -72,7 +72,7 @@ def long_enough(cls: type[Task], length: int, **fields: typing.Any) -> Task:
         return cls(length=int(needed), **fields)
 
 
-TASKS = [one for cls in concrete(Task) if cls.__module__.startswith("rnnstudy.") for one in variants(cls)]
+TASKS = [task for cls in concrete(Task) if cls.__module__.startswith("rnnstudy.") for task in variants(cls)]
 
 
 def draw(task, batch, seed=0):
@@ -80,7 +80,7 @@ def draw(task, batch, seed=0):
 
 
 def perfect(task, batch):
-    """Outputs (time, 1, batch, outputs) that say the targets."""
+    """Outputs (time, 1, batch, outputs) that equal the targets."""
     return task.perfect_outputs(batch.targets).unsqueeze(1)
 
 
@@ -97,11 +97,11 @@ def many(task):
 
 
 def blind(task):
-    """What a predictor says at each step that has counted 20,000 sequences and sees no input: (time, outputs).
+    """Constant outputs (time, outputs) estimated from 20,000 sequences, and their expected excess loss.
 
-    Where one answer is due, at the end, it says the same whenever that is. And what its loss exceeds the best one by,
-    since it has counted and does not know: a step whose k classes were counted n times costs (k − 1)/(2n) nats more in
-    expectation, times the step's weight in the loss of its sequence.
+    With a single supervised step per sequence, the output is the same at all steps. Because frequencies are estimated,
+    the loss exceeds that of the best constant: by (k − 1)/(2n) nats in expectation for a step with k classes counted n
+    times, multiplied by the weight of the step in the loss of its sequence.
     """
     targets, mask, _ = many(task)
     weight = mask / mask.sum(0)
@@ -121,19 +121,19 @@ def blind(task):
     return (counts / counts.sum(1, keepdim=True).clamp(min=1e-12)).clamp(min=1e-12).log(), excess
 
 
-def judged(task, batch, outputs):
+def evaluate(task, batch, outputs):
     """Loss and measures (batch) of outputs (time, 1, batch, outputs)."""
     targets, mask = batch.targets.unsqueeze(1), batch.mask.unsqueeze(1)
     loss = mean_over_supervised(task.loss(outputs, targets), mask)
     return loss[0], {name: values[0] for name, values in task.measures(outputs, targets, mask).items()}
 
 
-def shown(task: Task) -> str:
-    """A test's name: the same in every process, so without the folder of the texts."""
+def task_id(task: Task) -> str:
+    """The id of a test case: the same in every process, so without the temporary folder of the texts."""
     return repr(task).replace(str(FOLDER), "")
 
 
-@pytest.mark.parametrize("task", TASKS, ids=shown)
+@pytest.mark.parametrize("task", TASKS, ids=task_id)
 class TestContract:
     def test_a_batch_has_the_declared_shapes(self, task):
         batch = draw(task, 64)
@@ -144,14 +144,14 @@ class TestContract:
         assert batch.mask.any(0).all(), "a sequence without supervised steps has no loss"
         assert batch.informative.any(0).all()
 
-    def test_nothing_stands_behind_the_end_of_a_sequence(self, task):
+    def test_padding_after_the_end_of_a_sequence_is_empty(self, task):
         batch = draw(task, 300)
         behind = torch.arange(task.steps)[:, None] >= batch.lengths
         assert not batch.mask[behind].any()
         assert not batch.informative[behind].any()
         assert not batch.inputs[behind].any()
 
-    def test_the_longest_sequence_is_as_long_as_announced(self, task):
+    def test_the_longest_sequence_has_the_declared_steps(self, task):
         _, _, lengths = many(task)
         assert lengths.max() == task.steps
 
@@ -160,20 +160,20 @@ class TestContract:
         first = batch.informative.int().argmax(0)
         assert (first < last_supervised(batch.mask)).all()
 
-    def test_the_generator_alone_decides(self, task):
+    def test_sampling_depends_only_on_the_generator(self, task):
         torch.manual_seed(1)
-        one = draw(task, 16)
+        first = draw(task, 16)
         before = torch.get_rng_state()
         again, other = draw(task, 16), draw(task, 16, seed=1)
         assert torch.equal(torch.get_rng_state(), before), "the global generator was touched"
         for name in ("inputs", "targets", "mask", "lengths", "informative"):
-            assert torch.equal(getattr(one, name), getattr(again, name))
-        assert not torch.equal(one.inputs, other.inputs)
-        assert not torch.equal(one.targets, other.targets)
+            assert torch.equal(getattr(first, name), getattr(again, name))
+        assert not torch.equal(first.inputs, other.inputs)
+        assert not torch.equal(first.targets, other.targets)
 
     def test_perfect_outputs_have_no_error_and_meet_the_criterion(self, task):
         batch = draw(task, 50)
-        loss, measures = judged(task, batch, perfect(task, batch).double())
+        loss, measures = evaluate(task, batch, perfect(task, batch).double())
         if task.least_loss == 0:
             assert loss.max() < 1e-6
         assert abs(loss.mean() - task.least_loss) <= 5 * loss.std() / sqrt(50) + 1e-6 * task.least_loss
@@ -183,16 +183,16 @@ class TestContract:
         assert not task.criterion.met(task.criterion.threshold), "the published criterion says below"
         assert not task.criterion.met(task.chance.error), "chance must not count as solved"
 
-    def test_chance_is_what_a_predictor_blind_to_the_input_attains(self, task):
-        """Class frequencies (or mean targets) of 20,000 sequences, tried on 1,000 others: within 5 standard errors."""
-        said, excess = blind(task)
-        outputs = said[:, None, None, :].expand(-1, 1, 1000, -1)
-        loss, measures = judged(task, draw(task, 1000, seed=3), outputs)
+    def test_chance_is_the_result_of_a_predictor_that_sees_no_input(self, task):
+        """Class frequencies (or mean targets) of 20,000 sequences, tested on 1,000 others: within 5 standard errors."""
+        constant, excess = blind(task)
+        outputs = constant[:, None, None, :].expand(-1, 1, 1000, -1)
+        loss, measures = evaluate(task, draw(task, 1000, seed=3), outputs)
         for values, chance in ((loss - excess, task.chance.loss), (measures["error"], task.chance.error)):
             rounding = 1e-6 * max(1, chance)
             assert abs(values.double().mean() - chance) <= 5 * values.std() / sqrt(1000) + rounding
 
-    def test_measures_and_loss_are_one_number_for_each_replica_and_sequence(self, task):
+    def test_loss_and_measures_are_computed_for_each_replica_and_sequence(self, task):
         batch = draw(task, 7)
         targets, mask = (part.unsqueeze(1).repeat_interleave(3, dim=1) for part in (batch.targets, batch.mask))
         outputs = torch.randn(task.steps, 3, 7, task.outputs, generator=torch.Generator().manual_seed(0))
@@ -200,20 +200,20 @@ class TestContract:
         assert loss.shape == (task.steps, 3, 7)
         assert "error" in measures
         for replica in range(3):
-            alone_loss, alone = judged(task, batch, outputs[:, replica : replica + 1])
+            alone_loss, alone = evaluate(task, batch, outputs[:, replica : replica + 1])
             torch.testing.assert_close(mean_over_supervised(loss, mask)[replica], alone_loss)
             for name, values in measures.items():
                 assert values.shape == (3, 7)
                 torch.testing.assert_close(values[replica], alone[name])
 
-    def test_a_part_of_a_batch_is_that_part(self, task):
+    def test_part_returns_a_slice_of_the_batch(self, task):
         whole = draw(task, 10)
         part = whole.part(3, 7)
         for name in ("inputs", "targets", "mask", "informative"):
             assert torch.equal(getattr(part, name), getattr(whole, name)[:, 3:7])
         assert torch.equal(part.lengths, whole.lengths[3:7])
 
-    def test_another_length_is_another_task_of_the_same_kind(self, task):
+    def test_with_length_returns_the_same_kind_of_task(self, task):
         longer = task.with_length(2 * task.length)
         assert (type(longer), longer.length) == (type(task), 2 * task.length)
         assert longer.steps > task.steps
@@ -221,14 +221,14 @@ class TestContract:
         with pytest.raises(SpecError, match="length is 0; it must be at least 1"):
             task.with_length(0)
 
-    def test_what_serves_a_purpose_is_the_same_task_to_the_network(self, task):
+    def test_split_keeps_shapes_and_criterion(self, task):
         for purpose in ("training", "validation", "test", "probe", f"length {task.length}"):
             part = task.split(purpose)
             assert (part.steps, part.features, part.outputs) == (task.steps, task.features, task.outputs)
             assert part.criterion.error == task.criterion.error
             assert part.split(purpose) == part
 
-    def test_the_docstring_draws_an_example_and_names_the_source(self, task):
+    def test_the_docstring_has_an_example_and_the_class_a_source(self, task):
         assert ">>> " in (type(task).__doc__ or "")
         assert type(task).source
 
@@ -258,8 +258,8 @@ def test_temporal_order_is_decoded_as_published(length):
     tenth = int(0.1 * length)
     assert firsts == set(range(tenth, 2 * tenth))
     assert seconds == set(range(int(0.5 * length), int(0.5 * length) + tenth))
-    for one in range(4):
-        assert abs(classes.count(one) / 2000 - 0.25) < 5 * sqrt(0.25 * 0.75 / 2000)
+    for number in range(4):
+        assert abs(classes.count(number) / 2000 - 0.25) < 5 * sqrt(0.25 * 0.75 / 2000)
     assert set(batch.inputs.argmax(-1).flatten().tolist()) == set(range(6))
 
 
@@ -336,8 +336,8 @@ def test_copy_memory_counts_wrong_symbols_among_the_recalled_ten():
     batch = draw(task, 2)
     outputs = perfect(task, batch)
     outputs[:15, 0, 0, 5] = 99.0  # wrong where nothing is to be recalled: does not count
-    outputs[-3:, 0, 1] = 0.0  # says blank
-    _, measures = judged(task, batch, outputs)
+    outputs[-3:, 0, 1] = 0.0  # outputs blank
+    _, measures = evaluate(task, batch, outputs)
     torch.testing.assert_close(measures["error"], torch.tensor([0.0, 0.3]))
     assert measures["sequence_error"].tolist() == [0.0, 1.0]
 
@@ -354,10 +354,10 @@ def test_copy_memory_counts_wrong_symbols_among_the_recalled_ten():
         ("hochreiter", -0.03, 0.0, 1.0),
     ],
 )
-def test_adding_judges_each_variant_by_its_own_rule(variant, deviation, error, within):
+def test_adding_evaluates_each_variant_by_its_own_rule(variant, deviation, error, within):
     task = Adding(length=LENGTH, variant=variant)
     batch = draw(task, 5)
-    _, measures = judged(task, batch, perfect(task, batch) + deviation)
+    _, measures = evaluate(task, batch, perfect(task, batch) + deviation)
     torch.testing.assert_close(measures["error"], torch.full((5,), error), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(measures["share_within_0.04"], torch.full((5,), within))
 
@@ -375,7 +375,7 @@ def test_adding_judges_each_variant_by_its_own_rule(variant, deviation, error, w
         (CopyMemory(length=1000), 0.0204, 7 / 8),
         (CopyMemory(length=2000), 0.0103, 7 / 8),
     ],
-    ids=shown,
+    ids=task_id,
 )
 def test_published_chance_levels(task, loss, error):
     assert task.chance.loss == pytest.approx(loss, abs=5e-5)

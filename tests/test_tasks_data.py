@@ -1,4 +1,4 @@
-"""Tasks that draw from a data set: what they read, which part serves what, and what they refuse."""
+"""Tasks that draw from a data set: what they read, how they are split, and which files they refuse."""
 
 import csv
 from collections import Counter
@@ -25,7 +25,7 @@ def pictures(batch):
     return {tuple(picture) for picture in batch.inputs[:64, :, 0].T.tolist()}
 
 
-def test_digits_are_scikit_learns_and_every_picture_serves_one_part():
+def test_digits_are_those_of_scikit_learn_and_every_picture_belongs_to_one_part():
     from sklearn.datasets import load_digits
 
     pixels, digits = load_digits(return_X_y=True)
@@ -38,7 +38,7 @@ def test_digits_are_scikit_learns_and_every_picture_serves_one_part():
         for b in range(2000):
             assert known[tuple(batch.inputs[:, b, 0].tolist())] == batch.targets[-1, b]
         seen[part] = pictures(batch)
-        assert len(seen[part]) >= 0.99 * size, "all of the part is drawn from"
+        assert len(seen[part]) >= 0.99 * size, "every picture of the part is drawn"
         assert set(batch.targets[-1].tolist()) == set(range(10))
     assert not seen["training"] & seen["validation"]
     assert not seen["training"] & seen["test"]
@@ -46,7 +46,7 @@ def test_digits_are_scikit_learns_and_every_picture_serves_one_part():
     assert len(set().union(*seen.values())) >= 0.99 * 1797
 
 
-def test_permuted_digits_are_the_same_pictures_in_one_other_order():
+def test_permuted_digits_are_the_same_pictures_in_another_order():
     straight = draw(SequentialDigits(length=64), 200).inputs[..., 0]
     permuted = draw(SequentialDigits(length=64, permuted=True), 200).inputs[..., 0]
     assert torch.equal(straight.sort(0).values, permuted.sort(0).values)
@@ -59,7 +59,7 @@ def test_permuted_digits_are_the_same_pictures_in_one_other_order():
     for t in range(64):
         if permuted[t].any():
             source = next(s for s in range(64) if torch.equal(permuted[t], straight[s]))
-            assert torch.equal(again[t], test[source]), "one order for all parts"
+            assert torch.equal(again[t], test[source]), "the order is the same for all parts"
 
 
 def test_blanks_follow_the_picture():
@@ -80,13 +80,13 @@ def population(task):
 )
 def test_a_population_trains_validates_and_tests_on_different_pictures(task):
     expected = {part: draw_part(part) for part in ("training", "validation", "test")}
-    one = population(task)
-    trained = training_batches(one, 0, CPU)
+    group = population(task)
+    trained = training_batches(group, 0, CPU)
     assert all(read(next(trained)) <= expected["training"] for _ in range(5))
     for purpose, part in (("validation", "validation"), ("probe", "validation"), ("test", "test")):
-        for batch in fixed_batches(one, purpose, 200, CPU):
+        for batch in fixed_batches(group, purpose, 200, CPU):
             assert read(batch) <= expected[part]
-    for batch in fixed_batches(one, "length 80", 200, CPU, task.with_length(80)):
+    for batch in fixed_batches(group, "length 80", 200, CPU, task.with_length(80)):
         assert batch.inputs.shape[0] == 80
         assert read(batch) <= expected["test"]
 
@@ -152,11 +152,11 @@ def test_characters_are_read_back_as_the_texts_with_their_labels(texts):
             of_part.add(text)
             assert batch.mask[:, b].nonzero().flatten().tolist() == [steps - 1]
         seen.update(of_part)
-    assert set(seen.values()) == {1}, "no text serves two parts"
+    assert set(seen.values()) == {1}, "no text belongs to two parts"
     assert len(seen) == len(TEXTS)
 
 
-def test_words_are_lower_case_and_punctuation_stands_alone(texts):
+def test_words_are_lower_case_and_punctuation_marks_are_words(texts):
     task = LabelledText(path=texts, unit="word", length=20)
     batch = draw(task, 200)
     read = {tuple(task.read(batch.inputs[: batch.lengths[b], b])) for b in range(200)}
@@ -177,11 +177,11 @@ def test_a_text_is_cut_and_rare_symbols_share_an_input(texts):
     assert sorted(counted.values())[-3:] == sorted(counted[symbol] for symbol in task.vocabulary[:-1])
 
 
-def test_the_order_of_the_rows_is_no_part_of_what_is_learned(tmp_path):
-    one = LabelledText(path=table(tmp_path / "a.csv"), length=60)
+def test_the_order_of_the_rows_does_not_matter(tmp_path):
+    first = LabelledText(path=table(tmp_path / "a.csv"), length=60)
     other = LabelledText(path=table(tmp_path / "b.csv", rows=[*reversed(TEXTS), *TEXTS[:5]]), length=60)
-    assert one.content == other.content
-    assert torch.equal(draw(one, 50).inputs, draw(other, 50).inputs)
+    assert first.content == other.content
+    assert torch.equal(draw(first, 50).inputs, draw(other, 50).inputs)
 
 
 def test_a_changed_file_is_another_run_and_is_refused_by_a_stored_one(tmp_path):
@@ -223,7 +223,7 @@ def test_a_changed_file_is_another_run_and_is_refused_by_a_stored_one(tmp_path):
         ("praise/a.doc", b"good", "has no texts; it takes one folder for each label"),
     ],
 )
-def test_a_bad_file_is_refused_by_its_name_and_line(tmp_path, name, content, message):
+def test_the_error_for_a_bad_file_names_file_and_line(tmp_path, name, content, message):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
@@ -232,6 +232,6 @@ def test_a_bad_file_is_refused_by_its_name_and_line(tmp_path, name, content, mes
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_file_that_does_not_exist(tmp_path):
     with pytest.raises(SpecError, match=r"there is no file or folder .*none\.csv"):
         LabelledText(path=str(tmp_path / "none.csv"), length=10)

@@ -1,4 +1,4 @@
-"""Each further task is what its source published, read back by a decoder that shares no code with it."""
+"""All other tasks are what their sources published, checked by decoders that share no code with them."""
 
 import itertools
 from math import log, sqrt
@@ -26,7 +26,7 @@ from rnnstudy.tasks import (
 
 
 def sequences(task, count, seed=0):
-    """Of each sequence, as plain lists without its padding: inputs, targets, supervised steps, informative steps."""
+    """For each sequence, as lists without padding: inputs, targets, supervised steps, informative steps."""
     batch = task.sample(count, torch.Generator().manual_seed(seed))
     for b, steps in enumerate(batch.lengths.tolist()):
         yield (
@@ -51,23 +51,23 @@ def shares_agree(counts, expected, total):
 
 @pytest.mark.parametrize("length", [10, 20, 99, 100])
 def test_three_marks_as_in_pascanus_code(length):
-    places, tenth, classes = (set(), set(), set()), int(0.1 * length), []
+    positions, tenth, classes = (set(), set(), set()), int(0.1 * length), []
     for inputs, targets, supervised, informative in sequences(TemporalOrder(length=length, marks=3), 3000):
         read = symbols(inputs)
         marked = [t for t, symbol in enumerate(read) if symbol in (0, 1)]
         assert (len(read), len(marked), supervised, informative) == (length, 3, [length - 1], marked)
-        assert targets[-1] == sum(read[t] * 2**place for place, t in enumerate(marked))
+        assert targets[-1] == sum(read[t] * 2**index for index, t in enumerate(marked))
         classes.append(targets[-1])
-        for seen, place in zip(places, marked, strict=True):
-            seen.add(place)
-    for seen, share in zip(places, (0.1, 0.3, 0.6), strict=True):
+        for seen, index in zip(positions, marked, strict=True):
+            seen.add(index)
+    for seen, share in zip(positions, (0.1, 0.3, 0.6), strict=True):
         assert seen == set(range(int(share * length), int(share * length) + tenth))
     assert shares_agree(classes, dict.fromkeys(range(8), 1 / 8), 3000)
 
 
 @pytest.mark.parametrize(("marks", "windows"), [(2, [(10, 20), (50, 60)]), (3, [(10, 20), (33, 43), (66, 76)])])
 def test_temporal_order_as_in_hochreiter_and_schmidhubers_experiment_6(marks, windows):
-    lengths, places = set(), [set() for _ in windows]
+    lengths, positions = set(), [set() for _ in windows]
     task = TemporalOrder(length=100, marks=marks, variant="hochreiter")
     for inputs, targets, supervised, informative in sequences(task, 3000):
         read = symbols(inputs)
@@ -76,12 +76,12 @@ def test_temporal_order_as_in_hochreiter_and_schmidhubers_experiment_6(marks, wi
         assert all(0 <= symbol <= 5 for symbol in read[1:-1])
         marked = [t for t, symbol in enumerate(read) if symbol in (0, 1)]
         assert (len(marked), supervised, informative) == (marks, [len(read) - 1], marked)
-        assert targets[-1] == sum(read[t] * 2**place for place, t in enumerate(marked))
+        assert targets[-1] == sum(read[t] * 2**index for index, t in enumerate(marked))
         lengths.add(len(read))
-        for seen, place in zip(places, marked, strict=True):
-            seen.add(place)
+        for seen, index in zip(positions, marked, strict=True):
+            seen.add(index)
     assert lengths == set(range(100, 111))
-    assert [(min(seen), max(seen)) for seen in places] == windows
+    assert [(min(seen), max(seen)) for seen in positions] == windows
 
 
 @pytest.mark.parametrize("variant", ["modern", "pascanu", "hochreiter"])
@@ -232,11 +232,11 @@ def test_long_time_lag_with_extension():
     ids=str,
 )
 def test_the_tolerances_of_1997(task, sure, wrong):
-    """All that is missing from the target's probability goes to one other class."""
+    """The probability missing from the target is given to one other class."""
     batch = task.sample(20, torch.Generator().manual_seed(0))
     classes = torch.nn.functional.one_hot(batch.targets, task.outputs).double()
-    said = (classes * (1 - sure) + classes.roll(1, dims=-1) * sure).clamp(min=1e-12).log()
-    assert task.measures(said, batch.targets, batch.mask)["error"].tolist() == [wrong] * 20
+    outputs = (classes * (1 - sure) + classes.roll(1, dims=-1) * sure).clamp(min=1e-12).log()
+    assert task.measures(outputs, batch.targets, batch.mask)["error"].tolist() == [wrong] * 20
 
 
 @pytest.mark.parametrize(("variant", "values", "size", "patterns"), [("5 bits", 2, 5, 32), ("20 bits", 5, 10, 5**10)])
@@ -256,25 +256,25 @@ def test_noiseless_memorisation(variant, values, size, patterns):
 
 @pytest.mark.parametrize("length", [10, 37])
 def test_delayed_xor(length):
-    answers, places = [], (set(), set())
+    answers, positions = [], (set(), set())
     for inputs, targets, supervised, informative in sequences(DelayedXor(length=length), 3000):
         assert len(inputs) == length
         marked = [t for t, (_, mark) in enumerate(inputs) if mark == 1]
         assert (supervised, informative) == ([length - 1], marked)
         assert targets[-1] == (inputs[marked[0]][0] != inputs[marked[1]][0])
         answers.append((inputs[marked[0]][0], targets[-1]))
-        for seen, place in zip(places, marked, strict=True):
-            seen.add(place)
-    assert places == (set(range(length // 10)), set(range(length // 10, length // 2)))
+        for seen, index in zip(positions, marked, strict=True):
+            seen.add(index)
+    assert positions == (set(range(length // 10)), set(range(length // 10, length // 2)))
     assert shares_agree(answers, dict.fromkeys(itertools.product((0.0, 1.0), (0, 1)), 1 / 4), 3000)
 
 
 def test_parity():
     for inputs, targets, supervised, _ in sequences(Parity(length=25), 100):
         odd = False
-        for [bit], said in zip(inputs, targets, strict=True):
+        for [bit], answer in zip(inputs, targets, strict=True):
             odd ^= bit == 1
-            assert said == odd
+            assert answer == odd
         assert supervised == list(range(25))
 
 
@@ -307,7 +307,7 @@ def test_associative_recall():
         assert all(t >= 6 and t % 2 == 0 for t in supervised)
         assert informative == list(range(6))
         firsts.append(next(t for t in supervised if read[t] == read[0]) // 2 - 3)
-    # The first key's query is the first drawn: weights 0.01·g^(0.01 − 1) over the nine places.
+    # The first key's query is the first drawn: weights 0.01·g^(0.01 − 1) over the nine positions.
     weights = [g ** (0.01 - 1) for g in range(1, 10)]
     assert shares_agree(firsts, {g: weight / sum(weights) for g, weight in enumerate(weights)}, 4000)
 
@@ -332,17 +332,17 @@ GRAPH = {
 
 
 def parsed(string):
-    """What the grammar allows at each place behind the first, or None when it does not allow the string."""
+    """The symbols that the grammar allows at each position after the first, or None for a string outside it."""
     outer, node, allowed = string[1], 0, [{"T", "P"}, {"B"}]
-    for place in range(3, len(string)):
+    for index in range(3, len(string)):
         expected = set(GRAPH[node]) if node < 5 else {"E"}
         allowed.append(expected)
-        if string[place] not in expected:
+        if string[index] not in expected:
             return None
         if node == 5:
-            ending = string[place:]
+            ending = string[index:]
             return [*allowed, {outer}, {"E"}] if ending == "E" + outer + "E" else None
-        node = GRAPH[node][string[place]]
+        node = GRAPH[node][string[index]]
     return None
 
 
@@ -367,21 +367,21 @@ def test_embedded_reber_draws_the_published_distribution():
     """The share of each string of at most 12 symbols is its probability, 1/2 at each choice, given the length."""
     paths, chances = [("", 0, 1.0)], {}
     while paths:
-        said, node, chance = paths.pop()
+        path, node, chance = paths.pop()
         for symbol, next_node in GRAPH[node].items():
             if next_node == 5:
-                chances[said + symbol] = chance / 2
-            elif len(said) < 5:
-                paths.append((said + symbol, next_node, chance / 2))
+                chances[path + symbol] = chance / 2
+            elif len(path) < 5:
+                paths.append((path + symbol, next_node, chance / 2))
     total, drawn = sum(chances.values()), []
     for inputs, _, _, _ in sequences(EmbeddedReber(length=12), 8000):
         read = "".join("BTPSXVE"[symbol] for symbol in symbols(inputs))
         drawn.append(read[3:-2])
     assert set(drawn) == set(chances)
-    assert shares_agree(drawn, {said: chance / total for said, chance in chances.items()}, 8000)
+    assert shares_agree(drawn, {path: chance / total for path, chance in chances.items()}, 8000)
 
 
-def test_a_range_of_lengths_draws_each_length_as_often_and_each_sequence_of_its_own_task():
+def test_a_range_of_lengths_draws_all_lengths_equally_often_from_the_task_of_that_length():
     task, lengths = LengthRange(task=TemporalOrder(length=20), length=24), []
     for inputs, targets, supervised, informative in sequences(task, 4000):
         read = symbols(inputs)
@@ -397,12 +397,12 @@ def test_a_range_of_lengths_draws_each_length_as_often_and_each_sequence_of_its_
     assert {len(inputs) for inputs, *_ in sequences(task.with_length(70), 50)} == {70}
 
 
-def test_a_range_of_lengths_judges_each_sequence_as_its_task_does():
+def test_a_range_of_lengths_evaluates_as_its_task_does():
     task = LengthRange(task=CopyMemory(length=5), length=12)
     batch = task.sample(60, torch.Generator().manual_seed(0))
-    said = task.perfect_outputs(batch.targets)
-    said[batch.lengths - 1, torch.arange(60)] = 0.0  # says blank in place of the last symbol
-    measures = task.measures(said, batch.targets, batch.mask)
+    outputs = task.perfect_outputs(batch.targets)
+    outputs[batch.lengths - 1, torch.arange(60)] = 0.0  # blank instead of the last symbol
+    measures = task.measures(outputs, batch.targets, batch.mask)
     torch.testing.assert_close(measures["error"], torch.full((60,), 0.1))
     assert task.loss_unit == "nats"
     assert task.chance.loss == pytest.approx(sum(10 * log(8) / (t + 20) for t in range(5, 13)) / 8)
@@ -424,7 +424,7 @@ def test_a_range_of_lengths_judges_each_sequence_as_its_task_does():
         (lambda: CopyMemory(length=5, variant="exp"), "did you mean 'exprnn'"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(build, message):
+def test_an_impossible_task_is_refused_in_one_line(build, message):
     with pytest.raises(SpecError, match=message) as caught:
         build()
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""For any length, options and batch size: shapes, padding, masks, and sequences that do not depend on the batch's."""
+"""For any length, options and batch size: shapes, padding, masks, finite losses and chance levels."""
 
 from collections.abc import Callable
 
@@ -67,7 +67,7 @@ TASKS = {
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_any_task_of_the_kind_keeps_the_contract(name):
+def test_the_contract_holds_for_any_length_and_options(name):
     @settings(max_examples=25, deadline=None, derandomize=True, database=None)
     @given(task=TASKS[name], batch=st.integers(1, 9), seed=st.integers(0, 2**31))
     def holds(task, batch, seed):
@@ -85,10 +85,10 @@ def test_any_task_of_the_kind_keeps_the_contract(name):
         if not drawn.targets.is_floating_point():
             assert drawn.targets.min() >= 0
             assert drawn.targets.max() < task.outputs
-        said = task.perfect_outputs(drawn.targets).double()
-        assert said.shape == (task.steps, batch, task.outputs)
-        assert not task.measures(said, drawn.targets, drawn.mask)["error"].any()
-        assert mean_over_supervised(task.loss(said, drawn.targets), drawn.mask).isfinite().all()
+        outputs = task.perfect_outputs(drawn.targets).double()
+        assert outputs.shape == (task.steps, batch, task.outputs)
+        assert not task.measures(outputs, drawn.targets, drawn.mask)["error"].any()
+        assert mean_over_supervised(task.loss(outputs, drawn.targets), drawn.mask).isfinite().all()
         assert 0 <= task.least_loss < task.chance.loss
         assert 0 < task.chance.error <= 1
         assert not task.criterion.met(task.chance.error)
@@ -97,18 +97,18 @@ def test_any_task_of_the_kind_keeps_the_contract(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_judging_only_the_supervised_steps_changes_nothing(name):
-    """The trainer hands over the steps at which any sequence is supervised, and no others."""
+def test_measures_need_only_the_supervised_steps(name):
+    """The training loop passes only the steps at which any sequence is supervised."""
 
     @settings(max_examples=10, deadline=None, derandomize=True, database=None)
     @given(task=TASKS[name], seed=st.integers(0, 2**31))
     def holds(task, seed):
         source = torch.Generator().manual_seed(seed)
         drawn = task.sample(5, source)
-        said = torch.randn(task.steps, 5, task.outputs, generator=source, dtype=torch.float64)
+        outputs = torch.randn(task.steps, 5, task.outputs, generator=source, dtype=torch.float64)
         rows = drawn.mask.any(1).nonzero().flatten()
-        everywhere = task.measures(said, drawn.targets, drawn.mask)
-        there = task.measures(said[rows], drawn.targets[rows], drawn.mask[rows])
+        everywhere = task.measures(outputs, drawn.targets, drawn.mask)
+        there = task.measures(outputs[rows], drawn.targets[rows], drawn.mask[rows])
         assert everywhere.keys() == there.keys()
         for measure in everywhere:
             torch.testing.assert_close(everywhere[measure], there[measure])
