@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from rnnstudy.cells import LSTM, Chrono, Elman, Orthogonal
-from rnnstudy.run import Run, Training, names
+from rnnstudy.run import Run, Training, unique_names
+from rnnstudy.search.definition import searches_of
 from rnnstudy.spec import SpecError
 from rnnstudy.store.tracker import CompletedRun, Failures
 from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.sweep.grids import Scale, grid, override
 from rnnstudy.sweep.plan import make_plan
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.training.checkpoint import keys_in
+from rnnstudy.training.checkpoint import checkpoint_keys
 from rnnstudy.training.loop import train
 from rnnstudy.training.population import Population
 
@@ -76,13 +77,13 @@ def test_override_sets_a_field_of_every_run_and_keeps_equal_runs_once():
 
 def test_names_carry_the_fields_that_tell_runs_apart():
     runs = grid(BASE, {"cell": [Elman(width=3), LSTM(width=3)], "training.learning_rate": [1e-3, 1e-2]})
-    assert list(names(runs).values()) == [
+    assert list(unique_names(runs).values()) == [
         "elman-T0010-s0-learning_rate=0.001",
         "elman-T0010-s0-learning_rate=0.01",
         "lstm-T0010-s0-learning_rate=0.001",
         "lstm-T0010-s0-learning_rate=0.01",
     ]
-    assert list(names(grid(BASE, {}, seeds=range(2))).values()) == ["elman-T0010-s0", "elman-T0010-s1"]
+    assert list(unique_names(grid(BASE, {}, seeds=range(2))).values()) == ["elman-T0010-s0", "elman-T0010-s1"]
 
 
 def test_what_an_experiment_file_defines_has_the_same_identity_wherever_the_file_lies(tmp_path: Path):
@@ -121,14 +122,14 @@ def test_a_plan_goes_on_from_a_checkpoint_and_trains_the_new_runs_apart(tmp_path
     steps = iter([False] * 3 + [True])
     assert list(train(Population(tuple(runs[:2])), checkpoint=saved, stop=lambda: next(steps)))
     planned = make_plan(runs, Shelf(), tmp_path, workers=1)
-    by_keys = {tuple(run.key for run in task.runs): task for task in planned.tasks}
+    by_keys = {tuple(run.key for run in task.runs): task for task in planned.assignments}
     assert set(by_keys) == {(runs[0].key, runs[1].key), (runs[2].key,)}
     assert by_keys[runs[0].key, runs[1].key].resume == saved
     assert by_keys[(runs[2].key,)].resume is None
 
     only_one = make_plan(runs[1:2], Shelf(), tmp_path, workers=1)
-    assert [task.resume for task in only_one.tasks] == [saved]
-    assert make_plan(runs, Shelf(), tmp_path, workers=1, rerun=True).tasks[0].resume is None
+    assert [task.resume for task in only_one.assignments] == [saved]
+    assert make_plan(runs, Shelf(), tmp_path, workers=1, rerun=True).assignments[0].resume is None
 
 
 def test_a_checkpoint_with_other_probes_or_damaged_is_not_continued(tmp_path: Path):
@@ -136,18 +137,18 @@ def test_a_checkpoint_with_other_probes_or_damaged_is_not_continued(tmp_path: Pa
     saved = tmp_path / "old.pt"
     steps = iter([False, True])
     list(train(run, checkpoint=saved, stop=lambda: next(steps)))
-    assert make_plan([run.replace(probes=())], Shelf(), tmp_path, workers=1).tasks[0].resume is None
-    assert make_plan([run], Shelf(), tmp_path, workers=1).tasks[0].resume == saved
+    assert make_plan([run.replace(probes=())], Shelf(), tmp_path, workers=1).assignments[0].resume is None
+    assert make_plan([run], Shelf(), tmp_path, workers=1).assignments[0].resume == saved
     saved.write_bytes(saved.read_bytes()[:100])
-    assert keys_in(saved) == ()
-    assert make_plan([run], Shelf(), tmp_path, workers=1).tasks[0].resume is None
+    assert checkpoint_keys(saved) == ()
+    assert make_plan([run], Shelf(), tmp_path, workers=1).assignments[0].resume is None
 
 
 def test_populations_are_split_until_every_worker_has_work():
     runs = grid(BASE, {}, seeds=range(8))
-    assert len(make_plan(runs, Shelf(), Path("nowhere"), workers=1).tasks) == 1
+    assert len(make_plan(runs, Shelf(), Path("nowhere"), workers=1).assignments) == 1
     for workers in (2, 4):
-        tasks = make_plan(runs, Shelf(), Path("nowhere"), workers=workers).tasks
+        tasks = make_plan(runs, Shelf(), Path("nowhere"), workers=workers).assignments
         assert len(tasks) >= workers
         assert sorted(run.seed for task in tasks for run in task.runs) == list(range(8))
 
@@ -160,10 +161,10 @@ def test_every_experiment_of_this_repository_can_be_planned(path: Path, scale: S
     experiment = load_experiment(path)
     assert experiment.hypothesis
     if experiment.searches_here:
-        assert experiment.searches(scale)
+        assert searches_of(experiment, scale)
         return
     runs = experiment.runs(scale)
-    assert len({run.key for run in runs}) == len(runs) == len(set(names(runs).values()))
+    assert len({run.key for run in runs}) == len(runs) == len(set(unique_names(runs).values()))
 
 
 def test_what_an_experiment_defines_can_be_sent_to_another_process(tmp_path: Path) -> None:

@@ -234,7 +234,3 @@ def _catalogue(kind: "Kind", file: Path | None) -> None:
         load_experiment(file)
     for line in catalogue_lines(kind):
         click.echo(line)
-
-
-# Registers the command `sweep`, which has a file of its own.
-from rnnstudy.cli import sweep as _sweep  # noqa: E402, F401

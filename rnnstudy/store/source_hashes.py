@@ -4,8 +4,10 @@ import ast
 import functools
 import hashlib
 import inspect
+import json
 import textwrap
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from rnnstudy.run import Run
 from rnnstudy.spec import qualified_name
@@ -69,6 +71,6 @@ def _digest(texts: list[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
-EQUIVALENT: Mapping[str, str] = {}
+EQUIVALENT: Mapping[str, str] = json.loads(Path(__file__).with_name("equivalent_sources.json").read_text())
 """Text hash, as stored before 2026-12, to the code hash of the same class when hashing changed: docstrings were
 rewritten and helpers renamed in that change, and what the classes compute stayed as it was."""

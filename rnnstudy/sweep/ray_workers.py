@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
 
-import rnnstudy
 from rnnstudy.engines import EngineName
 from rnnstudy.run import Run
 from rnnstudy.spec import RequestError
@@ -101,7 +100,7 @@ class RayPool(WorkerPool):
         self._board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
 
     def _connect(self, address: str) -> None:
-        package = Path(rnnstudy.__file__).parent
+        package = Path(__file__).parents[1]
         environment: dict[str, Any] = {"py_modules": [str(package)], "env_vars": dict(ALLOCATOR)}
         if self._experiment is not None:
             environment |= {"working_dir": str(self._experiment.parent), "excludes": ["__pycache__", "*.ipynb"]}
