@@ -1,10 +1,8 @@
 """Engines: how a cell runs over time, and how its gradient comes back.
 
 What comes in: a cell, parameters, inputs. What goes out: a `Trajectory`, which holds the gradient of every state.
-Begin with `engine.py` (the contract) and `reference.py` (the definition). Each faster engine is one file that is tested
-against the reference: `compiled.py`, `cuda_graph.py`, `triton.py`, and `scaled.py`, which only probes use; `choice.py`
-picks one. Helpers: `explicit_backward.py`, `layer_pass.py`, `block_float.py`, `buffers.py`, and the inner loops in
-`numba_kernels/` and `triton_kernels/`.
+Begin with `engine.py` (the contract) and `reference.py` (the definition). The faster engines are tested against it:
+`compiled.py`, `cuda_graph.py`, `triton.py`, and `scaled.py` (for probes). `choice.py` picks one; the rest are helpers.
 """
 
 from typing import Literal, get_args
