@@ -41,6 +41,7 @@ class Owner:
             return None
 
     def tags(self) -> dict[str, str]:
+        """The tags of a run that this process writes, so that a later process can see whether it is still alive."""
         return {
             "rnnstudy.host": self.host,
             "rnnstudy.pid": str(self.pid),

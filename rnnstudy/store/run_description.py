@@ -51,18 +51,13 @@ class SweepInfo:
             "rnnstudy.sweep": self.sweep,
             "rnnstudy.engine": self.engine,
             "rnnstudy.command": self.command,
-            **process_tags(),
+            **Owner.this().tags(),
             "mlflow.source.name": self.experiment_file or self.experiment,
             "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": commit.removesuffix(CHANGED),
             "rnnstudy.uncommitted": "true" if commit.endswith(CHANGED) else "",
         }
         return {name: value for name, value in tags.items() if value}
-
-
-def process_tags() -> dict[str, str]:
-    """The process that writes, so that a later one can see whether it is still alive."""
-    return Owner.this().tags()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ from rnnstudy.store.decimation import Point
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.mlflow_tracker import experiment_tags
 from rnnstudy.store.offline import description_in, ending_of, final_tags, points_in, run_folders
-from rnnstudy.store.run_description import Description, process_tags
+from rnnstudy.store.owner import Owner
+from rnnstudy.store.run_description import Description
 from rnnstudy.store.stored_run import COMPLETE, state_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _sync_run(store: Store, folder: Path, described: Description) -> str:
         return "unchanged"
     # While it is copied, the run belongs to this process, so that a kill leaves an interrupted run; then it gets the
     # tags of the process that trained it.
-    borrowed = dataclasses.replace(described, tags={**described.tags, **process_tags()})
+    borrowed = dataclasses.replace(described, tags={**described.tags, **Owner.this().tags()})
     # The files do not say when a run began: its first record is the earliest time that is known.
     times = [point.time / 1000 for point in points]
     tags = experiment_tags(described.tags.get("mlflow.source.name", ""), described.hypothesis)
