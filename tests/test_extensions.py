@@ -190,6 +190,6 @@ def test_files_of_a_user_work_in_sweep_probes_tracking_results_and_report(
     assert len(runs[0].probes) == len(own) + 1
 
     written = build(["mine"], project)
-    assert place.built_reports / "mine.html" in written
-    about = json.loads((place.built_reports / "figures" / "mine" / "by_lag.json").read_text())
+    assert project.built_reports / "mine.html" in written
+    about = json.loads((project.built_reports / "figures" / "mine" / "by_lag.json").read_text())
     assert about["runs"] == sorted(run.key for run in runs)
