@@ -138,7 +138,7 @@ def test_a_warm_up_rises_to_the_whole_rate_and_what_follows_begins_there():
     cosine = [CosineDecay(warm_up=1, final=0.2).factor(step, 5) for step in range(5)]
     half = math.sqrt(0.5)
     assert cosine == pytest.approx([1.0, 1.0, 0.2 + 0.4 * (1 + half), 0.6, 0.2 + 0.4 * (1 - half)])
-    with pytest.raises(SpecError, match="warms up for 10 updates; it must be fewer than the 10 of training"):
+    with pytest.raises(SpecError, match="warms up for 10 updates; they must be fewer than the 10 of training"):
         Training(steps=10, schedule=CosineDecay(warm_up=10))
 
 
