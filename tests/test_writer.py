@@ -24,7 +24,8 @@ class Notebook:
 
     def __init__(self, *faults: Exception, always: Exception | None = None) -> None:
         self.noted: list[Any] = []
-        self._faults, self._always = list(faults), always
+        self._faults: list[Exception] = list(faults)
+        self._always = always
 
     def _note(self, what: Any) -> None:
         if self._always is not None:
@@ -33,11 +34,14 @@ class Notebook:
             raise self._faults.pop(0)
         self.noted.append(what)
 
-    def begin(self, run: Run, name: str, tags: Any) -> None:
+    def begin(self, run: Run, name: str, tags: Any = ()) -> None:
         self._note(("begin", run.key))
 
     def write(self, record: Record) -> None:
         self._note(record.step)
+
+    def sampled(self, sample: Any, seconds: float) -> None:
+        self._note(seconds)
 
     def interrupt(self, key: str) -> None:
         self._note("interrupt")
