@@ -93,7 +93,7 @@ solved_by_bias = ", ".join(
 )
 updates = runs["training.steps"].max()
 here.show(
-    figures.success_by_setting(
+    figures.success(
         results,
         "start",
         label="forget-gate bias b at the start",

@@ -82,7 +82,7 @@ def shares(cell: str) -> str:
 
 
 here.show(
-    figures.success_by_setting(results, "layers", each="length", label="layers", chance=chance, error="test error"),
+    figures.success(results, "layers", each="length", label="layers", chance=chance, error="test error"),
     "success_by_layers",
     title="Hidden against output recurrence, and depth: what is learned",
     takeaway=f"""

@@ -81,7 +81,7 @@ def errors_by_window(cell: str) -> str:
     return ", ".join(f"k = {k:g}: {value:.2f}" for k, value in errors.items()) or "not run"
 
 
-picture = figures.success_by_setting(
+picture = figures.success(
     results,
     window,
     label="window k (steps)",

@@ -16,6 +16,8 @@
 # lowest.
 
 # %%
+from dataclasses import replace
+
 from rnnstudy import figures
 from rnnstudy.report import Notebook, ReportError
 from rnnstudy.tasks import TemporalOrder
@@ -40,7 +42,9 @@ if not fresh:
         f"no winner of a search has been trained on fresh seeds yet; `{study.command}` continues the search"
     )
 task = TemporalOrder(length=int(lengths[-1]))
-picture = figures.tuned_comparison(study.results, chance=task.chance.error, error="test error", keys=fresh)
+picture = figures.success(study.results, chance=task.chance.error, error_interval=True, keys=fresh)
+about = "Each cell at the settings that won its own search at that length, on seeds that the search has not seen."
+picture = replace(picture, caption=f"{about} {picture.caption}")
 solved = ", ".join(f"{row.cell} T = {row.length} {row.solved}/{row.runs}" for row in picture.data.itertuples())
 here.show(
     picture,

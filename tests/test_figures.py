@@ -1,6 +1,9 @@
 """Figures show the numbers that were put in, the same bytes every time, with units on their axes."""
 
+import ast
+import importlib
 import json
+import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -13,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnstudy import figures
-from rnnstudy.figures import Picture
+from rnnstudy.figures.picture import Picture
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.report.figure_files import Provenance, save
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
 from rnnstudy.training.atomic import write_all
 
 RATES = (0.001, 0.003, 0.01)
@@ -34,7 +37,7 @@ class Planted:
 
     def readings(self, name: str, *, quantile: float | None = None, keys: Iterable[str] | None = None) -> pd.DataFrame:
         if name not in self.frames:
-            raise SpecError(f"no reading is called '{name}'")
+            raise RequestError(f"no reading is called '{name}'")
         frame = self.frames[name]
         frame = frame if keys is None else frame[frame["key"].isin(list(keys))]
         return frame if quantile is None else frame[frame["quantile"] == quantile].drop(columns="quantile")
@@ -97,7 +100,7 @@ def pictures(results: Planted) -> dict[str, Picture]:
         "lag": figures.gradient_by_lag(results, states=("h", "c"), keys=best),
         "normalised": figures.gradient_by_lag(results, stage="final", normalised=True, keys=best),
         "heat": figures.gradient_heat_map(results, keys=best),
-        "success": figures.success_by_length(results, chance=CHANCE, error="share misclassified", keys=best),
+        "success": figures.success(results, chance=CHANCE, error="share misclassified", keys=best),
         "curves": figures.learning_curves(results, chance=CHANCE, error="share misclassified", keys=best),
     }
 
@@ -240,8 +243,23 @@ def test_diverged_runs_count_as_unsolved_and_failed_ones_not_at_all(results: Pla
     runs.loc[key("LSTM", 50, 0.01, 0), "status"] = "failed"
     runs.loc[key("LSTM", 50, 0.01, 1), ["status", "solved"]] = ["diverged", None]
     keys = [key("LSTM", 50, 0.01, seed) for seed in range(5)]
-    picture = figures.success_by_length(replace(results, runs=runs), chance=CHANCE, keys=keys)
+    picture = figures.success(replace(results, runs=runs), chance=CHANCE, keys=keys)
     assert picture.data[["solved", "runs"]].to_numpy().tolist() == [[3, 4]]
+
+
+def test_an_error_interval_counts_diverged_runs_with_the_error_of_chance(results: Planted) -> None:
+    runs = results.runs.copy()
+    keys = [key("LSTM", 50, 0.01, seed) for seed in range(5)]
+    runs["error"] = runs["error"].mask(runs.index.isin(keys), [0.1] * len(runs))
+    runs.loc[keys[:3], ["status", "solved", "error"]] = ["diverged", None, np.nan]
+    diverging = replace(results, runs=runs)
+    picture = figures.success(diverging, chance=CHANCE, error_interval=True, keys=keys)
+    row = picture.data.iloc[0]
+    assert row[["solved", "runs", "median_error", "error_low", "error_high"]].tolist() == [2, 5, CHANCE, 0.1, CHANCE]
+    assert "a diverged run counts with the error of chance" in picture.caption
+    dots = figures.success(diverging, chance=CHANCE, keys=keys).data
+    assert dots["median_error"].tolist() == [0.1]
+    assert "error_low" not in dots
 
 
 def test_learning_curves_hold_every_reading(results: Planted, pictures: dict[str, Picture]) -> None:
@@ -295,7 +313,7 @@ def test_the_same_results_in_another_order_give_the_same_bytes(results: Planted,
         pictures = {
             "lag": figures.gradient_by_lag(source, keys=keys),
             "heat": figures.gradient_heat_map(source, keys=keys),
-            "success": figures.success_by_length(source, chance=CHANCE, keys=keys),
+            "success": figures.success(source, chance=CHANCE, keys=keys),
             "curves": figures.learning_curves(source, chance=CHANCE, keys=keys),
         }
         for name, picture in pictures.items():
@@ -328,10 +346,36 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 
 
+FILES = [Path(figures.__file__).parent / f"{info.name}.py" for info in pkgutil.iter_modules(figures.__path__)]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_figure_is_one_file_with_one_public_function_that_returns_a_picture(file: Path) -> None:
+    """Files with `__all__` hold helpers; all others are figures."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    module = importlib.import_module(f"rnnstudy.figures.{file.stem}")
+    helpers = getattr(module, "__all__", None)
+    defined = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    exported = [file.stem] if helpers is None else helpers
+    for name in exported:
+        assert getattr(figures, name) is getattr(module, name)
+        assert name in figures.__all__
+    if helpers is None:
+        public = [node for node in defined if not node.name.startswith("_")]
+        assert [node.name for node in public] == [file.stem]
+        assert isinstance(public[0], ast.FunctionDef)
+        assert ast.unparse(public[0].returns or ast.Constant(None)) == "Picture"
+
+
+def test_an_unknown_figure_is_an_error_that_names_the_nearest() -> None:
+    with pytest.raises(AttributeError, match="did you mean 'gradient_by_lag'"):
+        figures.gradient_by_lags(None)
+
+
 def test_missing_readings_are_named(results: Planted) -> None:
-    with pytest.raises(SpecError, match="no run has a reading profile/z_initial; add the probe GradientThroughTime"):
+    with pytest.raises(RequestError, match="no run has a reading profile/z_initial; add the probe GradientThroughTime"):
         figures.gradient_by_lag(results, states=("z",))
-    with pytest.raises(SpecError, match="no run has length 70; the lengths here: 50, 100, 200"):
+    with pytest.raises(RequestError, match="no run has length 70; the lengths here: 50, 100, 200"):
         figures.gradient_heat_map(results, length=70)
-    with pytest.raises(SpecError, match="did you mean 'learning_rate'"):
+    with pytest.raises(RequestError, match="did you mean 'learning_rate'"):
         figures.validation_table(results, over="learning_rates")

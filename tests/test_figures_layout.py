@@ -1,5 +1,6 @@
 """Figures hold up where their numbers are extreme, absent or many."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from rnnstudy import figures
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Planted:
 
     def readings(self, name: str, *, quantile: float | None = None, keys: Iterable[str] | None = None) -> pd.DataFrame:
         if name not in self.frames:
-            raise SpecError(f"no reading is called '{name}'")
+            raise RequestError(f"no reading is called '{name}'")
         frame = self.frames[name]
         return frame if keys is None else frame[frame["key"].isin(list(keys))]
 
@@ -88,7 +89,7 @@ def test_half_lives_stand_at_their_length_and_what_does_not_fall_stands_above() 
 
 
 def test_half_lives_need_a_bias() -> None:
-    with pytest.raises(SpecError, match="no run has a forget-gate bias"):
+    with pytest.raises(RequestError, match="no run has a forget-gate bias"):
         figures.half_life_by_bias(with_half_lives({np.nan: 10.0}), "bias", loop=0.1, longest=100)
 
 
@@ -107,9 +108,8 @@ def test_many_panels_stand_in_rows_that_can_be_read_at_half_size() -> None:
     assert figure.axes[3].get_ylabel() == figure.axes[0].get_ylabel()
     figure.draw_without_rendering()
     boxes = [axis.title.get_window_extent() for axis in figure.axes]
-    for one in range(5):
-        for other in range(one):
-            assert not boxes[one].overlaps(boxes[other])
+    for first, second in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second)
 
 
 def test_candidates_of_a_search_have_no_cells_colours_and_logarithmic_axes_say_so() -> None:
@@ -119,7 +119,7 @@ def test_candidates_of_a_search_have_no_cells_colours_and_logarithmic_axes_say_s
             "keys": "a", "fresh": "", "learning_rate": np.geomspace(1e-4, 1e-1, 6), "gain": np.linspace(1, 2, 6),
         }
     )  # fmt: skip
-    colours = {one.colour for one in figures.STYLES.values()}
+    colours = {cell.colour for cell in figures.STYLES.values()}
     history = figures.optimisation_history(trials, value="error").figure
     slices = figures.slices(trials, value="error", logarithmic=("learning_rate",)).figure
     for figure in (history, slices):

@@ -11,7 +11,7 @@ import torch
 from rnnstudy import figures
 from rnnstudy.cells import LSTM
 from rnnstudy.figures.single_unit import Unit, descend
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Planted:
 
     def readings(self, name: str, *, quantile: float | None = None, keys: Sequence[str] | None = None) -> pd.DataFrame:
         if name not in self.frames:
-            raise SpecError(f"no reading is called '{name}'")
+            raise RequestError(f"no reading is called '{name}'")
         frame = self.frames[name]
         return frame if keys is None else frame[frame["key"].isin(list(keys))]
 
@@ -144,14 +144,14 @@ def test_rates_by_bias_are_medians_and_have_a_half_life_where_they_fall(results:
     assert picture.data.loc[picture.data["start"] == "chrono", "runs"].tolist() == [2] * 4
 
 
-def test_success_by_setting_counts_and_names_its_interval(results: Planted) -> None:
-    picture = figures.success_by_setting(results, "layers", each="length", label="layers", chance=0.75)
+def test_success_against_a_setting_counts_and_names_its_interval(results: Planted) -> None:
+    picture = figures.success(results, "layers", each="length", label="layers", chance=0.75)
     data = picture.data.set_index("cell")
     assert data.loc["Elman", ["runs", "solved", "share", "median_error"]].tolist() == [10, 5, 0.5, 0.5]
     assert (data.loc["Elman", "wilson_low"], data.loc["Elman", "wilson_high"]) == figures.wilson(5, 10)
     assert "Wilson 95 %" in picture.caption
-    with pytest.raises(SpecError, match="did you mean 'layers'"):
-        figures.success_by_setting(results, "layer", label="layers", chance=0.75)
+    with pytest.raises(RequestError, match="did you mean 'layers'"):
+        figures.success(results, "layer", label="layers", chance=0.75)
 
 
 def test_prediction_holds_the_planted_order_and_says_which_strata_can_speak(results: Planted) -> None:
@@ -177,7 +177,7 @@ def test_prediction_holds_the_planted_order_and_says_which_strata_can_speak(resu
     ],
 )
 def test_what_is_missing_is_named(results: Planted, draw, message: str) -> None:
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises(RequestError, match=message):
         draw(Planted(results.runs, {}))
 
 

@@ -12,7 +12,9 @@ from scipy.stats import CensoredData, ecdf
 
 from rnnstudy import figures
 from rnnstudy.figures.chosen_runs import medians
-from rnnstudy.spec import SpecError
+from rnnstudy.figures.clipping import DECADES_SHOWN
+from rnnstudy.figures.picture import Picture
+from rnnstudy.spec import RequestError
 from rnnstudy.tasks import TemporalOrder
 
 
@@ -25,12 +27,12 @@ class Planted:
 
     def readings(self, name: str, *, quantile: float | None = None, keys: Iterable[str] | None = None) -> pd.DataFrame:
         if name not in self.frames:
-            raise SpecError(f"no reading is called '{name}'")
+            raise RequestError(f"no reading is called '{name}'")
         frame = self.frames[name]
         return frame if keys is None else frame[frame["key"].isin(list(keys))]
 
 
-def words(picture: figures.Picture) -> str:
+def words(picture: Picture) -> str:
     return figures.rendered(picture.figure, "svg").decode()
 
 
@@ -75,7 +77,7 @@ def test_the_phase_diagram_holds_the_planted_rates(gains: Planted) -> None:
 
 def test_the_phase_diagram_needs_more_than_one_gain(gains: Planted) -> None:
     one = Planted(gains.runs[gains.runs["initialisation.gain"] == 1.0], gains.frames)
-    with pytest.raises(SpecError, match=r"do not differ in initialisation.gain"):
+    with pytest.raises(RequestError, match=r"do not differ in initialisation.gain"):
         figures.vanishing_to_exploding(one)
 
 
@@ -114,17 +116,17 @@ def test_clipping_shows_norms_divergence_and_threshold(clipped: Planted) -> None
     assert set(norms["learning_rate"]) == {0.1}
     assert len(norms) == 17 * 20 + 3 * 7
     left = picture.figure.axes[0]
-    assert left.get_ylim()[1] == figures.CLIPPING_DECADES[1]
+    assert left.get_ylim()[1] == DECADES_SHOWN[1]
     threshold = [line for line in left.lines if len(set(line.get_ydata())) == 1 and line.get_linestyle() == "--"]
     assert threshold[0].get_ydata()[0] == pytest.approx(np.log10(2.0))
     assert ">without clipping: 3 of 10 diverge<" in words(picture)
 
 
 def test_clipping_says_what_is_missing(clipped: Planted) -> None:
-    with pytest.raises(SpecError, match=r"no run has learning rate 0.5; there are: 0.01, 0.1"):
+    with pytest.raises(RequestError, match=r"no run has learning rate 0.5; there are: 0.01, 0.1"):
         figures.clipping(clipped, learning_rate=0.5)
     only = Planted(clipped.runs[clipped.runs["training.clip.threshold"].isna()], clipped.frames)
-    with pytest.raises(SpecError, match="compares runs with and without"):
+    with pytest.raises(RequestError, match="compares runs with and without"):
         figures.clipping(only, learning_rate=0.1)
 
 
@@ -147,7 +149,7 @@ def test_survival_is_the_share_unsolved_and_censors_what_is_not_solved() -> None
     assert curve.to_dict() == pytest.approx({0: 1.0, 100: 9 / 11, 200: 8 / 11, 400: 7 / 11, 500: 7 / 11})
     # Nothing is censored before the end: the Kaplan–Meier estimate is the same.
     solved = runs["solved"].eq(True).fillna(False).to_numpy(bool)
-    known = np.array([one for one, done in zip(times, solved, strict=True) if done], dtype=float)
+    known = np.array([time for time, done in zip(times, solved, strict=True) if done], dtype=float)
     estimate = ecdf(CensoredData(uncensored=known, right=np.full(7, 500.0))).sf
     np.testing.assert_allclose(curve[[100, 200, 400]], estimate.evaluate([100, 200, 400]))
     at = picture.data.set_index("step").loc[200]
@@ -182,7 +184,7 @@ def test_a_run_that_passed_the_test_alone_has_taken_the_whole_budget_and_budgets
         index=pd.Index(["a", "b"], name="key"),
     )  # fmt: skip
     assert figures.updates_to_solve(runs).tolist() == [300, 100]
-    with pytest.raises(SpecError, match=r"different budgets \(300, 400 updates\)"):
+    with pytest.raises(RequestError, match=r"different budgets \(300, 400 updates\)"):
         figures.time_to_solve(Planted(runs.assign(**{"training.steps": [300, 400]}), {}))
 
 

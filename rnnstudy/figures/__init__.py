@@ -1,123 +1,52 @@
-"""Results -> pictures: one file for each kind, and what is drawn comes back beside the figure, as a table.
+"""Figures: results -> pictures, one file for each figure, named as its function.
 
-The house style, which every figure keeps:
+What comes in: results (`RunsAndReadings`), or the single unit. What goes out: a `Picture`: the figure, the table of the
+numbers in it, the runs it was made from, and a caption. Begin with `picture.py` and `style.py`, then
+`gradient_by_lag.py`. `chosen_runs.py` selects runs and readings, `statistics.py` computes intervals.
 
-- **One palette**, Okabe & Ito's, safe for colour-blind readers. A cell has one colour, marker and dash wherever it is
-  drawn (`STYLES`, `style`): RNN (Elman) vermilion, LSTM blue, GRU green. Colour never tells anything alone: marker,
-  dash or position tells it as well. What is not measured (bounds, chance levels, thresholds) is grey and dashed.
-- **Lengths** are shades of the cell's colour, short light and long dark, each with its own dash (`length_line`).
-- **Heat maps** use `HEAT`, or `AROUND_ZERO` for a quantity that has a middle; absent values are `ABSENT`, and named.
+A new figure is one new file with one public function of the same name, which takes results and returns a `Picture`.
+A file with `__all__` holds helpers instead. Both are exported from here by themselves. The style of every figure:
+
+- **One palette**, that of Okabe and Ito, safe for colour-blind readers. A cell has one colour, marker and dash in all
+  figures (`STYLES`, `style`): RNN (Elman) vermilion, LSTM blue, GRU green. Colour is never the only difference: marker,
+  dash or position differ too. What is not measured (bounds, chance levels, thresholds) is grey and dashed.
+- **Lengths** are shades of the cell's colour, light for short and dark for long, each with its own dash.
+- **Heat maps** use `HEAT`, or `AROUND_ZERO` for a quantity that has a centre; absent values are `ABSENT`, and named.
 - **Units** stand on every axis. Gradients are log10 of a Euclidean norm; the axis says so, and is linear in decades.
 - **Uncertainty** is always drawn, and named in the legend or the caption: Wilson intervals for shares, bootstrap
-  intervals of the median from 10 runs on, and the range of the runs below that (`median_and_band`, `band_words`,
-  `wilson`).
-- **Size**: `panels` puts at most three or four panels in a row, with type that is readable at half size; one legend
-  stands under the whole figure (`legend_below`). Titles are short and in words.
-- **The table** behind a figure holds every number in it, in a fixed order (`ordered`): equal runs give equal bytes.
+  intervals of the median from 10 runs on, and the range of the runs below that (`median_and_band`, `band_words`).
+- **Size**: `panels` puts at most four panels in a row, with type that is readable at half size; one legend stands under
+  the whole figure (`legend_below`). Titles are short and in words.
+- **The table** of a figure holds every number in it, in a fixed order (`ordered`): equal runs give equal bytes.
+- A figure is drawn within `house_style()`. No function opens a window or needs a display.
 
-To add a kind of picture, write one file with one public function that takes `Results` and returns a `Picture`; it draws
-within `look()`. No function opens a window or needs a display.
+The comment `pyright:` at the top of a file turns off rules that fail because pandas has no type stubs.
 """
 
-from rnnstudy.figures.bifurcation import bifurcation
-from rnnstudy.figures.chosen_runs import Results, best_by_validation, ordered, true, updates_to_solve, validation_table
-from rnnstudy.figures.clipping import DECADES_SHOWN as CLIPPING_DECADES
-from rnnstudy.figures.clipping import clipping
-from rnnstudy.figures.cosine_by_window import cosine_by_window
-from rnnstudy.figures.gradient_by_lag import gradient_by_lag
-from rnnstudy.figures.gradient_heat_map import DECADES_SHOWN, gradient_heat_map, informative_stretches
-from rnnstudy.figures.half_life_by_bias import half_life_by_bias, half_life_of_bias
-from rnnstudy.figures.learning_curves import learning_curves
-from rnnstudy.figures.loss_surface import loss_surface
-from rnnstudy.figures.picture import Picture, rendered
-from rnnstudy.figures.prediction import prediction, prediction_table
-from rnnstudy.figures.searches import optimisation_history, parallel_coordinates, parameter_importances, slices
-from rnnstudy.figures.settings import success_by_setting
-from rnnstudy.figures.spectra import lyapunov_spectrum, singular_values_by_lag
-from rnnstudy.figures.statistics import SEEDS_FOR_INTERVAL, band_words, counted, mcnemar, median_and_band, wilson
-from rnnstudy.figures.style import (
-    ABSENT,
-    AROUND_ZERO,
-    BOUND,
-    HEAT,
-    STYLES,
-    Style,
-    cell_handle,
-    cell_position,
-    chance_line,
-    edges,
-    gradient_label,
-    house_style,
-    legend_below,
-    length_handle,
-    length_line,
-    panels,
-    shade,
-    style,
-)
-from rnnstudy.figures.success import success_by_length
-from rnnstudy.figures.time_to_solve import time_to_solve
-from rnnstudy.figures.tuned import tuned_comparison
-from rnnstudy.figures.vanishing_to_exploding import vanishing_to_exploding
-from rnnstudy.figures.wall_by_length import wall_by_length
+import importlib
+import pkgutil
+from typing import Any, NoReturn
 
-__all__ = [
-    "ABSENT",
-    "AROUND_ZERO",
-    "BOUND",
-    "CLIPPING_DECADES",
-    "DECADES_SHOWN",
-    "HEAT",
-    "SEEDS_FOR_INTERVAL",
-    "STYLES",
-    "Picture",
-    "Results",
-    "Style",
-    "band_words",
-    "best_by_validation",
-    "bifurcation",
-    "cell_handle",
-    "cell_position",
-    "chance_line",
-    "clipping",
-    "cosine_by_window",
-    "counted",
-    "edges",
-    "gradient_by_lag",
-    "gradient_heat_map",
-    "gradient_label",
-    "half_life_by_bias",
-    "half_life_of_bias",
-    "house_style",
-    "informative_stretches",
-    "learning_curves",
-    "legend_below",
-    "length_handle",
-    "length_line",
-    "loss_surface",
-    "lyapunov_spectrum",
-    "mcnemar",
-    "median_and_band",
-    "optimisation_history",
-    "ordered",
-    "panels",
-    "parallel_coordinates",
-    "parameter_importances",
-    "prediction",
-    "prediction_table",
-    "rendered",
-    "shade",
-    "singular_values_by_lag",
-    "slices",
-    "style",
-    "success_by_length",
-    "success_by_setting",
-    "time_to_solve",
-    "true",
-    "tuned_comparison",
-    "updates_to_solve",
-    "validation_table",
-    "vanishing_to_exploding",
-    "wall_by_length",
-    "wilson",
-]
+from rnnstudy.spec import nearest
+
+
+def _exported() -> dict[str, Any]:
+    """The public names of all modules of this package."""
+    modules = {info.name: importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)}
+    return {
+        name: getattr(module, name)
+        for file, module in modules.items()
+        for name in getattr(module, "__all__", (file,))
+    }  # fmt: skip
+
+
+globals().update(_names := _exported(), __all__=sorted(_names))
+
+
+def __getattr__(name: str) -> Any:
+    return _missing(name)
+
+
+def _missing(name: str) -> NoReturn:
+    hint = nearest(name, _names) or ";"
+    raise AttributeError(f"{__name__} has no '{name}'{hint} It has {', '.join(sorted(_names))}", name=name)

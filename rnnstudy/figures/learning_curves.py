@@ -1,25 +1,21 @@
-"""The error on validation sequences while training goes on."""
+"""The error on validation sequences during training."""
 
-
-# pandas carries no type stubs, and what pyright infers from its source is not so.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
-
-from collections.abc import Sequence
+# pyright: reportArgumentType=false
 
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
-from rnnstudy.figures.chosen_runs import Results, ordered, true, with_runs
+from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings, cells_of, ordered, readings_of, true
+from rnnstudy.figures.drawing import chance_line, panels
+from rnnstudy.figures.legend import cell_entries, legend_below, line_entry
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.style import Style, cell_handle, chance_line, house_style, legend_below, panels, style
-from rnnstudy.spec import SpecError
+from rnnstudy.figures.style import Style, house_style, style
+from rnnstudy.spec import RequestError
 
 
 def learning_curves(
-    results: Results, *, chance: float, error: str = "validation error", keys: Sequence[str] | None = None
+    results: RunsAndReadings, *, chance: float, error: str = "validation error", keys: Keys = None
 ) -> Picture:
     """Validation error against training step, one line per run, one panel per length.
 
@@ -28,14 +24,14 @@ def learning_curves(
         error: what the error is (`task.criterion.error`).
         keys: the runs to draw; all by default.
 
-    Raises `SpecError` when no run has a reading `learning/error`.
+    Raises `RequestError` when no run has a reading `learning/error`.
     """
-    frame = with_runs(results, "learning/error", keys, ["cell", "length", "seed", "solved", "status"])
+    frame = readings_of(results, "learning/error", keys, ["cell", "length", "seed", "solved", "status"])
     if frame.empty:
-        raise SpecError("no run has a reading learning/error; these runs were never validated")
+        raise RequestError("no run has a reading learning/error; these runs were never validated")
     columns = ["cell", "length", "seed", "key", "step", "error", "solved"]
     data = ordered(frame.rename(columns={"value": "error"})[columns])
-    cells, lengths = list(dict.fromkeys(data["cell"])), sorted(data["length"].unique())
+    cells, lengths = cells_of(data), sorted(data["length"].unique())
     with house_style():
         figure, axes = panels(len(lengths), height=4.0)
         for axis, length in zip(axes, lengths, strict=True):
@@ -47,13 +43,12 @@ def learning_curves(
         for axis in axes:
             chance_line(axis, chance, labelled=axis is axes[-1])
         axes[0].set(ylim=(-0.04 * highest, 1.16 * highest), ylabel=error)
-        handles = [cell_handle(cell) for cell in cells]
         words = "at the end: not solved (filled: solved)"
-        handles.append(Line2D([], [], color="0.4", linestyle="", marker="x", markersize=8, mew=2, label=words))
-        legend_below(figure, handles)
+        unsolved = line_entry(words, color="0.4", linestyle="", marker="x", markersize=8, mew=2)
+        legend_below(figure, [*cell_entries(cells), unsolved])
     caption = (
         "Error on fixed validation sequences during training, one line per run; a run stops early once it solves the "
-        f"task. Dashed: what the best predictor that sees no input attains ({chance:.3g})."
+        f"task. Dashed: the error of the best predictor that sees no input ({chance:.3g})."
     )
     return Picture(figure, data, tuple(sorted(set(data["key"]))), caption)
 
@@ -61,29 +56,10 @@ def learning_curves(
 def _curves(axis: Axes, data: pd.DataFrame, drawn: Style) -> None:
     if data.empty:
         return
-    seaborn.lineplot(
-        data=data,
-        x="step",
-        y="error",
-        units="key",
-        estimator=None,
-        ax=axis,
-        color=drawn.colour,
-        linestyle=drawn.dash,
-        linewidth=1.5,
-        alpha=0.75,
-        legend=False,
-    )
+    line = {"color": drawn.colour, "linestyle": drawn.dash, "linewidth": 1.5, "alpha": 0.75}
+    seaborn.lineplot(data=data, x="step", y="error", units="key", estimator=None, ax=axis, legend=False, **line)
     ends = data.dropna(subset=["error"]).groupby("key").last()
     for solved, marker, edge in ((True, drawn.marker, 0.0), (False, "x", 2.0)):
         chosen = ends[true(ends["solved"]) == solved]
-        axis.plot(
-            chosen["step"],
-            chosen["error"],
-            linestyle="",
-            marker=marker,
-            color=drawn.colour,
-            markersize=7,
-            mew=edge,
-            zorder=4,
-        )
+        looks = {"marker": marker, "color": drawn.colour, "markersize": 7, "mew": edge, "zorder": 4}
+        axis.plot(chosen["step"], chosen["error"], linestyle="", **looks)

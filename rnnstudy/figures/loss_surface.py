@@ -1,16 +1,19 @@
+"""The loss of a single unit over its two parameters, with gradient descent on it. Computed, from no run."""
+
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
+from matplotlib.axes import Axes
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
-from rnnstudy.figures.cliff import _DASHED, _end
+from rnnstudy.figures.drawing import panels
+from rnnstudy.figures.legend import bound_entry, legend_below, line_entry
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.single_unit import Array, Descent, Unit
-from rnnstudy.figures.style import HEAT, house_style, legend_below, panels
+from rnnstudy.figures.style import DASHED, HEAT, house_style
 
 
 def loss_surface(
@@ -24,11 +27,12 @@ def loss_surface(
     threshold: float,
     low: float = 0.01,
 ) -> Picture:
-    """The loss over the plane of (w, b) with two paths of gradient descent on it, and how many of many paths get low.
+    """Left: the loss over the plane of (w, b), with two paths of gradient descent. Right: the share of many paths whose
+    loss becomes low.
 
     Args:
-        unit: whose loss.
-        paths: name to path from one starting point, the one without clipping first.
+        unit: its loss is drawn.
+        paths: two names, each with its path from one starting point; the one without clipping comes first.
         many: the same names, each with the paths from many starting points.
         w, b: the grid: its columns and its rows.
         learning_rate, threshold: of the paths, for the caption.
@@ -40,13 +44,13 @@ def loss_surface(
         figure, (left, right) = panels(2, height=4.6, share_y=False)
         mesh = left.pcolormesh(w, b, surface, cmap=HEAT, rasterized=True, shading="nearest")
         figure.colorbar(mesh, ax=left, pad=0.02, aspect=28, label="loss L (no unit)", ticks=MaxNLocator(5))
-        left.plot(w, unit.cliff(w), color="white", linestyle=_DASHED, linewidth=1.3)
+        left.plot(w, unit.cliff(w), color="white", linestyle=DASHED, linewidth=1.3)
         for (name, path), colour, edge in zip(paths.items(), ("black", "white"), ("white", "black"), strict=True):
             around = [Stroke(linewidth=3.6, foreground=edge), Normal()]
             left.plot(path.w, path.b, color=colour, linewidth=1.8, path_effects=around)
             left.plot(path.w[:1], path.b[:1], "o", color=colour, markersize=7, mec=edge)
             _end(left, path, colour, edge, (w[0], w[-1]), (b[0], b[-1]))
-            line: dict[str, Any] = {"color": "black"} if colour == "black" else {"color": "0.5", "linestyle": _DASHED}
+            line: dict[str, Any] = {"color": "black"} if colour == "black" else {"color": "0.5", "linestyle": DASHED}
             right.plot(100 * shares[name], **line)
         left.set(xlim=(w[0], w[-1]), ylim=(b[0], b[-1]), xlabel="recurrent weight w", ylabel="bias b")
         left.set_title(f"loss at T = {unit.steps}")
@@ -55,34 +59,43 @@ def loss_surface(
         right.set_title("from everywhere")
         first, second = paths
         outlined = {"marker": "o", "mec": "black", "markersize": 8}
-        handles = [
-            Line2D([], [], color="black", **outlined, label=f"{first} (black)"),
-            Line2D([], [], color="0.5", linestyle=_DASHED, mfc="white", **outlined, label=f"{second} (white at left)"),
-            Line2D([], [], color="0.7", linestyle=_DASHED, linewidth=1.3, label="the cliff, closed form"),
+        entries = [
+            line_entry(f"{first} (black)", color="black", **outlined),
+            line_entry(f"{second} (white at left)", color="0.5", linestyle=DASHED, mfc="white", **outlined),
+            bound_entry("the cliff, closed form", color="0.7", linewidth=1.3),
         ]
-        legend_below(figure, handles)
+        legend_below(figure, entries)
     count = next(iter(many.values())).loss[0].size
     caption = (
         f"The unit hₜ = σ(w hₜ₋₁ + b), h₀ = {unit.start:.3f}, loss (h_T − {unit.target:g})², T = {unit.steps} "
         f"(Pascanu, Mikolov & Bengio 2013, Figure 6). Left: both descents start at the same dot with step size "
         f"{learning_rate:g}; one rescales a gradient longer than {threshold:g} to that norm. The star is an end, the "
-        f"arrow leaves the picture. Right: share of {count} starting points on an even grid, all of them, so that "
-        f"nothing is uncertain. Computed exactly."
+        f"arrow leaves the picture. Right: share of all {count} starting points of an even grid. Computed exactly, "
+        f"without uncertainty."
     )
     moments = [
-        pd.DataFrame(
-            {
-                "path": name,
-                "update": np.arange(len(path.w)),
-                "w": path.w,
-                "b": path.b,
-                "loss": path.loss,
-                "gradient_norm": path.gradient_norm,
-                "share_low": shares[name],
-            }
-        )
+        pd.DataFrame({"path": name, "update": np.arange(len(path.w)), **vars(path), "share_low": shares[name]})
         for name, path in paths.items()
     ]
     rows, columns = (part.ravel() for part in np.meshgrid(b, w, indexing="ij"))
     ground = pd.DataFrame({"path": "surface", "w": columns, "b": rows, "loss": surface.ravel()})
     return Picture(figure, pd.concat([*moments, ground], ignore_index=True), (), caption)
+
+
+def _end(
+    axis: Axes, path: Descent, colour: str, edge: str, across: tuple[float, float], upwards: tuple[float, float]
+) -> None:
+    """A star where a path ends, or an arrow where it leaves the picture and does not return."""
+    points = np.column_stack([path.w, path.b])
+    low, high = np.array([across[0], upwards[0]]), np.array([across[1], upwards[1]])
+    inside = np.all((points >= low) & (points <= high), axis=1)
+    if inside[-1]:
+        axis.plot(*points[-1], "*", color=colour, markersize=14, mec=edge)
+        return
+    last = int(np.flatnonzero(inside)[-1])
+    here, step = points[last], points[last + 1] - points[last]
+    moving = step != 0
+    # To the border that the step meets first.
+    reach = float(np.min((np.where(step > 0, high, low) - here)[moving] / step[moving]))
+    arrow = {"arrowstyle": "-|>", "facecolor": colour, "edgecolor": edge, "mutation_scale": 24, "shrinkB": 0}
+    axis.annotate("", xy=tuple(here + reach * step), xytext=tuple(here + 0.8 * reach * step), arrowprops=arrow)

@@ -1,4 +1,4 @@
-"""A figure with what it shows, and writing it so that it says where it came from."""
+"""A figure together with the numbers and runs behind it, and its bytes as PNG or SVG."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -8,14 +8,16 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+__all__ = ["Picture", "rendered"]
+
 
 @dataclass(frozen=True, repr=False)
 class Picture:
-    """A figure with what it shows.
+    """A figure together with what is behind it.
 
     Attributes:
-        figure: drawn, on no display.
-        data: the numbers in it, one row per point, in a fixed order.
+        figure: drawn without a display.
+        data: the numbers in the figure, one row per point, in a fixed order.
         keys: the runs it was made from, sorted; none for a figure that is computed from no run.
         caption: what a reader must know: bands, choices, counts.
     """
@@ -29,12 +31,12 @@ class Picture:
         return f"Picture of {len(self.keys)} runs. {self.caption}"
 
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
-        """For notebooks: the picture, and what a reader hears who cannot see it."""
+        """For notebooks: the PNG, and the caption as its alternative text."""
         return rendered(self.figure, "png"), {"alt": self.caption}
 
 
 def rendered(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
-    """The bytes of a picture: no date, no version, and the same identifiers every time."""
+    """The bytes of a figure, without date and version, and with fixed identifiers: equal figures have equal bytes."""
     buffer = BytesIO()
     absent = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rnnstudy"}):

@@ -1,8 +1,8 @@
-"""Why gradients explode, in the smallest network there is: one recurrent unit without input.
+"""Why gradients explode, in the smallest possible network: one recurrent unit without input.
 
 The unit is h_t = φ(w h_{t−1} + b), run for T steps from h_0; its loss is (h_T − target)². Pascanu, Mikolov & Bengio
-2013 write x_t = w σ(x_{t−1}) + b: with h_t = σ(x_t) that is the same unit, and their x_0 = 0.5 and target 0.7
-(section 2.3, Figure 6) are the defaults here. Everything is a closed form or a recursion in float64.
+2013 write x_t = w σ(x_{t−1}) + b: with h_t = σ(x_t) that is the same unit; their x_0 = 0.5 and target 0.7 (section
+2.3, Figure 6) are the defaults here. Everything is a closed form or a recursion in float64.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +11,11 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from rnnstudy.spec import SpecError
+
+__all__ = ["Descent", "FixedPoints", "Unit", "descend", "fixed_points", "saddle_nodes"]
 
 Array = npt.NDArray[np.float64]
 Activation = Literal["sigmoid", "tanh"]
@@ -46,12 +49,12 @@ PASCANU_START = float(_sigmoid(np.array(0.5)))
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One recurrent unit, h_t = φ(w h_{t−1} + b), and what is wanted of it after `steps` steps.
+    """One recurrent unit, h_t = φ(w h_{t−1} + b), and its target after `steps` steps.
 
     Attributes:
         steps: T.
         start: h_0.
-        target: what h_T should be; the loss is (h_T − target)².
+        target: the wanted h_T; the loss is (h_T − target)².
         activation: φ.
     """
 
@@ -70,26 +73,26 @@ class Unit:
             raise SpecError(f"Unit.start is {self.start:g}; {self.activation} stays between "
                             f"{squashing.low:g} and {squashing.high:g}")  # fmt: skip
 
-    def end(self, w: npt.ArrayLike, b: npt.ArrayLike) -> Array:
+    def end(self, w: ArrayLike, b: ArrayLike) -> Array:
         """h_T for every pair of `w` and `b`, broadcast."""
         return self._run(w, b)[0]
 
-    def loss(self, w: npt.ArrayLike, b: npt.ArrayLike) -> Array:
+    def loss(self, w: ArrayLike, b: ArrayLike) -> Array:
         """(h_T − target)² for every pair of `w` and `b`, broadcast."""
         return np.square(self.end(w, b) - self.target)
 
-    def gradient(self, w: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Array, Array]:
+    def gradient(self, w: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
         """(∂L/∂w, ∂L/∂b), by ∂h_t/∂θ = φ′_t (w ∂h_{t−1}/∂θ + ∂⁺a_t/∂θ), with ∂⁺a_t/∂w = h_{t−1} and ∂⁺a_t/∂b = 1."""
         end, by_w, by_b = self._run(w, b)
         outer = 2 * (end - self.target)
         return outer * by_w, outer * by_b
 
-    def cliff(self, w: npt.ArrayLike) -> Array:
+    def cliff(self, w: ArrayLike) -> Array:
         """The bias at which h_0 is a fixed point, b = φ⁻¹(h_0) − w h_0.
 
-        Where that fixed point is unstable (w φ′ > 1 there) it parts the starting values that rise to the upper stable
-        state from those that fall to the lower one: this straight line in the plane of (w, b) is the cliff, and on it
-        ∂h_T/∂b = φ′ (λ^T − 1)/(λ − 1) with λ = w φ′ grows exponentially with T. NaN for smaller w: no cliff.
+        Where that fixed point is unstable (w φ′ > 1 there) it separates the starting values that rise to the upper
+        stable state from those that fall to the lower one. This straight line in the plane of (w, b) is the cliff; on
+        it ∂h_T/∂b = φ′ (λ^T − 1)/(λ − 1), with λ = w φ′, grows exponentially with T. NaN for smaller w: no cliff.
         """
         w = np.asarray(w, dtype=np.float64)
         squashing = _SQUASHING[self.activation]
@@ -97,7 +100,7 @@ class Unit:
         border = squashing.inverse(start) - w * start
         return np.where(w * squashing.slope(start) > 1, border, np.nan)
 
-    def _run(self, w: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Array, Array, Array]:
+    def _run(self, w: ArrayLike, b: ArrayLike) -> tuple[Array, Array, Array]:
         """h_T, ∂h_T/∂w and ∂h_T/∂b."""
         w, b = np.broadcast_arrays(np.asarray(w, dtype=np.float64), np.asarray(b, dtype=np.float64))
         squashing = _SQUASHING[self.activation]
@@ -113,12 +116,12 @@ class Unit:
 
 @dataclass(frozen=True)
 class Descent:
-    """Paths of gradient descent over (w, b): before each update and after the last one.
+    """Paths of gradient descent over (w, b): their points before each update and after the last one.
 
     Attributes:
-        w, b: where it was, (update + 1, *starts).
-        loss: there.
-        gradient_norm: ‖(∂L/∂w, ∂L/∂b)‖ there, before clipping.
+        w, b: the points, (update + 1, *starts).
+        loss: at each point.
+        gradient_norm: ‖(∂L/∂w, ∂L/∂b)‖ at each point, before clipping.
     """
 
     w: Array
@@ -128,15 +131,9 @@ class Descent:
 
 
 def descend(
-    unit: Unit,
-    w: npt.ArrayLike,
-    b: npt.ArrayLike,
-    *,
-    learning_rate: float,
-    updates: int,
-    threshold: float | None = None,
+    unit: Unit, w: ArrayLike, b: ArrayLike, *, learning_rate: float, updates: int, threshold: float | None = None
 ) -> Descent:
-    """Plain gradient descent on the unit's loss from one starting point (w, b), or from many at a time.
+    """Plain gradient descent on the unit's loss from one starting point (w, b), or from many at once.
 
     With a `threshold`, the gradient is rescaled to that norm where it is longer (Pascanu et al. 2013, algorithm 1).
     """
@@ -158,7 +155,7 @@ class FixedPoints:
     Attributes:
         h: the state.
         b: the bias for which it is a fixed point, b = φ⁻¹(h) − w h.
-        stable: whether the unit returns to it: |w φ′(w h + b)| < 1.
+        stable: whether the unit returns to it after a small disturbance: |w φ′(w h + b)| < 1.
     """
 
     h: Array
@@ -167,9 +164,9 @@ class FixedPoints:
 
 
 def fixed_points(w: float, *, activation: Activation = "sigmoid", points: int = 2001) -> FixedPoints:
-    """The curve of all fixed points of h = φ(w h + b), for one `w`. No equation is solved: each h has its b."""
+    """The curve of all fixed points of h = φ(w h + b), for one `w`. No equation is solved: b follows from h."""
     squashing = _SQUASHING[activation]
-    # Even in the pre-activation, so that the flat ends are as well resolved as the middle.
+    # Evenly spaced in the pre-activation, so that the flat ends are resolved as well as the middle.
     h = squashing.value(np.linspace(-8.0, 8.0, points) / (1.0 if activation == "sigmoid" else 2.0))
     return FixedPoints(h, squashing.inverse(h) - w * h, np.abs(w * squashing.slope(h)) < 1)
 

@@ -1,13 +1,20 @@
-"""Intervals over runs, and their names. The unit is always a run."""
+"""Medians, shares and intervals over runs, and their names. One observation is one run."""
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportReturnType=false
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from rnnstudy.figures.chosen_runs import ordered
+
+__all__ = ["SEEDS_FOR_INTERVAL", "band_words", "counted", "mcnemar", "median_and_band", "wilson"]
+
 SEEDS_FOR_INTERVAL = 10
-"""Below so many runs a bootstrap interval promises more than it can keep: the band is then the range of the runs."""
+"""With fewer runs a bootstrap interval is not reliable: the band is then the range of the runs."""
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -17,21 +24,21 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def wilson_row(happened: pd.Series, name: str) -> dict[str, Any]:
-    """Of runs of which each did something or not: how many did (`name`), of how many, the share and its interval."""
+    """The number of runs for which `happened` is true (as `name`), of how many, their share and its interval."""
     count, runs = int(happened.sum()), len(happened)
     low, high = wilson(count, runs)
     return {name: count, "runs": runs, "share": count / runs, "wilson_low": low, "wilson_high": high}
 
 
-def mcnemar(one: np.ndarray, other: np.ndarray) -> tuple[int, int, float]:
-    """McNemar's exact test on pairs: those where `one` alone is true, those where `other` alone is, and p.
+def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
+    """McNemar's exact test on pairs: how often `first` alone is true, how often `second` alone is, and p.
 
-    p is the two-sided binomial probability, at 1/2, of so uneven a division of the pairs that differ, or a more uneven
+    p is the two-sided binomial probability, at 1/2, of such an uneven split of the pairs that differ, or a more uneven
     one; 1 where none differ. Source: McNemar 1947.
     """
-    one, other = np.asarray(one, dtype=bool), np.asarray(other, dtype=bool)
-    first, second = int((one & ~other).sum()), int((other & ~one).sum())
-    return first, second, float(binomtest(first, first + second).pvalue) if first + second else 1.0
+    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    alone, other = int((first & ~second).sum()), int((second & ~first).sum())
+    return alone, other, float(binomtest(alone, alone + other).pvalue) if alone + other else 1.0
 
 
 def median_and_band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -46,41 +53,56 @@ def median_and_band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
         present = values[:, column][~np.isnan(values[:, column])]
         if not len(present):
             continue
-        median[column], low[column], high[column] = _middle(present), present.min(), present.max()
+        median[column], low[column], high[column] = _median(present), present.min(), present.max()
         if len(present) >= SEEDS_FOR_INTERVAL:
             drawn = np.random.default_rng(0).integers(len(present), size=(2000, len(present)))
-            medians = np.sort(_middle(present[drawn]))
+            medians = np.sort(_median(present[drawn]))
             # The 2.5 % points are entries, not means of two: one of them may be infinite.
             low[column], high[column] = medians[50], medians[1949]
-    return tuple(np.where(np.isfinite(one), one, np.nan) for one in (median, low, high))  # pyright: ignore[reportReturnType]
+    return tuple(np.where(np.isfinite(part), part, np.nan) for part in (median, low, high))
 
 
-def _middle(values: np.ndarray) -> np.ndarray:
+def _median(values: np.ndarray) -> np.ndarray:
     """The median over the last axis, −inf where one of the two middle values is."""
     ranked, count = np.sort(values, axis=-1), values.shape[-1]
     below, above = ranked[..., (count - 1) // 2], ranked[..., count // 2]
     return np.where(np.isfinite(below), (below + above) / 2, below)
 
 
-def median_table(values: pd.DataFrame, across: str) -> pd.DataFrame:
-    """Median and band over the rows of a table (run, `across`), for each column: `across`, median, low, high, runs.
+def median_of(values: np.ndarray) -> tuple[float, float, float]:
+    """Median and band of one value for each run."""
+    median, low, high = (float(part[0]) for part in median_and_band(values[:, None]))
+    return median, low, high
 
-    `runs` counts those that have a value there.
+
+def medians_by(frame: pd.DataFrame, by: Sequence[str], across: str, **ranks: Callable[[Any], Any]) -> pd.DataFrame:
+    """Median and band over runs of the column `value`, for each group of `by` and each value of `across`.
+
+    Columns: `by`, `across`, median, low, high, runs (those with a value there), of_runs (all runs of the group). A row
+    is left out where less than half of the runs have a value, or their median is below all numbers. Rows are `ordered`,
+    with `ranks`.
     """
-    table = values.sort_index().sort_index(axis=1)
-    numbers = table.to_numpy(float)
-    median, low, high = median_and_band(numbers)
-    present = (~np.isnan(numbers)).sum(axis=0)
-    return pd.DataFrame({across: table.columns, "median": median, "low": low, "high": high, "runs": present})
+    columns = [*by, across, "median", "low", "high", "runs", "of_runs"]
+    parts = []
+    for labels, group in frame.groupby(list(by)) if len(frame) else ():
+        table = group.pivot(index="key", columns=across, values="value").sort_index().sort_index(axis=1)
+        median, low, high = median_and_band(table.to_numpy(float))
+        part = pd.DataFrame({across: table.columns, "median": median, "low": low, "high": high})
+        part = part.assign(
+            **dict(zip(by, labels, strict=True)), runs=table.notna().sum().to_numpy(), of_runs=len(table)
+        )
+        parts.append(part.loc[(part["runs"] * 2 >= len(table)) & part["median"].notna(), columns])
+    return ordered(pd.concat(parts), [*by, across], **ranks) if parts else pd.DataFrame(columns=columns)
 
 
-def band_words(fewest: int, most: int) -> str:
-    """What the band of `median_and_band` is, where it was made of `fewest` to `most` runs."""
-    if fewest >= SEEDS_FOR_INTERVAL:
+def band_words(runs: pd.Series) -> str:
+    """The name of the bands of `median_and_band` that were made of so many runs each."""
+    if runs.min() >= SEEDS_FOR_INTERVAL:
         return "95 % bootstrap interval over runs"
-    return "range of the runs" if most < SEEDS_FOR_INTERVAL else "95 % bootstrap interval, or range below 10 runs"
+    return "range of the runs" if runs.max() < SEEDS_FOR_INTERVAL else "95 % bootstrap interval, or range below 10 runs"
 
 
-def counted(fewest: int, most: int) -> str:
-    """Words for a number of runs that differs from place to place."""
+def counted(runs: pd.Series) -> str:
+    """Numbers of runs in words: `10 runs`, or `8 to 10 runs` where they differ."""
+    fewest, most = int(runs.min()), int(runs.max())
     return f"{most} runs" if fewest == most else f"{fewest} to {most} runs"

@@ -1,36 +1,40 @@
-"""Time to solve as survival curves: how many runs are still unsolved after so many updates."""
+"""Time to solve as survival curves: the share of runs that are still unsolved after each number of updates."""
 
-
-# pandas carries no type stubs, and what pyright infers from its source is not so.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
-
-from collections.abc import Sequence
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# pyright: reportReturnType=false
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
-from rnnstudy.figures.chosen_runs import Results, by_cell, judged, ordered, updates_to_solve
+from rnnstudy.figures.chosen_runs import (
+    Keys,
+    RunsAndReadings,
+    cells_of,
+    finished_or_diverged,
+    ordered,
+    updates_to_solve,
+)
+from rnnstudy.figures.drawing import panels
+from rnnstudy.figures.legend import band_entry, legend_below, line_entry
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.statistics import wilson
-from rnnstudy.figures.style import house_style, legend_below, panels, style
-from rnnstudy.spec import SpecError
+from rnnstudy.figures.style import house_style, style
+from rnnstudy.spec import RequestError
 
 
-def time_to_solve(results: Results, *, keys: Sequence[str] | None = None) -> Picture:
+def time_to_solve(results: RunsAndReadings, *, keys: Keys = None) -> Picture:
     """Survival curves of the time to solve, one panel per length: the share of runs still unsolved, by updates made.
 
-    A run that does not solve its task, a diverged one among them, is censored at the full budget: it counts as unsolved
-    to the end. See `updates_to_solve` for when a run has solved it. Since nothing is censored before the end, the
+    A run that does not solve its task, also a diverged one, is censored at the full budget: it counts as unsolved to
+    the end. See `updates_to_solve` for when a run has solved it. Since nothing is censored before the end, the
     Kaplan–Meier estimate is the plain share, and Wilson's 95 % interval holds at every step.
 
-    Raises `SpecError` when runs of one cell and length had different budgets.
+    Raises `RequestError` when runs of one cell and length had different budgets.
     """
-    runs = judged(results, keys)
-    data = ordered(pd.concat([_curve(cell, length, group) for (cell, length), group in by_cell(runs)]))
-    lengths, cells = sorted(data["length"].unique()), list(dict.fromkeys(data["cell"]))
+    runs = finished_or_diverged(results, keys)
+    curves = [_curve(cell, length, group) for (cell, length), group in runs.groupby(["cell", "length"])]
+    data = ordered(pd.concat(curves))
+    lengths, cells = sorted(data["length"].unique()), cells_of(data)
     budget = int(data["step"].max())
     with house_style():
         figure, axes = panels(len(lengths), height=3.8)
@@ -46,14 +50,13 @@ def time_to_solve(results: Results, *, keys: Sequence[str] | None = None) -> Pic
             axis.set(title=f"T = {length}", xlabel="training step (updates made)", ylim=(-0.04, 1.05))
             axis.set_xlim(0, 1.03 * budget)
         axes[0].set_ylabel("share of runs not yet solved")
-        handles = [Line2D([], [], color=style(c).colour, linestyle=style(c).dash, label=style(c).label) for c in cells]
-        handles.append(Patch(facecolor="0.6", alpha=0.4, label="Wilson 95 % interval"))
-        handles.append(Line2D([], [], color="0.4", linestyle="", marker="|", markersize=12, mew=2, label="censored"))
-        legend_below(figure, handles)
+        entries = [line_entry(style(c).label, color=style(c).colour, linestyle=style(c).dash) for c in cells]
+        censored = line_entry("censored", color="0.4", linestyle="", marker="|", markersize=12, mew=2)
+        legend_below(figure, [*entries, band_entry("Wilson 95 % interval"), censored])
     caption = (
         f"Share of runs that have not solved the task yet, by updates made, at most {budget}, with Wilson 95 % "
-        "intervals. Solved: the criterion met in validation and, at the end, on fresh test sequences; a run that met "
-        "it in validation alone has not solved the task. Runs that never solve it, diverged ones among them, are "
+        "intervals. Solved: the criterion was met in validation and, at the end, on fresh test sequences; a run that "
+        "met it in validation alone has not solved the task. Runs that never solve it, also diverged ones, are "
         "censored at the end of the budget (|)."
     )
     return Picture(figure, data, tuple(sorted(runs.index)), caption)
@@ -63,8 +66,10 @@ def _curve(cell: str, length: int, runs: pd.DataFrame) -> pd.DataFrame:
     """The share unsolved after each update at which it changes, from 1 at 0 to the end of the budget."""
     budgets = set(runs["training.steps"].astype(int))
     if len(budgets) > 1:
-        told = ", ".join(map(str, sorted(budgets)))
-        raise SpecError(f"runs of {cell} at T = {length} had different budgets ({told} updates); draw one at a time")
+        words = ", ".join(map(str, sorted(budgets)))
+        raise RequestError(
+            f"runs of {cell} at T = {length} had different budgets ({words} updates); draw one at a time"
+        )
     times = updates_to_solve(runs).to_numpy()
     rows = []
     for step in sorted({0.0, *times[np.isfinite(times)], float(budgets.pop())}):

@@ -1,102 +1,82 @@
 """From vanishing to exploding: the gradient over lag by recurrent gain, and its rate."""
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
-# pandas carries no type stubs, and what pyright infers from its source is not so.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportReturnType=false
-
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
 
-from rnnstudy.figures.chosen_runs import PROBE_ADVICE, Results, with_runs
+from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings, readings_of, require_columns, required
+from rnnstudy.figures.drawing import heat_map, median_line, panels
+from rnnstudy.figures.legend import band_entry, bound_entry, legend_below, line_entry, patch_entry
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.statistics import band_words, counted, median_table
-from rnnstudy.figures.style import ABSENT, AROUND_ZERO, BOUND, edges, house_style, legend_below, panels, style
-from rnnstudy.spec import SpecError
+from rnnstudy.figures.statistics import band_words, counted, median_of
+from rnnstudy.figures.style import ABSENT, AROUND_ZERO, BOUND_LINE, DASHES, gradient_label, house_style, style
+from rnnstudy.spec import RequestError
 
 GAIN = "initialisation.gain"
 
 DECADES_SHOWN = 12
-"""Colours span so many decades on either side of no change."""
+"""The colours span so many decades on either side of no change."""
 
-_VARIANTS = {"tanh": ("s", "-"), "relu": ("D", (0, (5, 1.6)))}
-"""Marker and dash of the vanilla RNN's activations; other cells have their own."""
+_VARIANTS = {"tanh": ("s", "-"), "relu": ("D", DASHES[1])}
+"""Marker and dash of the vanilla RNN by its activation; other cells have the style of the cell."""
 
 
-def vanishing_to_exploding(results: Results, *, state: str = "h", keys: Sequence[str] | None = None) -> Picture:
+def vanishing_to_exploding(results: RunsAndReadings, *, state: str = "h", keys: Keys = None) -> Picture:
     """The gradient relative to lag 0 in colour, by lag and recurrent gain: a panel per cell and activation.
 
     The last panel shows the rate, in decades per step: the Theil–Sen slope of the median profile over lags, run by run
     (the summary `rate_initial`); then median and band over runs. Below zero the gradient vanishes, above it explodes.
 
-    Raises `SpecError` when no run has such readings, or the runs do not differ in their gain.
+    Raises `RequestError` when no run has such readings, or the runs do not differ in their gain.
     """
     if GAIN not in results.runs or results.runs[GAIN].nunique() < 2:
-        raise SpecError(f"the runs do not differ in {GAIN}; sweep Orthogonal(gain=…) over several values")
+        raise RequestError(f"the runs do not differ in {GAIN}; sweep Orthogonal(gain=…) over several values")
     name = f"profile/{state}_initial_normalised"
-    frame = with_runs(results, name, keys, ["cell", "cell.activation", GAIN, "seed"], quantile=0.5)
-    if frame.empty:
-        raise SpecError(f"no run has a reading {name}; {PROBE_ADVICE}")
-    frame = frame.rename(columns={GAIN: "gain"})
-    frame["kind"] = [
-        _kind(cell, activation) for cell, activation in zip(frame["cell"], frame["cell.activation"], strict=True)
-    ]
+    frame = readings_of(results, name, keys, ["cell", "cell.activation", GAIN, "seed"], quantile=0.5)
+    frame = required(frame, name).rename(columns={GAIN: "gain"})
+    activation = " " + frame["cell.activation"].astype(str)
+    frame["kind"] = frame["cell"] + activation.where(frame["cell"] == "Elman", "")
     data = frame.groupby(["kind", "gain", "lag"], as_index=False)["value"].median()
     data = data.rename(columns={"value": "median_decades"})
     rates = _rates(results, frame, state)
     data = data.merge(rates, on=["kind", "gain"], how="left").sort_values(["kind", "gain", "lag"], ignore_index=True)
-    kinds = sorted(data["kind"].unique(), key=_place)
+    kinds = sorted(data["kind"].unique(), key=_drawing_position)
     with house_style():
         figure, axes = panels(len(kinds) + 1, height=4.3, share_y=False)
         for axis, kind in zip(axes, kinds, strict=False):
             _diagram(axis, data[data["kind"] == kind], kind)
         axes[0].set_ylabel("recurrent gain g (W_hh = g · orthogonal)")
-        bar = figure.colorbar(
-            ScalarMappable(Normalize(-DECADES_SHOWN, DECADES_SHOWN), AROUND_ZERO),
-            ax=axes[: len(kinds)], extend="both", pad=0.02, aspect=28,
-        )  # fmt: skip
-        bar.set_label(f"log₁₀ ‖∂L/∂{state}ₜ‖ relative to lag 0\n(decades; blue vanishes, red explodes)")
+        colours = ScalarMappable(Normalize(-DECADES_SHOWN, DECADES_SHOWN), AROUND_ZERO)
+        bar = figure.colorbar(colours, ax=axes[: len(kinds)], extend="both", pad=0.02, aspect=28)
+        bar.set_label(f"{gradient_label([state])} relative to lag 0\n(decades; blue vanishes, red explodes)")
         for kind in kinds:
-            _rate_line(axes[-1], rates[rates["kind"] == kind].sort_values("gain"), kind)
-        axes[-1].axhline(0, color=BOUND, linestyle=(0, (4, 2)), linewidth=1.3, zorder=1)
+            own = rates[rates["kind"] == kind].sort_values("gain")
+            median_line(axes[-1], own, "gain", median="rate", markersize=6, mec="white", **_line_of(kind))
+        axes[-1].axhline(0, zorder=1, **BOUND_LINE)
         axes[-1].set(xlabel="recurrent gain g", ylabel="decades per step back in time")
         axes[-1].set_title("rate", color="0.2")
-        fewest, most = int(rates["runs"].min()), int(rates["runs"].max())
-        band = band_words(fewest, most)
-        handles = [_handle(kind) for kind in kinds]
-        handles.append(Patch(facecolor="0.6", alpha=0.4, label=band))
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=BOUND,
-                linestyle=(0, (4, 2)),
-                label="g = 1, where σ_max·max φ′ = 1 (RNN); no change (right)",
-            )
-        )
+        band = band_words(rates["runs"])
+        entries: list[Any] = [line_entry(_label(kind), markersize=7, **_line_of(kind)) for kind in kinds]
+        bound = bound_entry("g = 1, where σ_max·max φ′ = 1 (RNN); no change (right)")
+        entries += [band_entry(band), bound]
         if data["median_decades"].isna().any():
-            handles.append(Patch(facecolor=ABSENT, label="no value: exactly zero, or not finite"))
-        legend_below(figure, handles)
+            entries.append(patch_entry("no value: exactly zero, or not finite", ABSENT))
+        legend_below(figure, entries)
     caption = (
         "Gradient of the last step's loss with respect to the hidden state before any training, relative to lag 0, by "
-        f"lag (across) and recurrent gain (upwards); median over {counted(fewest, most)}. Right: its Theil–Sen slope "
+        f"lag (across) and recurrent gain (upwards); median over {counted(rates['runs'])}. Right: its Theil–Sen slope "
         f"over lags, median; band: {band}."
     )
     return Picture(figure, data, tuple(sorted(set(frame["key"]))), caption)
 
 
-def _kind(cell: str, activation: object) -> str:
-    return f"{cell} {activation}" if cell == "Elman" else cell
-
-
-def _place(kind: str) -> tuple[bool, str]:
+def _drawing_position(kind: str) -> tuple[bool, str]:
     """tanh before relu before the other cells."""
     return (not kind.startswith("Elman"), "" if kind.endswith("tanh") else kind)
 
@@ -106,54 +86,35 @@ def _label(kind: str) -> str:
     return f"RNN, {activation}" if activation else style(cell).label
 
 
-def _look_of(kind: str) -> dict[str, object]:
+def _line_of(kind: str) -> dict[str, Any]:
     cell, _, activation = kind.partition(" ")
-    drawn = style(cell)
-    marker, dash = _VARIANTS.get(activation, (drawn.marker, drawn.dash))
-    return {"color": drawn.colour, "marker": marker, "linestyle": dash}
+    marker, dash = _VARIANTS.get(activation, (style(cell).marker, style(cell).dash))
+    return {"color": style(cell).colour, "marker": marker, "linestyle": dash}
 
 
-def _handle(kind: str) -> Line2D:
-    return Line2D([], [], label=_label(kind), markersize=7, **_look_of(kind))
-
-
-def _rates(results: Results, frame: pd.DataFrame, state: str) -> pd.DataFrame:
+def _rates(results: RunsAndReadings, frame: pd.DataFrame, state: str) -> pd.DataFrame:
     """Median and band over runs of the rate, by kind and gain."""
-    # That of the output state has no further name; see the probe.
-    column = next((name for name in (f"rate_initial_{state}", "rate_initial") if name in results.runs), None)
-    if column is None:
-        raise SpecError(f"the runs have no column rate_initial; {PROBE_ADVICE}")
+    # The rate of the output state has no suffix; see the probe.
+    column = f"rate_initial_{state}" if f"rate_initial_{state}" in results.runs else "rate_initial"
+    require_columns(results.runs, column, advice="; add the probe GradientThroughTime to the runs")
     runs = frame.drop_duplicates("key").join(results.runs[[column]], on="key").sort_values("key")
     rows = []
     for (kind, gain), group in runs.groupby(["kind", "gain"]):
-        table = median_table(pd.DataFrame({gain: group[column].astype(float)}), "gain")
-        rows.append(table.assign(kind=kind).rename(columns={"median": "rate"}))
-    return pd.concat(rows, ignore_index=True)[["kind", "gain", "rate", "low", "high", "runs"]]
+        rate, low, high = median_of(group[column].to_numpy(float))
+        runs_with_rate = int(group[column].notna().sum())
+        rows.append({"kind": kind, "gain": gain, "rate": rate, "low": low, "high": high, "runs": runs_with_rate})
+    return pd.DataFrame(rows)
 
 
 def _diagram(axis: Axes, data: pd.DataFrame, kind: str) -> None:
     table = data.pivot(index="gain", columns="lag", values="median_decades").sort_index().sort_index(axis=1)
     gains = table.index.to_numpy(float)
-    across, upwards = edges(table.columns.to_numpy(float)), edges(np.arange(len(gains), dtype=float))
-    axis.add_patch(
-        Rectangle((across[0], upwards[0]), across[-1] - across[0], upwards[-1] - upwards[0], facecolor=ABSENT, zorder=0)
-    )
-    values = np.ma.masked_invalid(table.to_numpy(float))
-    limits = {"vmin": -DECADES_SHOWN, "vmax": DECADES_SHOWN}
-    axis.pcolormesh(across, upwards, values, cmap=AROUND_ZERO, rasterized=True, zorder=1, **limits)
+    lags, limits = table.columns.to_numpy(float), (-DECADES_SHOWN, DECADES_SHOWN)
+    across, _ = heat_map(axis, lags, np.arange(len(gains), dtype=float), table.to_numpy(float), AROUND_ZERO, limits)
     axis.set_yticks(range(len(gains)), [f"{gain:g}" for gain in gains])
     if kind.startswith("Elman"):
-        # The bound is about a recurrent matrix that every path passes through; an LSTM's cell path does not.
-        one = np.interp(1.0, gains, np.arange(len(gains)))
-        axis.axhline(one, color=BOUND, linestyle=(0, (4, 2)), linewidth=1.3, zorder=2)
+        # The bound holds where every path passes through W_hh; an LSTM's path along its cell state does not.
+        axis.axhline(np.interp(1.0, gains, np.arange(len(gains))), zorder=2, **BOUND_LINE)
     axis.set_xlim(across[0], across[-1])
-    axis.grid(False)
     axis.set_xlabel("lag τ − t (steps)")
     axis.set_title(_label(kind), color=style(kind.partition(" ")[0]).colour)
-
-
-def _rate_line(axis: Axes, data: pd.DataFrame, kind: str) -> None:
-    gain, rate, low, high = (data[name].to_numpy(float) for name in ("gain", "rate", "low", "high"))
-    line = _look_of(kind)
-    axis.fill_between(gain, low, high, color=line["color"], alpha=0.22, linewidth=0)
-    axis.plot(gain, rate, markersize=6, mec="white", **line)

@@ -1,15 +1,17 @@
+"""The wall in the loss of a single unit, for several sequence lengths. Computed, from no run."""
+
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
-from rnnstudy.figures.cliff import _DASHED
+from rnnstudy.figures.drawing import panels
+from rnnstudy.figures.legend import bound_entry, legend_below, length_entries
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.single_unit import Array, Unit
-from rnnstudy.figures.style import BOUND, house_style, legend_below, length_handle, length_line, panels
+from rnnstudy.figures.style import BOUND_LINE, house_style, length_line
 
 
 def wall_by_length(unit: Unit, *, w: float, distances: Array, lengths: Sequence[int]) -> Picture:
@@ -18,17 +20,17 @@ def wall_by_length(unit: Unit, *, w: float, distances: Array, lengths: Sequence[
     Args:
         unit: its start, target and activation.
         w: the weight of the cut.
-        distances: b minus the cliff's bias, rising, drawn on a scale that is logarithmic to both sides.
+        distances: b minus the bias of the cliff, in rising order; drawn on a scale that is logarithmic on both sides.
         lengths: T, one line each.
     """
     b = float(unit.cliff(w)) + distances
     parts = []
     for length in lengths:
-        one = replace(unit, steps=length)
-        norm = np.hypot(*one.gradient(w, b))
+        longer = replace(unit, steps=length)
+        norm = np.hypot(*longer.gradient(w, b))
         # The gradient is exactly zero at the bottom of the valley.
         log_norm = np.log10(norm, out=np.full_like(norm, np.nan), where=norm > 0)
-        columns = {"length": length, "w": w, "b": b, "distance": distances, "loss": one.loss(w, b)}
+        columns = {"length": length, "w": w, "b": b, "distance": distances, "loss": longer.loss(w, b)}
         parts.append(pd.DataFrame({**columns, "log10_gradient_norm": log_norm}))
     data = pd.concat(parts, ignore_index=True)
     nearest = float(np.abs(distances[distances != 0]).min())
@@ -39,23 +41,20 @@ def wall_by_length(unit: Unit, *, w: float, distances: Array, lengths: Sequence[
         for axis, column in zip(axes, ("loss", "log10_gradient_norm"), strict=True):
             for length in lengths:
                 chosen = data[data["length"] == length]
-                line: dict[str, Any] = {**length_line(list(lengths), length, "0.5"), "marker": ""}
+                line: dict[str, Any] = {**length_line(lengths, length, "0.5"), "marker": ""}
                 axis.plot(chosen["distance"], chosen[column], **line)
             axis.set_xscale("symlog", linthresh=10 * nearest, linscale=0.3)
             axis.set_xticks(decades, words)
             axis.minorticks_off()
-            axis.axvline(0, color=BOUND, linestyle=_DASHED, linewidth=1.3)
+            axis.axvline(0, **BOUND_LINE)
             axis.set_xlabel("bias b, from the cliff")
         axes[0].set(ylabel="loss L (no unit)", title=f"the loss at w = {w:g}")
         axes[1].set(ylabel="log₁₀ ‖(∂L/∂w, ∂L/∂b)‖", title="its gradient", ylim=(-3, None))
-        handles = [length_handle(list(lengths), length) for length in lengths]
-        for handle in handles:
-            handle.set_marker("")
-        handles.append(Line2D([], [], color=BOUND, linestyle=_DASHED, linewidth=1.3, label="the cliff, closed form"))
-        legend_below(figure, handles)
+        cliff = bound_entry("the cliff, closed form", linewidth=1.3)
+        legend_below(figure, [*length_entries(lengths, marker=""), cliff])
     caption = (
         f"A cut through the loss at w = {w:g}, for sequences of {', '.join(map(str, lengths))} steps, against the "
         f"distance from the cliff (b = {float(unit.cliff(w)):.3f}); right: log₁₀ of the norm of its gradient. Computed "
-        "exactly; nothing is uncertain here."
+        "exactly, without uncertainty."
     )
     return Picture(figure, data, (), caption)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rnnstudy.figures import Picture
+from rnnstudy.figures.picture import Picture
 from rnnstudy.report.figure_files import Provenance, Story, save
 from rnnstudy.report.study import Study, load_study, open_source
 from rnnstudy.results.results import Listener

@@ -12,7 +12,7 @@ from threading import Event
 from urllib.parse import urlencode
 
 from rnnstudy import figures, results
-from rnnstudy.figures import Picture
+from rnnstudy.figures.picture import Picture
 from rnnstudy.results.results import Results
 from rnnstudy.spec import RnnstudyError
 from rnnstudy.store.arrays import READINGS
