@@ -4,13 +4,15 @@ import ast
 import functools
 import hashlib
 import inspect
+import io
 import json
 import textwrap
+import tokenize
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rnnstudy.run import Run
-from rnnstudy.spec import qualified_name
+from rnnstudy.spec import Spec, qualified_name
 
 
 def code_hashes(run: Run) -> dict[str, str]:
@@ -36,25 +38,34 @@ def _classes(run: Run) -> Iterator[type]:
 
 @functools.cache
 def code_hash(*classes: type) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of the code of `classes`, without docstrings and comments.
+    """Twelve hexadecimal digits of the SHA-256 of the code of `classes` and of the bases that they share
+    code with, without docstrings and comments.
 
     A corrected sentence therefore changes no hash. The source is read once: the code that was loaded is the code that
     runs, even if the file changes later. Raises `OSError` or `TypeError` for a class without a source file.
     """
-    texts = []
-    for cls in classes:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                # Docstrings of fields, too, are texts that stand alone.
-                node.body = [part for part in node.body if not _is_text(part)] or [ast.Pass()]
-        texts.append(ast.unparse(tree))
-    return _digest(texts)
+    return _digest([_code(inspect.getsource(part)) for cls in classes for part in _with_bases(cls)])
 
 
-def _is_text(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+def _with_bases(cls: type) -> list[type]:
+    """A class and the bases that share its code, but not the contract (`Task`, `Cell`, `Probe`): extending a contract
+    changes no result."""
+    return [cls, *(base for base in cls.__mro__[1:] if issubclass(base, Spec) and Spec not in (base, *base.__bases__))]
+
+
+def _code(source: str) -> str:
+    """Source text without texts that stand alone (docstrings of classes, functions and fields), comments and blank
+    lines. It is cut and not printed anew from its syntax tree, since Python's versions print some trees differently."""
+    source = textwrap.dedent(source)
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            for number in range(node.lineno - 1, node.end_lineno or node.lineno):
+                lines[number] = ""
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def text_hash(*classes: type) -> str:
