@@ -37,10 +37,7 @@ def runs(scale: Scale) -> list[Run]:
     all_runs = []
     for length in scale.pick(smoke=(10,), desk=(50, 100), paper=(50, 100, 200)):
         base = Run(task=TemporalOrder(length=length), cell=Elman(width=width), training=training, probes=probes)
-        cells = [
-            (Elman(width=width), Orthogonal()),
-            (LSTM(width=width), Orthogonal(gate_bias=Chrono(longest=length))),
-        ]
+        cells = [(Elman(width=width), Orthogonal()), (LSTM(width=width), Orthogonal(gate_bias=Chrono(longest=length)))]
         seeds = range(scale.pick(smoke=2, desk=10, paper=20))
         all_runs += grid(base, {("cell", "initialisation"): cells}, seeds=seeds)
     return all_runs

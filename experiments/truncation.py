@@ -33,15 +33,9 @@ def runs(scale: Scale) -> list[Run]:
         test_sequences=scale.pick(smoke=40, desk=10_000, paper=10_000),
     )
     base = Run(task=TemporalOrder(length=length), cell=Elman(width=width), training=training, probes=(GradientByLag(),))
-    cells = [
-        (Elman(width=width), Orthogonal()),
-        (LSTM(width=width), Orthogonal(gate_bias=Chrono(longest=length))),
-    ]
+    cells = [(Elman(width=width), Orthogonal()), (LSTM(width=width), Orthogonal(gate_bias=Chrono(longest=length)))]
     return grid(
         base,
-        {
-            ("cell", "initialisation"): cells,
-            "training.truncation": [Truncation(window=window) for window in windows],
-        },
+        {("cell", "initialisation"): cells, "training.truncation": [Truncation(window=window) for window in windows]},
         seeds=range(scale.pick(smoke=2, desk=10, paper=20)),
     )

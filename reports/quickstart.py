@@ -132,8 +132,7 @@ here.show(figures.gradient_heat_map(results, keys=best), "gradient_heat_map")
 
 # %%
 here.show(
-    figures.success(results, chance=task.chance.error, error=f"test:\n{error_name}", keys=best),
-    "success_by_length",
+    figures.success(results, chance=task.chance.error, error=f"test:\n{error_name}", keys=best), "success_by_length"
 )
 
 # %% [markdown]

@@ -37,9 +37,7 @@ here.say(
 # ## How often
 
 # %%
-picture = figures.success(
-    results, chance=task.chance.error, error=f"test:\n{task.criterion.error}", keys=best
-)
+picture = figures.success(results, chance=task.chance.error, error=f"test:\n{task.criterion.error}", keys=best)
 table = picture.data
 
 

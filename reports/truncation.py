@@ -81,13 +81,7 @@ def errors_by_window(cell: str) -> str:
     return ", ".join(f"k = {k:g}: {value:.2f}" for k, value in errors.items()) or "not run"
 
 
-picture = figures.success(
-    results,
-    window,
-    label="window k (steps)",
-    chance=task.chance.error,
-    error="test error",
-)
+picture = figures.success(results, window, label="window k (steps)", chance=task.chance.error, error="test error")
 here.show(
     picture,
     "success_by_window",

@@ -231,8 +231,7 @@ def test_forward_and_every_gradient_equal_torch_nn(cell, layers):
 
 
 @pytest.mark.parametrize(
-    ("activation", "function"),
-    [("sigmoid", lambda a: 1 / (1 + np.exp(-a))), ("linear", lambda a: a)],
+    ("activation", "function"), [("sigmoid", lambda a: 1 / (1 + np.exp(-a))), ("linear", lambda a: a)]
 )
 def test_the_activations_that_torch_nn_lacks(activation, function):
     cell = Elman(width=5, activation=activation)

@@ -488,10 +488,7 @@ def test_elementary_functions():
 
     x = np.concatenate([np.linspace(-20, 20, 4001), [0.0, 1e-30, -1e-30, 80, -80]]).astype(np.float32)
     exact = x.astype(np.float64)
-    for function, truth, bound in [
-        (tanh, np.tanh, 1e-7),
-        (sigmoid, lambda v: 1 / (1 + np.exp(-v)), 1e-7),
-    ]:
+    for function, truth, bound in [(tanh, np.tanh, 1e-7), (sigmoid, lambda v: 1 / (1 + np.exp(-v)), 1e-7)]:
         assert abs(np.array([function(v) for v in x]) - truth(exact)).max() < bound
     assert abs(np.array([exponential(v) for v in x]) / np.exp(exact) - 1).max() < 2e-7
     inside = abs(x) < 5

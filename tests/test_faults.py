@@ -158,7 +158,9 @@ def test_a_run_that_fails_three_times_is_set_aside_until_it_is_forgotten(
     assert f"rnnstudy forget {lstm[0]}, or --rerun, has it tried again" in aside.stdout
     assert rnnstudy("forget", lstm[0]).returncode == 0
     assert store.failures() == {}
-    assert [run.key for task in make_plan(runs_of(project), store, project, 1).assignments for run in task.runs] == lstm[:1]
+    assert [
+        run.key for task in make_plan(runs_of(project), store, project, 1).assignments for run in task.runs
+    ] == lstm[:1]
 
 
 def test_a_run_deleted_in_the_pages_and_one_that_is_new_are_all_that_runs(

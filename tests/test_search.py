@@ -117,8 +117,7 @@ def states(study: optuna.Study) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("objective", "value"),
-    [("error", 0.02), ("log10_error", math.log10(0.02)), ("steps_to_solve", 300.0)],
+    ("objective", "value"), [("error", 0.02), ("log10_error", math.log10(0.02)), ("steps_to_solve", 300.0)]
 )
 def test_the_objective_of_a_candidate_is_the_median_over_its_seeds(objective, value):
     ended = [

@@ -322,13 +322,7 @@ def test_waveform():
         assert (supervised, informative) == (list(range(1, 41)), [0])
 
 
-GRAPH = {
-    0: {"T": 1, "P": 2},
-    1: {"S": 1, "X": 3},
-    2: {"T": 2, "V": 4},
-    3: {"X": 2, "S": 5},
-    4: {"P": 3, "V": 5},
-}
+GRAPH = {0: {"T": 1, "P": 2}, 1: {"S": 1, "X": 3}, 2: {"T": 2, "V": 4}, 3: {"X": 2, "S": 5}, 4: {"P": 3, "V": 5}}
 
 
 def parsed(string):

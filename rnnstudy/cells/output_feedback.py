@@ -8,12 +8,7 @@ from torch import Tensor
 from rnnstudy.cells.cell import BoundedUnits, Cell, Parameters, States
 from rnnstudy.cells.elman import bounded_activation
 
-FEEDBACK = {
-    "linear": lambda o: o,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "softmax": lambda o: o.softmax(-1),
-}
+FEEDBACK = {"linear": lambda o: o, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softmax": lambda o: o.softmax(-1)}
 """ψ: the function of the previous output that a step reads."""
 
 

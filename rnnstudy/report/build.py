@@ -108,10 +108,7 @@ def _build(
     headers = {name: header(name, project) for name in names}
     experiments = dict.fromkeys(experiment for known in headers.values() for experiment in known.experiments)
     incomplete = _require_runs(experiments, project, source, offer_committed=archive is None)
-    variables = {
-        ARCHIVE: str(archive.resolve()) if archive else "",
-        REQUESTS: str(requests) if requests else "",
-    }
+    variables = {ARCHIVE: str(archive.resolve()) if archive else "", REQUESTS: str(requests) if requests else ""}
 
     def build_one(name: str) -> list[Path]:
         messages = [incomplete[experiment] for experiment in headers[name].experiments if incomplete[experiment]]

@@ -24,14 +24,7 @@ from rnnstudy.store.open_run import OpenRun
 from rnnstudy.store.owner import Owner
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import Description
-from rnnstudy.store.stored_run import (
-    COMPLETE,
-    StoredRun,
-    StoredRuns,
-    attempts_of,
-    require_folder,
-    state_of,
-)
+from rnnstudy.store.stored_run import COMPLETE, StoredRun, StoredRuns, attempts_of, require_folder, state_of
 from rnnstudy.training.records import RunState
 
 if TYPE_CHECKING:

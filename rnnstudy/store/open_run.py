@@ -66,9 +66,7 @@ class OpenRun:
         if outcome.status in COMPLETE:
             points += self.new_points(summary_points(record.series, outcome, record.time))
         header = run_header(self.description, record)
-        files: dict[str, Callable[[Path], None]] = {
-            READINGS: partial(write_readings, run=header, series=record.series),
-        }
+        files: dict[str, Callable[[Path], None]] = {READINGS: partial(write_readings, run=header, series=record.series)}
         if record.weights is not None:
             files[WEIGHTS] = partial(write_weights, weights=record.weights)
         return Update(points, files, self._ending_tags(outcome))

@@ -13,11 +13,7 @@ from rnnstudy.engines import EngineName
 from rnnstudy.sweep.messages import Assignment, Prune
 from rnnstudy.sweep.worker_process import run_worker
 
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**26)}
 """Read by glibc when a worker starts: keep freed memory. Otherwise each time step's tensors are mapped and unmapped
 afresh, which was measured to double the time of an LSTM's training step (population of 10, batch 32, width 50)."""
 

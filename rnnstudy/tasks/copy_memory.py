@@ -8,15 +8,7 @@ import torch
 from torch import Tensor
 
 from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import (
-    Batch,
-    Chance,
-    Criterion,
-    any_supervised,
-    mean_over_supervised,
-    misclassified,
-    one_hot,
-)
+from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, mean_over_supervised, misclassified, one_hot
 
 SYMBOLS = 10
 ALPHABET = 8
@@ -102,7 +94,4 @@ class CopyMemory(Classification):
 
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
         wrong, recalled = misclassified(outputs, targets), mask & (targets != BLANK)
-        return {
-            "error": mean_over_supervised(wrong, recalled),
-            "sequence_error": any_supervised(wrong, recalled),
-        }
+        return {"error": mean_over_supervised(wrong, recalled), "sequence_error": any_supervised(wrong, recalled)}

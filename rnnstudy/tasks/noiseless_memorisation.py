@@ -8,15 +8,7 @@ import torch
 from torch import Tensor
 
 from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import (
-    Batch,
-    Chance,
-    Criterion,
-    any_supervised,
-    mean_over_supervised,
-    misclassified,
-    one_hot,
-)
+from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, mean_over_supervised, misclassified, one_hot
 
 
 class NoiselessMemorisation(Classification):

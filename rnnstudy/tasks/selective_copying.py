@@ -9,15 +9,7 @@ from torch import Tensor
 
 from rnnstudy.spec import at_least
 from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import (
-    Batch,
-    Chance,
-    Criterion,
-    any_supervised,
-    mean_over_supervised,
-    misclassified,
-    one_hot,
-)
+from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, mean_over_supervised, misclassified, one_hot
 
 
 class SelectiveCopying(Classification):

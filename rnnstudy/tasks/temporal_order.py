@@ -137,7 +137,4 @@ class TemporalOrder(Classification):
         wrong_class = mean_over_supervised(misclassified(outputs, targets), mask)
         if self.variant == "pascanu":
             return {"error": wrong_class}
-        return {
-            "error": mean_over_supervised(beyond(outputs, targets, 0.3), mask),
-            "misclassified": wrong_class,
-        }
+        return {"error": mean_over_supervised(beyond(outputs, targets, 0.3), mask), "misclassified": wrong_class}

@@ -115,7 +115,4 @@ class TwoSequence(Task):
 
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
         difference = mean_over_supervised((outputs - targets[..., 1:]).abs().squeeze(-1), mask)
-        return {
-            "error": (difference >= self.tolerance).to(outputs.dtype),
-            "mean_absolute_difference": difference,
-        }
+        return {"error": (difference >= self.tolerance).to(outputs.dtype), "mean_absolute_difference": difference}
