@@ -39,7 +39,7 @@ def test_the_tags_of_a_sweep_name_the_commit_and_say_whether_files_differ_from_i
         ).stdout.strip()
 
     def commit_tags() -> tuple[str | None, str | None]:
-        tags = SweepInfo("small", "experiments/small.py").tags()
+        tags = SweepInfo("small", "experiments/small.py").tags
         return tags.get("mlflow.source.git.commit"), tags.get("rnnstudy.uncommitted")
 
     (tmp_path / "experiments").mkdir()

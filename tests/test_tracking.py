@@ -34,9 +34,9 @@ from rnnstudy.store.offline import OfflineFolder, OfflineTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.store.source_hashes import code_hashes, text_hash
-from rnnstudy.store.stored_run import StoredRun
+from rnnstudy.store.stored_run import RunIndex, StoredRun
 from rnnstudy.store.sync import sync
-from rnnstudy.store.tracker import RunIndex, Tracker
+from rnnstudy.store.tracker import Tracker
 from rnnstudy.tasks import TemporalOrder
 from rnnstudy.training.records import Outcome, Record, Series
 
@@ -812,7 +812,7 @@ def test_trackers_write_and_indexes_know_what_is_complete():
     writes = {name for name in vars(Tracker) if not name.startswith("_")}
     knows = {name for of in (RunIndex, *RunIndex.__mro__) for name in vars(of) if not name.startswith("_")}
     assert writes == {"begin", "write", "sampled", "interrupt", "close"}
-    assert knows == {"finished", "failures", "states", "forget", "mark_interrupted"}
+    assert knows == {"runs", "finished", "failures", "states", "forget", "mark_interrupted"}
     for tracker in (MlflowTracker, OfflineTracker):
         assert writes <= set(vars(tracker))
         assert not knows & set(vars(tracker))

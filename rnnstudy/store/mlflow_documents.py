@@ -1,4 +1,4 @@
-"""The documents of a run and the description of its data, in MLflow's terms."""
+"""The description of a run's data, in MLflow's terms."""
 
 import json
 from collections.abc import Mapping
@@ -8,17 +8,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
-    from mlflow.tracking import MlflowClient
-
-
-def upload_documents(
-    client: "MlflowClient", identity: str, documents: Mapping[str, str], data_set: Mapping[str, Any]
-) -> None:
-    """Write `documents` (file name to text) as artifacts of a run, and its data as an input. Twice changes nothing."""
-    for name, text in documents.items():
-        client.log_text(identity, text, name)
-    if data_set:
-        client.log_inputs(identity, [data_input(data_set)])
 
 
 def data_input(described: Mapping[str, Any]) -> "DatasetInput":

@@ -19,12 +19,12 @@ from rnnstudy.store import mlflow_database
 from rnnstudy.store.decimation import milliseconds
 from rnnstudy.store.documents import NOTE
 from rnnstudy.store.errors import DamagedFile, StoreError, StoreUnavailable
-from rnnstudy.store.mlflow_documents import upload_documents
+from rnnstudy.store.mlflow_documents import data_input
 from rnnstudy.store.open_run import OpenRun
 from rnnstudy.store.owner import Owner
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import Description
-from rnnstudy.store.stored_run import COMPLETE, StoredRun, StoredRuns, attempts_of, require_folder, state_of
+from rnnstudy.store.stored_run import COMPLETE, RunIndex, StoredRun, attempts_of, require_folder, state_of
 from rnnstudy.training.records import RunState
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:
     return entities
 
 
-class Store(StoredRuns):
-    """MLflow's store of a project, or the one that `MLFLOW_TRACKING_URI` names (see `tracker.RunIndex`).
+class Store(RunIndex):
+    """MLflow's store of a project, or the one that `MLFLOW_TRACKING_URI` names.
 
     A local store is an sqlite database, with its artifacts and its lock in the same folder. Nothing is created before
     something is written: a store that does not exist yet has no runs. Every method raises a one-line `StoreError` for
@@ -139,16 +139,8 @@ class Store(StoredRuns):
         """MLflow's runs that a filter matches, newest first, with the names of their experiments."""
         if not self.exists:
             return []
-        client = self.client
-        with self._as_store_error():
-            names = {experiment.experiment_id: experiment.name for experiment in self.experiments()}
-            order = ["attributes.start_time DESC"]
-            runs = _all_pages(
-                lambda token: client.search_runs(
-                    list(names), filter_string, max_results=1000, order_by=order, page_token=token
-                )
-            )
-        return [(run, names[run.info.experiment_id]) for run in runs]
+        names = {experiment.experiment_id: experiment.name for experiment in self.experiments()}
+        return [(run, names[run.info.experiment_id]) for run in self.runs_of(*names, matching=filter_string)]
 
     def runs(self, key: str | None = None, *, only_running: bool = False) -> list[StoredRun]:
         """The runs of this package, newest first: all, those of one key, or those that MLflow shows as running."""
@@ -157,32 +149,29 @@ class Store(StoredRuns):
         condition = 'tags."rnnstudy.key" ' + ("LIKE '%'" if key is None else f"= '{key}'")
         if only_running:
             condition += " and attributes.status = 'RUNNING'"
-        return [
-            StoredRun(
-                key=run.data.tags["rnnstudy.key"],
-                name=run.info.run_name or "",
-                experiment=experiment,
-                state=state_of(run.data.tags),
-                tags=run.data.tags,
-                identity=run.info.run_id,
-                artifacts=run.info.artifact_uri or "",
-            )
-            for run, experiment in self._search(condition)
-        ]
+        runs = []
+        for run, experiment in self._search(condition):
+            info, tags = run.info, run.data.tags
+            key, name, artifacts = tags["rnnstudy.key"], info.run_name or "", info.artifact_uri or ""
+            runs.append(StoredRun(key, name, experiment, state_of(tags), tags, info.run_id, artifacts))
+        return runs
 
     def experiments(self) -> "list[Experiment]":
-        client = self.client
+        search = self.client.search_experiments
         with self._as_store_error():
-            return _all_pages(lambda token: client.search_experiments(page_token=token))
+            return _all_pages(lambda token: search(page_token=token))
 
-    def runs_of(self, experiment_id: str) -> "list[MlflowRun]":
-        """The runs of an experiment with parameters, tags and last metrics, newest first."""
-        client = self.client
-        order = ["attributes.start_time DESC"]
+    def runs_of(self, *experiments: str, matching: str = "") -> "list[MlflowRun]":
+        """The runs of these experiments (by id) with parameters, tags and last metrics, newest first."""
+        search = functools.partial(
+            self.client.search_runs,
+            list(experiments),
+            matching,
+            max_results=1000,
+            order_by=["attributes.start_time DESC"],
+        )
         with self._as_store_error():
-            return _all_pages(
-                lambda token: client.search_runs([experiment_id], max_results=1000, order_by=order, page_token=token)
-            )
+            return _all_pages(lambda token: search(page_token=token))
 
     def artifact(self, run: StoredRun, name: str) -> Path:
         """A local file with the artifact `name`. Raises `DamagedFile` when it is gone."""
@@ -251,8 +240,7 @@ class Store(StoredRuns):
         """Resume the unfinished run of this key, or make one that began at `time` (seconds since 1970; None: now)."""
         from mlflow.entities import Param, RunTag
 
-        present = self.unfinished(description)
-        client = self.client
+        present, client = self.unfinished(description), self.client
         with self._as_store_error():
             if present is None:
                 began = None if time is None else milliseconds(time)
@@ -270,7 +258,10 @@ class Store(StoredRuns):
             keep_note = present is not None and NOTE in present.data.tags
             tags = [RunTag(name, value) for name, value in description.tags.items() if name != NOTE or not keep_note]
             client.log_batch(opened.identity, params=parameters, tags=tags)
-            upload_documents(client, opened.identity, description.documents, description.data_set)
+            for name, text in description.documents.items():
+                client.log_text(opened.identity, text, name)
+            if description.data_set:
+                client.log_inputs(opened.identity, [data_input(description.data_set)])
         return opened
 
     def send(self, opened: OpenRun) -> None:
@@ -306,20 +297,18 @@ class Store(StoredRuns):
                 self.client.set_tag(run.identity, name, value)
 
     def tag_experiment(self, experiment_id: str, name: str, value: str) -> None:
-        client = self.client
         with self._as_store_error():
-            client.set_experiment_tag(experiment_id, name, value)
+            self.client.set_experiment_tag(experiment_id, name, value)
 
     def tag_only(self, name: str, runs: "Iterable[MlflowRun]", chosen: Container[str]) -> None:
         """Set the tag `name` to `yes` on those of `runs` whose id is in `chosen`, and delete it on the others."""
         with self._as_store_error():
             for run in runs:
-                identity = run.info.run_id
-                wanted = identity in chosen
-                if wanted and run.data.tags.get(name) != "yes":
-                    self.client.set_tag(identity, name, "yes")
-                elif not wanted and name in run.data.tags:
-                    self.client.delete_tag(identity, name)
+                if run.info.run_id not in chosen:
+                    if name in run.data.tags:
+                        self.client.delete_tag(run.info.run_id, name)
+                elif run.data.tags.get(name) != "yes":
+                    self.client.set_tag(run.info.run_id, name, "yes")
 
     def forget(self, keys: Iterable[str]) -> int:
         """Delete these runs as MLflow's pages do, which keep them until garbage collection; returns how many."""

@@ -9,7 +9,7 @@ from rnnstudy.run import Run
 from rnnstudy.store.documents import NOTE
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.open_run import OpenRun
-from rnnstudy.store.run_description import SweepInfo, describe
+from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.store.system_metrics import Sample
 from rnnstudy.training.records import Record
 
@@ -23,21 +23,19 @@ class MlflowTracker:
     def __init__(self, store: Store, info: SweepInfo) -> None:
         self.store = store
         self.info = info
-        self._tags = info.tags()
         self._experiment = store.experiment(info.experiment, experiment_tags(info.experiment_file, info.hypothesis))
         self._open: dict[str, OpenRun] = {}
 
     def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
-        described = describe(run, name, self.info.experiment, {**self._tags, **tags}, self.info.hypothesis)
-        self._open[run.key] = self.store.start(described, self._experiment)
+        self._open[run.key] = self.store.start(self.info.describe(run, name, tags), self._experiment)
 
     def write(self, record: Record) -> None:
         opened = self._open[record.key]
-        update = opened.take(record)
-        opened.buffer += update.points
-        if update.tags:
+        opened.buffer += opened.take(record)
+        if record.outcome is not None:
             with tempfile.TemporaryDirectory(prefix="rnnstudy-") as folder:
-                self.store.end(opened, update.tags, update.write_files(Path(folder)), record.time)
+                files = opened.write_files(record, Path(folder))
+                self.store.end(opened, opened.ending_tags(record.outcome), files, record.time)
             del self._open[record.key]
         elif len(opened.buffer) >= BUFFERED_POINTS:
             self.store.send(opened)
@@ -47,9 +45,8 @@ class MlflowTracker:
             opened.buffer += opened.take_sample(sample, seconds)
 
     def interrupt(self, key: str) -> None:
-        opened = self._open.get(key)
-        if opened is not None:
-            self.store.end(opened, {"rnnstudy.outcome": "interrupted"})
+        if key in self._open:
+            self.store.end(self._open[key], {"rnnstudy.outcome": "interrupted"})
             del self._open[key]
 
     def close(self) -> None:

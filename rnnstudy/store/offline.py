@@ -12,8 +12,8 @@ from rnnstudy.store.decimation import Point
 from rnnstudy.store.documents import NOTE
 from rnnstudy.store.errors import DamagedFile
 from rnnstudy.store.open_run import OpenRun
-from rnnstudy.store.run_description import Description, SweepInfo, describe
-from rnnstudy.store.stored_run import COMPLETE, StoredRun, StoredRuns, attempts_of, require_folder, state_of
+from rnnstudy.store.run_description import Description, SweepInfo
+from rnnstudy.store.stored_run import COMPLETE, RunIndex, StoredRun, attempts_of, require_folder, state_of
 from rnnstudy.store.system_metrics import Sample
 from rnnstudy.training.atomic import write_all
 from rnnstudy.training.records import Record
@@ -21,8 +21,8 @@ from rnnstudy.training.records import Record
 DESCRIPTION, POINTS, ENDING = "run.json", "points.jsonl", "ending.json"
 
 
-class OfflineFolder(StoredRuns):
-    """A folder of runs in files (see `tracker.RunIndex`). Needs neither MLflow nor pandas.
+class OfflineFolder(RunIndex):
+    """A folder of runs in files. Needs neither MLflow nor pandas.
 
     `<folder>/<key>/`: `run.json` describes the run, `points.jsonl` gets a line for each record, `readings.npz` and
     `weights.npz` come at the end, `ending.json` last. Raises `StoreError` for a folder that cannot be written.
@@ -53,14 +53,13 @@ class OfflineTracker:
     def __init__(self, folder: OfflineFolder, info: SweepInfo) -> None:
         self.folder = folder
         self.info = info
-        self._tags = info.tags()
         self._open: dict[str, OpenRun] = {}
 
     def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
         folder = self.folder.path / run.key
         if ending_of(folder).get("rnnstudy.outcome") in COMPLETE:
             self.folder.forget([run.key])
-        described = describe(run, name, self.info.experiment, {**self._tags, **tags}, self.info.hypothesis)
+        described = self.info.describe(run, name, tags)
         failed = attempts_of(stored_offline(folder).tags) if (folder / DESCRIPTION).exists() else 0
         if failed:
             described.tags["rnnstudy.attempts"] = str(failed)
@@ -76,11 +75,10 @@ class OfflineTracker:
     def write(self, record: Record) -> None:
         opened = self._open[record.key]
         folder = Path(opened.identity)
-        update = opened.take(record)
-        _append(folder, update.points)
-        if update.tags:
-            update.write_files(folder)
-            ending = {"tags": update.tags, "time": record.time}
+        _append(folder, opened.take(record))
+        if record.outcome is not None:
+            opened.write_files(record, folder)
+            ending = {"tags": opened.ending_tags(record.outcome), "time": record.time}
             write_all({folder / ENDING: json.dumps(ending, indent=1).encode()})
             del self._open[record.key]
 

@@ -1,8 +1,7 @@
 """A run that is being written: what each record adds to it, the same for every tracker."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,27 +11,6 @@ from rnnstudy.store.run_description import Description
 from rnnstudy.store.stored_run import COMPLETE
 from rnnstudy.store.system_metrics import Sample, points_of_sample, samples_in
 from rnnstudy.training.records import Outcome, Record
-
-
-@dataclasses.dataclass(frozen=True)
-class Update:
-    """What a record adds to a stored run.
-
-    Attributes:
-        points: new points of its metrics.
-        files: name of an array file to what writes it, given its path; none before the run's last record.
-        tags: the tags that the run ends with; none before its last record.
-    """
-
-    points: Sequence[Point]
-    files: Mapping[str, Callable[[Path], None]] = dataclasses.field(default_factory=dict)
-    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    def write_files(self, folder: Path) -> list[Path]:
-        """Write the array files into `folder`."""
-        for name, write in self.files.items():
-            write(folder / name)
-        return [folder / name for name in self.files]
 
 
 @dataclasses.dataclass
@@ -55,21 +33,21 @@ class OpenRun:
     attempts: int = 0
     samples: int | None = None
 
-    def take(self, record: Record) -> Update:
-        """What `record` adds. Its points count as sent, so the same record adds them once."""
-        outcome = record.outcome
-        points = self.new_points(
-            points_of(record.series, self.description.steps, record.time, complete=outcome is not None)
-        )
-        if outcome is None:
-            return Update(points)
-        if outcome.status in COMPLETE:
-            points += self.new_points(summary_points(record.series, outcome, record.time))
-        header = run_header(self.description, record)
-        files: dict[str, Callable[[Path], None]] = {READINGS: partial(write_readings, run=header, series=record.series)}
-        if record.weights is not None:
-            files[WEIGHTS] = partial(write_weights, weights=record.weights)
-        return Update(points, files, self._ending_tags(outcome))
+    def take(self, record: Record) -> list[Point]:
+        """The points that `record` adds. They count as sent, so the same record adds them once."""
+        series, outcome = record.series, record.outcome
+        points = self.new_points(points_of(series, self.description.steps, record.time, outcome is not None))
+        if outcome is not None and outcome.status in COMPLETE:
+            points += self.new_points(summary_points(series, outcome, record.time))
+        return points
+
+    def write_files(self, last: Record, folder: Path) -> list[Path]:
+        """Write the array files of a run, from its last record, into `folder`."""
+        write_readings(folder / READINGS, run_header(self.description, last), last.series)
+        if last.weights is None:
+            return [folder / READINGS]
+        write_weights(folder / WEIGHTS, last.weights)
+        return [folder / READINGS, folder / WEIGHTS]
 
     def take_sample(self, sample: Sample, seconds: float) -> list[Point]:
         """The new points of a reading of the machine's sensors, made at `seconds` since 1970."""
@@ -87,7 +65,8 @@ class OpenRun:
                 new.append(point)
         return new
 
-    def _ending_tags(self, outcome: Outcome) -> dict[str, str]:
+    def ending_tags(self, outcome: Outcome) -> dict[str, str]:
+        """The tags that a run ends with."""
         tags = {
             "rnnstudy.outcome": outcome.status,
             "rnnstudy.engine": outcome.engine,

@@ -1,63 +1,35 @@
 """The folders of a project, found from its experiment file, whatever the working directory."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
 class Project:
     """The folders of one project. Nothing is created before something is written.
 
     Attributes:
         root: the first folder at or above a starting point that holds `pyproject.toml` or `mlruns`.
+        database: MLflow's sqlite database.
+        artifacts: MLflow's artifacts.
+        checkpoints: checkpoints of unfinished populations.
+        claims: which launcher trains which run (see `rnnstudy.sweep.claims`).
+        offline: runs that an unavailable store could not take: a folder for each sweep, for `rnnstudy sync`.
+        logs: one log file for each worker.
+        reports: the sources of the reports, and the committed reports.
+        built_reports: the reports that `rnnstudy report` builds; ignored by git.
     """
 
-    root: Path
-
-    @property
-    def mlruns(self) -> Path:
-        return self.root / "mlruns"
-
-    @property
-    def database(self) -> Path:
-        """MLflow's sqlite database."""
-        return self.mlruns / "mlflow.db"
-
-    @property
-    def artifacts(self) -> Path:
-        """MLflow's artifacts."""
-        return self.mlruns / "artifacts"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Checkpoints of unfinished populations."""
-        return self.mlruns / "checkpoints"
-
-    @property
-    def claims(self) -> Path:
-        """Which launcher trains which run (see `rnnstudy.sweep.claims`)."""
-        return self.mlruns / "claims"
-
-    @property
-    def offline(self) -> Path:
-        """Runs that an unavailable store could not take: a folder for each sweep, for `rnnstudy sync`."""
-        return self.mlruns / "offline"
-
-    @property
-    def logs(self) -> Path:
-        """One log file for each worker."""
-        return self.mlruns / "logs"
-
-    @property
-    def reports(self) -> Path:
-        """The sources of the reports, and the committed reports."""
-        return self.root / "reports"
-
-    @property
-    def built_reports(self) -> Path:
-        """The reports that `rnnstudy report` builds; ignored by git."""
-        return self.root / "build" / "reports"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.mlruns = root / "mlruns"
+        self.database = self.mlruns / "mlflow.db"
+        self.artifacts = self.mlruns / "artifacts"
+        self.checkpoints = self.mlruns / "checkpoints"
+        self.claims = self.mlruns / "claims"
+        self.offline = self.mlruns / "offline"
+        self.logs = self.mlruns / "logs"
+        self.reports = root / "reports"
+        self.built_reports = root / "build" / "reports"
 
 
 def find_project(start: Path | None = None) -> Project:

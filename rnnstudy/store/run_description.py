@@ -1,6 +1,7 @@
 """What a run is when it begins: its description, and what the runs of one sweep have in common."""
 
 import dataclasses
+import functools
 import json
 import secrets
 import time
@@ -14,10 +15,6 @@ from rnnstudy.store.documents import NOTE, data_set, note, run_documents
 from rnnstudy.store.git import CHANGED, checked_out_commit, repository
 from rnnstudy.store.owner import Owner
 from rnnstudy.store.source_hashes import code_hashes
-
-
-def _new_sweep() -> str:
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +34,10 @@ class SweepInfo:
     experiment_file: str = ""
     command: str = ""
     engine: str = ""
-    sweep: str = dataclasses.field(default_factory=_new_sweep)
+    sweep: str = dataclasses.field(default_factory=lambda: f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
     hypothesis: str = ""
 
+    @functools.cached_property
     def tags(self) -> dict[str, str]:
         """The tags of each run of the sweep: the sweep, this process, and the commit when there is one.
 
@@ -58,6 +56,10 @@ class SweepInfo:
             "rnnstudy.uncommitted": "true" if commit.endswith(CHANGED) else "",
         }
         return {name: value for name, value in tags.items() if value}
+
+    def describe(self, run: Run, name: str, tags: Mapping[str, str]) -> "Description":
+        """The description of a run of this sweep, with `tags` of its own."""
+        return describe(run, name, self.experiment, {**self.tags, **tags}, self.hypothesis)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,7 @@ from rnnstudy.run import Run
 from rnnstudy.spec import canonical
 from rnnstudy.store.errors import StoreError
 from rnnstudy.store.source_hashes import changed_classes
-from rnnstudy.store.tracker import Failures
+from rnnstudy.store.tracker import Failures, KnownRuns
 from rnnstudy.training.records import RunState
 
 COMPLETE = ("finished", "diverged")
@@ -84,12 +84,20 @@ def attempts_of(tags: Mapping[str, str]) -> int:
     return int(tags.get("rnnstudy.attempts", "0"))
 
 
-class StoredRuns(ABC):
-    """What a store or a folder of runs knows about them (the reading half of `tracker.RunIndex`)."""
+class RunIndex(KnownRuns):
+    """Knows the state of every run in a store or in a folder of files."""
 
     @abstractmethod
     def runs(self) -> list[StoredRun]:
         """All runs of this package, newest first."""
+
+    @abstractmethod
+    def forget(self, keys: Iterable[str]) -> int:
+        """Delete these runs, so that they are trained again; returns how many there were."""
+
+    @abstractmethod
+    def mark_interrupted(self) -> int:
+        """Mark as interrupted the runs that a dead process left as running; returns how many there were."""
 
     def finished(self) -> dict[str, StoredRun]:
         """The complete runs by key: finished or diverged, and not deleted."""

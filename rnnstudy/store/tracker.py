@@ -1,12 +1,12 @@
-"""The two contracts of a store: `Tracker` writes the records of a sweep, `RunIndex` knows which runs are complete."""
+"""The two contracts of a store: `Tracker` writes the records of a sweep, `KnownRuns` says which runs are complete."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from rnnstudy.run import Run
 from rnnstudy.store.system_metrics import Sample
-from rnnstudy.training.records import Record, RunState
+from rnnstudy.training.records import Record
 
 
 class CompletedRun(Protocol):
@@ -38,22 +38,6 @@ class KnownRuns(Protocol):
 
     def failures(self) -> Mapping[str, Failures]:
         """The runs whose last attempts failed, by key."""
-        ...
-
-
-class RunIndex(KnownRuns, Protocol):
-    """Knows the state of every run in a store or in a folder of files."""
-
-    def states(self, keys: Iterable[str]) -> dict[str, RunState]:
-        """The state of each run; `absent` for a run that is not there."""
-        ...
-
-    def forget(self, keys: Iterable[str]) -> int:
-        """Delete these runs, so that they are trained again; returns how many there were."""
-        ...
-
-    def mark_interrupted(self) -> int:
-        """Mark as interrupted the runs that a dead process left as running; returns how many there were."""
         ...
 
 

@@ -14,8 +14,9 @@ from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.offline import OfflineFolder, OfflineTracker
 from rnnstudy.store.project import Project, find_project
 from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.store.stored_run import RunIndex
 from rnnstudy.store.system_metrics import Machine
-from rnnstudy.store.tracker import RunIndex, Tracker
+from rnnstudy.store.tracker import Tracker
 from rnnstudy.store.writer import FallbackTracker, Writer
 from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.experiment import Experiment, load_experiment, select_runs

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from rnnstudy.run import Run
 from rnnstudy.store.errors import StoreUnavailable
-from rnnstudy.store.tracker import RunIndex
+from rnnstudy.store.stored_run import RunIndex
 from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.messages import Assignment, part_of
 from rnnstudy.sweep.plan import Plan
