@@ -1,6 +1,5 @@
 """Multi-query associative recall: pairs of key and value, then the keys again; the answer to a key is its value."""
 
-from collections.abc import Mapping
 from math import log
 from typing import Annotated, ClassVar
 
@@ -8,22 +7,13 @@ import torch
 from torch import Tensor
 
 from rnnstudy.spec import SpecError, at_least
-from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import (
-    Batch,
-    Chance,
-    Criterion,
-    any_supervised,
-    at_steps,
-    mean_over_supervised,
-    misclassified,
-    one_hot,
-)
+from rnnstudy.tasks.classification import SequenceClassification
+from rnnstudy.tasks.task import Batch, Chance, Criterion, at_steps, one_hot
 
 POWER = 0.01
 
 
-class AssociativeRecall(Classification):
+class AssociativeRecall(SequenceClassification):
     """K pairs (key, value), then the K keys again among random symbols; the target at each key is its value.
 
     V = `vocabulary` one-hot symbols: keys are drawn from 1, …, V/2 − 1 and values from V/2, …, V − 1, no key and no
@@ -49,6 +39,9 @@ class AssociativeRecall(Classification):
     """
 
     source: ClassVar[str] = "Arora, Eyuboglu et al. 2023 (zoology, code: multiquery_ar.py)"
+    criterion: ClassVar[Criterion] = Criterion(
+        0.01, "less than 1 % of queries answered wrong", "share of queries answered wrong"
+    )
 
     pairs: Annotated[int, at_least(1)] = 4
     vocabulary: Annotated[int, at_least(4)] = 128
@@ -68,10 +61,6 @@ class AssociativeRecall(Classification):
     @property
     def outputs(self) -> int:
         return self.vocabulary
-
-    @property
-    def criterion(self) -> Criterion:
-        return Criterion(0.01, "less than 1 % of queries answered wrong", "share of queries answered wrong")
 
     @property
     def chance(self) -> Chance:
@@ -95,10 +84,6 @@ class AssociativeRecall(Classification):
             lengths=torch.full((batch,), steps),
             informative=torch.arange(steps)[:, None].expand(-1, batch) < 2 * pairs,
         )
-
-    def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        wrong = misclassified(outputs, targets)
-        return {"error": mean_over_supervised(wrong, mask), "sequence_error": any_supervised(wrong, mask)}
 
 
 def _without_replacement(weights: Tensor, count: int, batch: int, generator: torch.Generator) -> Tensor:

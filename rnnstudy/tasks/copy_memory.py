@@ -7,15 +7,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, mean_over_supervised, misclassified, one_hot
+from rnnstudy.tasks.classification import SequenceClassification
+from rnnstudy.tasks.task import Batch, Chance, Criterion, inside, one_hot
 
 SYMBOLS = 10
 ALPHABET = 8
 BLANK, MARKER = 0, 9
 
 
-class CopyMemory(Classification):
+class CopyMemory(SequenceClassification):
     """Ten symbols, many blanks, a marker; the targets of the last ten steps are the ten symbols, in order.
 
     T + 20 steps, symbols uniform on 1..8, blank 0, marker 9. Targets: blank for the first T + 10 steps, then the ten
@@ -44,6 +44,9 @@ class CopyMemory(Classification):
     """
 
     source: ClassVar[str] = "Arjovsky, Shah & Bengio 2016 (code: memory_problem.py); variants of expRNN and TCN"
+    criterion: ClassVar[Criterion] = Criterion(
+        0.01, "less than 1 % of recalled symbols wrong", "share of recalled symbols wrong"
+    )
 
     variant: Literal["arjovsky", "exprnn", "tcn"] = "arjovsky"
 
@@ -58,10 +61,6 @@ class CopyMemory(Classification):
     @property
     def outputs(self) -> int:
         return ALPHABET + (2 if self.variant == "tcn" else 1)
-
-    @property
-    def criterion(self) -> Criterion:
-        return Criterion(0.01, "less than 1 % of recalled symbols wrong", "share of recalled symbols wrong")
 
     @property
     def chance(self) -> Chance:
@@ -81,17 +80,14 @@ class CopyMemory(Classification):
         symbols[markers[self.variant]] = MARKER
         targets = torch.full((self.steps, batch), BLANK)
         targets[-SYMBOLS:] = drawn
-        informative = torch.zeros(self.steps, batch, dtype=torch.bool)
-        informative[:SYMBOLS] = True
         as_number = symbols.to(torch.get_default_dtype()).unsqueeze(-1)
         return Batch(
             inputs=as_number if self.variant == "tcn" else one_hot(symbols, self.features),
             targets=targets,
             mask=torch.ones(self.steps, batch, dtype=torch.bool),
             lengths=torch.full((batch,), self.steps),
-            informative=informative,
+            informative=inside(self.steps, torch.full((batch,), SYMBOLS)),
         )
 
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        wrong, recalled = misclassified(outputs, targets), mask & (targets != BLANK)
-        return {"error": mean_over_supervised(wrong, recalled), "sequence_error": any_supervised(wrong, recalled)}
+        return super().measures(outputs, targets, mask & (targets != BLANK))

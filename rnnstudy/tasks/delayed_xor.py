@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import Batch, Chance, Criterion, at_steps
+from rnnstudy.tasks.task import Batch, Chance, Criterion, at_steps, supervised_at_end
 
 
 class DelayedXor(Classification):
@@ -36,26 +36,16 @@ class DelayedXor(Classification):
     """
 
     source: ClassVar[str] = "Martens & Sutskever 2011; Hochreiter & Schmidhuber 1997, section 6"
+    features: ClassVar[int] = 2
+    outputs: ClassVar[int] = 2
+    criterion: ClassVar[Criterion] = Criterion(
+        0.01, "less than 1 % of sequences misclassified (ours)", "share of sequences misclassified"
+    )
+    chance: ClassVar[Chance] = Chance(loss=log(2), error=1 / 2)
+    """Two equally likely classes: ln 2 nats, 1/2 wrong."""
 
     def check(self) -> None:
         self.require_length(10, "so that a tenth of it holds a mark")
-
-    @property
-    def features(self) -> int:
-        return 2
-
-    @property
-    def outputs(self) -> int:
-        return 2
-
-    @property
-    def criterion(self) -> Criterion:
-        return Criterion(0.01, "less than 1 % of sequences misclassified (ours)", "share of sequences misclassified")
-
-    @property
-    def chance(self) -> Chance:
-        """Two equally likely classes: ln 2 nats, 1/2 wrong."""
-        return Chance(loss=log(2), error=1 / 2)
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
         steps, sequence = self.steps, torch.arange(batch)
@@ -63,12 +53,5 @@ class DelayedXor(Classification):
         first = torch.randint(steps // 10, (batch,), generator=generator)
         second = torch.randint(steps // 10, steps // 2, (batch,), generator=generator)
         marked = at_steps(steps, first, second)
-        targets = torch.zeros(steps, batch, dtype=torch.long)
-        targets[-1] = bits[first, sequence] ^ bits[second, sequence]
-        return Batch(
-            inputs=torch.stack([bits, marked], dim=-1).to(torch.get_default_dtype()),
-            targets=targets,
-            mask=at_steps(steps, torch.full((batch,), steps - 1)),
-            lengths=torch.full((batch,), steps),
-            informative=marked,
-        )
+        inputs = torch.stack([bits, marked], dim=-1).to(torch.get_default_dtype())
+        return supervised_at_end(inputs, bits[first, sequence] ^ bits[second, sequence], marked)

@@ -55,6 +55,11 @@ class EmbeddedReber(Task):
 
     source: ClassVar[str] = "Hochreiter & Schmidhuber 1997, exp. 1 (Cleeremans et al. 1989; Smith & Zipser 1989)"
     loss_unit: ClassVar[str] = "nats"
+    features: ClassVar[int] = len(SYMBOLS)
+    outputs: ClassVar[int] = len(SYMBOLS)
+    criterion: ClassVar[Criterion] = Criterion(
+        1 / 256, "any step wrong on less than 1 in 256 strings", "share of strings with any step wrong"
+    )
 
     lengths: Literal["up to", "exactly"] = "up to"
 
@@ -65,20 +70,6 @@ class EmbeddedReber(Task):
     def steps(self) -> int:
         """T − 1: the last symbol is predicted and never read."""
         return self.length - 1
-
-    @property
-    def features(self) -> int:
-        return len(SYMBOLS)
-
-    @property
-    def outputs(self) -> int:
-        return len(SYMBOLS)
-
-    @property
-    def criterion(self) -> Criterion:
-        return Criterion(
-            1 / 256, "any step wrong on less than 1 in 256 strings", "share of strings with any step wrong"
-        )
 
     @property
     def _inner_paths(self) -> "_Distribution":

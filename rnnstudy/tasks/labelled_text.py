@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rnnstudy.spec import SpecError, at_least
 from rnnstudy.tasks.data_set import DataSet
-from rnnstudy.tasks.task import Batch, Criterion, at_steps, inside, one_hot
+from rnnstudy.tasks.task import Batch, Criterion, inside, one_hot, supervised_at_end
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
@@ -131,16 +131,9 @@ class LabelledText(DataSet):
         encoded = self._encoded
         drawn = torch.randint(len(encoded.classes), (batch,), generator=generator)
         lengths = encoded.lengths[drawn]
-        targets = torch.zeros(self.steps, batch, dtype=torch.long)
-        targets[lengths - 1, torch.arange(batch)] = encoded.classes[drawn]
         valid = inside(self.steps, lengths)
-        return Batch(
-            inputs=one_hot(encoded.symbols[:, drawn], self.features) * valid.unsqueeze(-1),
-            targets=targets,
-            mask=at_steps(self.steps, lengths - 1),
-            lengths=lengths,
-            informative=valid,
-        )
+        inputs = one_hot(encoded.symbols[:, drawn], self.features) * valid.unsqueeze(-1)
+        return supervised_at_end(inputs, encoded.classes[drawn], valid, lengths)
 
 
 @dataclass(frozen=True)

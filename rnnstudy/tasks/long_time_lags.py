@@ -10,7 +10,17 @@ from torch import Tensor
 
 from rnnstudy.spec import at_least
 from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, at_steps, beyond, inside, one_hot
+from rnnstudy.tasks.task import (
+    Batch,
+    Chance,
+    Criterion,
+    any_supervised,
+    at_steps,
+    beyond,
+    inside,
+    one_hot,
+    supervised_at_end,
+)
 
 LONGEST_EXTENSION = 50
 """2c: at most this many distractors after the first q. In the published distribution, 0.46 % of strings had more."""
@@ -113,23 +123,16 @@ class LongTimeLags(Classification):
         )
 
     def _with_extension(self, choice: Int[Tensor, " batch"], generator: torch.Generator) -> Batch:
-        steps, sequence = self.steps, torch.arange(len(choice))
+        steps = self.steps
         chances = 0.9 ** torch.arange(LONGEST_EXTENSION + 1, dtype=torch.float64)
         extension = torch.multinomial(chances, len(choice), replacement=True, generator=generator)
         end = self.length + 2 + extension
         symbols = torch.randint(self.distractors, (steps, len(choice)), generator=generator)
         symbols[0] = self.distractors + 2
         symbols[1] = self.distractors + choice
-        symbols[end, sequence] = self.distractors + 3
-        targets = torch.zeros(steps, len(choice), dtype=torch.long)
-        targets[end, sequence] = choice
-        return Batch(
-            inputs=one_hot(symbols, self.features) * inside(steps, end + 1).unsqueeze(-1),
-            targets=targets,
-            mask=at_steps(steps, end),
-            lengths=end + 1,
-            informative=at_steps(steps, torch.ones_like(choice)),
-        )
+        symbols[end, torch.arange(len(choice))] = self.distractors + 3
+        inputs = one_hot(symbols, self.features) * inside(steps, end + 1).unsqueeze(-1)
+        return supervised_at_end(inputs, choice, at_steps(steps, torch.ones_like(choice)), end + 1)
 
     def _answer(self, targets: Int[Tensor, "time *any"]) -> Bool[Tensor, "time *any"]:
         """True where the target is x or y."""

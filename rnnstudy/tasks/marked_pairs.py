@@ -16,6 +16,7 @@ from rnnstudy.tasks.task import (
     inside,
     mean_over_supervised,
     squared_error,
+    supervised_at_end,
     uniform_whole,
 )
 
@@ -27,6 +28,8 @@ class MarkedPairs(Task):
     """
 
     loss_unit: ClassVar[str] = "squared error"
+    features: ClassVar[int] = 2
+    outputs: ClassVar[int] = 1
 
     variant: Literal["modern", "pascanu", "hochreiter"] = "modern"
 
@@ -46,14 +49,6 @@ class MarkedPairs(Task):
     def steps(self) -> int:
         tenth = int(0.1 * self.length)
         return self.length + {"modern": 0, "pascanu": tenth - 1, "hochreiter": tenth}[self.variant]
-
-    @property
-    def features(self) -> int:
-        return 2
-
-    @property
-    def outputs(self) -> int:
-        return 1
 
     @property
     def criterion(self) -> Criterion:
@@ -90,15 +85,9 @@ class MarkedPairs(Task):
         if self.variant == "hochreiter":
             mark[0] = -1.0
             mark[lengths - 1, sequence] = -1.0
-        targets = torch.zeros(steps, batch, 1)
-        targets[lengths - 1, sequence, 0] = self.answer(values[positions, sequence], positions)
-        return Batch(
-            inputs=torch.stack([values * inside(steps, lengths), mark], dim=-1),
-            targets=targets,
-            mask=at_steps(steps, lengths - 1),
-            lengths=lengths,
-            informative=at_steps(steps, *positions),
-        )
+        inputs = torch.stack([values * inside(steps, lengths), mark], dim=-1)
+        answer = self.answer(values[positions, sequence], positions).unsqueeze(-1)
+        return supervised_at_end(inputs, answer, at_steps(steps, *positions), lengths)
 
     def _layout(self, batch: int, generator: torch.Generator) -> tuple[Int[Tensor, " batch"], Int[Tensor, "2 batch"]]:
         """The length of each sequence and the positions of its two marks."""

@@ -35,6 +35,9 @@ class NoiselessMemorisation(Classification):
     """
 
     source: ClassVar[str] = "Martens & Sutskever 2011; Pascanu, Mikolov & Bengio 2013 (code: memorization.py)"
+    criterion: ClassVar[Criterion] = Criterion(
+        0.01, "any step wrong on less than 1 % of sequences", "share of sequences with any step wrong"
+    )
 
     variant: Literal["5 bits", "20 bits"] = "5 bits"
 
@@ -59,10 +62,6 @@ class NoiselessMemorisation(Classification):
     @property
     def outputs(self) -> int:
         return self.values + 1
-
-    @property
-    def criterion(self) -> Criterion:
-        return Criterion(0.01, "any step wrong on less than 1 % of sequences", "share of sequences with any step wrong")
 
     @property
     def chance(self) -> Chance:

@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, mean_over_supervised, misclassified
+from rnnstudy.tasks.classification import SequenceClassification
+from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, misclassified
 
 
-class Parity(Classification):
+class Parity(SequenceClassification):
     """T bits; at every step, say whether the number of ones read so far is odd.
 
     One input, the bit, uniform on {0, 1}; two outputs, softmax and cross-entropy (nats) averaged over all steps; class
@@ -32,26 +32,14 @@ class Parity(Classification):
     """
 
     source: ClassVar[str] = "classical; at the last step alone in Delétang et al. 2023 (Chomsky hierarchy)"
+    features: ClassVar[int] = 1
+    outputs: ClassVar[int] = 2
+    criterion: ClassVar[Criterion] = Criterion(0.01, "less than 1 % of steps wrong (ours)", "share of steps wrong")
+    chance: ClassVar[Chance] = Chance(loss=log(2), error=1 / 2)
+    """Odd and even are equally likely at every step: ln 2 nats, 1/2 wrong."""
 
     def check(self) -> None:
         self.require_length(2, "so that there is something to remember")
-
-    @property
-    def features(self) -> int:
-        return 1
-
-    @property
-    def outputs(self) -> int:
-        return 2
-
-    @property
-    def criterion(self) -> Criterion:
-        return Criterion(0.01, "less than 1 % of steps wrong (ours)", "share of steps wrong")
-
-    @property
-    def chance(self) -> Chance:
-        """Odd and even are equally likely at every step: ln 2 nats, 1/2 wrong."""
-        return Chance(loss=log(2), error=1 / 2)
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
         bits = torch.randint(2, (self.steps, batch), generator=generator)
@@ -65,10 +53,6 @@ class Parity(Classification):
         )
 
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        wrong = misclassified(outputs, targets)
-        remaining = mask.flip(0).cumsum(0).flip(0)
-        return {
-            "error": mean_over_supervised(wrong, mask),
-            "sequence_error": any_supervised(wrong, mask),
-            "last_error": any_supervised(wrong, mask & (remaining == 1)),
-        }
+        last = mask & (mask.flip(0).cumsum(0).flip(0) == 1)
+        last_error = any_supervised(misclassified(outputs, targets), last)
+        return {**super().measures(outputs, targets, mask), "last_error": last_error}

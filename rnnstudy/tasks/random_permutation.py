@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rnnstudy.spec import at_least
 from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, misclassified, one_hot
+from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, at_steps, misclassified, one_hot
 
 
 class RandomPermutation(Classification):
@@ -36,6 +36,9 @@ class RandomPermutation(Classification):
     """
 
     source: ClassVar[str] = "Martens & Sutskever 2011; Pascanu, Mikolov & Bengio 2013 (code: permutation.py)"
+    criterion: ClassVar[Criterion] = Criterion(
+        0.01, "less than 1 % of sequences misclassified", "share of sequences misclassified"
+    )
 
     symbols: Annotated[int, at_least(4)] = 100
     variant: Literal["last", "next"] = "last"
@@ -50,10 +53,6 @@ class RandomPermutation(Classification):
     @property
     def outputs(self) -> int:
         return self.symbols
-
-    @property
-    def criterion(self) -> Criterion:
-        return Criterion(0.01, "less than 1 % of sequences misclassified", "share of sequences misclassified")
 
     @property
     def chance(self) -> Chance:
@@ -75,8 +74,6 @@ class RandomPermutation(Classification):
         symbols = torch.randint(2, self.symbols, (steps, batch), generator=generator)
         symbols[0] = torch.randint(2, (batch,), generator=generator)
         targets = symbols.roll(-1, dims=0)
-        informative = torch.zeros(steps, batch, dtype=torch.bool)
-        informative[0] = True
         mask = torch.ones(steps, batch, dtype=torch.bool)
         if self.variant == "last":
             mask[:-1] = False
@@ -86,7 +83,7 @@ class RandomPermutation(Classification):
             targets=targets,
             mask=mask,
             lengths=torch.full((batch,), steps),
-            informative=informative,
+            informative=at_steps(steps, torch.zeros(batch, dtype=torch.long)),
         )
 
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:

@@ -1,18 +1,16 @@
 """Selective copying: output the symbols that stood among blanks, in their order."""
 
-from collections.abc import Mapping
 from math import log
 from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor
 
 from rnnstudy.spec import at_least
-from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, mean_over_supervised, misclassified, one_hot
+from rnnstudy.tasks.classification import SequenceClassification
+from rnnstudy.tasks.task import Batch, Chance, Criterion, one_hot
 
 
-class SelectiveCopying(Classification):
+class SelectiveCopying(SequenceClassification):
     """n symbols at random positions among blanks, then a marker; the targets of the last n steps are the n symbols.
 
     T steps, n = `tokens`, S = `symbols`. Each symbol is uniform on S. Each of the T − 2n − 1 blanks before the marker
@@ -37,6 +35,9 @@ class SelectiveCopying(Classification):
     """
 
     source: ClassVar[str] = "Gu & Dao 2023; Poli et al. 2024 (mad-lab, code: instances.py)"
+    criterion: ClassVar[Criterion] = Criterion(
+        0.01, "less than 1 % of recalled symbols wrong (ours)", "share of recalled symbols wrong"
+    )
 
     tokens: Annotated[int, at_least(1)] = 16
     symbols: Annotated[int, at_least(2)] = 14
@@ -51,10 +52,6 @@ class SelectiveCopying(Classification):
     @property
     def outputs(self) -> int:
         return self.symbols
-
-    @property
-    def criterion(self) -> Criterion:
-        return Criterion(0.01, "less than 1 % of recalled symbols wrong (ours)", "share of recalled symbols wrong")
 
     @property
     def chance(self) -> Chance:
@@ -79,7 +76,3 @@ class SelectiveCopying(Classification):
             lengths=torch.full((batch,), steps),
             informative=symbols < self.symbols,
         )
-
-    def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
-        wrong = misclassified(outputs, targets)
-        return {"error": mean_over_supervised(wrong, mask), "sequence_error": any_supervised(wrong, mask)}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rnnstudy.spec import RequestError
 from rnnstudy.tasks.data_set import DataSet
-from rnnstudy.tasks.task import Batch, Criterion, at_steps, inside
+from rnnstudy.tasks.task import Batch, Criterion, inside, supervised_at_end
 
 PIXELS = 64
 VALIDATION = TEST = 300
@@ -49,23 +49,16 @@ class SequentialDigits(DataSet):
     """
 
     source: ClassVar[str] = "Le, Jaitly & Hinton 2015 (sequential MNIST), with the digits of scikit-learn"
+    features: ClassVar[int] = 1
+    outputs: ClassVar[int] = 10
+    criterion: ClassVar[Criterion] = Criterion(
+        0.05, "less than 5 % of pictures misclassified (ours)", "share of pictures misclassified"
+    )
 
     permuted: bool = False
 
     def check(self) -> None:
         self.require_length(PIXELS, "the pixels of a picture")
-
-    @property
-    def features(self) -> int:
-        return 1
-
-    @property
-    def outputs(self) -> int:
-        return 10
-
-    @property
-    def criterion(self) -> Criterion:
-        return Criterion(0.05, "less than 5 % of pictures misclassified (ours)", "share of pictures misclassified")
 
     @property
     def classes(self) -> Int[Tensor, " picture"]:
@@ -86,16 +79,7 @@ class SequentialDigits(DataSet):
         order = torch.tensor(_shuffled(PIXELS, "pixel")) if self.permuted else torch.arange(PIXELS)
         inputs = torch.zeros(self.steps, batch, 1)
         inputs[:PIXELS, :, 0] = pixels[drawn][:, order].T
-        targets = torch.zeros(self.steps, batch, dtype=torch.long)
-        targets[-1] = digits[drawn]
-        lengths = torch.full((batch,), self.steps)
-        return Batch(
-            inputs=inputs,
-            targets=targets,
-            mask=at_steps(self.steps, lengths - 1),
-            lengths=lengths,
-            informative=inside(self.steps, torch.full((batch,), PIXELS)),
-        )
+        return supervised_at_end(inputs, digits[drawn], inside(self.steps, torch.full((batch,), PIXELS)))
 
 
 @functools.cache

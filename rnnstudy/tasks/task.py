@@ -160,6 +160,24 @@ class Task(Spec):
             raise SpecError(f"{type(self).__name__}.length is {self.length}; it must be at least {shortest}, {why}")
 
 
+def supervised_at_end(
+    inputs: Float[Tensor, "time batch features"],
+    answer: Shaped[Tensor, "batch *outputs"],
+    informative: Bool[Tensor, "time batch"],
+    lengths: Int[Tensor, " batch"] | None = None,
+) -> Batch:
+    """A batch with the target `answer` at the last step of each sequence, the only supervised one.
+
+    `lengths`: time steps of each sequence; all steps of `inputs` when None.
+    """
+    steps, batch = inputs.shape[:2]
+    lengths = torch.full((batch,), steps) if lengths is None else lengths
+    targets = answer.new_zeros(steps, *answer.shape)
+    targets[lengths - 1, torch.arange(batch)] = answer
+    mask = at_steps(steps, lengths - 1)
+    return Batch(inputs=inputs, targets=targets, mask=mask, lengths=lengths, informative=informative)
+
+
 def mean_over_supervised(values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time *any"]) -> Float[Tensor, "*any"]:
     """The mean over the supervised steps of each sequence: ℓ_b = Σ_t m_{t,b} v_{t,b} / Σ_t m_{t,b}."""
     return (values * mask).sum(0) / mask.sum(0)

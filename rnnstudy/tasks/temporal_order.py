@@ -5,7 +5,6 @@ from math import log
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from rnnstudy.tasks.classification import Classification
@@ -19,6 +18,7 @@ from rnnstudy.tasks.task import (
     mean_over_supervised,
     misclassified,
     one_hot,
+    supervised_at_end,
 )
 
 START, TRIGGER = 6, 7
@@ -114,24 +114,15 @@ class TemporalOrder(Classification):
         marks = torch.randint(2, (self.marks, batch), generator=generator)
         for position, mark in zip(positions, marks, strict=True):
             symbols[position, sequence] = mark
-        lengths = self._lengths(batch, generator)
+        lengths = torch.full((batch,), self.length)
         if self.variant == "hochreiter":
+            lengths = torch.randint(self.length, steps + 1, (batch,), generator=generator)
             symbols[0] = START
             symbols[lengths - 1, sequence] = TRIGGER
-        targets = torch.zeros(steps, batch, dtype=torch.long)
-        targets[lengths - 1, sequence] = sum(2**number * mark for number, mark in enumerate(marks))
-        return Batch(
-            inputs=one_hot(symbols, self.features) * inside(steps, lengths).unsqueeze(-1),
-            targets=targets,
-            mask=at_steps(steps, lengths - 1),
-            lengths=lengths,
-            informative=at_steps(steps, *positions),
-        )
-
-    def _lengths(self, batch: int, generator: torch.Generator) -> Int[Tensor, " batch"]:
-        if self.variant == "pascanu":
-            return torch.full((batch,), self.length)
-        return torch.randint(self.length, self.steps + 1, (batch,), generator=generator)
+        inputs = one_hot(symbols, self.features) * inside(steps, lengths).unsqueeze(-1)
+        # The first mark counts least.
+        answer = 2 ** torch.arange(self.marks) @ marks
+        return supervised_at_end(inputs, answer, at_steps(steps, *positions), lengths)
 
     def measures(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
         wrong_class = mean_over_supervised(misclassified(outputs, targets), mask)

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from rnnstudy.spec import at_least
-from rnnstudy.tasks.task import Batch, Chance, Criterion, Task, at_steps, inside, mean_over_supervised, squared_error
+from rnnstudy.tasks.task import (
+    Batch,
+    Chance,
+    Criterion,
+    Task,
+    inside,
+    mean_over_supervised,
+    squared_error,
+    supervised_at_end,
+)
 
 NOISE = 0.2
 TARGET_NOISE = 0.1
@@ -47,6 +56,8 @@ class TwoSequence(Task):
 
     source: ClassVar[str] = "Hochreiter & Schmidhuber 1997, exp. 3a, 3b, 3c (3a: Bengio, Simard & Frasconi 1994)"
     loss_unit: ClassVar[str] = "squared error"
+    features: ClassVar[int] = 1
+    outputs: ClassVar[int] = 1
 
     informative_steps: Annotated[int, at_least(1)] = 3
     variant: Literal["3a", "3b", "3c"] = "3a"
@@ -57,14 +68,6 @@ class TwoSequence(Task):
     @property
     def steps(self) -> int:
         return self.length + int(0.1 * self.length)
-
-    @property
-    def features(self) -> int:
-        return 1
-
-    @property
-    def outputs(self) -> int:
-        return 1
 
     @property
     def tolerance(self) -> float:
@@ -89,7 +92,7 @@ class TwoSequence(Task):
         return targets[..., 1:]
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
-        steps, sequence = self.steps, torch.arange(batch)
+        steps = self.steps
         lengths = torch.randint(self.length, steps + 1, (batch,), generator=generator)
         first_class = torch.randint(2, (batch,), generator=generator).to(torch.get_default_dtype())
         numbers = torch.randn(steps, batch, generator=generator) * sqrt(NOISE)
@@ -100,15 +103,8 @@ class TwoSequence(Task):
         if self.variant == "3c":
             answer = 0.8 - 0.6 * first_class
             noisy_answer = answer + torch.randn(batch, generator=generator) * sqrt(TARGET_NOISE)
-        targets = torch.zeros(steps, batch, 2)
-        targets[lengths - 1, sequence] = torch.stack([noisy_answer, answer], dim=-1)
-        return Batch(
-            inputs=(numbers * inside(steps, lengths)).unsqueeze(-1),
-            targets=targets,
-            mask=at_steps(steps, lengths - 1),
-            lengths=lengths,
-            informative=informative,
-        )
+        inputs = (numbers * inside(steps, lengths)).unsqueeze(-1)
+        return supervised_at_end(inputs, torch.stack([noisy_answer, answer], dim=-1), informative, lengths)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return squared_error(outputs, targets[..., :1])

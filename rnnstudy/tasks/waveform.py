@@ -37,6 +37,8 @@ class Waveform(Task):
 
     source: ClassVar[str] = "this project's"
     loss_unit: ClassVar[str] = "squared error"
+    outputs: ClassVar[int] = 1
+    criterion: ClassVar[Criterion] = Criterion(0.01, "mean squared error below 0.01 (ours)", "mean squared error")
 
     waves: Annotated[int, at_least(2)] = 4
 
@@ -50,14 +52,6 @@ class Waveform(Task):
     @property
     def features(self) -> int:
         return self.waves
-
-    @property
-    def outputs(self) -> int:
-        return 1
-
-    @property
-    def criterion(self) -> Criterion:
-        return Criterion(0.01, "mean squared error below 0.01 (ours)", "mean squared error")
 
     @property
     def chance(self) -> Chance:
