@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
 from rnnstudy.store.owner import Owner
 from rnnstudy.sweep.claims import SECONDS_TO_WRITE, SECONDS_WITHOUT_HEARTBEAT, Claims
 
@@ -34,7 +34,7 @@ def test_a_run_is_claimed_once(tmp_path: Path):
     assert second.take(KEYS) == set(KEYS[3:])
     assert first.others(KEYS) == dict.fromkeys(KEYS[3:], elsewhere())
     assert second.others(KEYS) == dict.fromkeys(KEYS[:3], Owner.this())
-    with pytest.raises(SpecError, match=r"is being trained by process 4711 on another\.host; wait for it"):
+    with pytest.raises(RequestError, match=r"is being trained by process 4711 on another\.host; wait for it"):
         first.require_free(KEYS)
     first.require_free(KEYS[:3])
     first.release([KEYS[0]])

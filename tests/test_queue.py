@@ -42,7 +42,7 @@ class TwoInTurn:
     def __init__(self, project: Project) -> None:
         self._folder, self._store = project.checkpoints, Store(project)
         self._handed_out = 0
-        self.complete_keys: Collection[str] = ()
+        self.complete_keys: set[str] = set()
         self.checks: list[ValidationCheck] = []
         self.outcomes: dict[str, Outcome] = {}
 

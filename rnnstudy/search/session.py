@@ -7,12 +7,10 @@ from pathlib import Path
 from rnnstudy.search.definition import searches_of
 from rnnstudy.search.queue import SearchQueue, claim_studies
 from rnnstudy.search.studies import StudyStatus, connect_storage, study_status, without_password
-from rnnstudy.store.mlflow_tracker import MlflowTracker
-from rnnstudy.store.project import find_project
 from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.experiment import Experiment, load_experiment
 from rnnstudy.sweep.grids import Scale
-from rnnstudy.sweep.session import Resources, mark_interrupted, project_store, sweep_info, train_queue
+from rnnstudy.sweep.session import Resources, Session
 from rnnstudy.sweep.summary import ProgressListener, Silent, SweepSummary
 
 
@@ -41,20 +39,17 @@ def launch(
     resources, listener = resources or Resources(), listener or Silent()
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(Path(experiment))
     definitions = searches_of(experiment, scale)
-    project = find_project(experiment.path)
-    pool = resources.pool(experiment.path, project)
-    connected = connect_storage(project, storage)
-    info = sweep_info(experiment, scale, resources, ["--storage", without_password(storage)] if storage else [])
-    store = project_store(project, listener)
-    tracker = MlflowTracker(store, info)
-    with contextlib.closing(Claims(project.claims)) as claims:
+    options = ["--storage", without_password(storage)] if storage else []
+    session = Session(experiment, scale, options, resources, listener)
+    connected = connect_storage(session.project, storage)
+    store = session.open_store()
+    with contextlib.closing(Claims(session.project.claims)) as claims:
         # Before the studies are opened: trials that look as if a dead process had left them may be another launcher's.
         claim_studies(claims, connected, [definition.name for definition in definitions])
-        mark_interrupted(store, listener)
-        work = SearchQueue(definitions, connected, store, project, workers=pool.count)
+        session.mark_interrupted(store)
+        work = SearchQueue(definitions, connected, store, session.project, workers=session.pool.count)
         trials = sum(study.trials_left for study in work.studies)
         listener.message(f"{len(definitions)} studies: {trials} trials to go, at most {work.runs_left} runs")
         listener.planned([], work.runs_left)
-        fallback = project.offline / info.sweep
-        summary = train_queue(work, store, tracker, claims, pool, project, info, fallback, resources, listener)
+        summary = session.train(work, store, claims)
     return SearchSummary(summary, [study_status(study.study) for study in work.studies])

@@ -13,27 +13,8 @@ from rnnstudy.sweep.grids import Scale, grid, override
 
 if TYPE_CHECKING:
     from rnnstudy.sweep.session import Resources, launch
-    from rnnstudy.sweep.summary import ProgressListener, SweepSummary
 
-__all__ = [
-    "Experiment",
-    "ProgressListener",
-    "Resources",
-    "Scale",
-    "SweepSummary",
-    "grid",
-    "launch",
-    "load_experiment",
-    "override",
-]
+__all__ = ["Experiment", "Resources", "Scale", "grid", "launch", "load_experiment", "override"]
 
 # An experiment file imports this package in every worker, and a worker needs no store.
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "ProgressListener": "sweep.summary",
-        "Resources": "sweep.session",
-        "SweepSummary": "sweep.summary",
-        "launch": "sweep.session",
-    },
-)
+__getattr__ = lazy_names(__name__, {"Resources": "sweep.session", "launch": "sweep.session"})

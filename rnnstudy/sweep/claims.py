@@ -27,10 +27,6 @@ SECONDS_TO_WRITE = 10.0
 """How long a claim file may stay empty: it is created first and written afterwards."""
 
 
-class RunClaimed(RequestError):
-    """Another process is training a run that was to be changed."""
-
-
 class Claims:
     """The claims of one launcher, in a folder that all launchers of the sweep see.
 
@@ -120,9 +116,9 @@ class Claims:
         return {key: owner for key, owner in found.items() if owner is not None and owner != self.owner}
 
     def require_free(self, keys: Iterable[str]) -> None:
-        """Raises `RunClaimed` when another process trains one of `keys`."""
+        """Raises `RequestError` when another process trains one of `keys`."""
         for key, owner in self.others(keys).items():
-            raise RunClaimed(f"run {key} is being trained by {owner}; wait for it, or end it first")
+            raise RequestError(f"run {key} is being trained by {owner}; wait for it, or end it first")
 
     def heartbeat(self) -> None:
         """Touch this launcher's claims when it is time: other hosts cannot see whether its process lives."""

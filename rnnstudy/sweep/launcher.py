@@ -11,18 +11,7 @@ from rnnstudy.store.errors import DiskFull
 from rnnstudy.store.project import Project
 from rnnstudy.store.system_metrics import Machine
 from rnnstudy.store.writer import Writer
-from rnnstudy.sweep.messages import (
-    Assignment,
-    Failed,
-    Finished,
-    Message,
-    Notice,
-    OutOfDisk,
-    OutOfMemory,
-    Stopped,
-    halves,
-    resume_of,
-)
+from rnnstudy.sweep.messages import Assignment, Failed, Finished, Message, Notice, Stopped, halves, part_of
 from rnnstudy.sweep.plan import ATTEMPTS
 from rnnstudy.sweep.queue import WorkQueue
 from rnnstudy.sweep.sharing import Sharing
@@ -95,12 +84,12 @@ class Launcher:
             finally:
                 self._pool.close()
                 self._writer.close(lambda: self._between_turns() or stopped_twice())
-                self._sharing.close()
+                self._sharing.claims.close()
         self._report_written_ends()
         if error := self._error or self._writer.fault:
             raise error
         self._remove_checkpoints(*self._project.checkpoints.glob("*.pt"))
-        self.summary.complete |= set(self._queue.complete_keys)
+        self.summary.complete |= self._queue.complete_keys
         self.summary.writing_seconds = self._writer.busy
         self.summary.fell_back_to_files = self._writer.fell_back_to_files
         return self.summary
@@ -142,7 +131,7 @@ class Launcher:
         """Pass on the writer's messages, refresh this launcher's claims, read the machine's sensors."""
         for line in self._writer.messages():
             self._listener.message(line)
-        self._sharing.heartbeat()
+        self._sharing.claims.heartbeat()
         if self._machine is not None and (sample := self._machine.sample()):
             self._writer.sampled(sample)
 
@@ -179,9 +168,9 @@ class Launcher:
                 worker.assignment = None
             case Stopped():
                 self._continue_elsewhere(worker, assignment, "worker was terminated")
-            case OutOfMemory():
+            case Failed(lack="memory"):
                 self._on_out_of_memory(worker, assignment, message.reason)
-            case OutOfDisk():
+            case Failed(lack="disk"):
                 self._error = DiskFull(message.reason)
                 self._pool.stop()
                 self._interrupt(assignment)
@@ -232,7 +221,7 @@ class Launcher:
         if self._pool.stopping:
             self._interrupt(assignment)
             return
-        parts = parts or [Assignment(assignment.runs, assignment.checkpoint, resume_of(assignment))]
+        parts = parts or [part_of(assignment, assignment.runs)]
         for run in assignment.runs:
             self._writer.interrupt(run.key)
         for part in reversed(parts):
@@ -276,7 +265,7 @@ class Launcher:
         left = [run.key for run in assignment.runs if run.key not in self.summary.ended]
         for key in left:
             self._writer.interrupt(key)
-        self._writer.then(lambda: self._sharing.release(left))
+        self._writer.then(lambda: self._sharing.claims.release(left))
         self._listener.ended(assignment, "interrupted")
 
     def _fail(self, assignment: Assignment, reason: str, attempts: int = 1) -> None:
@@ -291,7 +280,7 @@ class Launcher:
         self.summary.ended[key] = outcome
         # A search that heard of a run before the store has it would not ask for it again, should this process die now.
         self._writer.then(lambda: self._written_ends.put((key, outcome)))
-        self._writer.then(lambda: self._sharing.ended([key]))
+        self._writer.then(lambda: self._sharing.claims.ended([key]))
 
     def _report_written_ends(self) -> None:
         """Tell the work queue which runs have ended and been written."""
@@ -303,7 +292,7 @@ class Launcher:
         ended_well = {key for key, outcome in self.summary.ended.items() if outcome.status != "failed"}
         for path in paths:
             keys = set(checkpoint_keys(path))
-            if keys and keys <= ended_well | self.summary.complete | set(self._queue.complete_keys):
+            if keys and keys <= ended_well | self.summary.complete | self._queue.complete_keys:
                 path.unlink(missing_ok=True)
 
     def _names(self, assignment: Assignment) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rnnstudy.run import Run
 from rnnstudy.training.population import Population
@@ -36,23 +37,14 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Failed:
-    """An error ended the training. `reason` is one line; the traceback is in the worker's log."""
+    """An error ended the training. `reason` is one line; the traceback is in the worker's log.
+
+    `lack` of `memory`: the population does not fit into that of the host or of the GPU; of `disk`: no room for a
+    checkpoint.
+    """
 
     reason: str
-
-
-@dataclass(frozen=True)
-class OutOfMemory:
-    """The population does not fit into the memory of the host or of the GPU. `reason` is one line."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class OutOfDisk:
-    """A checkpoint could not be written because the disk is full. `reason` is one line."""
-
-    reason: str
+    lack: Literal["", "memory", "disk"] = ""
 
 
 @dataclass(frozen=True)
@@ -62,16 +54,11 @@ class Notice:
     line: str
 
 
-Message = Record | TrainingProgress | ValidationCheck | Finished | Stopped | Failed | OutOfMemory | OutOfDisk | Notice
-
-
-def resume_of(assignment: Assignment) -> Path | None:
-    """The older checkpoint to resume from; None once the population has its own."""
-    return None if assignment.checkpoint.exists() else assignment.resume
+Message = Record | TrainingProgress | ValidationCheck | Finished | Stopped | Failed | Notice
 
 
 def part_of(assignment: Assignment, runs: tuple[Run, ...]) -> Assignment:
-    """Some runs of a population as their own population, which resumes from the checkpoint of the whole."""
+    """Some or all runs of a population as their own population, which resumes from the checkpoint of the whole."""
     own = assignment.checkpoint.with_name(f"{Population(runs).key}.pt")
     return Assignment(runs, own, assignment.checkpoint if assignment.checkpoint.exists() else assignment.resume)
 

@@ -12,10 +12,8 @@ from rnnstudy.training.records import Outcome, ValidationCheck
 class WorkQueue(Protocol):
     """Hands out populations and is told what becomes of them. Only the launcher's process calls it."""
 
-    @property
-    def complete_keys(self) -> Collection[str]:
-        """Keys of the runs that the store already holds."""
-        ...
+    complete_keys: set[str]
+    """Keys of the runs that the store already holds."""
 
     @property
     def done(self) -> bool:
@@ -28,19 +26,16 @@ class WorkQueue(Protocol):
 
     def requeue(self, assignment: Assignment) -> None:
         """Hand out this population again, before any other: its worker died."""
-        ...
 
     def on_validation(self, check: ValidationCheck) -> Collection[str]:
         """Take note of validation errors; returns the keys of the runs to be pruned."""
-        ...
+        return ()
 
     def on_ended(self, key: str, outcome: Outcome) -> None:
         """Take note of how a run ended; its last record is in the store."""
-        ...
 
     def on_ended_elsewhere(self, complete: Collection[str], given_up: Collection[str]) -> None:
         """Take note of runs that another launcher has trained: complete now, or given up after too many failures."""
-        ...
 
     def run_name(self, run: Run) -> str:
         """The run's name in the store."""
@@ -48,15 +43,13 @@ class WorkQueue(Protocol):
 
     def run_tags(self, run: Run) -> Mapping[str, str]:
         """Tags of the run in the store, beside those of the sweep."""
-        ...
+        return {}
 
 
-class FixedQueue:
+class FixedQueue(WorkQueue):
     """A fixed list of populations, in this order, for the runs of a grid. Nothing is pruned."""
 
-    def __init__(
-        self, assignments: Sequence[Assignment], names: Mapping[str, str], complete: Collection[str] = ()
-    ) -> None:
+    def __init__(self, assignments: Sequence[Assignment], names: Mapping[str, str], complete: set[str]) -> None:
         self.complete_keys = complete
         self._waiting = deque(assignments)
         self._names = names
@@ -71,17 +64,5 @@ class FixedQueue:
     def requeue(self, assignment: Assignment) -> None:
         self._waiting.appendleft(assignment)
 
-    def on_validation(self, check: ValidationCheck) -> Collection[str]:
-        return ()
-
-    def on_ended(self, key: str, outcome: Outcome) -> None:
-        """The queue is fixed."""
-
-    def on_ended_elsewhere(self, complete: Collection[str], given_up: Collection[str]) -> None:
-        """The queue is fixed."""
-
     def run_name(self, run: Run) -> str:
         return self._names[run.key]
-
-    def run_tags(self, run: Run) -> Mapping[str, str]:
-        return {}

@@ -25,7 +25,7 @@ from rnnstudy.spec import RequestError
 from rnnstudy.sweep.messages import Assignment, Message
 from rnnstudy.sweep.worker_process import train_messages
 from rnnstudy.sweep.workers import ALLOCATOR, Worker, WorkerPool
-from rnnstudy.training.records import Record
+from rnnstudy.training.records import Record, ValidationCheck
 
 SECONDS_BETWEEN_CHECKS = 1.0
 """How often a task asks the board."""
@@ -221,9 +221,12 @@ def _train(runs: bytes, experiment: str | None, device: str, engine: EngineName,
 
     heard: list[Message] = []
     own = {run.key for run in population}
-    for message in train_messages(
-        population, device, engine, lambda: board_state()[0], heard.append, lambda: own & board_state()[1]
-    ):
+
+    def pruned(check: ValidationCheck) -> set[str]:
+        heard.append(check)
+        return own & board_state()[1]
+
+    for message in train_messages(population, device, engine, lambda: board_state()[0], heard.append, pruned):
         # Not `yield from`: Ray sends into the generator, which a list's iterator does not take.
         for earlier in heard:  # noqa: UP028
             yield earlier

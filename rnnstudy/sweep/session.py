@@ -16,7 +16,6 @@ from rnnstudy.store.project import Project, find_project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.store.stored_run import RunIndex
 from rnnstudy.store.system_metrics import Machine
-from rnnstudy.store.tracker import Tracker
 from rnnstudy.store.writer import FallbackTracker, Writer
 from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.experiment import Experiment, load_experiment, select_runs
@@ -113,12 +112,11 @@ def launch(
     resources, listener = resources or Resources(), listener or Silent()
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(Path(experiment))
     runs = select_runs(experiment, scale, settings, only, shard)
-    project = find_project(experiment.path)
-    pool = resources.pool(experiment.path, project)
-    info = sweep_info(experiment, scale, resources, [part for one in settings for part in ("--set", one)])
-    index = OfflineFolder(offline) if offline else project_store(project, listener)
-    tracker = OfflineTracker(index, info) if isinstance(index, OfflineFolder) else MlflowTracker(index, info)
-    mark_interrupted(index, listener)
+    options = [part for setting in settings for part in ("--set", setting)]
+    session = Session(experiment, scale, options, resources, listener)
+    project, pool = session.project, session.pool
+    index = OfflineFolder(offline) if offline else session.open_store()
+    session.mark_interrupted(index)
     # Made before the plan, so that no run can end unnoticed in between.
     claims = Claims(project.claims)
     if rerun:
@@ -128,57 +126,63 @@ def launch(
     for line in [*plan.warnings, plan.headline(pool.count)]:
         listener.message(line)
     listener.planned(plan.assignments)
-    fallback = None if offline else project.offline / info.sweep
-    summary = train_queue(plan.queue(), index, tracker, claims, pool, project, info, fallback, resources, listener)
+    summary = session.train(plan.queue(), index, claims)
     summary.runs, summary.names, summary.given_up = runs, plan.names, plan.given_up
     summary.project, summary.offline = project, offline
     return summary
 
 
-def train_queue(
-    work: WorkQueue,
-    index: RunIndex,
-    tracker: Tracker,
-    claims: Claims,
-    pool: WorkerPool,
-    project: Project,
-    info: SweepInfo,
-    fallback: Path | None,
-    resources: Resources,
-    listener: ProgressListener,
-) -> SweepSummary:
-    """Train what a work queue hands out. `fallback`: the folder that records go to if the store stays away."""
+class Session:
+    """What a sweep or a search is launched with: its project and workers, and what its runs have in common.
 
-    def replan(free: Sequence[Run]) -> Plan:
-        return make_plan(free, index, project.checkpoints, pool.count, device=pool.planning_device)
+    `options` follow the experiment file and its scale in the command that launches it.
+    """
 
-    files = fallback and FallbackTracker(str(fallback), lambda: OfflineTracker(OfflineFolder(fallback), info))
-    machine = Machine() if resources.system_metrics else None
-    sharing = Sharing(claims, index, replan)
-    return Launcher(work, pool, Writer(tracker, files or None), sharing, project, listener, machine).run()
+    def __init__(
+        self,
+        experiment: Experiment,
+        scale: Scale,
+        options: Sequence[str],
+        resources: Resources,
+        listener: ProgressListener,
+    ) -> None:
+        self.project = find_project(experiment.path)
+        self.pool = resources.pool(experiment.path, self.project)
+        self.info = SweepInfo(
+            experiment.name,
+            experiment_file=str(experiment.file),
+            command=shlex.join(["rnnstudy", "sweep", str(experiment.file), "--scale", scale.value, *options]),
+            engine=resources.engine,
+            hypothesis=experiment.hypothesis,
+        )
+        self._resources, self._listener = resources, listener
 
+    def open_store(self) -> Store:
+        """The project's store, ready to be written. The listener is told where a new one lies."""
+        new = not Store(self.project).exists
+        store = open_store(self.project)
+        if new:
+            self._listener.message(f"a new store: {store.database or store.uri}")
+        return store
 
-def sweep_info(experiment: Experiment, scale: Scale, resources: Resources, options: Sequence[str]) -> SweepInfo:
-    """What the runs of a sweep have in common, among it the command that launches it."""
-    return SweepInfo(
-        experiment.name,
-        experiment_file=str(experiment.file),
-        command=shlex.join(["rnnstudy", "sweep", str(experiment.file), "--scale", scale.value, *options]),
-        engine=resources.engine,
-        hypothesis=experiment.hypothesis,
-    )
+    def mark_interrupted(self, index: RunIndex) -> None:
+        """Mark the runs that a dead process left as running, and tell the listener how many there were."""
+        if count := index.mark_interrupted():
+            self._listener.message(f"{count} runs that a dead process had left as running are now marked interrupted")
 
+    def train(self, work: WorkQueue, index: Store | OfflineFolder, claims: Claims) -> SweepSummary:
+        """Train what a work queue hands out. If the store stays away, records go to the project's offline folder."""
+        project, info, pool = self.project, self.info, self.pool
 
-def project_store(project: Project, listener: ProgressListener) -> Store:
-    """The project's store, ready to be written. The listener is told where a new one lies."""
-    new = not Store(project).exists
-    store = open_store(project)
-    if new:
-        listener.message(f"a new store: {store.database or store.uri}")
-    return store
+        def replan(free: Sequence[Run]) -> Plan:
+            return make_plan(free, index, project.checkpoints, pool.count, device=pool.planning_device)
 
-
-def mark_interrupted(index: RunIndex, listener: ProgressListener) -> None:
-    """Mark the runs that a dead process left as running, and tell the listener how many there were."""
-    if count := index.mark_interrupted():
-        listener.message(f"{count} runs that a dead process had left as running are now marked interrupted")
+        if isinstance(index, OfflineFolder):
+            tracker, files = OfflineTracker(index, info), None
+        else:
+            folder = project.offline / info.sweep
+            tracker = MlflowTracker(index, info)
+            files = FallbackTracker(str(folder), lambda: OfflineTracker(OfflineFolder(folder), info))
+        machine = Machine() if self._resources.system_metrics else None
+        sharing = Sharing(claims, index, replan)
+        return Launcher(work, pool, Writer(tracker, files), sharing, project, self._listener, machine).run()

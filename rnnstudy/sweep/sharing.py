@@ -1,7 +1,7 @@
 """Several launchers, one sweep: each trains what the others have not claimed."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from rnnstudy.run import Run
 from rnnstudy.store.errors import StoreUnavailable
@@ -24,7 +24,7 @@ class Sharing:
     """
 
     def __init__(self, claims: Claims, index: RunIndex, replan: Callable[[Sequence[Run]], Plan]) -> None:
-        self._claims, self._index, self._replan = claims, index, replan
+        self.claims, self._index, self._replan = claims, index, replan
         self._elsewhere: dict[str, Run] = {}
         self._ended_elsewhere: set[str] = set()
         self._last_check = 0.0
@@ -39,10 +39,10 @@ class Sharing:
 
         `ended`: keys of the runs that this launcher itself has brought to an end. None when nothing is left.
         """
-        own = self._claims.take(run.key for run in assignment.runs)
+        own = self.claims.take(run.key for run in assignment.runs)
         # Read after the claim: a launcher that ended a run before has logged it by now.
-        self._ended_elsewhere |= self._claims.newly_ended() - set(ended)
-        self._claims.release(own & self._ended_elsewhere)
+        self._ended_elsewhere |= self.claims.newly_ended() - set(ended)
+        self.claims.release(own & self._ended_elsewhere)
         own -= self._ended_elsewhere
         self._elsewhere |= {run.key: run for run in assignment.runs if run.key not in own}
         if len(own) == len(assignment.runs):
@@ -58,7 +58,7 @@ class Sharing:
         if not self._elsewhere or time.monotonic() - self._last_check < SECONDS_BETWEEN_CHECKS:
             return None
         first, self._last_check = self._last_check == 0.0, time.monotonic()
-        others = self._claims.others(self._elsewhere)
+        others = self.claims.others(self._elsewhere)
         if first and others:
             owners = ", ".join(sorted({str(owner) for owner in others.values()}))
             message(f"{len(others)} runs are being trained by {owners}; this sweep ends when they have ended")
@@ -74,16 +74,3 @@ class Sharing:
             del self._elsewhere[run.key]
         self._ended_elsewhere -= {run.key for run in free}
         return plan
-
-    def ended(self, keys: Iterable[str]) -> None:
-        """Tell other launchers that these runs are in the store."""
-        self._claims.ended(keys)
-
-    def release(self, keys: Iterable[str]) -> None:
-        self._claims.release(keys)
-
-    def heartbeat(self) -> None:
-        self._claims.heartbeat()
-
-    def close(self) -> None:
-        self._claims.close()

@@ -12,7 +12,7 @@ from typing import Any
 from rnnstudy.engines import EngineName
 from rnnstudy.run import Run
 from rnnstudy.store.errors import DiskFull, disk_is_full, memory_is_full
-from rnnstudy.sweep.messages import Failed, Finished, Message, Notice, OutOfDisk, OutOfMemory, Prune, Stopped
+from rnnstudy.sweep.messages import Failed, Finished, Message, Notice, Prune, Stopped
 from rnnstudy.sweep.signals import STOP_SIGNALS
 from rnnstudy.training.records import ValidationCheck
 
@@ -55,8 +55,9 @@ def run_worker(
             except (BrokenPipeError, ConnectionResetError):
                 orphaned.append(True)
 
-        def prunes() -> set[str]:
-            """Keys of the runs that the launcher has pruned since the last call."""
+        def pruned(check: ValidationCheck) -> set[str]:
+            """Send the errors, and return what the launcher has pruned so far; its answer comes by the next check."""
+            send(check)
             keys: set[str] = set()
             try:
                 while not orphaned and connection.poll():
@@ -74,7 +75,7 @@ def run_worker(
                     # Too late: its runs have ended.
                     continue
                 files = (assignment.checkpoint, assignment.resume)
-                for message in train_messages(assignment.runs, device, engine, stopping, send, prunes, *files):
+                for message in train_messages(assignment.runs, device, engine, stopping, send, pruned, *files):
                     send(message)
                 if terminated or orphaned:
                     return
@@ -88,22 +89,17 @@ def train_messages(
     engine: EngineName,
     stopping: Callable[[], bool],
     send: Callable[[Message], None],
-    prunes: Callable[[], set[str]],
+    prune: Callable[[ValidationCheck], Collection[str]],
     checkpoint: Path | None = None,
     resume: Path | None = None,
 ) -> Iterator[Message]:
     """Train a population and say what comes of it; `send` is told at once what does not wait for a checkpoint.
 
-    `prunes` gives the keys of the runs that are to be stopped, as far as that is known. An error is told, not raised.
+    `prune` is that of `train`. An error is told, not raised.
     """
     from rnnstudy.training.checkpoint import rename_damaged
     from rnnstudy.training.loop import train
     from rnnstudy.training.population import Population
-
-    def pruned(check: ValidationCheck) -> Collection[str]:
-        """Send the errors, and return what the launcher has pruned so far; its answer comes by the next check."""
-        send(check)
-        return prunes()
 
     try:
         for path in (checkpoint, resume):
@@ -118,7 +114,7 @@ def train_messages(
             resume=resume,
             stop=stopping,
             progress=send,
-            prune=pruned,
+            prune=prune,
         ):
             ended += record.outcome is not None
             yield record
@@ -127,6 +123,6 @@ def train_messages(
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if disk_is_full(error):
-            yield OutOfDisk(str(DiskFull.caused_by(error)))
+            yield Failed(str(DiskFull.caused_by(error)), "disk")
         else:
-            yield OutOfMemory(reason) if memory_is_full(error) else Failed(reason)
+            yield Failed(reason, "memory" if memory_is_full(error) else "")
