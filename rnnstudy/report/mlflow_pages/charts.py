@@ -11,6 +11,7 @@ import math
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -47,21 +48,10 @@ COLUMNS = (
     *(f"metrics.`summary/{name}_{stage}`" for name in ("half_life", "log10_ratio") for stage in ("initial", "final")),
 )
 
-SECTIONS: Mapping[str, Sequence[str]] = {
-    "Profile (step = lag)": (
-        "profile/{output}_initial",
-        "profile/{output}_final_normalised",
-        "profile/{other}_initial",
-        "profile/{other}_final_normalised",
-    ),
-    "Gradient through time": (
-        "through_time/{output}_first",
-        "through_time/{output}_last",
-        "through_time/{other}_first",
-    ),
-    "Gradient during training": ("gradient/global_before", "gradient/global_after", "gradient/W_hh_before"),
-    "Learning": ("learning/error", "learning/loss", "summary/solved", "summary/steps_to_solve"),
-}
+_TEMPLATES: dict[str, Any] = json.loads(Path(__file__).with_name("view.json").read_text(encoding="utf-8"))
+"""What MLflow's page stores of a view, a section and the two kinds of chart; null is what `view_state` fills in."""
+
+SECTIONS: Mapping[str, Sequence[str]] = _TEMPLATES["sections"]
 """Section to the metrics it shows, one chart each; metrics that no run has are left out. All gradients are log10."""
 
 REST = "Everything else"
@@ -143,7 +133,10 @@ def representatives(runs: Sequence[Parameters], grouped_by: Sequence[str], last:
     firsts = sorted(group[0] for group in by_setting)
     by_line = _grouped(firsts, settings(runs, grouped_by))
     most = max(1, _equal_share([len(group) for group in by_line]))
-    chosen = [group[number] for group in by_line for number in _spread(len(group), most)]
+    chosen = []
+    for group in by_line:
+        few = min(len(group), most)
+        chosen += [group[number * len(group) // few] for number in range(few)]
     return sorted(chosen[:MOST_RUNS])
 
 
@@ -168,12 +161,6 @@ def _equal_share(sizes: Sequence[int]) -> int:
     while share < max(sizes) and sum(min(size, share + 1) for size in sizes) <= MOST_RUNS:
         share += 1
     return share
-
-
-def _spread(size: int, most: int) -> list[int]:
-    """At most `most` of the numbers 0..size−1, evenly spaced, beginning with 0."""
-    few = min(size, most)
-    return [number * size // few for number in range(few)]
 
 
 def packed_view(
@@ -202,7 +189,6 @@ def view_state(
         filtered: show only the runs with the tag `REPRESENTATIVE`. The filter is here and not in the link: MLflow's
             page ignores a shared view when its link has a filter of its own.
     """
-    folded = [zip(grouped_by, group, strict=True) for group in sorted(set(settings(runs, grouped_by)))]
     columns = list(dict.fromkeys([*(f"params.`{name}`" for name in grouped_by), *COLUMNS]))
     left = sorted(name for name in set(metrics) if not name.startswith("system/"))
     charts: list[dict[str, Any]] = []
@@ -211,38 +197,20 @@ def view_state(
         shown = [name for name in wanted if name in left]
         left = [name for name in left if name not in shown]
         if shown:
-            sections.append(_section(title, folded=title == REST))
+            section = {"uuid": _identity(title), "name": title, "display": title != REST}
+            sections.append(_TEMPLATES["section"] | section)
             charts += [_chart(name, title) for name in shown]
-    return {
+    page = _TEMPLATES["page"]
+    lines = [zip(grouped_by, values, strict=True) for values in sorted(set(settings(runs, grouped_by)))]
+    return page | {
         "searchFilter": FILTER if filtered else "",
-        "orderByKey": "attributes.start_time",
-        "orderByAsc": False,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": ["attributes.`Run Name`", *columns],
         "columnWidths": {"attributes.`Run Name`": 260, **{name: 60 + 7 * len(name.split("`")[1]) for name in columns}},
-        "runsExpanded": {},
-        "runsPinned": [],
-        "runsHidden": [],
-        "runsVisibilityMap": {},
-        "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": charts,
         "compareRunSections": sections,
-        "viewMaximized": False,
-        "runListHidden": False,
-        "isAccordionReordered": True,
-        "useGroupedValuesInCharts": True,
-        "hideEmptyCharts": True,
-        "groupBy": {
-            "aggregateFunction": "average",
-            "groupByKeys": [{"mode": "param", "groupByData": name} for name in grouped_by],
-        },
-        "groupsExpanded": {",".join(f"param.{name}.{value}" for name, value in group): False for group in folded},
-        "autoRefreshEnabled": True,
-        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+        "groupBy": page["groupBy"] | {"groupByKeys": [{"mode": "param", "groupByData": name} for name in grouped_by]},
+        "groupsExpanded": {",".join(f"param.{name}.{value}" for name, value in line): False for line in lines},
     }
 
 
@@ -264,46 +232,11 @@ def _sections(metrics: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def _section(title: str, *, folded: bool) -> dict[str, Any]:
-    return {
-        "uuid": _identity(title),
-        "name": title,
-        "display": not folded,
-        "isReordered": True,
-        "deleted": False,
-        "isGenerated": False,
-        "columns": 2,
-        "cardHeight": 360,
-    }
-
-
 def _chart(metric: str, title: str) -> dict[str, Any]:
-    common = {
-        "uuid": _identity(f"{title}: {metric}"),
-        "runsCountToCompare": 10,
-        "metricSectionId": _identity(title),
-        "deleted": False,
-        "isGenerated": False,
-        "metricKey": metric,
-    }
+    chart = {"uuid": _identity(f"{title}: {metric}"), "metricSectionId": _identity(title), "metricKey": metric}
     if metric.startswith("summary/"):
-        return {**common, "type": "BAR"}
-    return {
-        **common,
-        "type": "LINE",
-        "selectedMetricKeys": [metric],
-        "lineSmoothness": 0,
-        "xAxisScaleType": "linear",
-        "scaleType": "linear",
-        "range": {},
-        "xAxisKey": "step",
-        "selectedXAxisMetricKey": "",
-        "yAxisKey": "metric",
-        "yAxisExpressions": [],
-        "ignoreOutliers": False,
-        "useGlobalXaxisKey": True,
-        "useGlobalLineSmoothing": True,
-    }
+        return _TEMPLATES["bar"] | chart
+    return _TEMPLATES["line"] | chart | {"selectedMetricKeys": [metric]}
 
 
 def _identity(text: str) -> str:
