@@ -1,10 +1,11 @@
 """The catalogue of tasks, cells and probes that `rnnstudy list` prints, each with its source."""
 
+import importlib
 import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from rnnstudy.spec import RequestError, Spec, concrete, nearest
+from rnnstudy.spec import RequestError, Spec, assign, concrete, nearest
 
 Kind = Literal["tasks", "cells", "probes"]
 
@@ -12,16 +13,8 @@ Kind = Literal["tasks", "cells", "probes"]
 def known_classes(kind: Kind) -> dict[str, type[Any]]:
     """Name to class, in alphabetical order: those of the package and of the experiment files loaded so far."""
     # Imported here, so that asking for one kind does not load the others.
-    if kind == "tasks":
-        import rnnstudy.tasks
-        from rnnstudy.tasks.task import Task as base
-    elif kind == "cells":
-        import rnnstudy.cells
-        from rnnstudy.cells.cell import Cell as base
-    else:
-        import rnnstudy.probes  # noqa: F401  (importing the package finds its modules)
-        from rnnstudy.probes.probe import Probe as base
-    return {cls.__name__: cls for cls in concrete(base)}
+    package, base = importlib.import_module(f"rnnstudy.{kind}"), kind.removesuffix("s").title()
+    return {cls.__name__: cls for cls in concrete(getattr(package, base))}
 
 
 def catalogue_lines(kind: Kind) -> list[str]:
@@ -36,7 +29,6 @@ def make_probe(name: str, settings: Sequence[str] = ()) -> Any:
 
     Raises `RequestError` for an unknown probe, `SpecError` for an unknown field or an impossible value.
     """
-    from rnnstudy.spec import assign
     from rnnstudy.sweep.grids import parsed
 
     known = known_classes("probes")

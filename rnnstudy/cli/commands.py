@@ -3,14 +3,13 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from rnnstudy.cli.catalogue import Kind, catalogue_lines, make_probe
 from rnnstudy.cli.common import BAD_INPUT, FOLDER, INTERRUPTED, make_console, say, which_runs
-
-if TYPE_CHECKING:
-    from rnnstudy.cli.catalogue import Kind
+from rnnstudy.spec import RequestError, RnnstudyError
+from rnnstudy.store.project import find_project
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -34,21 +33,24 @@ def app() -> None:
 @click.option("--cells", "kind", flag_value="cells", help="What recurrences there are.")
 @click.option("--probes", "kind", flag_value="probes", help="What can be measured.")
 @which_runs
-def list_(file: Path | None, kind: "Kind | None", scale: str, settings: tuple[str, ...], only: tuple[str, ...]) -> None:
+def list_(file: Path | None, kind: Kind | None, scale: str, settings: tuple[str, ...], only: tuple[str, ...]) -> None:
     """Show what a sweep would run: key, name, state in the store, estimates of time and disk.
 
     Or, with --tasks, --cells or --probes, what there is to build runs from, one line each with its source.
     """
+    from rnnstudy.sweep.experiment import load_experiment, select_runs
+
     if kind is not None:
-        _catalogue(kind, file)
+        if file is not None:
+            load_experiment(file)
+        for line in catalogue_lines(kind):
+            click.echo(line)
         return
     if file is None:
         raise click.UsageError("Missing argument 'FILE': an experiment file, or --tasks, --cells or --probes.")
     from rnnstudy.cli.tables import list_table, size
     from rnnstudy.store.mlflow_store import Store
-    from rnnstudy.store.project import find_project
-    from rnnstudy.sweep import Scale, load_experiment
-    from rnnstudy.sweep.experiment import select_runs
+    from rnnstudy.sweep.grids import Scale
     from rnnstudy.sweep.plan import duration, make_plan
 
     experiment = load_experiment(file)
@@ -72,7 +74,6 @@ def studies_(storage: str | None) -> None:
     """Show how the searches stand: trials, best value and parameters, and the winner's result on fresh seeds."""
     from rnnstudy.cli.tables import studies_table
     from rnnstudy.search.studies import storage_url, study_statuses, without_password
-    from rnnstudy.store.project import find_project
 
     project = find_project()
     found = study_statuses(project, storage)
@@ -88,7 +89,6 @@ def studies_(storage: str | None) -> None:
 def show(key: str) -> None:
     """Show a run: its specification, outcome, readings, and the command that repeats it. KEY may be a beginning."""
     from rnnstudy.cli.tables import run_page
-    from rnnstudy.store.project import find_project
 
     make_console().print(run_page(key, find_project()))
 
@@ -105,10 +105,8 @@ def probe(key: str, probe: str, settings: tuple[str, ...], file: Path | None) ->
     rnnstudy list --probes
     rnnstudy probe 3f2a LyapunovExponents --set sequences=8
     """
-    from rnnstudy.cli.catalogue import make_probe
     from rnnstudy.cli.readings import reading_tables
     from rnnstudy.results.trained import read_probe
-    from rnnstudy.store.project import find_project
     from rnnstudy.sweep.experiment import load_experiment
 
     if file is not None:
@@ -127,7 +125,6 @@ def forget(keys: Sequence[str]) -> None:
     """Drop runs from the store, so that they run again. KEYS may be beginnings."""
     from rnnstudy import results
     from rnnstudy.store.mlflow_store import Store
-    from rnnstudy.store.project import find_project
     from rnnstudy.sweep.claims import Claims
 
     project = find_project()
@@ -148,7 +145,6 @@ def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
     single runs are drawn in the background and appear in the runs' pages.
     """
     from rnnstudy.report.mlflow_pages.server import serve
-    from rnnstudy.store.project import find_project
 
     sys.exit(serve(find_project(), port, browser=not no_browser, pictures=not no_pictures))
 
@@ -174,8 +170,6 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> N
     rnnstudy report --export reports/data    # redraw the committed reports, and export their results
     """
     from rnnstudy.report.build import build, export, known_reports
-    from rnnstudy.spec import RequestError
-    from rnnstudy.store.project import find_project
 
     project = find_project()
     wanted = list(names) or known_reports(project)
@@ -194,7 +188,6 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> N
 def sync(folders: Sequence[Path]) -> None:
     """Bring runs that were written with --offline into the store. Doing it twice changes nothing."""
     from rnnstudy.store.mlflow_store import Store
-    from rnnstudy.store.project import find_project
     from rnnstudy.store.sync import sync as bring_in
 
     done = bring_in(folders, Store(find_project()))
@@ -206,8 +199,6 @@ def sync(folders: Sequence[Path]) -> None:
 
 def main() -> None:
     """Run the command line. Bad input gives one line and exit code 2."""
-    from rnnstudy.spec import RnnstudyError
-
     try:
         app(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -223,14 +214,3 @@ def main() -> None:
 def _refuse(message: str) -> None:
     click.echo("rnnstudy: " + " ".join(message.split()), err=True)
     sys.exit(BAD_INPUT)
-
-
-def _catalogue(kind: "Kind", file: Path | None) -> None:
-    """Print what there is of a kind; what an experiment file defines, too."""
-    from rnnstudy.cli.catalogue import catalogue_lines
-    from rnnstudy.sweep.experiment import load_experiment
-
-    if file is not None:
-        load_experiment(file)
-    for line in catalogue_lines(kind):
-        click.echo(line)

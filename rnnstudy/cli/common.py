@@ -1,6 +1,6 @@
 """What several commands share: options, exit codes, the console."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 FOLDER = click.Path(path_type=Path)
 
@@ -23,6 +24,16 @@ def make_console() -> "Console":
     # A table that does not fit is wrapped by the terminal, which is better than cutting it.
     console.width = max(console.width, 120)
     return console
+
+
+def make_table(headings: Iterable[str], left: Collection[str] = (), *, no_wrap: bool = False) -> "Table":
+    """A table without lines; the columns in `left` are aligned there, the others at the right."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=no_wrap)
+    return table
 
 
 def say(console: "Console", line: str) -> None:

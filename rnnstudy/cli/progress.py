@@ -83,10 +83,8 @@ class SweepDisplay:
             self._shares |= dict.fromkeys((run.key for run in assignment.runs), 1.0)
         self._all.update(self._overall, advance=len(assignment.runs) if over else 0, left=self._time_left())
         if not self._console.is_terminal:
-            self._console.print(f"{message or 'done'}: {population_label(assignment.runs)}  {self._outlook()}")
-
-    def _outlook(self) -> str:
-        return f"  ({self._time_left() or 'all done'})" if self._all_known else ""
+            outlook = f"  ({self._time_left() or 'all done'})" if self._all_known else ""
+            self._console.print(f"{message or 'done'}: {population_label(assignment.runs)}  {outlook}")
 
     def message(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

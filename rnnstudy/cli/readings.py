@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from rich.table import Table
 
+from rnnstudy.cli.common import make_table
 from rnnstudy.probes.reading import QUANTILES, Reading
 from rnnstudy.results.results import FIRST
 
@@ -17,7 +18,7 @@ def reading_tables(readings: list[Reading]) -> Iterator[Table]:
     """The scalars in one table, then a table for each reading with axes, thinned to evenly spaced positions."""
     scalars = [reading for reading in readings if not reading.axes]
     if scalars:
-        table = _table(["reading", "value", "unit"])
+        table = make_table(["reading", "value", "unit"], ("reading", "unit"), no_wrap=True)
         for scalar in scalars:
             table.add_row(scalar.name.removeprefix("summary/"), _shown(float(scalar.values[0])), scalar.unit)
         yield table
@@ -34,7 +35,8 @@ def _curve(reading: Reading) -> Table:
         headings = [f"{100 * quantile:.0f} %" for quantile in QUANTILES]
     else:
         values = values[..., None]
-    table = _table([*axes, *headings], title=f"{reading.name} ({reading.unit})")
+    table = make_table([*axes, *headings], no_wrap=True)
+    table.title, table.title_justify, table.title_style = f"{reading.name} ({reading.unit})", "left", "bold"
     most = MOST_ROWS.get(len(axes), 3)
     shown = [np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(int)) for size in values.shape[:-1]]
     for position in itertools.product(*shown):
@@ -47,13 +49,6 @@ def _curve(reading: Reading) -> Table:
 
 def _position(reading: Reading, axis: str, at: int) -> str:
     return f"{reading.coordinates[axis][at]:g}" if axis in reading.coordinates else str(at + FIRST.get(axis, 0))
-
-
-def _table(headings: list[str], title: str | None = None) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, title=title, title_justify="left", title_style="bold")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("reading", "unit") else "right", no_wrap=True)
-    return table
 
 
 def _shown(value: float) -> str:

@@ -8,12 +8,13 @@ import click
 
 from rnnstudy.cli.commands import app, list_
 from rnnstudy.cli.common import FOLDER, INTERRUPTED, SOME_FAILED, make_console, say, which_runs
-from rnnstudy.engines import ENGINE_NAMES
+from rnnstudy.engines import ENGINE_NAMES, EngineName
+from rnnstudy.spec import RequestError
+from rnnstudy.store.project import find_project
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rnnstudy.engines import EngineName
     from rnnstudy.sweep import Experiment, Resources, Scale
 
 
@@ -48,7 +49,7 @@ def sweep(
     only: tuple[str, ...],
     workers: int | None,
     device: str,
-    engine: "EngineName",
+    engine: EngineName,
     dry_run: bool,
     rerun: bool,
     offline: Path | None,
@@ -65,7 +66,6 @@ def sweep(
     """
     from rnnstudy.cli.progress import SweepDisplay
     from rnnstudy.cli.tables import outcomes
-    from rnnstudy.spec import RequestError
     from rnnstudy.sweep import Resources, Scale, launch, load_experiment
     from rnnstudy.sweep.experiment import select_runs
 
@@ -117,8 +117,7 @@ def _search(
     """Run the searches of an experiment file."""
     from rnnstudy.cli.progress import SweepDisplay
     from rnnstudy.cli.tables import studies_table
-    from rnnstudy.search import launch
-    from rnnstudy.store.project import find_project
+    from rnnstudy.search.session import launch
 
     with SweepDisplay(console) as display:
         summary = launch(experiment, scale=scale, storage=storage, resources=resources, listener=display)

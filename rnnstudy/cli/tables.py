@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from rnnstudy.search.studies import StudyStatus
+from rnnstudy.cli.common import make_table
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import repeating
 from rnnstudy.store.stored_run import COMPLETE
@@ -16,15 +16,14 @@ from rnnstudy.training.cost import cost
 from rnnstudy.training.population import Population
 from rnnstudy.training.records import RunState
 
+if TYPE_CHECKING:
+    from rnnstudy.search.studies import StudyStatus
+
 
 def list_table(plan: Plan, states: Mapping[str, RunState]) -> Table:
     """What a sweep would run: a row for each run, with its state in the store and upper estimates of its cost."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading, side in [
-        ("key", "left"), ("name", "left"), ("task", "left"), ("cell", "left"), ("T", "right"), ("seed", "right"),
-        ("state", "left"), ("time", "right"), ("disk", "right"),
-    ]:  # fmt: skip
-        table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
+    texts = ("key", "name", "task", "cell", "state")
+    table = make_table(["key", "name", "task", "cell", "T", "seed", "state", "time", "disk"], texts, no_wrap=True)
     for run in plan.runs:
         alone = cost(Population((run,)))
         table.add_row(
@@ -52,11 +51,9 @@ def outcomes(summary: SweepSummary) -> Iterator[Table | str]:
 def outcome_table(frame: Any) -> Table:
     """The data frame of `results.outcomes.outcome_table` for the terminal; a dash for what a row does not have."""
     settings = list(frame.columns[: list(frame.columns).index("runs")])
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in [*(name.rpartition(".")[2].replace("_", " ") for name in settings), "solved", "diverged"]:
-        table.add_column(heading, justify="left" if heading == "cell" else "right")
-    for heading in ["steps to solve", "error", "log10 ratio before", "and after"]:
-        table.add_column(heading, justify="right")
+    shown = [name.rpartition(".")[2].replace("_", " ") for name in settings]
+    measures = ["solved", "diverged", "steps to solve", "error", "log10 ratio before", "and after"]
+    table = make_table([*shown, *measures], ["cell"])
     forms = {"steps_to_solve": ".0f", "error": ".3g", "log10_ratio_initial": ".1f", "log10_ratio_final": ".1f"}
     for row in frame.to_dict("records"):
         table.add_row(
@@ -75,10 +72,9 @@ def _text(value: Any, form: str) -> str:
     return format(value, form) if isinstance(value, float) else str(value)
 
 
-def studies_table(statuses: Sequence[StudyStatus], project: Project) -> Table:
+def studies_table(statuses: "Sequence[StudyStatus]", project: Project) -> Table:
     """The progress of searches. The last columns are the winner's results on fresh seeds, which no search has seen."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("study", no_wrap=True)
+    table = make_table(["study"], ["study"], no_wrap=True)
     parameters = list(dict.fromkeys(name for status in statuses for name in status.params))
     shown = [name.replace("_", " ") for name in parameters]
     for heading in ("trials", "complete", "pruned", "failed", "best", *shown, "fresh: solved", "test error"):
@@ -86,8 +82,7 @@ def studies_table(statuses: Sequence[StudyStatus], project: Project) -> Table:
     for status in statuses:
         table.add_row(
             status.name,
-            f"{status.complete + status.pruned} of {status.planned}"
-            + (f", {status.running} open" if status.running else ""),
+            f"{status.judged} of {status.planned}" + (f", {status.running} open" if status.running else ""),
             str(status.complete),
             str(status.pruned),
             str(status.failed),
@@ -98,7 +93,7 @@ def studies_table(statuses: Sequence[StudyStatus], project: Project) -> Table:
     return table
 
 
-def _fresh(status: StudyStatus, project: Project) -> tuple[str, str]:
+def _fresh(status: "StudyStatus", project: Project) -> tuple[str, str]:
     """Share solved and median test error of the winner's runs on fresh seeds that are complete in the store."""
     from rnnstudy import results
     from rnnstudy.results.outcomes import median, solved_count
