@@ -23,7 +23,6 @@ from rnnstudy.engines.cuda_graph import GraphEngine
 from rnnstudy.engines.engine import Engine
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.triton import GATES, TritonEngine, kernels_of, launch
-from rnnstudy.engines.triton_kernels.table import padded
 from rnnstudy.training.model import Model
 from rnnstudy.training.randomness import generator
 
@@ -159,8 +158,8 @@ def stays_in_its_replica(engine: Engine, case: Case, device: torch.device) -> st
 
 def stray_writes(cell: Cell, device: torch.device) -> str:
     """Whether the Triton kernels of `cell` fill their arrays whole and write nowhere else: guards stand around each."""
-    kernels, how, time, replicas, batch, steps = kernels_of(cell), launch(cell), 5, 2, 32, 2
-    wide, gates = padded(type(cell).__name__, cell.width) or 0, GATES[type(cell)]
+    kernels, (wide, how), gates = kernels_of(cell), launch(cell), GATES[type(cell)]
+    time, replicas, batch, steps = 5, 2, 32, 2
     around: list[Tensor] = []
 
     def guarded(*shape: int, whole: bool = False) -> Tensor:

@@ -534,9 +534,7 @@ def test_kernels_write_only_their_results(cell, batch):
         guarded.append(np.full((shape[0] + 2, *shape[1:]), np.nan if dtype == np.float32 else -7, dtype))
         return guarded[-1][1:-1]
 
-    kept = tuple(
-        between_guards(*shape[1:]) for shape in buffer_shapes(cell, 1, TIME, batch, kernels.padded(cell.width))
-    )
+    kept = tuple(between_guards(*shape[1:]) for shape in buffer_shapes(cell, 1, TIME, batch))
     x = noise(TIME, batch, FEATURES).numpy()
     kernels.forward(x, *weights, 0, kept)
     added, slots = noise(1, batch, cell.width).numpy(), np.full(TIME, -1, np.int32)

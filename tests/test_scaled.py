@@ -80,7 +80,7 @@ def test_ten_thousand_steps_equal_their_closed_form(dtype):
     trajectory = linear_network(10_000, dtype, ScaledEngine())
     expected = [10_000 * math.log10(0.5), 10_000 * math.log10(1.5)]
     assert expected == pytest.approx([-3010.30, 1760.91], abs=0.005)
-    assert trajectory.initial_log_norms("h").flatten().tolist() == pytest.approx(expected, abs=0.01)
+    assert trajectory.unroll.initial.log_norms().flatten().tolist() == pytest.approx(expected, abs=0.01)
     by_time = trajectory.log_norms("h")[..., 0]
     lags = torch.arange(9999, -1, -1, dtype=torch.float64)[:, None]
     torch.testing.assert_close(by_time, lags * torch.tensor([0.5, 1.5], dtype=torch.float64).log10(), rtol=0, atol=0.01)

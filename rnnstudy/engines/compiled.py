@@ -6,11 +6,12 @@ log10 ‖dL/ds_t‖ is right far beyond float32's range, and no time is lost in 
 """
 
 import functools
+import importlib
 import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,7 @@ from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.gru import GRU
 from rnnstudy.cells.lstm import LSTM
 from rnnstudy.engines.buffers import BufferPool
-from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory, installed, require_gradient
+from rnnstudy.engines.engine import Engine, LayerRun, Need, Trajectory, installed, require_gradient
 from rnnstudy.engines.explicit_backward import has_explicit_backward
 from rnnstudy.spec import RequestError
 
@@ -84,31 +85,24 @@ class CompiledEngine(Engine):
         """Elman, GRU, and LSTM with its forget gate, unless a method cuts the gradient or needs it itself."""
         return not needs and _has_kernels(cell)
 
-    def unroll(
-        self,
-        cell: Cell,
-        parameters: Parameters,
-        inputs: Float[Tensor, "time replica batch features"],
-        *,
-        widths: dict[str, int],
-        observed: bool,
-        steps: Sequence[int] | None = None,
-        cuts: Cuts | None = None,
-    ) -> CompiledTrajectory:
+    def unroll_layer(self, run: LayerRun) -> CompiledTrajectory:
         """As for every engine. Raises `RuntimeError` for a cell without kernels and unless it is float32 on the CPU.
 
         The first call for a cell compiles its kernels, logs that (logger `rnnstudy`), and caches them on disk.
         """
-        if cuts or not _has_kernels(cell):
-            raise RuntimeError(f"no compiled kernels for {cell!r}{' with cuts' if cuts else ''}; use ReferenceEngine")
+        cell, inputs = run.cell, run.inputs
+        if run.cuts or not _has_kernels(cell):
+            raise RuntimeError(
+                f"no compiled kernels for {cell!r}{' with cuts' if run.cuts else ''}; use ReferenceEngine"
+            )
         if inputs.dtype != torch.float32 or inputs.device.type != "cpu":
             raise RuntimeError(f"the compiled engine takes float32 on the CPU, not {inputs.dtype} on {inputs.device}")
         norms = Norms()
         # Makes the outputs differentiable where only the gradient through time is needed and no weight's gradient.
-        anchor = torch.zeros((), requires_grad=True) if observed else None
-        output_steps = tuple(range(inputs.shape[0]) if steps is None else sorted(set(steps)))
-        outputs = _Unrolled.apply(cell, output_steps, norms, anchor, inputs, *kernel_weights(cell, parameters))
-        return CompiledTrajectory(outputs, cell.states if observed else (), norms)
+        anchor = torch.zeros((), requires_grad=True) if run.observed else None
+        weights = kernel_weights(cell, run.parameters)
+        outputs = _Unrolled.apply(cell, run.output_steps, norms, anchor, inputs, *weights)
+        return CompiledTrajectory(outputs, cell.states if run.observed else (), norms)
 
 
 class _Unrolled(torch.autograd.Function):
@@ -119,7 +113,7 @@ class _Unrolled(torch.autograd.Function):
         kernels = kernels_of(type(cell))
         inputs, *weights = (tensor.detach().contiguous().numpy() for tensor in tensors)
         time, replicas, batch, _ = inputs.shape
-        buffers = BUFFERS.acquire(buffer_shapes(cell, replicas, time, batch, kernels.padded(cell.width)))
+        buffers = BUFFERS.acquire(buffer_shapes(cell, replicas, time, batch))
 
         def run(r: int) -> None:
             saved = tuple(array[r] for array in buffers.arrays)
@@ -181,9 +175,11 @@ def kernel_weights(cell: Cell, parameters: Parameters) -> tuple[Tensor, Tensor, 
     return w_in.roll(cell.width, -1), w_rec, torch.cat([bias.roll(cell.width, -1), parameters["b_hn"]], -1)
 
 
-def buffer_shapes(cell: Cell, replicas: int, time: int, batch: int, width: int) -> list[tuple[int, ...]]:
+def buffer_shapes(cell: Cell, replicas: int, time: int, batch: int) -> list[tuple[int, ...]]:
     """Shapes of what the backward pass needs: the states (h first) and, where there are gates, their blocks."""
-    blocks = BLOCKS[type(cell)]
+    from rnnstudy.engines.numba_kernels.tiles import padded
+
+    blocks, width = BLOCKS[type(cell)], padded(cell.width)
     states = [(replicas, time + 1, batch, width)] * len(cell.states)
     return states if blocks == 1 else [*states, (replicas, time, blocks * batch, width)]
 
@@ -205,13 +201,7 @@ def kernels_of(cell: type[Cell]) -> ModuleType:
             """Nothing to log."""
 
     with event.install_listener("numba:compile", Announcement()):
-        if cell is LSTM:
-            from rnnstudy.engines.numba_kernels import lstm as kernels
-        elif cell is GRU:
-            from rnnstudy.engines.numba_kernels import gru as kernels
-        else:
-            from rnnstudy.engines.numba_kernels import elman as kernels
-    return kernels
+        return importlib.import_module(f"rnnstudy.engines.numba_kernels.{cell.__name__.lower()}")
 
 
 def for_each_replica(replicas: int, run: Callable[[int], None]) -> None:

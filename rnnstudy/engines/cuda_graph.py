@@ -2,9 +2,8 @@
 
 import logging
 import weakref
-from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rnnstudy.cells.cell import Cell, Parameters
-from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory, require_gradient
+from rnnstudy.engines.engine import Engine, LayerRun, Need, Trajectory, require_gradient
 from rnnstudy.engines.explicit_backward import has_explicit_backward
 from rnnstudy.engines.layer_pass import BatchedProducts, LayerGradients, LayerPass
 
@@ -37,30 +36,23 @@ class Shape:
 
     kind: type[LayerPass]
     cell: Cell
-    inputs: tuple[int, ...]
     output_steps: tuple[int, ...]
     observed: bool
+    inputs: tuple[int, ...]
     input_gradient: bool
     dtype: torch.dtype
     device: torch.device
 
 
-class Passes(ABC):
-    """The forward and backward pass of a layer, to be run repeatedly; `uses` counts the forward passes."""
+class Passes:
+    """The forward and backward pass of a layer, to be run repeatedly, here with operations launched one by one.
+
+    `uses` counts the forward passes.
+    """
 
     def __init__(self, shape: Shape) -> None:
         self.layer = shape.kind(shape.cell, shape.output_steps, shape.observed, shape.input_gradient)
         self.uses = 0
-
-    @abstractmethod
-    def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor: ...
-
-    @abstractmethod
-    def backward(self, at_outputs: Tensor) -> LayerGradients: ...
-
-
-class Plain(Passes):
-    """A layer pass whose operations are launched one by one."""
 
     def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor:
         self.uses += 1
@@ -192,36 +184,23 @@ class CapturingEngine(Engine):
         self._can_capture = True
         self._free: OrderedDict[Shape, list[Passes]] = OrderedDict()
 
-    def unroll(
-        self,
-        cell: Cell,
-        parameters: Parameters,
-        inputs: Float[Tensor, "time replica batch features"],
-        *,
-        widths: dict[str, int],
-        observed: bool,
-        steps: Sequence[int] | None = None,
-        cuts: Cuts | None = None,
-    ) -> GraphTrajectory:
+    def unroll_layer(self, run: LayerRun) -> GraphTrajectory:
         """As for every engine. Raises `RuntimeError` for a cell that it does not serve."""
-        if cuts or not self.serves(cell, frozenset()):
-            raise RuntimeError(
-                f"the {self.name} engine does not serve {cell!r}{' with cuts' if cuts else ''}; use ReferenceEngine"
-            )
-        output_steps = tuple(range(len(inputs)) if steps is None else sorted(set(steps)))
+        cell, parameters, inputs, observed = run.cell, run.parameters, run.inputs, run.observed
+        if run.cuts or not self.serves(cell, frozenset()):
+            what = f"{cell!r}{' with cuts' if run.cuts else ''}"
+            raise RuntimeError(f"the {self.name} engine does not serve {what}; use ReferenceEngine")
         backward_result = BackwardResult()
         if torch.is_grad_enabled():
-            input_shape, input_gradient = tuple(inputs.shape), inputs.requires_grad
-            shape = Shape(
-                self.kind, cell, input_shape, output_steps, observed, input_gradient, inputs.dtype, inputs.device
-            )
+            of_inputs = tuple(inputs.shape), inputs.requires_grad, inputs.dtype, inputs.device
+            shape = Shape(self.kind, cell, run.output_steps, observed, *of_inputs)
             # Makes the outputs differentiable where no weight's gradient is needed.
             anchor = torch.zeros((), device=inputs.device, requires_grad=observed)
             names, values = tuple(parameters), tuple(parameters.values())
             outputs = _Unrolled.apply(self, shape, backward_result, names, anchor, inputs, *values)
         else:
             with exact_products():
-                outputs = self.kind(cell, output_steps, False, False).forward(inputs, parameters)
+                outputs = self.kind(cell, run.output_steps, False, False).forward(inputs, parameters)
         return GraphTrajectory(outputs, cell.states if observed else (), backward_result)
 
     def reserve(self, shape: Shape, inputs: Tensor, parameters: Parameters) -> PassesInUse:
@@ -243,7 +222,7 @@ class CapturingEngine(Engine):
                 self._can_capture = False
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 logger.warning("no CUDA graph could be captured, so the loop runs slower without one: %s", reason)
-        return Plain(shape)
+        return Passes(shape)
 
 
 class GraphEngine(CapturingEngine):
@@ -307,18 +286,12 @@ def exact_products() -> Iterator[None]:
     """
     matmul = torch.backends.cuda.matmul
     try:
-        allowed = matmul.allow_tf32
+        attribute, exact, before = "allow_tf32", False, matmul.allow_tf32
     except RuntimeError:
         # Set through torch's newer attribute alone, after which the older one cannot be read.
-        before = matmul.fp32_precision
-        matmul.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            matmul.fp32_precision = before
-        return
-    matmul.allow_tf32 = False
+        attribute, exact, before = "fp32_precision", "ieee", matmul.fp32_precision
+    setattr(matmul, attribute, exact)
     try:
         yield
     finally:
-        matmul.allow_tf32 = allowed
+        setattr(matmul, attribute, before)

@@ -3,6 +3,7 @@
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -51,6 +52,23 @@ class Trajectory(ABC):
         raise RuntimeError(f"{type(self).__name__} does not keep the gradient of state '{state}'")
 
 
+@dataclass(frozen=True)
+class LayerRun:
+    """What an engine runs: the arguments of `Engine.unroll`.
+
+    Attributes:
+        output_steps: indices, ascending, of the steps whose output is returned.
+    """
+
+    cell: Cell
+    parameters: Parameters
+    inputs: Tensor
+    widths: dict[str, int]
+    observed: bool
+    output_steps: tuple[int, ...]
+    cuts: Cuts
+
+
 class Engine(ABC):
     """Runs a cell over time so that autograd can differentiate the outputs."""
 
@@ -64,7 +82,6 @@ class Engine(ABC):
         """Whether this engine trains `cell` with methods that require `needs`; if not, the reference engine does."""
         return not needs
 
-    @abstractmethod
     def unroll(
         self,
         cell: Cell,
@@ -84,6 +101,12 @@ class Engine(ABC):
             steps: indices, counted from 0, of the steps whose output is returned; all when None.
             cuts: where the gradient does not flow from a step to the previous one; nowhere when None.
         """
+        output_steps = tuple(range(len(inputs)) if steps is None else sorted(set(steps)))
+        return self.unroll_layer(LayerRun(cell, parameters, inputs, widths, observed, output_steps, cuts or {}))
+
+    @abstractmethod
+    def unroll_layer(self, run: LayerRun) -> Trajectory:
+        """What `unroll` does."""
 
 
 def installed(package: str) -> bool:

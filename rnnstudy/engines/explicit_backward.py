@@ -34,6 +34,7 @@ class Steps(ABC):
         self.cell = cell
         self.parameters = parameters
         self.recurrent = parameters["W_hh"]
+        self.transposed = self.recurrent.transpose(1, 2)
 
     @abstractmethod
     def forward(self, projected: Tensor) -> dict[str, Tensor]:
@@ -91,11 +92,10 @@ class ElmanSteps(Steps):
         assert isinstance(self.cell, Elman)
         self._allocate(self._h, 1)
         self._slopes = self.cell.slope(self._h)
-        self._transposed = self.recurrent.transpose(1, 2)
 
     def step_backward(self, t: int, to_previous: Tensor) -> None:
         torch.mul(self.totals[0, :, t], self._slopes[:, t], out=self.at_projected[:, t])
-        torch.bmm(self.at_projected[:, t], self._transposed, out=to_previous[0])
+        torch.bmm(self.at_projected[:, t], self.transposed, out=to_previous[0])
 
 
 class LSTMSteps(Steps):
@@ -131,7 +131,6 @@ class LSTMSteps(Steps):
         torch.mul(self._tanh_c, output_gate * (1 - output_gate), out=self._slopes[..., 2, :])
         torch.mul(input_gate, 1 - candidate.square(), out=self._slopes[..., 3, :])
         self._at_gates = self.at_projected.view_as(self._gates)
-        self._transposed = self.recurrent.transpose(1, 2)
 
     def step_backward(self, t: int, to_previous: Tensor) -> None:
         total, at_gates, slopes = self.totals[:, :, t], self._at_gates[:, t], self._slopes[:, t]
@@ -140,7 +139,7 @@ class LSTMSteps(Steps):
         torch.mul(total[1], slopes[..., 2, :], out=at_gates[..., 2, :])
         torch.mul(total[0], slopes[..., 3, :], out=at_gates[..., 3, :])
         torch.mul(total[0], self._gates[:, t, :, 0], out=to_previous[0])
-        torch.bmm(self.at_projected[:, t], self._transposed, out=to_previous[1])
+        torch.bmm(self.at_projected[:, t], self.transposed, out=to_previous[1])
 
 
 class GRUSteps(Steps):
@@ -176,14 +175,13 @@ class GRUSteps(Steps):
         by_update = (before - candidate) * update * (1 - update)
         self._slopes = torch.stack([by_reset, by_update, by_candidate], dim=-2)
         self._slopes_of_product = torch.stack([by_reset, by_update, by_candidate * reset], dim=-2)
-        self._transposed = self.recurrent.transpose(1, 2)
 
     def step_backward(self, t: int, to_previous: Tensor) -> None:
         total = self.totals[0, :, t].unsqueeze(-2)
         for gradient, slopes in ((self.at_projected, self._slopes), (self.at_product, self._slopes_of_product)):
             torch.mul(total, slopes[:, t], out=gradient[:, t].view_as(slopes[:, t]))
         torch.mul(self.totals[0, :, t], self._update[:, t], out=to_previous[0])
-        to_previous[0].baddbmm_(self.at_product[:, t], self._transposed)
+        to_previous[0].baddbmm_(self.at_product[:, t], self.transposed)
 
     def recurrent_gradients(self, before: Tensor) -> dict[str, Tensor]:
         bias = self.at_product[..., 2 * self.cell.width :].sum((1, 2))

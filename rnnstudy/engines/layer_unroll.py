@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell, Parameters, States
+from rnnstudy.cells.cell import States
 from rnnstudy.engines.block_float import ZERO_EXPONENT, BlockFloat
-from rnnstudy.engines.engine import require_gradient
+from rnnstudy.engines.engine import LayerRun, require_gradient
 
 
 class StepGraph(NamedTuple):
@@ -39,23 +39,13 @@ class LayerUnroll:
     initial: BlockFloat
     _projected_gradient: Tensor
 
-    def __init__(
-        self,
-        cell: Cell,
-        parameters: Parameters,
-        inputs: Tensor,
-        widths: dict[str, int],
-        output_steps: tuple[int, ...],
-        observed: bool,
-        below: "LayerUnroll | None",
-    ) -> None:
-        self.cell = cell
-        self.parameters = {name: value.detach() for name, value in parameters.items()}
-        self.inputs = inputs.detach()
-        self.widths = {name: widths[name] for name in cell.states}
-        self.observed = observed
+    def __init__(self, run: LayerRun, below: "LayerUnroll | None") -> None:
+        self.cell, self.observed = run.cell, run.observed
+        self.parameters = {name: value.detach() for name, value in run.parameters.items()}
+        self.inputs = run.inputs.detach()
+        self.widths = {name: run.widths[name] for name in run.cell.states}
         self.states: list[dict[str, Tensor]] = []
-        self._output_steps = output_steps
+        self._output_steps = run.output_steps
         self._below = below
         self._from_above: BlockFloat | None = None
         self._graphs: list[StepGraph] = []
@@ -69,7 +59,7 @@ class LayerUnroll:
     def forward(self, recorded: bool) -> Tensor:
         """The outputs (step, replica, batch, width) at the output steps."""
         _, replicas, batch, _ = self.inputs.shape
-        projected = self.by_time(self.cell.project(self.parameters, self.input_rows())).unbind(0)
+        projected = self.by_time(self.cell.project(self.parameters, self.as_rows(self.inputs))).unbind(0)
         state = {name: self.inputs.new_zeros(replicas, batch, width) for name, width in self.widths.items()}
         output_steps, outputs = set(self._output_steps), []
         self.states = [state]
@@ -153,10 +143,10 @@ class LayerUnroll:
 
     def input_gradient(self) -> BlockFloat:
         """dL/dx_t. Blocks (time, replica, batch), within (features)."""
-        rows = self.input_rows().requires_grad_()
+        rows = self.as_rows(self.inputs).requires_grad_()
         with torch.enable_grad():
             projected = self.cell.project(self.parameters, rows)
-        [gradient] = torch.autograd.grad(projected, rows, self._as_rows(self._projected_gradient))
+        [gradient] = torch.autograd.grad(projected, rows, self.as_rows(self._projected_gradient))
         return BlockFloat(self.by_time(gradient), self.exponent)
 
     def parameter_gradients(self, steps: Tensor | None = None, counted: Tensor | None = None) -> dict[str, BlockFloat]:
@@ -175,10 +165,10 @@ class LayerUnroll:
         before = {name: chosen(torch.stack([state[name] for state in self.states[:-1]])) for name in self.widths}
         leaves = {name: value.clone().requires_grad_() for name, value in self.parameters.items()}
         with torch.enable_grad():
-            projected = self.cell.project(leaves, self._as_rows(chosen(self.inputs)))
-            rows = {name: self._as_rows(value) for name, value in before.items()}
+            projected = self.cell.project(leaves, self.as_rows(chosen(self.inputs)))
+            rows = {name: self.as_rows(value) for name, value in before.items()}
             after = self.cell.step(leaves, projected, rows, _unobserved)
-        at_states = self.split(self._as_rows(arriving))
+        at_states = self.split(self.as_rows(arriving))
         gradients = _vector_jacobian(after, list(leaves.values()), at_states)
         return {name: BlockFloat(value, shared.view(-1)) for name, value in zip(leaves, gradients, strict=True)}
 
@@ -190,7 +180,7 @@ class LayerUnroll:
             name: value.repeat_interleave(size, dim=1).requires_grad_()
             for name, value in self.rows_of(self.states[first:last]).items()
         }
-        inputs = self._as_rows(self.inputs[first:last]).repeat_interleave(size, dim=1)
+        inputs = self.as_rows(self.inputs[first:last]).repeat_interleave(size, dim=1)
         with torch.enable_grad():
             projected = self.cell.project(self.parameters, inputs)
             after = self.cell.step(self.parameters, projected, rows, _unobserved)
@@ -202,11 +192,7 @@ class LayerUnroll:
 
     def rows_of(self, states: Sequence[States]) -> dict[str, Tensor]:
         """States of several steps as the rows (replica, time · batch, width) of one."""
-        return {name: self._as_rows(torch.stack([state[name] for state in states])) for name in self.widths}
-
-    def input_rows(self) -> Tensor:
-        """The inputs of all steps (replica, time · batch, features)."""
-        return self._as_rows(self.inputs)
+        return {name: self.as_rows(torch.stack([state[name] for state in states])) for name in self.widths}
 
     def by_time(self, rows: Tensor) -> Tensor:
         """(replica, time · batch, width) → (time, replica, batch, width)."""
@@ -214,7 +200,7 @@ class LayerUnroll:
         return rows.view(replicas, time, batch, -1).transpose(0, 1)
 
     @staticmethod
-    def _as_rows(values: Tensor) -> Tensor:
+    def as_rows(values: Tensor) -> Tensor:
         """(time, replica, batch, width) → (replica, time · batch, width)."""
         time, replicas, batch, _ = values.shape
         return values.transpose(0, 1).reshape(replicas, time * batch, -1)

@@ -1,13 +1,11 @@
 """The reference engine: plain autograd over a Python loop. It defines what the faster engines must compute."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell, Parameters
-from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory, require_gradient
+from rnnstudy.cells.cell import Cell
+from rnnstudy.engines.engine import Engine, LayerRun, Need, Trajectory, require_gradient
 
 
 class ReferenceTrajectory(Trajectory):
@@ -19,12 +17,10 @@ class ReferenceTrajectory(Trajectory):
         self._values = values
 
     def values(self, state: str) -> Float[Tensor, "time replica batch width"]:
-        """s_t for t = 1..T, without gradient."""
         require_gradient(state, self._values, backward_done=True)
         return torch.stack([value.detach() for value in self._values[state]])
 
     def gradient(self, state: str) -> Float[Tensor, "time replica batch width"]:
-        """dL/ds_t for t = 1..T after the backward pass: the total derivative."""
         gradient = self._leaves[state].grad if state in self._leaves else None
         require_gradient(state, self._leaves, gradient is not None)
         assert gradient is not None
@@ -46,17 +42,8 @@ class ReferenceEngine(Engine):
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
         return True
 
-    def unroll(
-        self,
-        cell: Cell,
-        parameters: Parameters,
-        inputs: Float[Tensor, "time replica batch features"],
-        *,
-        widths: dict[str, int],
-        observed: bool,
-        steps: Sequence[int] | None = None,
-        cuts: Cuts | None = None,
-    ) -> ReferenceTrajectory:
+    def unroll_layer(self, run: LayerRun) -> ReferenceTrajectory:
+        cell, parameters, inputs, widths = run.cell, run.parameters, run.inputs, run.widths
         time, replicas, batch, _ = inputs.shape
         rows = inputs.transpose(0, 1).reshape(replicas, time * batch, -1)
         projected = cell.project(parameters, rows).view(replicas, time, batch, -1).unbind(1)
@@ -64,18 +51,18 @@ class ReferenceEngine(Engine):
         leaves = {
             name: inputs.new_zeros(time, replicas, batch, width, requires_grad=True)
             for name, width in widths.items()
-            if observed
+            if run.observed
         }
         # Unbound once: indexing a leaf at every step makes the backward pass quadratic in the number of steps.
         slices = {name: leaf.unbind(0) for name, leaf in leaves.items()}
-        output_steps = set(range(time) if steps is None else steps)
-        cut_states = {name: _Cut(mask, inputs.device) for name, mask in (cuts or {}).items()}
+        output_steps = set(run.output_steps)
+        cut_states = {name: _Cut(mask, inputs.device) for name, mask in run.cuts.items()}
         recorded: dict[str, list[Tensor]] = {name: [] for name in leaves}
         outputs = []
         for t in range(time):
 
             def observe(name: str, value: Tensor, t: int = t) -> Tensor:
-                return value + slices[name][t] if observed else value
+                return value + slices[name][t] if run.observed else value
 
             for name, cut in cut_states.items():
                 state[name] = cut(t, state[name])

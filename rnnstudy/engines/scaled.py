@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rnnstudy.cells.cell import BoundedUnits, Cell, Parameters
+from rnnstudy.cells.cell import BoundedUnits, Cell
 from rnnstudy.engines.block_float import BlockFloat
-from rnnstudy.engines.engine import Cuts, Engine, Need, Trajectory
+from rnnstudy.engines.engine import Engine, LayerRun, Need, Trajectory
 from rnnstudy.engines.layer_unroll import LayerUnroll
 
 MOST_NUMBERS_IN_JACOBIANS = 2**23
@@ -47,26 +47,15 @@ class ScaledEngine(Engine):
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
         return "cuts" not in needs
 
-    def unroll(
-        self,
-        cell: Cell,
-        parameters: Parameters,
-        inputs: Float[Tensor, "time replica batch features"],
-        *,
-        widths: dict[str, int],
-        observed: bool,
-        steps: Sequence[int] | None = None,
-        cuts: Cuts | None = None,
-    ) -> "ScaledTrajectory":
-        if cuts:
+    def unroll_layer(self, run: LayerRun) -> "ScaledTrajectory":
+        if run.cuts:
             raise RuntimeError("the scaled engine does not cut gradients; `serves` returns False for them")
-        output_steps = tuple(range(len(inputs))) if steps is None else tuple(sorted(set(steps)))
-        below = next((layer.unroll for layer in self.layers if layer.outputs is inputs), None)
-        unroll = LayerUnroll(cell, parameters, inputs, widths, output_steps, observed, below)
+        below = next((layer.unroll for layer in self.layers if layer.outputs is run.inputs), None)
+        unroll = LayerUnroll(run, below)
         if torch.is_grad_enabled():
             # Connects the outputs to this unroll even where no parameter requires a gradient.
-            anchor = torch.zeros((), device=inputs.device, requires_grad=observed)
-            outputs = _Unroll.apply(unroll, anchor, inputs, *parameters.values())
+            anchor = torch.zeros((), device=run.inputs.device, requires_grad=run.observed)
+            outputs = _Unroll.apply(unroll, anchor, run.inputs, *run.parameters.values())
         else:
             outputs = unroll.forward(recorded=False)
         # Only a layer below is looked up later: a layer that reads anything else begins a new network.
@@ -93,12 +82,6 @@ class ScaledTrajectory(Trajectory):
     def gradient(self, state: str) -> Float[Tensor, "time replica batch width"]:
         """dL/ds_t as plain numbers: infinite or zero where they leave a float's range."""
         return self.scaled_gradient(state).values()
-
-    def initial_log_norms(self, state: str) -> Float[Tensor, "replica batch"]:
-        """log10 ‖dL/ds_0‖: the gradient after as many Jacobians as there are steps."""
-        self.unroll.require(state)
-        initial = self.unroll.initial
-        return BlockFloat(self.unroll.split(initial.mantissa)[state], initial.exponent).log_norms()
 
     def input_log_norms(self) -> Float[Tensor, "time replica batch"]:
         """log10 ‖dL/dx_t‖, with x_t what the layer reads at step t."""
@@ -136,7 +119,7 @@ class ScaledTrajectory(Trajectory):
         """The bounded quantities of all steps, with values (time, replica, batch, width): see `Cell.bounded`."""
         unroll = self.unroll
         with torch.no_grad():
-            projected = unroll.cell.project(unroll.parameters, unroll.input_rows())
+            projected = unroll.cell.project(unroll.parameters, unroll.as_rows(unroll.inputs))
             before, after = unroll.rows_of(unroll.states[:-1]), unroll.rows_of(unroll.states[1:])
             bounded = unroll.cell.bounded(unroll.parameters, projected, before, after)
         return {name: BoundedUnits(unroll.by_time(item.values), item.low, item.high) for name, item in bounded.items()}

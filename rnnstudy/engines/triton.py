@@ -48,10 +48,7 @@ class TritonPass(LayerPass):
     def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor:
         time, replicas, batch, _ = inputs.shape
         self._replicas, self._time, self._batch = replicas, time, batch
-        self._launch = launch(self.cell)
-        padded_width = padded(type(self.cell).__name__, self.cell.width)
-        assert padded_width is not None
-        self._padded_width = padded_width
+        self._padded_width, self._launch = launch(self.cell)
         self._padded_batch = -(-batch // self._launch.rows) * self._launch.rows
         self._rows = inputs.new_zeros(replicas, time, self._padded_batch, inputs.shape[-1])
         self._rows[:, :, :batch] = inputs.transpose(0, 1)
@@ -159,13 +156,13 @@ def kernels_of(cell: Cell) -> Any:
     return importlib.import_module(f"rnnstudy.engines.triton_kernels.{type(cell).__name__.lower()}")
 
 
-def launch(cell: Cell) -> Launch:
-    """How the kernels of `cell` are launched. Raises `KeyError` if it has none."""
+def launch(cell: Cell) -> tuple[int, Launch]:
+    """The width to which the kernels of `cell` pad, and how they are launched. Raises `KeyError` if it has none."""
     name = type(cell).__name__
     padded_width = padded(name, cell.width)
     if padded_width is None:
         raise KeyError(f"{name} of width {cell.width}")
-    return TABLE[name, padded_width]
+    return padded_width, TABLE[name, padded_width]
 
 
 class TritonEngine(CapturingEngine):

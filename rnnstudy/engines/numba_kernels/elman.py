@@ -3,22 +3,9 @@
 import numpy as np
 from numba import njit
 
+from rnnstudy.engines.numba_kernels import through_time
 from rnnstudy.engines.numba_kernels.compiling import FAST_MATH, kernel
 from rnnstudy.engines.numba_kernels.numbers import rescale_rows, sigmoid, tanh
-from rnnstudy.engines.numba_kernels.through_time import (
-    add_direct,
-    backward_signature,
-    delta_of,
-    forward_signature,
-    pre_activations,
-    prepare_backward,
-    prepare_forward,
-    propagate_back,
-    write_weight_gradients,
-)
-from rnnstudy.engines.numba_kernels.tiles import padded
-
-__all__ = ["backward", "forward", "padded"]
 
 TANH, RELU, SIGMOID, LINEAR = range(4)
 
@@ -55,17 +42,17 @@ def _step_back(grad_h, h, activation, delta):
     grad_h[:] = 0
 
 
-@kernel(forward_signature(saved=1))
+@kernel(through_time.forward_signature(saved=1))
 def forward(inputs, w_in, w_rec, bias, activation, saved):
     """saved = (h,); pre-activations are overwritten by h."""
     (h,) = saved
-    weights = prepare_forward(w_in, w_rec, bias, h)
+    weights = through_time.prepare_forward(w_in, w_rec, bias, h)
     for t in range(inputs.shape[0]):
-        pre_activations(weights, inputs[t], h[t], h[t + 1])
+        through_time.pre_activations(weights, inputs[t], h[t], h[t + 1])
         _step(h[t + 1].reshape(h[t + 1].size), activation)
 
 
-@kernel(backward_signature(saved=1))
+@kernel(through_time.backward_signature(saved=1))
 def backward(
     inputs, w_in, w_rec, bias, activation, saved, direct, slots,
     grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents,
@@ -73,11 +60,11 @@ def backward(
     """The one state is h."""
     (h,) = saved
     no_other_state = np.zeros((h.shape[1], 0), np.float32)
-    back = prepare_backward(w_in, w_rec, bias, h)
+    back = through_time.prepare_backward(w_in, w_rec, bias, h)
     grad_h = back.grad_h.reshape(back.grad_h.size)
     for t in range(inputs.shape[0] - 1, -1, -1):
-        add_direct(back, t, direct, slots, no_other_state)
+        through_time.add_direct(back, t, direct, slots, no_other_state)
         rescale_rows(back.grad_h, back.exponent, squares[0, t], exponents[0, t])
-        _step_back(grad_h, h[t + 1].reshape(grad_h.size), activation, delta_of(back, t, 0))
-        propagate_back(back, t, inputs, h, grad_inputs)
-    write_weight_gradients(back, grad_in, grad_rec, grad_bias)
+        _step_back(grad_h, h[t + 1].reshape(grad_h.size), activation, through_time.delta_of(back, t, 0))
+        through_time.propagate_back(back, t, inputs, h, grad_inputs)
+    through_time.write_weight_gradients(back, grad_in, grad_rec, grad_bias)

@@ -8,23 +8,9 @@ and b_hn for q.
 import numpy as np
 from numba import njit
 
+from rnnstudy.engines.numba_kernels import through_time
 from rnnstudy.engines.numba_kernels.compiling import FAST_MATH, kernel
 from rnnstudy.engines.numba_kernels.numbers import rescale_rows, sigmoid, tanh
-from rnnstudy.engines.numba_kernels.through_time import (
-    add_direct,
-    backward_signature,
-    block,
-    delta_of,
-    forward_signature,
-    pre_activations,
-    prepare_backward,
-    prepare_forward,
-    propagate_back,
-    write_weight_gradients,
-)
-from rnnstudy.engines.numba_kernels.tiles import padded
-
-__all__ = ["backward", "forward", "padded"]
 
 ONE = np.float32(1)
 
@@ -72,18 +58,18 @@ def _through_update(grad_h, update):
         grad_h[j] = grad_h[j] * update[j]
 
 
-@kernel(forward_signature(saved=2))
+@kernel(through_time.forward_signature(saved=2))
 def forward(inputs, w_in, w_rec, bias, activation, saved):
     """saved = (h, blocks), blocks (time, 4·batch, padded width); `activation` is ignored."""
     h, blocks = saved
-    weights = prepare_forward(w_in, w_rec, bias, h)
+    weights = through_time.prepare_forward(w_in, w_rec, bias, h)
     size = h[0].size
     for t in range(inputs.shape[0]):
-        pre_activations(weights, inputs[t], h[t], blocks[t])
+        through_time.pre_activations(weights, inputs[t], h[t], blocks[t])
         _step(blocks[t].reshape(4 * size), h[t].reshape(size), h[t + 1].reshape(size))
 
 
-@kernel(backward_signature(saved=2))
+@kernel(through_time.backward_signature(saved=2))
 def backward(
     inputs, w_in, w_rec, bias, activation, saved, direct, slots,
     grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents,
@@ -91,18 +77,18 @@ def backward(
     """The one state is h; `activation` is ignored."""
     h, blocks = saved
     no_other_state = np.zeros((h.shape[1], 0), np.float32)
-    back = prepare_backward(w_in, w_rec, bias, h)
+    back = through_time.prepare_backward(w_in, w_rec, bias, h)
     size = back.grad_h.size
     grad_h = back.grad_h.reshape(size)
     for t in range(inputs.shape[0] - 1, -1, -1):
-        add_direct(back, t, direct, slots, no_other_state)
+        through_time.add_direct(back, t, direct, slots, no_other_state)
         rescale_rows(back.grad_h, back.exponent, squares[0, t], exponents[0, t])
-        candidate, reset = block(blocks[t], 0, size), block(blocks[t], 1, size)
-        update, recurrent = block(blocks[t], 2, size), block(blocks[t], 3, size)
-        delta = delta_of(back, t, 0)
+        candidate, reset = through_time.block(blocks[t], 0, size), through_time.block(blocks[t], 1, size)
+        update, recurrent = through_time.block(blocks[t], 2, size), through_time.block(blocks[t], 3, size)
+        delta = through_time.delta_of(back, t, 0)
         _into_candidate(grad_h, candidate, update, delta)
-        _into_update(grad_h, candidate, update, h[t].reshape(size), delta_of(back, t, 2))
-        _into_reset(delta, reset, recurrent, delta_of(back, t, 1), delta_of(back, t, 3))
+        _into_update(grad_h, candidate, update, h[t].reshape(size), through_time.delta_of(back, t, 2))
+        _into_reset(delta, reset, recurrent, through_time.delta_of(back, t, 1), through_time.delta_of(back, t, 3))
         _through_update(grad_h, update)
-        propagate_back(back, t, inputs, h, grad_inputs)
-    write_weight_gradients(back, grad_in, grad_rec, grad_bias)
+        through_time.propagate_back(back, t, inputs, h, grad_inputs)
+    through_time.write_weight_gradients(back, grad_in, grad_rec, grad_bias)

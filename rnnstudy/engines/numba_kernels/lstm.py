@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from rnnstudy.engines.numba_kernels import through_time
 from rnnstudy.engines.numba_kernels.compiling import FAST_MATH, kernel
 from rnnstudy.engines.numba_kernels.numbers import (
     ZERO_EXPONENT,
@@ -13,21 +14,6 @@ from rnnstudy.engines.numba_kernels.numbers import (
     sums_of_squares,
     tanh,
 )
-from rnnstudy.engines.numba_kernels.through_time import (
-    add_direct,
-    backward_signature,
-    block,
-    delta_of,
-    forward_signature,
-    pre_activations,
-    prepare_backward,
-    prepare_forward,
-    propagate_back,
-    write_weight_gradients,
-)
-from rnnstudy.engines.numba_kernels.tiles import padded
-
-__all__ = ["backward", "forward", "padded"]
 
 ONE = np.float32(1)
 
@@ -108,40 +94,40 @@ def _rescale(grad_h, grad_c, delta_output, exponent, squares, exponents):
             scale(delta_output[b], -shift)
 
 
-@kernel(forward_signature(saved=3))
+@kernel(through_time.forward_signature(saved=3))
 def forward(inputs, w_in, w_rec, bias, activation, saved):
     """saved = (h, c, gates), c as h, gates (time, 4·batch, padded width); `activation` is ignored."""
     h, c, gates = saved
     c[0] = 0
-    weights = prepare_forward(w_in, w_rec, bias, h)
+    weights = through_time.prepare_forward(w_in, w_rec, bias, h)
     size = h[0].size
     for t in range(inputs.shape[0]):
-        pre_activations(weights, inputs[t], h[t], gates[t])
+        through_time.pre_activations(weights, inputs[t], h[t], gates[t])
         _step(gates[t].reshape(4 * size), c[t].reshape(size), c[t + 1].reshape(size), h[t + 1].reshape(size))
 
 
-@kernel(backward_signature(saved=3))
+@kernel(through_time.backward_signature(saved=3))
 def backward(
     inputs, w_in, w_rec, bias, activation, saved, direct, slots,
     grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents,
 ):  # fmt: skip
     """The states are c and h, in this order; `activation` is ignored."""
     h, c, gates = saved
-    back = prepare_backward(w_in, w_rec, bias, h)
+    back = through_time.prepare_backward(w_in, w_rec, bias, h)
     shape, size = back.grad_h.shape, back.grad_h.size
     grad_h, grad_c = back.grad_h.reshape(size), np.zeros(size, np.float32)
     for t in range(inputs.shape[0] - 1, -1, -1):
-        add_direct(back, t, direct, slots, grad_c.reshape(shape))
-        forget, input_gate = block(gates[t], 0, size), block(gates[t], 1, size)
-        output_gate, candidate = block(gates[t], 2, size), block(gates[t], 3, size)
-        delta_output = delta_of(back, t, 2)
+        through_time.add_direct(back, t, direct, slots, grad_c.reshape(shape))
+        forget, input_gate = through_time.block(gates[t], 0, size), through_time.block(gates[t], 1, size)
+        output_gate, candidate = through_time.block(gates[t], 2, size), through_time.block(gates[t], 3, size)
+        delta_output = through_time.delta_of(back, t, 2)
         _into_cell(grad_h, grad_c, output_gate, c[t + 1].reshape(size), delta_output)
         delta_rows = delta_output.reshape(shape)
         _rescale(back.grad_h, grad_c.reshape(shape), delta_rows, back.exponent, squares[:, t], exponents[:, t])
-        _through(grad_c, c[t].reshape(size), forget, delta_of(back, t, 0))
-        _through(grad_c, candidate, input_gate, delta_of(back, t, 1))
-        _through_candidate(grad_c, input_gate, candidate, delta_of(back, t, 3))
+        _through(grad_c, c[t].reshape(size), forget, through_time.delta_of(back, t, 0))
+        _through(grad_c, candidate, input_gate, through_time.delta_of(back, t, 1))
+        _through_candidate(grad_c, input_gate, candidate, through_time.delta_of(back, t, 3))
         _through_forget(grad_c, forget)
         grad_h[:] = 0
-        propagate_back(back, t, inputs, h, grad_inputs)
-    write_weight_gradients(back, grad_in, grad_rec, grad_bias)
+        through_time.propagate_back(back, t, inputs, h, grad_inputs)
+    through_time.write_weight_gradients(back, grad_in, grad_rec, grad_bias)
