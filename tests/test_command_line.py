@@ -27,7 +27,7 @@ from rnnstudy.probes import GradientThroughTime
 from rnnstudy.probes.probe import Probe
 from rnnstudy.results.trained import load_network, read_probe
 from rnnstudy.spec import concrete
-from rnnstudy.store import mlflow_store as tracking
+from rnnstudy.store import mlflow_database
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project
 from rnnstudy.sweep.experiment import load_experiment
@@ -139,7 +139,7 @@ def test_a_sweep_its_second_start_and_what_can_be_asked_of_it(
 
 
 def test_a_new_store_is_named(project: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_initialise", lambda database: shutil.copy(empty_database, database))
+    monkeypatch.setattr(mlflow_database, "create_database", lambda database: shutil.copy(empty_database, database))
     arguments = ["sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1"]
     arguments += ["--only", load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)[0].key]
     first, second = (CliRunner().invoke(app, arguments, catch_exceptions=False).stdout for _ in range(2))
@@ -349,7 +349,7 @@ def test_offline_runs_come_in_by_sync(project: Path, rnnstudy: Callable[..., Any
         (("sweep", "experiments/unknown_field.py"), "Training has no field 'step'; did you mean 'steps'?"),
         (("sweep", "experiments/broken.py"), "experiments/broken.py:1:"),
         (("sweep", "experiments/empty.py"), "defines no runs(scale)"),
-        (("sweep", "experiments/nothing.py"), "gives no runs"),
+        (("sweep", "experiments/nothing.py"), "returns no runs"),
         (("sweep", "experiments/twice.py"), "two runs mean the same"),
         (("list", "nowhere/x.py"), "there is no experiment file"),
         (("show", "0000"), "no run in the store"),

@@ -14,7 +14,7 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from rnnstudy.run import Run
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import RequestError
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.owner import Owner
 from rnnstudy.store.project import Project
@@ -221,7 +221,7 @@ def test_the_division_into_shards_depends_on_the_sweep_alone() -> None:
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "-1/2", "1/0"])
 def test_a_shard_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(SpecError, match="it takes PART/PARTS"):
+    with pytest.raises(RequestError, match="it takes PART/PARTS"):
         Shard.parse(text)
 
 
