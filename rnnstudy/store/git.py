@@ -22,7 +22,9 @@ def checked_out_commit(folder: Path) -> str | None:
     others = [f":(exclude,glob){path}" for written in _WRITTEN for path in (written, f"{written}/**")]
     states = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", ".", *others)
     # If git cannot say, the source counts as changed.
-    changed = states is None or any(_counts(line) for line in states.splitlines())
+    changed = states is None or any(
+        not line.startswith("??") or line.rstrip('"').endswith(".py") for line in states.splitlines()
+    )
     return head.strip() + (CHANGED if changed else "")
 
 
@@ -30,11 +32,6 @@ def repository(folder: Path) -> Path | None:
     """The root of the repository that `folder` lies in, if there is one."""
     top = _git(folder, "rev-parse", "--show-toplevel")
     return None if top is None else Path(top.strip())
-
-
-def _counts(line: str) -> bool:
-    """Whether a line of `git status --porcelain` reports a change to the source."""
-    return not line.startswith("??") or line.rstrip('"').endswith(".py")
 
 
 def _git(folder: Path, *command: str) -> str | None:

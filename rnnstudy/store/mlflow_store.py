@@ -225,10 +225,9 @@ class Store(RunIndex):
 
     def unfinished(self, description: Description) -> "MlflowRun | None":
         """The newest run of this key and experiment that has not ended well."""
-        for run, experiment in self._search(f"tags.\"rnnstudy.key\" = '{description.key}'"):
-            if experiment == description.experiment and state_of(run.data.tags) not in COMPLETE:
-                return run
-        return None
+        found = self._search(f"tags.\"rnnstudy.key\" = '{description.key}'")
+        own = (run for run, experiment in found if experiment == description.experiment)
+        return next((run for run in own if state_of(run.data.tags) not in COMPLETE), None)
 
     def sent(self, run: "MlflowRun") -> dict[str, set[int]]:
         """The steps of each metric that the store has."""

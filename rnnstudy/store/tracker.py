@@ -46,20 +46,15 @@ class Tracker(Protocol):
 
     def begin(self, run: Run, name: str, tags: Mapping[str, str] = ...) -> None:
         """A run starts, or continues after an interruption. `tags` are stored beside those of the sweep."""
-        ...
 
     def write(self, record: Record) -> None:
         """Store a record; may be buffered. A record with an outcome ends its run."""
-        ...
 
     def sampled(self, sample: Sample, seconds: float) -> None:
         """Store a reading of the machine's sensors, made at `seconds` since 1970, for every open run."""
-        ...
 
     def interrupt(self, key: str) -> None:
         """A run was stopped from outside and can continue later. Ignored for a run that is not open."""
-        ...
 
     def close(self) -> None:
         """Write what is still buffered."""
-        ...

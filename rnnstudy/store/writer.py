@@ -68,7 +68,7 @@ class Writer:
             self._open[run.key] = (run, name, tags)
             self._tracker.begin(run, name, tags)
 
-        self._put(act, run.key)
+        self._waiting.put((act, run.key))
 
     def write(self, record: Record) -> None:
         """Write a record; one with an outcome ends its run."""
@@ -79,12 +79,12 @@ class Writer:
                 if record.outcome is not None:
                     del self._open[record.key]
 
-        self._put(act, record.key)
+        self._waiting.put((act, record.key))
 
     def sampled(self, sample: Sample) -> None:
         """Write a reading of the machine's sensors, made now."""
         seconds = time.time()
-        self._put(lambda: self._tracker.sampled(sample, seconds), None)
+        self.then(lambda: self._tracker.sampled(sample, seconds))
 
     def interrupt(self, key: str) -> None:
         """A run was stopped from outside and can continue later."""
@@ -94,27 +94,22 @@ class Writer:
                 self._tracker.interrupt(key)
                 del self._open[key]
 
-        self._put(act, key)
+        self._waiting.put((act, key))
 
     def then(self, action: Callable[[], None]) -> None:
         """Call `action` in the writer's thread once everything passed before is in the store (or in the files)."""
-        self._put(action, None)
+        self._waiting.put((action, None))
 
     def messages(self) -> Iterator[str]:
         """The lines for the user since the last call."""
         while not self._messages.empty():
             yield self._messages.get()
 
-    @property
-    def behind(self) -> int:
-        """The number of calls that wait to be carried out."""
-        return self._waiting.qsize()
-
     def close(self, cut_short: Callable[[], bool] = lambda: False) -> None:
         """Write what waits, and end the thread; stops waiting for it as soon as `cut_short()` is true."""
         self._ending.set()
         # Looked up when it is called: the tracker may have been replaced by then.
-        self._put(lambda: self._tracker.close(), None)
+        self.then(lambda: self._tracker.close())
         self._waiting.put(None)
         while not cut_short() and self._thread.is_alive():
             self._thread.join(0.1)
@@ -127,9 +122,6 @@ class Writer:
         except Exception as error:
             # A bug, not a store error: raised again by the launcher.
             self.fault = error
-
-    def _put(self, act: Callable[[], None], key: str | None) -> None:
-        self._waiting.put((act, key))
 
     def _carry_out(self, act: Callable[[], None], key: str | None) -> None:
         """Call `act`, which concerns the run `key` if any, until it succeeds or there is a fault."""

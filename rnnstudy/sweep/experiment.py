@@ -84,14 +84,13 @@ def load_experiment(path: Path) -> Experiment:
         close = difflib.get_close_matches(path.name, siblings, n=1)
         hint = f"; did you mean '{path.parent / close[0]}'?" if close else ""
         raise ExperimentError(f"there is no experiment file '{path}'{hint}")
-    name = f"{PACKAGE}.{path.stem}"
-    _make_package(path.resolve().parent)
+    name, folder = f"{PACKAGE}.{path.stem}", str(path.resolve().parent)
+    _make_package(folder)
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise ExperimentError(f"'{path}' is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
@@ -133,12 +132,12 @@ def select_runs(
     return part.of(runs) if part else runs
 
 
-def _make_package(folder: Path) -> None:
+def _make_package(folder: str) -> None:
     """Make the package `experiments`, which finds modules in `folder` too: unpickling a class imports it by name."""
     package = sys.modules.setdefault(PACKAGE, ModuleType(PACKAGE))
     folders = vars(package).setdefault("__path__", [])
-    if str(folder) not in folders:
-        folders.append(str(folder))
+    if folder not in folders:
+        folders.append(folder)
 
 
 def one_line(path: Path, error: Exception) -> str:
@@ -151,11 +150,8 @@ def one_line(path: Path, error: Exception) -> str:
     where = f"{path}:{lines[-1]}" if lines else str(path)
     if isinstance(error, RnnstudyError):
         return f"{where}: {error}"
-    return f"{where}: {type(error).__name__}: {_without_location(error)}{_import_hint(error)}"
-
-
-def _without_location(error: Exception) -> str:
-    return re.sub(r" \((unknown location|/[^)]*)\)$", "", " ".join(str(error).split()))
+    without_location = re.sub(r" \((unknown location|/[^)]*)\)$", "", " ".join(str(error).split()))
+    return f"{where}: {type(error).__name__}: {without_location}{_import_hint(error)}"
 
 
 def _import_hint(error: Exception) -> str:

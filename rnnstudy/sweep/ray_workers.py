@@ -72,7 +72,6 @@ class RayPool(WorkerPool):
         self,
         address: str,
         gpus: float,
-        *,
         experiment: Path | None,
         device: str,
         engine: EngineName,

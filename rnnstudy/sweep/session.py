@@ -69,15 +69,7 @@ class Resources:
             return ProcessPool(count, worker_devices(self.device), experiment, self.engine, project.logs)
         from rnnstudy.sweep.ray_workers import RayPool
 
-        return RayPool(
-            self.ray,
-            self.gpus_per_worker,
-            experiment=experiment,
-            device=self.device,
-            engine=self.engine,
-            logs=project.logs,
-            count=self.workers,
-        )
+        return RayPool(self.ray, self.gpus_per_worker, experiment, self.device, self.engine, project.logs, self.workers)
 
 
 def launch(

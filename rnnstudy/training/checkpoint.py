@@ -41,8 +41,7 @@ def load_checkpoint(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """
     try:
         state = _read(path)
-        stored = state["keys"]
-        known = state["format"] == FORMAT
+        stored, known = state["keys"], state["format"] == FORMAT
     except UNREADABLE as error:
         raise CheckpointError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to train again"

@@ -1,7 +1,7 @@
 """The readings of a population: collected on the device, fetched in blocks, cut where a replica stopped."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from rnnstudy.training.records import Series
 
 @dataclass
 class Column:
-    """All moments of one reading: `values` (moment, replica, *axes) in float32, `steps` (moment, replica)."""
+    """Moments of one reading, in parts: `values` (moment, replica, *axes) in float32, `steps` (moment, replica)."""
 
     axes: tuple[str, ...]
     unit: str
@@ -33,28 +33,26 @@ class History:
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = tuple(keys)
         self.times: list[float] = []
-        self._waiting: dict[str, tuple[Column, list[Tensor], list[Tensor]]] = {}
+        self._waiting: dict[str, Column] = {}
         self._blocks: list[dict[str, Column]] = []
 
     def add(self, readings: Sequence[Reading], step: int | Tensor, spacing: int) -> None:
         """Collect readings made after `step` updates: one number, or one for each replica (replica)."""
         steps = torch.as_tensor(step).expand(len(self.keys))
         for reading in readings:
-            _, all_steps, all_values = self._waiting.setdefault(
-                reading.name, (Column(reading.axes, reading.unit, spacing, reading.coordinates), [], [])
+            column = self._waiting.setdefault(
+                reading.name, Column(reading.axes, reading.unit, spacing, reading.coordinates)
             )
-            all_steps.append(steps)
-            all_values.append(reading.values.detach())
+            column.steps.append(steps)
+            column.values.append(reading.values.detach())
 
     def fetch(self, time: float) -> None:
         """Copy the readings since the previous fetch to the host, as a block with this time stamp."""
         block = {}
-        for name, (column, steps, values) in self._waiting.items():
-            fetched = torch.stack(values).to("cpu", torch.float32)
-            fetched[~fetched.isfinite()] = torch.nan
-            block[name] = Column(
-                column.axes, column.unit, column.spacing, column.coordinates, [torch.stack(steps).cpu()], [fetched]
-            )
+        for name, column in self._waiting.items():
+            values = torch.stack(column.values).to("cpu", torch.float32)
+            values[~values.isfinite()] = torch.nan
+            block[name] = replace(column, steps=[torch.stack(column.steps).cpu()], values=[values])
         self._waiting = {}
         self._blocks.append(block)
         self.times.append(time)
@@ -68,7 +66,7 @@ class History:
         columns: dict[str, Column] = {}
         for block in self._blocks[first:last]:
             for name, column in block.items():
-                joined = columns.setdefault(name, Column(column.axes, column.unit, column.spacing, column.coordinates))
+                joined = columns.setdefault(name, replace(column, steps=[], values=[]))
                 joined.steps += [steps[:, replica] for steps in column.steps]
                 joined.values += [values[:, replica] for values in column.values]
         series = {}
