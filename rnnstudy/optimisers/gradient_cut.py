@@ -20,7 +20,6 @@ class GradientCut(Spec):
 
     source: ClassVar[str]
 
-    @abstractmethod
     def check_compatible(self, cell: Cell, steps: int) -> None:
         """Raises `SpecError` when the rule cannot be used with the cell or with this number of updates."""
 
@@ -28,9 +27,9 @@ class GradientCut(Spec):
     def states(self, cell: Cell) -> tuple[str, ...]:
         """Names of the states that are cut."""
 
-    @abstractmethod
     def applies(self, step: int, steps: int) -> bool:
         """Whether update number `step` (from 0) of `steps` uses the cuts."""
+        return True
 
     @abstractmethod
     def cut_mask(

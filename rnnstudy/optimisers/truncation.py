@@ -26,14 +26,8 @@ class Truncation(GradientCut):
 
     window: Annotated[int, at_least(1), PER_REPLICA]
 
-    def check_compatible(self, cell: Cell, steps: int) -> None:
-        pass  # every cell and every number of updates
-
     def states(self, cell: Cell) -> tuple[str, ...]:
         return cell.states
-
-    def applies(self, step: int, steps: int) -> bool:
-        return True
 
     def cut_mask(
         self, layers: int, time: int, ends: Int[Tensor, " batch"], generator: torch.Generator

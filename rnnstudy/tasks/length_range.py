@@ -62,9 +62,8 @@ class LengthRange(Task):
     def chance(self) -> Chance:
         """The mean over the lengths: a predictor that knows the length of a sequence and nothing else."""
         levels = [task.chance for task in self._at_each_length()]
-        return Chance(
-            sum(level.loss for level in levels) / len(levels), sum(level.error for level in levels) / len(levels)
-        )
+        loss, error = (sum(getattr(level, name) for level in levels) / len(levels) for name in ("loss", "error"))
+        return Chance(loss, error)
 
     @property
     def least_loss(self) -> float:
@@ -90,17 +89,11 @@ class LengthRange(Task):
         ]
         original_order = order.argsort()
 
-        def joined(name: str) -> Tensor:
-            padded = [_padded(getattr(part, name), self.steps) for part in parts]
-            return torch.cat(padded, dim=1)[:, original_order]
-
-        return Batch(
-            inputs=joined("inputs"),
-            targets=joined("targets"),
-            mask=joined("mask"),
-            lengths=torch.cat([part.lengths for part in parts])[original_order],
-            informative=joined("informative"),
-        )
+        by_time = {
+            name: torch.cat([_padded(getattr(part, name), self.steps) for part in parts], dim=1)[:, original_order]
+            for name in ("inputs", "targets", "mask", "informative")
+        }
+        return Batch(**by_time, lengths=torch.cat([part.lengths for part in parts])[original_order])
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.task.loss(outputs, targets)

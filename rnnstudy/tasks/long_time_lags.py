@@ -19,6 +19,7 @@ from rnnstudy.tasks.task import (
     beyond,
     inside,
     one_hot,
+    rarely,
     supervised_at_end,
 )
 
@@ -84,8 +85,7 @@ class LongTimeLags(Classification):
 
     @property
     def criterion(self) -> Criterion:
-        wrong = f"an output {self.tolerance} or more from its target"
-        return Criterion(0.01, f"{wrong} on less than 1 % of sequences", f"share of sequences with {wrong}")
+        return rarely(f"an output {self.tolerance} or more from its target")
 
     @property
     def least_loss(self) -> float:

@@ -1,5 +1,6 @@
 """Marked pairs, the base of adding and multiplication: a sequence of (value, mark), in which two values are marked."""
 
+import functools
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -15,6 +16,7 @@ from rnnstudy.tasks.task import (
     at_steps,
     inside,
     mean_over_supervised,
+    rarely,
     squared_error,
     supervised_at_end,
     uniform_whole,
@@ -52,21 +54,9 @@ class MarkedPairs(Task):
 
     @property
     def criterion(self) -> Criterion:
-        match self.variant:
-            case "modern":
-                return Criterion(0.01, "mean squared error below 0.01", "mean squared error")
-            case "pascanu":
-                return Criterion(
-                    0.01,
-                    "squared error above 0.04 on less than 1 % of sequences",
-                    "share of sequences with squared error above 0.04",
-                )
-            case "hochreiter":
-                return Criterion(
-                    0.01,
-                    "absolute error of 0.04 or more on less than 1 % of sequences",
-                    "share of sequences with absolute error of 0.04 or more",
-                )
+        if self.variant == "modern":
+            return Criterion(0.01, "mean squared error below 0.01", "mean squared error")
+        return rarely("squared error above 0.04" if self.variant == "pascanu" else "absolute error of 0.04 or more")
 
     @property
     def share_marked_at_start(self) -> float:
@@ -91,10 +81,7 @@ class MarkedPairs(Task):
 
     def _layout(self, batch: int, generator: torch.Generator) -> tuple[Int[Tensor, " batch"], Int[Tensor, "2 batch"]]:
         """The length of each sequence and the positions of its two marks."""
-
-        def draw(low: Int[Tensor, " batch"] | int, high: Int[Tensor, " batch"] | int) -> Int[Tensor, " batch"]:
-            return uniform_whole(low, high, batch, generator)
-
+        draw = functools.partial(uniform_whole, batch=batch, generator=generator)
         match self.variant:
             case "modern":
                 lengths = torch.full((batch,), self.length)

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, mean_over_supervised, misclassified, one_hot
+from rnnstudy.tasks.task import (
+    Batch,
+    Chance,
+    Criterion,
+    any_supervised,
+    mean_over_supervised,
+    misclassified,
+    one_hot,
+    rarely,
+)
 
 
 class NoiselessMemorisation(Classification):
@@ -35,9 +44,7 @@ class NoiselessMemorisation(Classification):
     """
 
     source: ClassVar[str] = "Martens & Sutskever 2011; Pascanu, Mikolov & Bengio 2013 (code: memorization.py)"
-    criterion: ClassVar[Criterion] = Criterion(
-        0.01, "any step wrong on less than 1 % of sequences", "share of sequences with any step wrong"
-    )
+    criterion: ClassVar[Criterion] = rarely("any step wrong")
 
     variant: Literal["5 bits", "20 bits"] = "5 bits"
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
 import torch
@@ -32,16 +32,11 @@ class Batch:
 
     def part(self, start: int, stop: int) -> "Batch":
         """The sequences `start` to `stop` (exclusive)."""
-        return Batch(
-            inputs=self.inputs[:, start:stop],
-            targets=self.targets[:, start:stop],
-            mask=self.mask[:, start:stop],
-            lengths=self.lengths[start:stop],
-            informative=self.informative[:, start:stop],
-        )
+        by_time = {name: values[:, start:stop] for name, values in vars(self).items() if name != "lengths"}
+        return Batch(**by_time, lengths=self.lengths[start:stop])
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        return Batch(**{name: values.to(device) for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -68,6 +63,11 @@ class Criterion:
 
     def met(self, error: float) -> bool:
         return error < self.threshold
+
+
+def rarely(wrong: str) -> Criterion:
+    """Solved when less than 1 % of sequences have what `wrong` says."""
+    return Criterion(0.01, f"{wrong} on less than 1 % of sequences", f"share of sequences with {wrong}")
 
 
 class Task(Spec):

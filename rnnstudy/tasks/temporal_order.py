@@ -18,6 +18,7 @@ from rnnstudy.tasks.task import (
     mean_over_supervised,
     misclassified,
     one_hot,
+    rarely,
     supervised_at_end,
 )
 
@@ -82,11 +83,7 @@ class TemporalOrder(Classification):
     def criterion(self) -> Criterion:
         if self.variant == "pascanu":
             return Criterion(0.01, "less than 1 % of sequences misclassified", "share of sequences misclassified")
-        return Criterion(
-            0.01,
-            "an output 0.3 or more from its target on less than 1 % of sequences",
-            "share of sequences with an output 0.3 or more from its target",
-        )
+        return rarely("an output 0.3 or more from its target")
 
     @property
     def chance(self) -> Chance:
