@@ -105,7 +105,7 @@ def pictures(results: Planted) -> dict[str, Picture]:
     }
 
 
-PROVENANCE = Provenance.of(["experiments/planted.py"], "rnnstudy report planted", None)
+PROVENANCE = Provenance(["experiments/planted.py"], "rnnstudy report planted", None)
 
 
 def words(picture: Picture) -> str:

@@ -10,12 +10,19 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import jupytext
+import nbformat
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from rnnstudy.report.notebook import ARCHIVE, FIGURES, REQUESTS
 from rnnstudy.report.pages import index_page, notebook_page
@@ -25,10 +32,6 @@ from rnnstudy.results.source import MissingRuns, ResultsSource
 from rnnstudy.spec import RequestError, nearest
 from rnnstudy.store.project import Project
 from rnnstudy.training.atomic import write_all
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
-
 
 CELL_SECONDS = 900
 """The longest time that one cell may take."""
@@ -86,8 +89,7 @@ def export(names: Iterable[str], project: Project, folder: Path, archive: Path |
         file = Path(temporary) / "requests"
         file.touch()
         built = _build(names, project, archive, project.reports, file)
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    requests = [ReadingRequest(experiment, name, quantile, tuple(keys)) for experiment, name, quantile, keys in lines]
+        requests = [ReadingRequest(*json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
     experiments = {request.experiment for request in requests}.union(
         *(header(name, project).experiments for name in names)
     )
@@ -108,11 +110,15 @@ def _build(
     headers = {name: header(name, project) for name in names}
     experiments = dict.fromkeys(experiment for known in headers.values() for experiment in known.experiments)
     incomplete = _require_runs(experiments, project, source, offer_committed=archive is None)
-    variables = {ARCHIVE: str(archive.resolve()) if archive else "", REQUESTS: str(requests) if requests else ""}
+    environment = {
+        **_environment(project),
+        ARCHIVE: str(archive.resolve()) if archive else "",
+        REQUESTS: str(requests) if requests else "",
+    }
 
     def build_one(name: str) -> list[Path]:
         messages = [incomplete[experiment] for experiment in headers[name].experiments if incomplete[experiment]]
-        return _build_one(name, project, output, variables, messages)
+        return _build_one(name, project, output, environment, messages)
 
     with _quiet(), ThreadPoolExecutor(PARALLEL) as pool:
         written = list(pool.map(build_one, names))
@@ -176,17 +182,17 @@ def header(name: str, project: Project) -> Header:
 
 
 def _build_one(
-    name: str, project: Project, output: Path, variables: Mapping[str, str], incomplete: Sequence[str]
+    name: str, project: Project, output: Path, environment: Mapping[str, str], incomplete: Sequence[str]
 ) -> list[Path]:
     figure_files = output / "figures" / name
     with tempfile.TemporaryDirectory(prefix="rnnstudy-report-") as folder:
         temporary = Path(folder) / "figures"
         temporary.mkdir()
         notebook = _read(_require_source(name, project))
-        _execute(notebook, name, project, Path(folder), variables, incomplete)
+        _execute(notebook, name, project, Path(folder), environment, incomplete)
         _tidy(notebook, project)
         contents = {
-            output / f"{name}.ipynb": _as_notebook(notebook),
+            output / f"{name}.ipynb": (nbformat.writes(notebook).rstrip("\n") + "\n").encode(),
             output / f"{name}.html": notebook_page(notebook, name),
         }
         drawn = sorted(path for path in temporary.rglob("*") if path.is_file())
@@ -202,17 +208,13 @@ def _build_one(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hides the deprecation warnings that the notebook libraries cause among themselves."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _read(source: Path) -> "NotebookNode":
+def _read(source: Path) -> nbformat.NotebookNode:
     """The notebook of a percent script, with stable cell identifiers."""
-    import jupytext
-
     notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for number, cell in enumerate(notebook.cells, start=1):
@@ -221,23 +223,22 @@ def _read(source: Path) -> "NotebookNode":
 
 
 def _execute(
-    notebook: "NotebookNode",
+    notebook: nbformat.NotebookNode,
     name: str,
     project: Project,
     folder: Path,
-    variables: Mapping[str, str],
+    environment: Mapping[str, str],
     incomplete: Sequence[str],
 ) -> None:
     """Run all cells in place. Raises `ReportError` for the first cell that fails.
 
     Its message includes `incomplete`, which names the missing runs: they are the most likely cause.
     """
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-
     client = NotebookClient(
         notebook,
-        km=_kernel_manager(folder),
+        km=AsyncKernelManager(
+            kernel_name="python3", kernel_spec_manager=_ThisPython(), connection_file=str(folder / "kernel.json")
+        ),
         timeout=CELL_SECONDS,
         record_timing=False,
         resources={"metadata": {"path": str(project.reports)}},
@@ -245,9 +246,11 @@ def _execute(
     unchanged = "the files built before are unchanged"
     try:
         # Not client.execute(): it makes an event loop for its thread and never closes it.
-        asyncio.run(client.async_execute(env={**_environment(project, folder), **variables}, cleanup_kc=True))
+        own = {FIGURES: str(folder / "figures"), "IPYTHONDIR": str(folder / "ipython")}
+        asyncio.run(client.async_execute(env={**environment, **own}, cleanup_kc=True))
     except CellExecutionError as error:
-        message = " ".join(_plain(f"{error.ename}: {error.evalue}").split())
+        # Without the escape codes for terminal colours.
+        message = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}").split())
         reasons = "; ".join([message, *incomplete, unchanged])
         raise ReportError(f"report '{name}' stopped in {_stopped_in(notebook)}: {reasons}") from None
     except CellTimeoutError:
@@ -259,28 +262,19 @@ def _execute(
         ) from None
 
 
-def _kernel_manager(folder: Path) -> Any:
-    """A kernel that runs this Python, independent of the kernels that are installed."""
-    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
-    from jupyter_client.manager import AsyncKernelManager
+class _ThisPython(KernelSpecManager):
+    """Names this Python as the kernel, whatever kernels are installed."""
 
-    class ThisPython(KernelSpecManager):
-        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            command = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
-            return KernelSpec(argv=command, display_name="Python 3", language="python")
-
-    return AsyncKernelManager(
-        kernel_name="python3", kernel_spec_manager=ThisPython(), connection_file=str(folder / "kernel.json")
-    )
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        command = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
-def _environment(project: Project, folder: Path) -> dict[str, str]:
-    """The environment of the notebook: this project, no telemetry, no display, no personal settings."""
+def _environment(project: Project) -> dict[str, str]:
+    """The environment of notebooks: this project, no telemetry, no display, no personal settings."""
     return {
         **os.environ,
         "RNNSTUDY_HOME": str(project.root),
-        FIGURES: str(folder / "figures"),
-        "IPYTHONDIR": str(folder / "ipython"),
         "JUPYTER_PLATFORM_DIRS": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GIT_PYTHON_REFRESH": "quiet",
@@ -291,7 +285,7 @@ def _environment(project: Project, folder: Path) -> dict[str, str]:
     }
 
 
-def _stopped_in(notebook: "NotebookNode") -> str:
+def _stopped_in(notebook: nbformat.NotebookNode) -> str:
     """Number and first line of the cell with the error."""
     for number, cell in enumerate(notebook.cells, start=1):
         if any(output.output_type == "error" for output in cell.get("outputs", ())):
@@ -300,12 +294,7 @@ def _stopped_in(notebook: "NotebookNode") -> str:
     return "a cell"
 
 
-def _plain(text: str) -> str:
-    """The text without the escape codes for terminal colours."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
-def _tidy(notebook: "NotebookNode", project: Project) -> None:
+def _tidy(notebook: nbformat.NotebookNode, project: Project) -> None:
     """Remove from metadata and texts what depends on the machine, the folder and the time."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -316,9 +305,3 @@ def _tidy(notebook: "NotebookNode", project: Project) -> None:
         for output in cell.get("outputs", ()):
             if output.output_type == "stream":
                 output.text = output.text.replace(str(project.root), ".").replace(sys.prefix, "…")
-
-
-def _as_notebook(notebook: "NotebookNode") -> bytes:
-    import nbformat
-
-    return (nbformat.writes(notebook).rstrip("\n") + "\n").encode()

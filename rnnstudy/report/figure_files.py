@@ -1,13 +1,16 @@
 """A figure as files: the picture, its numbers, and where they come from."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from rnnstudy.figures.picture import Picture, rendered
 from rnnstudy.training.atomic import write_all
+
+PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "torch")
+"""The packages that compute and draw the numbers."""
 
 
 @dataclass(frozen=True)
@@ -18,20 +21,11 @@ class Provenance:
         experiments: the experiment files, relative to the project.
         command: the command that repeats it.
         commit: the commit of the source that drew it, or None outside a git checkout.
-        versions: package name to version.
     """
 
-    experiments: tuple[str, ...]
+    experiments: Sequence[str]
     command: str
     commit: str | None
-    versions: Mapping[str, str]
-
-    @staticmethod
-    def of(experiments: Sequence[str], command: str, commit: str | None) -> "Provenance":
-        """Adds the versions of the packages that computed and drew the numbers."""
-        packages = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "torch")
-        versions = {name: metadata.version(name) for name in packages}
-        return Provenance(tuple(experiments), command, commit, versions)
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ def save(picture: Picture, folder: Path, name: str, provenance: Provenance, stor
         "experiments": list(provenance.experiments),
         "command": provenance.command,
         "commit": provenance.commit,
-        "versions": dict(provenance.versions),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
         "runs": list(picture.keys),
     }
     contents = {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML, Markdown, display
 
 from rnnstudy.figures.picture import Picture
 from rnnstudy.report.figure_files import Provenance, Story, save
@@ -89,20 +90,19 @@ class Notebook:
         return study.searches
 
     def show(self, picture: Picture, name: str, *, title: str = "", takeaway: str = "") -> None:
-        """Save a figure, and display it with its takeaway and caption; the settings of its runs end the caption.
+        """Save a figure as `name`, and display it with its takeaway and caption, which the settings of its runs end.
 
-        Args:
-            picture: the figure.
-            name: the name of its files.
-            title: one line, for the index page.
-            takeaway: a paragraph in Markdown that says what to see in the figure, computed from its data.
+        `title` is one line for the index page, `takeaway` a paragraph in Markdown that says what to see in the figure,
+        computed from its data.
         """
-        from IPython.display import display
-
         picture = replace(picture, caption=f"{picture.caption} {self._settings(picture.keys)}".strip())
         self._shown += 1
         story = Story(title, " ".join(takeaway.split()), self._shown) if title and takeaway else None
-        save(picture, self.figures, name, self.provenance(picture.keys), story)
+        drawn = [study for study in self._studies.values() if set(picture.keys) & set(study.results.runs.index)]
+        experiments = [f"experiments/{study.experiment}.py" for study in drawn]
+        command = " && ".join([*(study.command for study in drawn), f"rnnstudy report {self.name}"])
+        provenance = Provenance(experiments, command, checked_out_commit(find_project().root))
+        save(picture, self.figures, name, provenance, story)
         display(picture)
         if story is not None:
             self.say(story.takeaway)
@@ -110,14 +110,10 @@ class Notebook:
 
     def say(self, markdown: str) -> None:
         """Display a text."""
-        from IPython.display import Markdown, display
-
         display(Markdown(markdown))
 
     def table(self, frame: pd.DataFrame) -> None:
         """Display a table; underscores in its headings become spaces, so that they can be wrapped."""
-        from IPython.display import HTML, display
-
         spaced = frame.rename(columns=lambda name: str(name).replace("_", " "))
         display(HTML(spaced.to_html(index=False, float_format="{:.4g}".format, na_rep="none")))
 
@@ -126,14 +122,6 @@ class Notebook:
         """Where the figures are saved: in a temporary folder while the report is being built."""
         temporary = os.environ.get(FIGURES)
         return Path(temporary) if temporary else find_project().built_reports / "figures" / self.name
-
-    def provenance(self, keys: Sequence[str] = ()) -> Provenance:
-        """Of a figure made from the runs `keys`: the experiments they belong to, and the command that draws it."""
-        drawn = [study for study in self._studies.values() if set(keys) & set(study.results.runs.index)]
-        command = " && ".join([*(study.command for study in drawn), f"rnnstudy report {self.name}"])
-        return Provenance.of(
-            [f"experiments/{study.experiment}.py" for study in drawn], command, checked_out_commit(find_project().root)
-        )
 
     def _settings(self, keys: Sequence[str]) -> str:
         """A sentence with width, updates, batch, seeds and scale of the runs `keys`; empty without runs."""

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from rnnstudy.results.archive import Archive
-from rnnstudy.results.from_store import StoreSource
+from rnnstudy.results.loading import StoreSource
 from rnnstudy.results.results import Listener, Results
 from rnnstudy.results.search_trials import SearchTrials
 from rnnstudy.results.source import MissingRuns, ResultsSource
 from rnnstudy.run import Run
-from rnnstudy.search.trials import SearchBudget, search_trials
+from rnnstudy.search.trials import most_runs, search_trials, share_done
 from rnnstudy.spec import RnnstudyError
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project
@@ -123,7 +123,7 @@ def _search_study(definition: Experiment, source: ResultsSource, listener: Liste
     largest, scale, trials = 0.0, None, None
     for candidate in LARGEST_FIRST:
         found = source.search_trials(definition.name, candidate.value)
-        share = SearchBudget.of(definition, candidate).share(found)
+        share = share_done(definition, candidate, found)
         if share > largest and not complete.isdisjoint(found.keys):
             largest, scale, trials = share, candidate, found
     if scale is None or trials is None:
@@ -132,4 +132,4 @@ def _search_study(definition: Experiment, source: ResultsSource, listener: Liste
             f"run `rnnstudy sweep experiments/{definition.name}.py` first"
         )
     results = source.load(sorted(complete & set(trials.keys)), experiment=definition.name, listener=listener)
-    return Study(definition.name, scale, SearchBudget.of(definition, scale).runs, results, trials)
+    return Study(definition.name, scale, most_runs(definition, scale), results, trials)

@@ -7,8 +7,7 @@
 What comes in: the store, or a folder of committed files. What goes out: `Results`. Begin with `results.py`.
 """
 
-from rnnstudy.results.from_store import from_files
-from rnnstudy.results.loading import artifact_file, complete_keys, find_key, load, runs_table, stored_run
+from rnnstudy.results.loading import artifact_file, complete_keys, find_key, from_files, load, runs_table, stored_run
 from rnnstudy.results.results import Results, from_records
 
 __all__ = [

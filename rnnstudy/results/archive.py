@@ -13,10 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.results.results import Listener, Results, RunReadings
@@ -27,43 +29,38 @@ from rnnstudy.store.errors import DamagedFile
 from rnnstudy.training.atomic import write_all
 from rnnstudy.training.records import Series
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-
 MANIFEST = "manifest.json"
 RUNS = "runs.parquet"
 FORMAT = 1
 
 _EXPORTED_TAGS = ("rnnstudy.spec", "mlflow.source.git.commit")
+"""The other tags tell of the machine, the process, and the hashes of the source."""
+
+_SEARCH_TABLES = ("trials", "importances")
+
+_RUNS = pa.schema(
+    {name: pa.string() for name in ("key", "name", "experiment", "status")}
+    | {"solved": pa.bool_(), "header": pa.string()}
+)
+_SERIES = pa.schema(
+    {"key": pa.string(), "name": pa.string(), "unit": pa.string(), "spacing": pa.int32(), "coordinates": pa.string()}
+    | {"steps": pa.list_(pa.int32()), "shape": pa.list_(pa.int32())}
+    | {"values": pa.list_(pa.float32()), "axes": pa.list_(pa.string())}
+)
 
 
-@dataclass(frozen=True)
-class ReadingRequest:
-    """One reading that a report used.
-
-    Attributes:
-        experiment: name of the experiment.
-        name: name of the reading.
-        quantile: which quantile, or None for all of them.
-        keys: keys of the runs.
-    """
+class ReadingRequest(NamedTuple):
+    """One reading that a report used, in the runs `keys`; a quantile of None stands for all of them."""
 
     experiment: str
     name: str
     quantile: float | None
-    keys: tuple[str, ...]
+    keys: Sequence[str]
 
 
 @dataclass(frozen=True)
 class ExportedExperiment:
-    """What a folder holds of one experiment.
-
-    Attributes:
-        command: the command that launches the runs.
-        results: the runs and their readings.
-        searches: the searches, for an experiment that searches.
-    """
+    """What a folder holds of one experiment; `command` is the one that launches its runs."""
 
     command: str
     results: Results
@@ -79,12 +76,8 @@ def write_archive(
 ) -> list[Path]:
     """Write the runs of `studies` (by experiment) with the requested readings. All files are written, or none.
 
-    Args:
-        folder: the folder to write.
-        studies: the runs of each experiment.
-        requests: the readings to store.
-        add: keep what the folder holds already: other experiments stay as they are, and for those in `studies` the
-            readings stored earlier are written again. Otherwise the earlier contents are removed.
+    With `add`, what the folder holds already is kept: other experiments stay as they are, and for those in `studies`
+    the readings stored earlier are written again. Otherwise the earlier contents are removed.
 
     Returns the files written. Raises `DamagedFile` when there are earlier contents to keep and they cannot be read.
     """
@@ -103,23 +96,28 @@ def write_archive(
     entries = dict(others)
     for experiment, exported in sorted(studies.items()):
         runs = {run.header["key"]: run for run in exported.results.per_run}
-        headers |= {key: _exported_header(run.header) for key, run in runs.items()}
+        for key, run in runs.items():
+            tags = {name: value for name, value in run.header["tags"].items() if name in _EXPORTED_TAGS}
+            headers[key] = {**run.header, "tags": tags}
         rows = [
             _row(key, name, _only(runs[key].series(name), quantiles))
             for (key, name), quantiles in sorted(wanted[experiment].items())
             if key in runs and name in runs[key].units
         ]
-        contents[folder / f"{experiment}.parquet"] = _parquet(rows, _SERIES)
+        contents[folder / f"{experiment}.parquet"] = _parquet(pa.Table.from_pylist(rows, schema=_SERIES))
         if exported.searches is not None:
-            contents[folder / f"{experiment}.trials.parquet"] = _plain_parquet(exported.searches.trials)
-            contents[folder / f"{experiment}.importances.parquet"] = _plain_parquet(exported.searches.importances)
+            for name in _SEARCH_TABLES:
+                table = pa.Table.from_pandas(getattr(exported.searches, name), preserve_index=False)
+                # Without the metadata that pandas would add about itself.
+                contents[folder / f"{experiment}.{name}.parquet"] = _parquet(table.replace_schema_metadata(None))
         entries[experiment] = {
             "file": f"experiments/{experiment}.py",
             "command": exported.command,
             "commits": sorted({headers[key]["tags"].get("mlflow.source.git.commit", "") for key in runs} - {""}),
             "keys": sorted(runs),
         }
-    contents[folder / RUNS] = _parquet([_run_row(headers[key]) for key in sorted(headers)], None)
+    runs_table = pa.Table.from_pylist([_run_row(headers[key]) for key in sorted(headers)], schema=_RUNS)
+    contents[folder / RUNS] = _parquet(runs_table)
     manifest = {
         "format": FORMAT,
         "written by": "rnnstudy report --export DIR",
@@ -207,7 +205,7 @@ class Archive(ResultsSource):
 
     def search_trials(self, experiment: str, scale: str) -> SearchTrials:
         self._entry(experiment)
-        tables = (self.table(f"{experiment}.{name}") for name in ("trials", "importances"))
+        tables = (self.table(f"{experiment}.{name}") for name in _SEARCH_TABLES)
         return SearchTrials(*tables).of_study(f"{experiment}/{scale}")
 
     def _entry(self, experiment: str) -> Mapping[str, Any]:
@@ -229,12 +227,6 @@ class Archive(ResultsSource):
             raise DamagedFile(f"{path} cannot be read ({error}); restore it, or export it again") from None
 
 
-def _exported_header(header: Mapping[str, Any]) -> dict[str, Any]:
-    """The header without the tags that tell of the machine, the process, and the hashes of the source."""
-    tags = {name: value for name, value in header["tags"].items() if name in _EXPORTED_TAGS}
-    return {**header, "tags": tags}
-
-
 def _run_row(header: Mapping[str, Any]) -> dict[str, Any]:
     """A few plain columns for readers of the file, and the whole header as JSON."""
     outcome = header["outcome"]
@@ -252,13 +244,10 @@ def _only(series: Series, quantiles: set[float | None]) -> Series:
     """A series with the requested quantiles only; None stands for all."""
     if "quantile" not in series.axes or None in quantiles:
         return series
-    axis = 1 + series.axes.index("quantile")
-    positions = sorted(QUANTILES.index(quantile) for quantile in quantiles if quantile is not None)
-    coordinates = {**series.coordinates, "quantile": tuple(QUANTILES[position] for position in positions)}
+    axis, stored = 1 + series.axes.index("quantile"), series.coordinates.get("quantile", QUANTILES)
+    positions = sorted(stored.index(quantile) for quantile in quantiles if quantile is not None)
+    coordinates = {**series.coordinates, "quantile": tuple(stored[position] for position in positions)}
     return replace(series, values=np.take(series.values, positions, axis=axis), coordinates=coordinates)
-
-
-_SERIES = {"steps": "list<int32>", "shape": "list<int32>", "values": "list<float32>", "axes": "list<string>"}
 
 
 def _row(key: str, name: str, series: Series) -> dict[str, Any]:
@@ -286,33 +275,8 @@ def _series(row: Mapping[str, Any]) -> Series:
     )
 
 
-def _plain_parquet(table: pd.DataFrame) -> bytes:
-    """A table as a Parquet file, without the metadata that pandas would add about itself."""
-    import pyarrow as pa
-
-    return _file(pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None))
-
-
-def _parquet(rows: Sequence[Mapping[str, Any]], lists: Mapping[str, str] | None) -> bytes:
-    """Rows as a Parquet file; the same rows give the same bytes."""
-    import pyarrow as pa
-
-    texts = pa.string()
-    if lists is None:
-        schema = pa.schema([(name, texts) for name in ("key", "name", "experiment", "status")])
-        schema = schema.append(pa.field("solved", pa.bool_())).append(pa.field("header", texts))
-    else:
-        kinds = {"list<int32>": pa.int32(), "list<float32>": pa.float32(), "list<string>": texts}
-        schema = pa.schema(
-            [("key", texts), ("name", texts), ("unit", texts), ("spacing", pa.int32()), ("coordinates", texts)]
-            + [(name, pa.list_(kinds[kind])) for name, kind in lists.items()]
-        )
-    return _file(pa.Table.from_pylist(list(rows), schema=schema))
-
-
-def _file(table: "pa.Table") -> bytes:
-    import pyarrow.parquet as pq
-
+def _parquet(table: pa.Table) -> bytes:
+    """A table as a Parquet file; the same table gives the same bytes."""
     buffer = BytesIO()
     pq.write_table(table, buffer, compression="zstd", compression_level=9)
     return buffer.getvalue()

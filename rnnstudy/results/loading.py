@@ -1,20 +1,59 @@
-"""Results as a user asks for them: by the project that holds the store, or by the folder of committed files.
+"""Results as a user asks for them, from the project's store or from a folder of committed files.
 
-`project` is the one of the working directory when it is None.
+Readings come from the store's array files, never from MLflow's decimated metrics. `project` is the one of the working
+directory when it is None.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from rnnstudy.results.archive import Archive
-from rnnstudy.results.from_store import StoreSource
-from rnnstudy.results.results import Results
-from rnnstudy.results.source import ResultsSource
+from rnnstudy.results.results import Listener, Results, RunReadings
+from rnnstudy.results.search_trials import SearchTrials
+from rnnstudy.results.source import MissingRuns, ResultsSource
+from rnnstudy.spec import RequestError, nearest
+from rnnstudy.store.arrays import READINGS, read_manifest, read_series
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project, find_project
-from rnnstudy.store.stored_run import StoredRun
+from rnnstudy.store.stored_run import COMPLETE, StoredRun, newest_complete
+
+
+@dataclass(frozen=True)
+class StoreSource(ResultsSource):
+    """Results read from the store.
+
+    Attributes:
+        store: the store.
+        searches: the function (experiment, scale) -> `SearchTrials`; by default there are no searches. The studies of
+            searches are not kept in the store itself.
+    """
+
+    store: Store
+    searches: Callable[[str, str], SearchTrials] = field(default=lambda experiment, scale: SearchTrials.of_rows([], []))
+
+    def complete_keys(self) -> dict[str, str]:
+        return {key: run.experiment for key, run in _complete(self.store.runs()).items()}
+
+    def load(
+        self, keys: Iterable[str] | None = None, *, experiment: str | None = None, listener: Listener | None = None
+    ) -> Results:
+        runs = self.store.runs()
+        complete = _complete(runs)
+        if keys is None:
+            wanted = [key for key, run in complete.items() if experiment in (None, run.experiment)]
+        else:
+            wanted = list(dict.fromkeys(keys))
+        missing = [key for key in wanted if key not in complete]
+        if missing or not wanted:
+            raise MissingRuns(_missing(missing, len(wanted), runs, experiment))
+        return Results([_from_file(self.store.artifact(complete[key], READINGS)) for key in wanted], listener)
+
+    def search_trials(self, experiment: str, scale: str) -> SearchTrials:
+        return self.searches(experiment, scale)
 
 
 def load(
@@ -38,32 +77,93 @@ def complete_keys(*, project: Project | None = None, archive: Path | None = None
 
 
 def runs_table(experiment: str | None = None, *, project: Project | None = None) -> pd.DataFrame:
-    """See `StoreSource.table`. `experiment` may be the path of its file."""
-    return _store(project).table(_stem(experiment))
+    """Every run in the store (of `experiment`, a name or the path of its file), in any state.
+
+    Columns: `key`, `name`, `experiment`, `state`.
+    """
+    rows = [
+        {"key": run.key, "name": run.name, "experiment": run.experiment, "state": run.state}
+        for run in _store(project).runs()[::-1]
+        if _stem(experiment) in (None, run.experiment)
+    ]
+    return pd.DataFrame(rows, columns=["key", "name", "experiment", "state"])
 
 
 def find_key(prefix: str, *, project: Project | None = None) -> str:
-    """See `StoreSource.find_key`."""
-    return _store(project).find_key(prefix)
+    """The key that begins with `prefix`. Raises `RequestError` when there is none, or more than one."""
+    run_names = {run.key: run.name for run in reversed(_store(project).runs())}
+    matching = [key for key in run_names if key.startswith(prefix)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        shown = ", ".join(f"{key} ({run_names[key]})" for key in matching[:5])
+        more = f" and {len(matching) - 5} more" if len(matching) > 5 else ""
+        raise RequestError(f"'{prefix}' is the beginning of {len(matching)} keys: {shown}{more}; type more of it")
+    hint = nearest(prefix, run_names) or "; `rnnstudy list` shows the keys of an experiment"
+    raise RequestError(f"no run in the store has a key that begins with '{prefix}'{hint}")
 
 
 def stored_run(prefix: str, *, project: Project | None = None) -> StoredRun:
-    """See `StoreSource.stored_run`."""
-    return _store(project).stored_run(prefix)
+    """The run whose key begins with `prefix`: its newest complete attempt, or else its newest attempt.
+
+    Raises `RequestError` when there is none, or when several keys begin so.
+    """
+    key = find_key(prefix, project=project)
+    return newest_complete(_store(project).runs(key))[key]
 
 
 def artifact_file(key: str, name: str, *, project: Project | None = None) -> Path:
-    """See `StoreSource.artifact`."""
-    return _store(project).artifact(key, name)
+    """A local file with the artifact `name` (`readings.npz`, `weights.npz`) of the complete run `key`.
+
+    Raises `MissingRuns` when there is no such run, and `DamagedFile` when its file is gone.
+    """
+    store = _store(project)
+    runs = store.runs()
+    complete = _complete(runs)
+    if key not in complete:
+        raise MissingRuns(_missing([key], 1, runs, None))
+    return store.artifact(complete[key], name)
+
+
+def from_files(paths: Iterable[Path]) -> Results:
+    """The runs with these `readings.npz` files. Raises `DamagedFile` for a file that is missing or damaged."""
+    return Results([_from_file(path) for path in paths])
+
+
+def _from_file(path: Path) -> RunReadings:
+    manifest = read_manifest(path)
+    return RunReadings(
+        header=manifest["run"],
+        units={name: described["unit"] for name, described in manifest["series"].items()},
+        series=partial(read_series, path, manifest=manifest),
+    )
+
+
+def _store(project: Project | None) -> Store:
+    return Store(project or find_project())
 
 
 def _source(project: Project | None, archive: Path | None) -> ResultsSource:
-    return _store(project) if archive is None else Archive.open(archive)
-
-
-def _store(project: Project | None) -> StoreSource:
-    return StoreSource(Store(project or find_project()))
+    return StoreSource(_store(project)) if archive is None else Archive.open(archive)
 
 
 def _stem(experiment: str | None) -> str | None:
     return Path(experiment).stem if experiment else None
+
+
+def _complete(newest_first: Sequence[StoredRun]) -> dict[str, StoredRun]:
+    """The newest complete run of each key, in the order in which they were started."""
+    return {run.key: run for run in reversed(newest_first) if run.state in COMPLETE}
+
+
+def _missing(missing: Sequence[str], wanted: int, newest_first: Sequence[StoredRun], experiment: str | None) -> str:
+    """The error message for runs that are not complete in the store."""
+    newest = {run.key: run for run in reversed(newest_first)}
+    described = [f"{key} ({newest[key].name}, {newest[key].state})" if key in newest else key for key in missing]
+    shown = ", ".join(described[:5]) + (f" and {len(described) - 5} more" if len(described) > 5 else "")
+    experiments = {experiment} if experiment else {newest[key].experiment for key in missing if key in newest}
+    sweeps = " and ".join(f"`rnnstudy sweep experiments/{name}.py`" for name in sorted(experiments))
+    remedy = f"run {sweeps or 'the sweep that contains them'} first"
+    if not missing:
+        return f"the store has no complete run{f' of {experiment}' if experiment else ''}; {remedy}"
+    return f"{len(missing)} of {wanted} runs are not complete in the store: {shown}; {remedy}"

@@ -7,7 +7,7 @@ results.with_runs(frame, "cell", "length")       # the same, with columns of `ru
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -151,13 +151,10 @@ def _joined(pieces: Sequence[Record]) -> Record:
         for name, series in piece.series.items():
             parts[name].append(series)
     whole = {
-        name: Series(
+        name: replace(
+            of_name[0],
             steps=np.concatenate([part.steps for part in of_name]),
             values=np.concatenate([part.values for part in of_name]),
-            axes=of_name[0].axes,
-            unit=of_name[0].unit,
-            spacing=of_name[0].spacing,
-            coordinates=of_name[0].coordinates,
         )
         for name, of_name in parts.items()
     }
@@ -198,12 +195,9 @@ def _long(series: Series, quantile: float | None) -> dict[str, np.ndarray]:
             raise RequestError(f"quantile {quantile} was not stored; there are {', '.join(map(str, stored))}")
         values = np.take(values, stored.index(quantile), axis=1 + axes.index("quantile"))
         axes = tuple(axis for axis in axes if axis != "quantile")
-    coordinates = [
-        series.steps,
-        *(_coordinates(series, name, size) for name, size in zip(axes, values.shape[1:], strict=True)),
-    ]
     columns = {}
-    for axis, (column, along) in enumerate(zip(("step", *axes), coordinates, strict=True)):
+    for axis, column in enumerate(("step", *axes)):
+        along = series.steps if column == "step" else _coordinates(series, column, values.shape[axis])
         shaped = along.reshape([-1 if other == axis else 1 for other in range(values.ndim)])
         columns[column] = np.broadcast_to(shaped, values.shape).ravel()
     return {**columns, "value": values.ravel()}
@@ -216,8 +210,7 @@ def _coordinates(series: Series, axis: str, count: int) -> np.ndarray:
         return stored.astype(np.int64) if np.equal(np.mod(stored, 1), 0).all() else stored
     if axis == "quantile":
         return np.asarray(QUANTILES)
-    first = FIRST.get(axis, 0)
-    return np.arange(first, first + count, dtype=np.int32)
+    return np.arange(count, dtype=np.int32) + FIRST.get(axis, 0)
 
 
 def _plain(value: Any) -> Any:

@@ -11,12 +11,11 @@ from rnnstudy.cells.cell import Parameters
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.probes.probe import Moment, Probe
 from rnnstudy.probes.reading import Reading
-from rnnstudy.results.from_store import StoreSource
+from rnnstudy.results.loading import artifact_file, stored_run
 from rnnstudy.run import Run
 from rnnstudy.spec import build
 from rnnstudy.store.arrays import WEIGHTS, read_weights
-from rnnstudy.store.mlflow_store import Store
-from rnnstudy.store.project import Project, find_project
+from rnnstudy.store.project import Project
 from rnnstudy.training.evaluation import probe_batches
 from rnnstudy.training.model import Model
 from rnnstudy.training.population import Population
@@ -50,26 +49,20 @@ def load_network(key: str, *, project: Project | None = None) -> TrainedNetwork:
     Raises `RequestError` when there is no such run or it is not complete, and `SpecError` when its classes cannot be
     imported: load the experiment file that defines its task or cell first (`rnnstudy.sweep.load_experiment`).
     """
-    source = StoreSource(Store(project or find_project()))
-    stored = source.stored_run(key)
-    run = build(json.loads(stored.tags["rnnstudy.spec"])).replace(
-        probes=build(json.loads(stored.tags["rnnstudy.probes"]))
-    )
-    weights = read_weights(source.artifact(stored.key, WEIGHTS))
+    stored = stored_run(key, project=project)
+    probes = build(json.loads(stored.tags["rnnstudy.probes"]))
+    run = build(json.loads(stored.tags["rnnstudy.spec"])).replace(probes=probes)
+    weights = read_weights(artifact_file(stored.key, WEIGHTS, project=project))
     return TrainedNetwork(run, {name: torch.from_numpy(values) for name, values in weights.items()})
 
 
-def probe_readings(network: TrainedNetwork, probe: Probe) -> list[Reading]:
-    """The readings of `probe` on a trained network, each with a replica axis of length one.
+def read_probe(key: str, probe: Probe, *, project: Project | None = None) -> list[Reading]:
+    """The readings of `probe` on the trained network of the run `key`, each with a replica axis of length one.
 
-    The probe sees the same sequences as it would at the end of the run.
+    The probe sees the same sequences as it would at the end of the run. Raises what `load_network` raises.
     """
+    network = load_network(key, project=project)
     population = Population((network.run,))
     parameters = {name: value.unsqueeze(0) for name, value in network.parameters.items()}
     batches = probe_batches(population, parameters, torch.device("cpu"))
     return probe.read(Moment("final", 0, parameters, {}, {}, None, batches, network.run.cell))
-
-
-def read_probe(key: str, probe: Probe, *, project: Project | None = None) -> list[Reading]:
-    """The readings of `probe` on the trained network of the run `key`. Raises what `load_network` raises."""
-    return probe_readings(load_network(key, project=project), probe)

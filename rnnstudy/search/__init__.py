@@ -6,15 +6,6 @@ Begin with `definition.py`; `session.py` is a whole search on one screen. `studi
 `study_runner.py` runs one study, `queue.py` hands the candidates of all studies to a sweep, `trials.py` reads results.
 """
 
-from typing import TYPE_CHECKING
-
 from rnnstudy.search.definition import Search
-from rnnstudy.spec import lazy_names
 
-if TYPE_CHECKING:
-    from rnnstudy.search.session import SearchSummary, launch
-
-__all__ = ["Search", "SearchSummary", "launch"]
-
-# An experiment file imports this package in every worker, and a worker needs neither store nor Optuna.
-__getattr__ = lazy_names(__name__, {"SearchSummary": "search.session", "launch": "search.session"})
+__all__ = ["Search"]

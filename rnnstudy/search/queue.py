@@ -3,9 +3,9 @@
 import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from optuna.storages import RDBStorage
 
 from rnnstudy.run import Run
 from rnnstudy.search.definition import StudyDefinition, ValidationResult
@@ -19,9 +19,6 @@ from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.messages import Assignment
 from rnnstudy.sweep.plan import make_plan
 from rnnstudy.training.records import Outcome, ValidationCheck
-
-if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
 
 
 class SearchQueue:
@@ -38,7 +35,7 @@ class SearchQueue:
     def __init__(
         self,
         definitions: Sequence[StudyDefinition],
-        storage: "RDBStorage",
+        storage: RDBStorage,
         known: KnownRuns,
         project: Project,
         *,
@@ -195,7 +192,7 @@ def stored_results(runs: Sequence[Run], project: Project) -> dict[str, Validatio
     return found
 
 
-def claim_studies(claims: Claims, storage: "RDBStorage", names: Sequence[str]) -> None:
+def claim_studies(claims: Claims, storage: RDBStorage, names: Sequence[str]) -> None:
     """Claim these studies for this launcher, all or none: a second launcher would take the trials in training for those
     of a dead process.
 

@@ -4,18 +4,17 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna.exceptions import OptunaError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from rnnstudy.search.definition import Search
 from rnnstudy.spec import RequestError, RnnstudyError
 from rnnstudy.store.mlflow_database import database_errors
 from rnnstudy.store.project import Project
-
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.storages import RDBStorage
-    from optuna.trial import FrozenTrial
-
 
 COMPARABILITY, PLANNED, FRESH, KEYS, RETRY_OF = "meaning", "trials", "fresh", "keys", "again"
 """Attributes that we store. Of a study: its comparability hash, its planned number of trials, and the winner's runs on
@@ -29,8 +28,6 @@ class StorageError(RnnstudyError):
 @contextlib.contextmanager
 def storage_errors(url: str) -> Iterator[None]:
     """Raise errors of Optuna's storage again as a `StorageError` of one line."""
-    from optuna.exceptions import OptunaError
-
     try:
         yield
     except (OptunaError, *database_errors(), ImportError, OSError) as error:
@@ -49,12 +46,9 @@ def storage_url(project: Project, url: str | None) -> str:
     return url or f"sqlite:///{project.mlruns / 'optuna.db'}"
 
 
-def connect_storage(project: Project, url: str | None) -> "RDBStorage":
+def connect_storage(project: Project, url: str | None) -> RDBStorage:
     """The storage at `url`, or the project's own, created on first use. Raises `StorageError` if it cannot be used."""
-    from optuna import logging
-    from optuna.storages import RDBStorage
-
-    logging.set_verbosity(logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
         project.mlruns.mkdir(parents=True, exist_ok=True)
     url = storage_url(project, url)
@@ -69,13 +63,11 @@ def _with_driver(url: str) -> str:
     return f"postgresql+psycopg2{colon}{rest}" if scheme == "postgresql" else url
 
 
-def open_study(storage: "RDBStorage", name: str, search: Search) -> "Study":
+def open_study(storage: RDBStorage, name: str, search: Search) -> optuna.Study:
     """The study `name`, created on first use; the trials that a dead process left running are queued again.
 
     Raises `RequestError` if the stored study has another objective or other seeds, `StorageError` if the storage fails.
     """
-    import optuna
-
     with storage_errors(storage.url):
         study = optuna.create_study(
             storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=search.study_pruner()
@@ -94,14 +86,11 @@ def open_study(storage: "RDBStorage", name: str, search: Search) -> "Study":
     return study
 
 
-def requeue_orphans(study: "Study") -> None:
+def requeue_orphans(study: optuna.Study) -> None:
     """Fail the trials that a dead process left running, and queue a copy of each, exactly once.
 
     The copy is made first and names the trial that it repeats: a kill between the two steps leads to no second copy.
     """
-    import optuna
-    from optuna.trial import TrialState
-
     trials = study.get_trials(deepcopy=False)
     repeated = {trial.user_attrs.get(RETRY_OF) for trial in trials}
     for trial in trials:
@@ -137,7 +126,7 @@ class StudyStatus:
     failed: int
     running: int
     planned: int
-    best: "FrozenTrial | None"
+    best: FrozenTrial | None
     fresh_keys: tuple[str, ...]
 
     @property
@@ -150,9 +139,7 @@ class StudyStatus:
         return {} if self.best is None else dict(self.best.params)
 
 
-def study_status(study: "Study") -> StudyStatus:
-    from optuna.trial import TrialState
-
+def study_status(study: optuna.Study) -> StudyStatus:
     trials = study.get_trials(deepcopy=False)
     count = {state: sum(trial.state == state for trial in trials) for state in TrialState}
     fresh = study.user_attrs.get(FRESH, {})
@@ -169,10 +156,8 @@ def study_status(study: "Study") -> StudyStatus:
     )
 
 
-def winner(trials: "Sequence[FrozenTrial]") -> "FrozenTrial | None":
+def winner(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """The complete trial with the smallest value; of equal ones, the first."""
-    from optuna.trial import TrialState
-
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
     return min(complete, key=lambda trial: (trial.value, trial.number), default=None)
 
@@ -183,10 +168,8 @@ def study_statuses(project: Project, url: str | None = None) -> list[StudyStatus
         return [study_status(study) for study in load_studies(project, url=url)]
 
 
-def load_studies(project: Project, prefix: str = "", url: str | None = None) -> "list[Study]":
+def load_studies(project: Project, prefix: str = "", url: str | None = None) -> list[optuna.Study]:
     """The studies in a storage, sorted by name: all, or those named `prefix` or `prefix/…`. Creates no storage."""
-    import optuna
-
     if url is None and not (project.mlruns / "optuna.db").exists():
         return []
     storage = connect_storage(project, url)

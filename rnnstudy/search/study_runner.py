@@ -9,16 +9,14 @@ compares candidates in training with each other (successive halving) depends on 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import optuna
+from optuna.trial import FixedTrial, TrialState
 
 from rnnstudy.run import Run
 from rnnstudy.search.definition import StudyDefinition, ValidationResult, with_seeds
 from rnnstudy.search.studies import FRESH, KEYS, study_status
 from rnnstudy.training.records import ValidationCheck
-
-if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.trial import TrialState
 
 
 @dataclass
@@ -33,7 +31,7 @@ class Candidate:
 
     number: int
     runs: tuple[Run, ...]
-    trial: "Trial | None"
+    trial: optuna.Trial | None
     reported: set[int] = field(default_factory=set)
     pruned: bool = False
 
@@ -50,7 +48,7 @@ class StudyRunner:
         done: nothing is left to train.
     """
 
-    def __init__(self, study: "Study", definition: StudyDefinition) -> None:
+    def __init__(self, study: optuna.Study, definition: StudyDefinition) -> None:
         self.study, self.definition, self.search = study, definition, definition.search
         self._resumed = bool(study.get_trials(deepcopy=False))
         self._failed = 0
@@ -73,14 +71,10 @@ class StudyRunner:
         if status.best is None or status.fresh_keys or not self.search.fresh_seeds:
             self.done = True
             return
-        from optuna.trial import FixedTrial
-
         run = self.definition.candidate(FixedTrial(status.best.params, status.best.number))
         self.open = [Candidate(status.best.number, with_seeds(run, self.search.fresh_seeds), None)]
 
     def _ask(self, count: int) -> None:
-        from optuna.trial import TrialState
-
         # Optuna hands out first the trials that a dead process left waiting. Those without parameters are drawn now.
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         queued = sum(bool(trial.params) for trial in waiting)
@@ -118,8 +112,6 @@ class StudyRunner:
 
         `statuses`: how every run ended, by key; `results`: those of the complete runs.
         """
-        from optuna.trial import TrialState
-
         for candidate in self.open:
             ended = {statuses[key] for key in candidate.keys}
             if candidate.trial is None:
@@ -135,7 +127,7 @@ class StudyRunner:
                 self._tell(candidate.trial, self.search.objective_value([results[key] for key in candidate.keys]))
         self.open = []
 
-    def _tell(self, trial: "Trial", value: float | None = None, state: "TrialState | None" = None) -> None:
+    def _tell(self, trial: optuna.Trial, value: float | None = None, state: TrialState | None = None) -> None:
         try:
             self.study.tell(trial, value, state=state)
         except RuntimeError:

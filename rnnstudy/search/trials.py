@@ -1,45 +1,30 @@
 """The trials and parameter importances of Optuna's studies, as rows of a table."""
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
 
 from rnnstudy.results.search_trials import SearchTrials
 from rnnstudy.search.definition import searches_of
 from rnnstudy.search.studies import KEYS, load_studies, study_status
 from rnnstudy.store.project import Project
-
-if TYPE_CHECKING:
-    from optuna import Study
-
-    from rnnstudy.sweep.experiment import Experiment
-    from rnnstudy.sweep.grids import Scale
+from rnnstudy.sweep.experiment import Experiment
+from rnnstudy.sweep.grids import Scale
 
 
-@dataclass(frozen=True)
-class SearchBudget:
-    """How much work the searches of an experiment file are at one scale.
+def most_runs(experiment: Experiment, scale: Scale) -> int:
+    """How many runs the searches of an experiment file make at one scale, at most."""
+    searches = [study.search for study in searches_of(experiment, scale)]
+    return sum(search.trials * len(search.seeds) + len(search.fresh_seeds) for search in searches)
 
-    Attributes:
-        trials: number of candidates.
-        winners: number of winners.
-        runs: number of runs, at most.
-    """
 
-    trials: int
-    winners: int
-    runs: int
-
-    @staticmethod
-    def of(experiment: "Experiment", scale: "Scale") -> "SearchBudget":
-        searches = [study.search for study in searches_of(experiment, scale)]
-        runs = sum(search.trials * len(search.seeds) + len(search.fresh_seeds) for search in searches)
-        winners = sum(bool(search.fresh_seeds) for search in searches)
-        return SearchBudget(sum(search.trials for search in searches), winners, runs)
-
-    def share(self, done: SearchTrials) -> float:
-        """The share that is done: 1 when every candidate was evaluated and every winner trained on its fresh seeds."""
-        return min(1.0, (len(done.trials) + done.winners) / (self.trials + self.winners))
+def share_done(experiment: Experiment, scale: Scale, done: SearchTrials) -> float:
+    """The share that is done: 1 when every candidate was evaluated and every winner trained on its fresh seeds."""
+    searches = [study.search for study in searches_of(experiment, scale)]
+    planned = sum(search.trials + bool(search.fresh_seeds) for search in searches)
+    return min(1.0, (len(done.trials) + done.winners) / planned)
 
 
 def search_trials(project: Project, experiment: str, scale: str) -> SearchTrials:
@@ -51,10 +36,8 @@ def search_trials(project: Project, experiment: str, scale: str) -> SearchTrials
     )
 
 
-def trial_rows(study: "Study") -> list[dict[str, Any]]:
+def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
     """One row for each complete or pruned trial; see `SearchTrials.trials`."""
-    from optuna.trial import TrialState
-
     status = study_status(study)
     fresh = {status.best.number: " ".join(status.fresh_keys)} if status.best is not None else {}
     return [
@@ -72,12 +55,10 @@ def trial_rows(study: "Study") -> list[dict[str, Any]]:
     ]
 
 
-def importance_rows(study: "Study") -> list[dict[str, Any]]:
+def importance_rows(study: optuna.Study) -> list[dict[str, Any]]:
     """The importance of each parameter: its share of the variation between good and poor trials, by PED-ANOVA, Optuna's
     default. Empty where fewer than four trials of finite value are complete."""
-    import optuna
-
-    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if sum(trial.value is not None and math.isfinite(trial.value) for trial in complete) < 4:
         return []
     shares = optuna.importance.get_param_importances(study)

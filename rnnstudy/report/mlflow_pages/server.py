@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.request import urlopen
 
+import psutil
+
 from rnnstudy.report.mlflow_pages import charts
+from rnnstudy.report.mlflow_pages.run_pictures import add_missing_pictures, runs_without_pictures
 from rnnstudy.spec import RequestError, RnnstudyError
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project
@@ -188,9 +191,6 @@ def _has_display() -> bool:
 
 
 def _draw_pictures(store: Store, stop: threading.Event) -> None:
-    # Imported here because it loads the drawing libraries.
-    from rnnstudy.report.mlflow_pages.run_pictures import add_missing_pictures, runs_without_pictures
-
     waiting = len(runs_without_pictures(store))
     if waiting:
         _say(f"drawing the pictures of {waiting} runs; they appear in the runs' pages one by one")
@@ -251,8 +251,6 @@ def _answers(address: str) -> bool:
 
 def _end(pid: int) -> None:
     """End a process and its children: MLflow's server is a child of its command."""
-    import psutil
-
     if not psutil.pid_exists(pid):
         return
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
