@@ -122,7 +122,7 @@ def probe(key: str, probe: str, settings: tuple[str, ...], file: Path | None) ->
 @app.command()
 @click.argument("keys", nargs=-1, required=True)
 def forget(keys: Sequence[str]) -> None:
-    """Drop runs from the store, so that they run again. KEYS may be beginnings."""
+    """Delete runs from the store, so that they are trained again. KEYS may be beginnings."""
     from rnnstudy import results
     from rnnstudy.store.mlflow_store import Store
     from rnnstudy.sweep.claims import Claims
@@ -186,7 +186,7 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> N
 @app.command()
 @click.argument("folders", nargs=-1, required=True, type=FOLDER)
 def sync(folders: Sequence[Path]) -> None:
-    """Bring runs that were written with --offline into the store. Doing it twice changes nothing."""
+    """Copy runs that were written with --offline into the store. Doing it twice changes nothing."""
     from rnnstudy.store.mlflow_store import Store
     from rnnstudy.store.sync import sync as bring_in
 

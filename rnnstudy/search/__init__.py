@@ -7,5 +7,9 @@ Begin with `definition.py`; `session.py` is a whole search on one screen. `studi
 """
 
 from rnnstudy.search.definition import Search
+from rnnstudy.spec import lazy_names
 
 __all__ = ["Search"]
+
+# `launch` loads Optuna and the store, which a worker that imports an experiment file does not need.
+__getattr__ = lazy_names(__name__, {"launch": "search.session"})
