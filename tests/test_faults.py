@@ -83,7 +83,7 @@ def test_a_population_that_does_not_fit_is_halved_and_a_run_that_does_not_fit_is
     said = " ".join(done.stdout.split())
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r"out of memory \(OutOfMemoryError: CUDA out of memory.*\); .* continues as two halves", said)
-    assert "2 times at the same place (out of memory?)" in said
+    assert "2 times at the same step (out of memory?)" in said
     assert "elman-T0010-s1 does not fit into memory, even alone (MemoryError: cannot allocate 5 GiB)" in said
     assert statuses(project) == ["FAILED", "FINISHED", "FINISHED", "FINISHED"]
     again = rnnstudy(*SWEEP)
@@ -155,7 +155,7 @@ def test_a_run_that_fails_three_times_is_set_aside_until_it_is_forgotten(
     assert aside.returncode == 1
     assert "2 in the store, 1 to train" in aside.stdout
     assert "given up after 3 failed attempts: lstm-T0010-s0 (RuntimeError: no data today)" in aside.stdout
-    assert f"rnnstudy forget {lstm[0]}, or --rerun, has it tried again" in aside.stdout
+    assert f"rnnstudy forget {lstm[0]}, or --rerun, tries it again" in aside.stdout
     assert rnnstudy("forget", lstm[0]).returncode == 0
     assert store.failures() == {}
     assert [
