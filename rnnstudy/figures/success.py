@@ -3,21 +3,14 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from rnnstudy.figures.chosen_runs import (
-    Keys,
-    RunsAndReadings,
-    cells_of,
-    finished_or_diverged,
-    ordered,
-    require_columns,
-    true,
-)
+from rnnstudy.figures import chosen_runs
+from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings, cells_of, true
 from rnnstudy.figures.drawing import chance_line, offset, panels, points_with_intervals
 from rnnstudy.figures.legend import bound_entry, cell_entries, legend_below, line_entry
 from rnnstudy.figures.picture import Picture
@@ -56,29 +49,27 @@ def success(
 
     Raises `RequestError` for a column that the runs do not have, or when there is no run to draw.
     """
-    runs = finished_or_diverged(results, keys)
-    require_columns(runs, across, *([each] if each else []))
+    runs = chosen_runs.finished_or_diverged(results, keys)
+    chosen_runs.require_columns(runs, across, *([each] if each else []))
     runs = runs.assign(error=runs["error"].astype(float).fillna(chance if error_interval else np.nan))
     values = list(words) if words else sorted(runs[across].unique())
     words = words or {value: f"{value:g}" if isinstance(value, float) else str(value) for value in values}
-    shown = sorted(runs[each].unique()) if each else [None]
-    cells = cells_of(runs)
-    data = _table(runs, across, values, each, error_interval)
+    cells, shown = cells_of(runs), sorted(runs[each].unique()) if each else [None]
+    runs_shown = runs[runs[across].isin(values)]
+    data = _table(runs_shown, across, values, each, error_interval)
     beside = across == "length" and each is None
     highest = float(np.nanmax([chance, *runs["error"]]))
     with house_style():
-        size: dict[str, Any] = {"height": 4.2} if beside else {"rows": 2, "height": 3.1, "share_x": True}
-        figure, axes = panels(2 if beside else len(shown), share_y=False, **size)
-        if len(axes) == 2 and not beside:
-            figure.set_figwidth(8.4)
-        upper, lower = axes[: len(shown)], axes[len(shown) :]
+        figure, upper, lower = _panels(len(shown), beside)
+        width = min(0.24, 0.75 / len(cells))
+        points, dots = (_placed(table, across, values, cells, width) for table in (data, runs_shown))
+        # Beside the median's mark, which would hide them.
+        dots["place"] += 0.375 * width
         for share, errors, panel in zip(upper, lower, shown, strict=True):
-            own = (runs, data) if each is None else (runs[runs[each] == panel], data[data[each] == panel])
-            _draw(share, errors, *own, across, values, cells, dots=not error_interval)
+            own, own_runs = (table if each is None else table[table[each] == panel] for table in (points, dots))
+            _draw(share, errors, own, None if error_interval else own_runs)
             if beside:
-                share.axhline(0, zorder=1, **BOUND_LINE)
                 _counts(share, data, values, cells)
-                share.set_yticks(np.linspace(0, 1, 6))
             chance_line(errors, chance, labelled=panel == shown[-1])
             share.set_ylim(-0.09 * len(cells) - 0.08 if beside else -0.05, 1.06)
             share.set_title(f"{'T' if each == 'length' else each} = {panel}" if each else "")
@@ -92,24 +83,21 @@ def success(
                     axis.tick_params(labelleft=False)
         upper[0].set_ylabel("share of runs that solved the task" if beside else "share of runs solved")
         lower[0].set_ylabel(error)
-        entries = cell_entries(cells)
-        first, second = ("left", "right") if beside else ("above", "below")
-        if not error_interval:
-            entries.append(line_entry(f"one run ({second})", marker="o", linestyle="", color="0.45", markersize=4))
-        entries.append(bound_entry("chance"))
-        legend_below(figure, entries)
-    spread = (
-        f"the median over runs, with the {band_words(data['runs'])}; a diverged run counts with the error of chance"
-        if error_interval
-        else "one dot for each run that did not diverge, the large mark is their median"
-    )
-    caption = (
-        f"{first.capitalize()}: share of {counted(data['runs'])} that solved the task on fresh test sequences, with "
-        f"Wilson 95 % intervals; a diverged run counts as unsolved{'; k/n: solved of all' if beside else ''}. "
-        f"{second.capitalize()}: test error, {spread}; dashed: the error of the best predictor that sees no input "
-        f"({chance:.3g})."
-    )
+        dot = line_entry(f"one run ({'right' if beside else 'below'})", marker="o", ls="", color="0.45", markersize=4)
+        legend_below(figure, [*cell_entries(cells), *([] if error_interval else [dot]), bound_entry("chance")])
+    caption = _caption(data, chance, beside, error_interval)
     return Picture(figure, data, tuple(sorted(runs.index)), caption)
+
+
+def _panels(count: int, beside: bool) -> tuple[Figure, Sequence[Axes], Sequence[Axes]]:
+    """A figure, its `count` panels for the shares, and as many for the errors: beside them, or below."""
+    if beside:
+        figure, axes = panels(2, share_y=False)
+    else:
+        figure, axes = panels(count, rows=2, height=3.1, share_x=True, share_y=False)
+        if count == 1:
+            figure.set_figwidth(8.4)
+    return figure, axes[:count], axes[count:]
 
 
 def _table(
@@ -118,47 +106,58 @@ def _table(
     """A row for each panel, cell and value of the setting that some run has, in the order of drawing."""
     rows = []
     labels = [each, "cell", across] if each else ["cell", across]
-    for group_labels, group in runs[runs[across].isin(values)].groupby(labels):
+    for group_labels, group in runs.groupby(labels):
         row = {**dict(zip(labels, group_labels, strict=True)), **wilson_row(true(group["solved"]), "solved")}
         row["median_error"], *interval = median_of(group["error"].to_numpy())
         rows.append(row | (dict(zip(("error_low", "error_high"), interval, strict=True)) if error_interval else {}))
-    return ordered(pd.DataFrame(rows), labels, **{across: values.index})
+    return chosen_runs.ordered(pd.DataFrame(rows), labels, **{across: values.index})
 
 
-def _draw(
-    share: Axes,
-    errors: Axes,
-    runs: pd.DataFrame,
-    data: pd.DataFrame,
-    across: str,
-    values: Sequence[Hashable],
-    cells: Sequence[str],
-    *,
-    dots: bool,
-) -> None:
-    """One column of panels: the shares with their intervals, and the errors, with the cells side by side."""
-    width = min(0.24, 0.75 / len(cells))
-    for number, cell in enumerate(cells):
-        counts, aside = data[data["cell"] == cell], offset(number, len(cells), width)
-        position = np.array([values.index(value) for value in counts[across]]) + aside
+def _placed(
+    table: pd.DataFrame, across: str, values: Sequence[Hashable], cells: Sequence[str], width: float
+) -> pd.DataFrame:
+    """`table` with a column place, where its rows stand: at their value, the cells side by side."""
+    aside = offset(table["cell"].map(cells.index), len(cells), width)
+    return table.assign(place=table[across].map(values.index) + aside)
+
+
+def _draw(share: Axes, errors: Axes, data: pd.DataFrame, runs: pd.DataFrame | None) -> None:
+    """One column of panels: the shares with their intervals; the median errors with each run as a dot beside them, or
+    with their intervals when `runs` is None."""
+    bars = {"elinewidth": 2, "capsize": 4}
+    for cell in cells_of(data):
+        drawn = data[data["cell"] == cell]
         line = {**style(cell).line, "linewidth": 1.3, "markersize": 9, "mec": "white", "zorder": 3}
-        bars = {"elinewidth": 2, "capsize": 4}
-        line |= {} if dots else {"linestyle": ""}
-        points_with_intervals(share, position, counts, "share", "wilson_low", "wilson_high", **line, **bars)
-        if not dots:
-            points_with_intervals(errors, position, counts, "median_error", "error_low", "error_high", **line, **bars)
-            continue
-        own = runs[(runs["cell"] == cell) & runs[across].isin(values)]
-        # Beside the median's mark, which would hide them.
-        beside = np.array([values.index(value) for value in own[across]]) + aside + 0.375 * width
-        dot = {"marker": "o", "markersize": 4, "alpha": 0.45, "mew": 0, "zorder": 2}
-        errors.plot(beside, own["error"], linestyle="", color=style(cell).colour, **dot)
-        errors.plot(position, counts["median_error"], **line)
+        if runs is None:
+            line, place = {**line, "linestyle": ""}, drawn["place"]
+            points_with_intervals(errors, place, drawn, "median_error", "error_low", "error_high", **line, **bars)
+        else:
+            own = runs[runs["cell"] == cell]
+            dot = {"marker": "o", "markersize": 4, "alpha": 0.45, "mew": 0, "zorder": 2}
+            errors.plot(own["place"], own["error"], linestyle="", color=style(cell).colour, **dot)
+            errors.plot(drawn["place"], drawn["median_error"], **line)
+        points_with_intervals(share, drawn["place"], drawn, "share", "wilson_low", "wilson_high", **line, **bars)
 
 
 def _counts(axis: Axes, data: pd.DataFrame, values: Sequence[Hashable], cells: Sequence[str]) -> None:
-    """Solved/runs below the points: a row for each cell."""
+    """Solved/runs below the points: a row for each cell, under a line at 0."""
+    axis.axhline(0, zorder=1, **BOUND_LINE)
+    axis.set_yticks(np.linspace(0, 1, 6))
     for row in data.itertuples():
         position, height = values.index(row.length), -0.1 - 0.09 * cells.index(row.cell)
         words, colour = f"{row.solved}/{row.runs}", style(row.cell).colour
         axis.text(position, height, words, ha="center", va="center", color=colour, fontsize=10)
+
+
+def _caption(data: pd.DataFrame, chance: float, beside: bool, error_interval: bool) -> str:
+    first, second = ("Left", "Right") if beside else ("Above", "Below")
+    spread = (
+        f"the median over runs, with the {band_words(data['runs'])}; a diverged run counts with the error of chance"
+        if error_interval
+        else "one dot for each run that did not diverge, the large mark is their median"
+    )
+    return (
+        f"{first}: share of {counted(data['runs'])} that solved the task on fresh test sequences, with Wilson 95 % "
+        f"intervals; a diverged run counts as unsolved{'; k/n: solved of all' if beside else ''}. {second}: test "
+        f"error, {spread}; dashed: the error of the best predictor that sees no input ({chance:.3g})."
+    )
