@@ -25,7 +25,7 @@ The comment `pyright:` at the top of a file turns off rules that fail because pa
 
 import importlib
 import pkgutil
-from typing import Any, NoReturn
+from typing import Any
 
 from rnnstudy.spec import nearest
 
@@ -44,9 +44,5 @@ globals().update(_names := _exported(), __all__=sorted(_names))
 
 
 def __getattr__(name: str) -> Any:
-    return _missing(name)
-
-
-def _missing(name: str) -> NoReturn:
     hint = nearest(name, _names) or ";"
     raise AttributeError(f"{__name__} has no '{name}'{hint} It has {', '.join(sorted(_names))}", name=name)

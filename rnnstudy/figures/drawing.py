@@ -28,7 +28,7 @@ def panels(
     One row of more than `MOST_IN_A_ROW` panels is broken into rows of about equal length, so that the figure can be
     read at half size. Sizes are inches; `height` is that of one row.
     """
-    across = count
+    across, wanted = count, count * rows
     if rows == 1 and count > MOST_IN_A_ROW:
         rows = -(-count // MOST_IN_A_ROW)
         across = -(-count // rows)
@@ -36,11 +36,9 @@ def panels(
     engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     figure = Figure(figsize=(width, height * rows), layout=engine)
     axes = list(figure.subplots(rows, across, sharex=share_x, sharey=share_y, squeeze=False).flat)
-    if across < count:
-        for axis in axes[count:]:
-            axis.remove()
-        axes = axes[:count]
-    return figure, axes
+    for axis in axes[wanted:]:
+        axis.remove()
+    return figure, axes[:wanted]
 
 
 def chance_line(axis: Axes, chance: float, *, labelled: bool) -> None:
@@ -82,13 +80,13 @@ def offset(number: int, count: int, width: float) -> float:
 
 
 def heat_map(
-    axis: Axes, across: np.ndarray, upwards: np.ndarray, values: np.ndarray, colours: str, limits: tuple[float, float]
+    axis: Axes, table: pd.DataFrame, colours: str, limits: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tiles of `values` (upwards, across), `ABSENT` where they are not finite; returns the tiles' borders."""
-    columns, rows = edges(across), edges(upwards)
+    """Tiles of `table`, its index upwards and its columns across, `ABSENT` where not finite; returns their borders."""
+    columns, rows = edges(table.columns.to_numpy(float)), edges(table.index.to_numpy(float))
     size = columns[-1] - columns[0], rows[-1] - rows[0]
     axis.add_patch(Rectangle((columns[0], rows[0]), *size, facecolor=ABSENT, zorder=0.5))
-    tiles = np.ma.masked_invalid(values)
+    tiles = np.ma.masked_invalid(table.to_numpy(float))
     # As an image inside the SVG: tens of thousands of rectangles would make it slow to open.
     axis.pcolormesh(columns, rows, tiles, cmap=colours, vmin=limits[0], vmax=limits[1], rasterized=True, zorder=1)
     axis.grid(False)

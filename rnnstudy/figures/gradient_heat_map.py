@@ -11,16 +11,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from rnnstudy.figures.chosen_runs import (
-    Keys,
-    RunsAndReadings,
-    cells_of,
-    keys_of_length,
-    medians,
-    ordered,
-    required,
-    true,
-)
+from rnnstudy.figures import chosen_runs
+from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings
 from rnnstudy.figures.drawing import heat_map, panels
 from rnnstudy.figures.legend import legend_below, line_entry, patch_entry
 from rnnstudy.figures.picture import Picture
@@ -48,14 +40,14 @@ def gradient_heat_map(
 
     Raises `RequestError` when none of these runs has such a reading, or none has that length.
     """
-    length, chosen = keys_of_length(results, length, keys)
+    length, chosen = chosen_runs.keys_of_length(results, length, keys)
     runs = results.runs.loc[list(chosen)].rename_axis("key").reset_index().sort_values(["seed", "key"])
     first = runs.groupby("cell")["key"].first()
     reading = f"through_time/{state}"
-    frame = required(medians(results, reading, list(first)), reading)
+    frame = chosen_runs.required(chosen_runs.medians(results, reading, list(first)), reading)
     first = first[first.isin(frame["key"])]
-    data = ordered(frame[["cell", "key", "seed", "length", "step", "time", "value"]])
-    cells = cells_of(data)
+    data = chosen_runs.ordered(frame[["cell", "key", "seed", "length", "step", "time", "value"]])
+    cells = chosen_runs.cells_of(data)
     finite = data["value"].dropna()
     top = float(finite.max()) if len(finite) else 0.0
     bottom = max(float(finite.min()), top - DECADES_SHOWN) if len(finite) else top - 1
@@ -90,9 +82,7 @@ def gradient_heat_map(
 
 
 def _heat(axis: Axes, data: pd.DataFrame, limits: tuple[float, float], last_step: int) -> None:
-    table = data.pivot(index="step", columns="time", values="value").sort_index().sort_index(axis=1)
-    steps, times = table.index.to_numpy(float), table.columns.to_numpy(float)
-    across, upwards = heat_map(axis, times, steps, table.to_numpy(float), HEAT, limits)
+    across, upwards = heat_map(axis, data.pivot(index="step", columns="time", values="value"), HEAT, limits)
     top = max(float(last_step), upwards[-1])
     axis.set(xlim=(across[0], across[-1]), ylim=(upwards[0], top))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -104,6 +94,6 @@ def _heat(axis: Axes, data: pd.DataFrame, limits: tuple[float, float], last_step
 def _ending(run: pd.Series) -> str:
     if run["status"] == "diverged":
         return f"diverged at {int(run['step'])}"
-    if true(pd.Series([run["solved"]])).iloc[0]:
+    if chosen_runs.true(pd.Series([run["solved"]])).iloc[0]:
         return "solved"
     return "not solved" if pd.isna(run["steps_to_solve"]) else "solved in validation, not in the test"

@@ -16,7 +16,7 @@ from rnnstudy.figures.drawing import panels
 from rnnstudy.figures.half_life import half_life_of_bias, half_life_of_rate
 from rnnstudy.figures.legend import legend_below, line_entry, patch_entry
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.statistics import band_words, counted, median_of
+from rnnstudy.figures.statistics import band_words, counted, medians_of
 from rnnstudy.figures.style import BOUND, DASHED, house_style, style
 from rnnstudy.spec import RequestError
 
@@ -102,14 +102,13 @@ def half_life_by_bias(
 
 def _medians(rates: pd.DataFrame, positions: Mapping[str, float]) -> pd.DataFrame:
     """Median and band over runs of the rate and of the half-life, by stage, state and start, in a fixed order."""
-    rows = []
-    for (stage, state, start), group in rates.groupby(["stage", "state", "start"]):
-        bands = dict(zip(("rate", "low", "high"), median_of(group["rate"].to_numpy(float)), strict=True))
-        names = zip(("half_life", "half_life_low", "half_life_high"), bands.values(), strict=True)
-        lives = {name: float(half_life_of_rate(rate)) for name, rate in names}
-        labels = {"stage": stage, "state": state, "start": start, "place": positions[start]}
-        rows.append({**labels, **bands, **lives, "runs": len(group)})
-    return ordered(pd.DataFrame(rows), ["stage", "state", "start"], state="ch".index, start=list(positions).index)
+    by = ["stage", "state", "start"]
+    data = medians_of(rates, by, "rate")
+    for name, rate in {"half_life": "rate", "half_life_low": "low", "half_life_high": "high"}.items():
+        data[name] = half_life_of_rate(data[rate].to_numpy())
+    data.insert(len(by), "place", data["start"].map(positions))
+    data["runs"] = data.pop("runs")
+    return ordered(data, by, state="ch".index, start=list(positions).index)
 
 
 def _height(lives: np.ndarray, strip: float) -> np.ndarray:

@@ -7,15 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rnnstudy.figures.chosen_runs import (
-    Keys,
-    RunsAndReadings,
-    cells_of,
-    finished_or_diverged,
-    require_columns,
-    true,
-    updates_to_solve,
-)
+from rnnstudy.figures import chosen_runs
+from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings, cells_of
 from rnnstudy.figures.concordance import concordance, success_auc
 
 __all__ = ["prediction_table"]
@@ -37,8 +30,8 @@ def prediction_table(
 
     Raises `RequestError` when the runs have no such column.
     """
-    runs = finished_or_diverged(results, keys)
-    require_columns(runs, score, advice="; add the probe GradientThroughTime to the runs")
+    runs = chosen_runs.finished_or_diverged(results, keys)
+    chosen_runs.require_columns(runs, score, advice="; add the probe GradientThroughTime to the runs")
     values = runs[score].astype(float)
     scored = runs[np.isfinite(values)]
     rows = []
@@ -48,16 +41,11 @@ def prediction_table(
             chosen = scored if cell == "all" else scored[scored["cell"] == cell]
             labels = chosen[columns].astype(str).agg(" | ".join, axis=1).to_numpy()
             numbers, seeds = chosen[score].astype(float).to_numpy(), chosen["seed"].to_numpy()
-            solved, sooner = true(chosen["solved"]).to_numpy(), updates_to_solve(chosen).to_numpy()
             apart = chosen["length"].to_numpy() if comparison == "across lengths" else None
-            concordances = {
-                "solved": success_auc(numbers, solved, labels, seeds, apart=apart),
-                "sooner": concordance(numbers, sooner, labels, seeds, apart=apart),
-            }
             of_cell = len(runs) if cell == "all" else int(runs["cell"].eq(cell).sum())
             counts = {"runs": len(chosen), "without_score": of_cell - len(chosen)}
-            rows += [
-                {"comparison": comparison, "target": target, "cell": cell, **vars(result), **counts}
-                for target, result in concordances.items()
-            ]
+            solved, sooner = chosen_runs.true(chosen["solved"]), chosen_runs.updates_to_solve(chosen)
+            for target, statistic, end in (("solved", success_auc, solved), ("sooner", concordance, sooner)):
+                result = statistic(numbers, end.to_numpy(), labels, seeds, apart=apart)
+                rows.append({"comparison": comparison, "target": target, "cell": cell, **vars(result), **counts})
     return pd.DataFrame(rows)

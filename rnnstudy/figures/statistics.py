@@ -1,6 +1,6 @@
 """Medians, shares and intervals over runs, and their names. One observation is one run."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false, reportReturnType=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,6 +75,16 @@ def median_of(values: np.ndarray) -> tuple[float, float, float]:
     return median, low, high
 
 
+def medians_of(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
+    """`median_of` a column with one value for each run, for each group of `by`: the median under the column's own name,
+    low, high, and runs (those with a value)."""
+    rows = [
+        [*labels, *median_of(group[column].to_numpy(float)), group[column].count()]
+        for labels, group in frame.groupby(list(by))
+    ]
+    return pd.DataFrame(rows, columns=[*by, column, "low", "high", "runs"])
+
+
 def medians_by(frame: pd.DataFrame, by: Sequence[str], across: str, **ranks: Callable[[Any], Any]) -> pd.DataFrame:
     """Median and band over runs of the column `value`, for each group of `by` and each value of `across`.
 
@@ -85,13 +95,12 @@ def medians_by(frame: pd.DataFrame, by: Sequence[str], across: str, **ranks: Cal
     columns = [*by, across, "median", "low", "high", "runs", "of_runs"]
     parts = []
     for labels, group in frame.groupby(list(by)) if len(frame) else ():
-        table = group.pivot(index="key", columns=across, values="value").sort_index().sort_index(axis=1)
+        table = group.pivot(index="key", columns=across, values="value")
         median, low, high = median_and_band(table.to_numpy(float))
-        part = pd.DataFrame({across: table.columns, "median": median, "low": low, "high": high})
-        part = part.assign(
-            **dict(zip(by, labels, strict=True)), runs=table.notna().sum().to_numpy(), of_runs=len(table)
-        )
-        parts.append(part.loc[(part["runs"] * 2 >= len(table)) & part["median"].notna(), columns])
+        numbers = {"median": median, "low": low, "high": high, "runs": table.notna().sum().to_numpy()}
+        part = pd.DataFrame({**dict(zip(by, labels, strict=True)), across: table.columns, **numbers})
+        present = (part["runs"] * 2 >= len(table)) & part["median"].notna()
+        parts.append(part[present].assign(of_runs=len(table)))
     return ordered(pd.concat(parts), [*by, across], **ranks) if parts else pd.DataFrame(columns=columns)
 
 

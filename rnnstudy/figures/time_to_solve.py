@@ -6,14 +6,8 @@
 import numpy as np
 import pandas as pd
 
-from rnnstudy.figures.chosen_runs import (
-    Keys,
-    RunsAndReadings,
-    cells_of,
-    finished_or_diverged,
-    ordered,
-    updates_to_solve,
-)
+from rnnstudy.figures import chosen_runs
+from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings
 from rnnstudy.figures.drawing import panels
 from rnnstudy.figures.legend import band_entry, legend_below, line_entry
 from rnnstudy.figures.picture import Picture
@@ -31,10 +25,10 @@ def time_to_solve(results: RunsAndReadings, *, keys: Keys = None) -> Picture:
 
     Raises `RequestError` when runs of one cell and length had different budgets.
     """
-    runs = finished_or_diverged(results, keys)
+    runs = chosen_runs.finished_or_diverged(results, keys)
     curves = [_curve(cell, length, group) for (cell, length), group in runs.groupby(["cell", "length"])]
-    data = ordered(pd.concat(curves))
-    lengths, cells = sorted(data["length"].unique()), cells_of(data)
+    data = chosen_runs.ordered(pd.concat(curves))
+    lengths, cells = sorted(data["length"].unique()), chosen_runs.cells_of(data)
     budget = int(data["step"].max())
     with house_style():
         figure, axes = panels(len(lengths), height=3.8)
@@ -70,12 +64,11 @@ def _curve(cell: str, length: int, runs: pd.DataFrame) -> pd.DataFrame:
         raise RequestError(
             f"runs of {cell} at T = {length} had different budgets ({words} updates); draw one at a time"
         )
-    times = updates_to_solve(runs).to_numpy()
-    rows = []
+    times = chosen_runs.updates_to_solve(runs).to_numpy()
+    solved, rows = int(np.isfinite(times).sum()), []
     for step in sorted({0.0, *times[np.isfinite(times)], float(budgets.pop())}):
         unsolved = int((times > step).sum())
         low, high = wilson(unsolved, len(runs))
-        rows.append({"step": step, "unsolved": unsolved / len(runs), "low": low, "high": high})
-    return pd.DataFrame(rows).assign(cell=cell, length=length, runs=len(runs), solved=int(np.isfinite(times).sum()))[
-        ["cell", "length", "step", "unsolved", "low", "high", "solved", "runs"]
-    ]
+        share = {"step": step, "unsolved": unsolved / len(runs), "low": low, "high": high}
+        rows.append({"cell": cell, "length": length, **share, "solved": solved, "runs": len(runs)})
+    return pd.DataFrame(rows)

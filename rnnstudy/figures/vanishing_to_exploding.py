@@ -14,7 +14,7 @@ from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings, readings_of, req
 from rnnstudy.figures.drawing import heat_map, median_line, panels
 from rnnstudy.figures.legend import band_entry, bound_entry, legend_below, line_entry, patch_entry
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.statistics import band_words, counted, median_of
+from rnnstudy.figures.statistics import band_words, counted, medians_of
 from rnnstudy.figures.style import ABSENT, AROUND_ZERO, BOUND_LINE, DASHES, gradient_label, house_style, style
 from rnnstudy.spec import RequestError
 
@@ -98,19 +98,13 @@ def _rates(results: RunsAndReadings, frame: pd.DataFrame, state: str) -> pd.Data
     column = f"rate_initial_{state}" if f"rate_initial_{state}" in results.runs else "rate_initial"
     require_columns(results.runs, column, advice="; add the probe GradientThroughTime to the runs")
     runs = frame.drop_duplicates("key").join(results.runs[[column]], on="key").sort_values("key")
-    rows = []
-    for (kind, gain), group in runs.groupby(["kind", "gain"]):
-        rate, low, high = median_of(group[column].to_numpy(float))
-        runs_with_rate = int(group[column].notna().sum())
-        rows.append({"kind": kind, "gain": gain, "rate": rate, "low": low, "high": high, "runs": runs_with_rate})
-    return pd.DataFrame(rows)
+    return medians_of(runs.rename(columns={column: "rate"}), ["kind", "gain"], "rate")
 
 
 def _diagram(axis: Axes, data: pd.DataFrame, kind: str) -> None:
-    table = data.pivot(index="gain", columns="lag", values="median_decades").sort_index().sort_index(axis=1)
+    table = data.pivot(index="gain", columns="lag", values="median_decades")
     gains = table.index.to_numpy(float)
-    lags, limits = table.columns.to_numpy(float), (-DECADES_SHOWN, DECADES_SHOWN)
-    across, _ = heat_map(axis, lags, np.arange(len(gains), dtype=float), table.to_numpy(float), AROUND_ZERO, limits)
+    across, _ = heat_map(axis, table.reset_index(drop=True), AROUND_ZERO, (-DECADES_SHOWN, DECADES_SHOWN))
     axis.set_yticks(range(len(gains)), [f"{gain:g}" for gain in gains])
     if kind.startswith("Elman"):
         # The bound holds where every path passes through W_hh; an LSTM's path along its cell state does not.
