@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rnnstudy import figures
 from rnnstudy.figures.picture import Picture
 from rnnstudy.probes.reading import QUANTILES
-from rnnstudy.report.figure_files import Provenance, save
+from rnnstudy.report.figure_files import save
 from rnnstudy.spec import RequestError
 from rnnstudy.training.atomic import write_all
 
@@ -105,7 +105,7 @@ def pictures(results: Planted) -> dict[str, Picture]:
     }
 
 
-PROVENANCE = Provenance(["experiments/planted.py"], "rnnstudy report planted", None)
+PROVENANCE = {"experiments": ["experiments/planted.py"], "command": "rnnstudy report planted", "commit": None}
 
 
 def words(picture: Picture) -> str:

@@ -35,10 +35,10 @@ class Picture:
         return rendered(self.figure, "png"), {"alt": self.caption}
 
 
-def rendered(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+def rendered(figure: Figure, kind: Literal["png", "svg"], *, dots_per_inch: int = 160) -> bytes:
     """The bytes of a figure, without date and version, and with fixed identifiers: equal figures have equal bytes."""
     buffer = BytesIO()
     absent = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rnnstudy"}):
-        figure.savefig(buffer, format=kind, dpi=160, metadata=absent)
+        figure.savefig(buffer, format=kind, dpi=dots_per_inch, metadata=absent)
     return buffer.getvalue()

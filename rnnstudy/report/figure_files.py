@@ -1,10 +1,10 @@
 """A figure as files: the picture, its numbers, and where they come from."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from rnnstudy.figures.picture import Picture, rendered
 from rnnstudy.training.atomic import write_all
@@ -13,49 +13,24 @@ PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "torch")
 """The packages that compute and draw the numbers."""
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """Where a figure comes from, in addition to the keys of its runs.
-
-    Attributes:
-        experiments: the experiment files, relative to the project.
-        command: the command that repeats it.
-        commit: the commit of the source that drew it, or None outside a git checkout.
-    """
-
-    experiments: Sequence[str]
-    command: str
-    commit: str | None
-
-
-@dataclass(frozen=True)
-class Story:
-    """What a figure shows, for the index page.
-
-    Attributes:
-        title: one line.
-        takeaway: a paragraph that says what to see in it, in Markdown.
-        position: its number among the figures of its report, from 1.
-    """
-
-    title: str
-    takeaway: str
-    position: int
-
-
-def save(picture: Picture, folder: Path, name: str, provenance: Provenance, story: Story | None = None) -> list[Path]:
-    """Write `name`.png, .svg, .csv (the numbers it shows) and .json (provenance and story) into `folder`.
+def save(
+    picture: Picture, folder: Path, name: str, provenance: Mapping[str, Any], story: Mapping[str, Any] = {}
+) -> list[Path]:
+    """Write `name`.png, .svg, .csv (the numbers it shows) and .json (its story and where it comes from) into `folder`.
 
     The same picture gives the same bytes. Each file is replaced in one step, after all four have been written.
+
+    Args:
+        provenance: `experiments`, the files of its runs' experiments relative to the project; `command`, which repeats
+            it; `commit` of the source that drew it, None outside a git checkout.
+        story: of a figure on the index page: `title`, one line; `takeaway`, a paragraph in Markdown that says what to
+            see in it; `place`, its number among the figures of its report, from 1.
     """
-    story_fields = {"title": story.title, "takeaway": story.takeaway, "place": story.position} if story else {}
     description = {
         "figure": name,
-        **story_fields,
+        **story,
         "caption": picture.caption,
-        "experiments": list(provenance.experiments),
-        "command": provenance.command,
-        "commit": provenance.commit,
+        **provenance,
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "runs": list(picture.keys),
     }

@@ -16,7 +16,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 
 from rnnstudy.figures.picture import Picture
-from rnnstudy.report.figure_files import Provenance, Story, save
+from rnnstudy.report.figure_files import save
 from rnnstudy.report.study import Study, load_study, open_source
 from rnnstudy.results.results import Listener
 from rnnstudy.results.search_trials import SearchTrials
@@ -97,15 +97,17 @@ class Notebook:
         """
         picture = replace(picture, caption=f"{picture.caption} {self._settings(picture.keys)}".strip())
         self._shown += 1
-        story = Story(title, " ".join(takeaway.split()), self._shown) if title and takeaway else None
+        story = {"title": title, "takeaway": " ".join(takeaway.split()), "place": self._shown}
+        story = story if title and takeaway else {}
         drawn = [study for study in self._studies.values() if set(picture.keys) & set(study.results.runs.index)]
         experiments = [f"experiments/{study.experiment}.py" for study in drawn]
         command = " && ".join([*(study.command for study in drawn), f"rnnstudy report {self.name}"])
-        provenance = Provenance(experiments, command, checked_out_commit(find_project().root))
+        commit = checked_out_commit(find_project().root)
+        provenance = {"experiments": experiments, "command": command, "commit": commit}
         save(picture, self.figures, name, provenance, story)
         display(picture)
-        if story is not None:
-            self.say(story.takeaway)
+        if story:
+            self.say(story["takeaway"])
         self.say(f"*{picture.caption}*")
 
     def say(self, markdown: str) -> None:

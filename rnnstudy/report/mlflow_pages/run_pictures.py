@@ -6,13 +6,12 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from threading import Event
 from urllib.parse import urlencode
 
 from rnnstudy import figures, results
-from rnnstudy.figures.picture import Picture
+from rnnstudy.figures.picture import Picture, rendered
 from rnnstudy.results.results import Results
 from rnnstudy.spec import RnnstudyError
 from rnnstudy.store.arrays import READINGS
@@ -68,9 +67,7 @@ def draw(run: Results) -> Iterator[tuple[str, bytes]]:
         except RnnstudyError:
             # The run does not have the reading for this picture.
             continue
-        content = BytesIO()
-        picture.figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-        yield name, content.getvalue()
+        yield name, rendered(picture.figure, "png", dots_per_inch=DOTS_PER_INCH)
 
 
 def add_pictures(store: Store, run: StoredRun) -> None:
