@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 
 from rnnstudy.cells import Elman
-from rnnstudy.cli.tables import outcome_table
+from rnnstudy.cli.tables import outcomes_table
 from rnnstudy.optimisers.clipping import ClipNorm
 from rnnstudy.run import Run, Training
 from rnnstudy.store.mlflow_store import open_store
@@ -33,7 +33,7 @@ def test_diverged_runs_count_as_unsolved_and_settings_that_are_none_are_a_dash(p
     tracker.close()
     console = Console(width=200)
     with console.capture() as captured:
-        console.print(outcome_table(SweepSummary(runs=runs, project=home).table))
+        console.print(outcomes_table(SweepSummary(runs=runs, project=home).table))
     header, *rows = (line.split() for line in captured.get().splitlines() if line.strip())
     assert header[:6] == ["cell", "length", "clip", "threshold", "solved", "diverged"]
     assert sorted(row[2:] for row in rows) == [

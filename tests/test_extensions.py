@@ -10,7 +10,7 @@ import pytest
 
 from rnnstudy import results
 from rnnstudy.probes.probe import Probe
-from rnnstudy.report.build import build
+from rnnstudy.report.build import build_reports
 from rnnstudy.results.trained import load_network
 from rnnstudy.spec import concrete
 from rnnstudy.store.project import Project
@@ -189,7 +189,7 @@ def test_files_of_a_user_work_in_sweep_probes_tracking_results_and_report(
     own = [probe for probe in concrete(Probe) if probe.__module__.startswith("rnnstudy.")]
     assert len(runs[0].probes) == len(own) + 1
 
-    written = build(["mine"], project)
+    written = build_reports(["mine"], project)
     assert project.built_reports / "mine.html" in written
     about = json.loads((project.built_reports / "figures" / "mine" / "by_lag.json").read_text())
     assert about["runs"] == sorted(run.key for run in runs)

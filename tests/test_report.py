@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from rnnstudy.report import ReportError
-from rnnstudy.report.build import build, export
+from rnnstudy.report.build import build_reports, export
 from rnnstudy.report.study import load_study, open_source
 from rnnstudy.results.results import Results
 from rnnstudy.results.search_trials import SearchTrials
@@ -92,7 +92,7 @@ def smoke_runs(project: Project) -> list[Run]:
 
 def test_quickstart_is_built_from_a_store(quickstart: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    written = build(["quickstart"], quickstart)
+    written = build_reports(["quickstart"], quickstart)
     pages = quickstart.built_reports
     figures = pages / "figures" / "quickstart"
     pictures = [
@@ -166,7 +166,7 @@ def test_a_study_prefers_the_largest_complete_scale(project: Project) -> None:
 def test_a_report_has_the_same_bytes_each_time_and_drops_stale_figures(project: Project) -> None:
     stale = project.built_reports / "figures" / "plain" / "stale.csv"
     write(stale, "old")
-    written = build(["plain"], project)
+    written = build_reports(["plain"], project)
     assert [str(path.relative_to(project.built_reports)) for path in written] == [
         "plain.ipynb", "plain.html", "figures/plain/curve.csv", "index.html",
     ]  # fmt: skip
@@ -177,14 +177,14 @@ def test_a_report_has_the_same_bytes_each_time_and_drops_stale_figures(project: 
     assert outputs[0]["text"] == ["in reports of .\n"]
     assert outputs[-1]["data"]["text/plain"] == ["42"]
     assert "A plain report</h1>" in first["plain.html"].decode()
-    build(["plain"], project)
+    build_reports(["plain"], project)
     assert contents(project.built_reports) == first
 
 
 def test_only_an_export_changes_the_committed_reports(project: Project) -> None:
     write(project.reports / "plain.html", "committed")
     before = contents(project.reports)
-    build(["plain"], project)
+    build_reports(["plain"], project)
     assert contents(project.reports) == before
     export(["plain"], project, project.reports / "data")
     assert contents(project.built_reports).items() <= contents(project.reports).items()
@@ -205,7 +205,7 @@ def test_a_notebook_runs_in_this_python_whatever_kernel_is_installed(
     decoy = {"argv": ["/bin/false", "{connection_file}"], "display_name": "decoy", "language": "python"}
     write(tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json", json.dumps(decoy))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    assert len(build(["plain"], project)) == 4
+    assert len(build_reports(["plain"], project)) == 4
 
 
 def test_an_error_names_the_cell_and_leaves_what_was_built(project: Project) -> None:
@@ -215,7 +215,7 @@ def test_an_error_names_the_cell_and_leaves_what_was_built(project: Project) -> 
     write(project.reports / "plain.py", broken)
     before = contents(project.root)
     with pytest.raises(ReportError) as raised:
-        build(["plain"], project)
+        build_reports(["plain"], project)
     assert str(raised.value) == (
         "report 'plain' stopped in cell 4 (value = 0): ZeroDivisionError: division by zero; "
         "the files built before are unchanged"
@@ -226,15 +226,15 @@ def test_an_error_names_the_cell_and_leaves_what_was_built(project: Project) -> 
 def test_a_dead_kernel_is_reported_in_one_line(project: Project) -> None:
     write(project.reports / "plain.py", "# %%\nimport os\nos._exit(3)\n")
     with pytest.raises(ReportError, match=r"^the Python process that ran report 'plain' died.*unchanged$"):
-        build(["plain"], project)
+        build_reports(["plain"], project)
 
 
 def test_an_unknown_report_gets_the_nearest_name(project: Project) -> None:
     with pytest.raises(RequestError, match=r"^there is no report 'plian'; did you mean 'plain'\? Reports here: plain$"):
-        build(["plian"], project)
+        build_reports(["plian"], project)
     shutil.rmtree(project.reports)
     with pytest.raises(RequestError, match=r"^there is no report 'plain'; There are no reports in"):
-        build(["plain"], project)
+        build_reports(["plain"], project)
 
 
 def test_without_runs_the_sweep_to_launch_is_named(project: Project) -> None:
@@ -242,7 +242,7 @@ def test_without_runs_the_sweep_to_launch_is_named(project: Project) -> None:
         write(project.root / name, (PROJECT / name).read_text(encoding="utf-8"))
     before = contents(project.root)
     with pytest.raises(MissingRuns, match=re.escape("`rnnstudy sweep experiments/quickstart.py`")):
-        build(["plain", "quickstart"], project)
+        build_reports(["plain", "quickstart"], project)
     assert contents(project.root) == before
 
 
@@ -254,9 +254,9 @@ def test_a_folder_of_results_that_is_not_there_is_reported_in_one_line(project: 
         with pytest.raises(
             RequestError, match=r"^--from: .*nowhere is no folder; `rnnstudy report --export DIR` writes one$"
         ):
-            build(reports, project, project.root / "nowhere")
+            build_reports(reports, project, project.root / "nowhere")
         with pytest.raises(RequestError, match=r"mlruns holds no results of a study \(manifest.json is not there\)"):
-            build(reports, project, project.mlruns)
+            build_reports(reports, project, project.mlruns)
     assert contents(project.root) == before
 
 
@@ -305,7 +305,7 @@ def test_the_index_page_links_what_is_there_and_says_how_to_see_runs(project: Pr
         write(project.built_reports / "figures" / "other" / f"curve.{ending}", "drawn")
     write(project.built_reports / "figures" / "other" / "curve.json", json.dumps(story))
     write(project.root / "experiments" / "one.py", "")
-    build(["plain"], project)
+    build_reports(["plain"], project)
     page = (project.built_reports / "index.html").read_text(encoding="utf-8")
     links = set(re.findall(r'(?:href|src)="([^"#]+)"', page))
     assert "plain.html" in links

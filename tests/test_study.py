@@ -13,7 +13,7 @@ import pytest
 
 from rnnstudy import figures
 from rnnstudy.report import ReportError, notebook
-from rnnstudy.report.build import build, export, header, known_reports
+from rnnstudy.report.build import build_reports, export, header, known_reports
 from rnnstudy.report.study import Study, load_study, open_source
 from rnnstudy.results.results import Results
 from rnnstudy.results.source import MissingRuns
@@ -137,8 +137,8 @@ def test_a_clone_redraws_every_number_from_the_exported_results(
     clone = sources(tmp_path)
     shutil.copytree(studied.reports / "data", clone.reports / "data")
     with pytest.raises(MissingRuns, match=r"rnnstudy sweep experiments/.*--from reports/data"):
-        build(REPORTS, clone)
-    build(REPORTS, clone, clone.reports / "data")
+        build_reports(REPORTS, clone)
+    build_reports(REPORTS, clone, clone.reports / "data")
     assert not list(clone.mlruns.iterdir())
     assert tables(clone.built_reports) == tables(studied.reports)
     assert not list(clone.reports.glob("*.html")), "the committed reports are not touched"
@@ -224,7 +224,7 @@ def test_a_report_that_stops_says_which_runs_are_missing(
     table[~table["key"].isin(gone)].to_parquet(project.reports / "data" / "runs.parquet")
     (project.reports / "quickstart.py").write_text("# %%\n{}['Elman', 10]\n")
     with pytest.raises(ReportError, match="'quickstart' stopped in cell 1") as raised:
-        build(["quickstart"], project, project.reports / "data")
+        build_reports(["quickstart"], project, project.reports / "data")
     message = str(raised.value)
     complete = f"{len(planned) - len(gone)} of the {len(planned)} runs of experiments/quickstart.py are complete"
     assert complete in message

@@ -169,13 +169,13 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> N
     rnnstudy report --from reports/data      # every figure, from the committed results, without training
     rnnstudy report --export reports/data    # redraw the committed reports, and export their results
     """
-    from rnnstudy.report.build import build, export, known_reports
+    from rnnstudy.report.build import build_reports, export, known_reports
 
     project = find_project()
     wanted = list(names) or known_reports(project)
     if not wanted:
         raise RequestError(f"there are no reports in {project.reports}")
-    written = export(wanted, project, folder, archive) if folder else build(wanted, project, archive)
+    written = export(wanted, project, folder, archive) if folder else build_reports(wanted, project, archive)
     pages = project.reports if folder else project.built_reports
     page = pages / (f"{wanted[0]}.html" if len(wanted) == 1 else "index.html")
     shown = [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in (*written, page)]

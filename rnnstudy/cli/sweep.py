@@ -13,9 +13,12 @@ from rnnstudy.spec import RequestError
 from rnnstudy.store.project import find_project
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Iterable
 
-    from rnnstudy.sweep import Experiment, Resources, Scale
+    from rich.console import Console
+    from rich.table import Table
+
+    from rnnstudy.sweep.summary import SweepSummary
 
 
 @app.command()
@@ -65,7 +68,7 @@ def sweep(
     each sweep trains what the others do not.
     """
     from rnnstudy.cli.progress import SweepDisplay
-    from rnnstudy.cli.tables import outcomes
+    from rnnstudy.cli.tables import outcomes, search_outcomes
     from rnnstudy.sweep import Resources, Scale, launch, load_experiment
     from rnnstudy.sweep.experiment import select_runs
 
@@ -78,7 +81,11 @@ def sweep(
             raise RequestError(
                 f"{' and '.join(refused)} cannot be given: {file} defines a search, which chooses its own runs"
             )
-        _search(experiment, chosen, storage, resources, console)
+        from rnnstudy.search.session import launch_search
+
+        with SweepDisplay(console) as display:
+            search = launch_search(experiment, scale=chosen, storage=storage, resources=resources, listener=display)
+        _finish(console, search.sweep, search_outcomes(search, find_project(experiment.path)))
         return
     if storage is not None:
         raise RequestError(f"--storage is where searches are stored, and {file} defines none")
@@ -102,29 +109,15 @@ def sweep(
             resources=resources,
             listener=display,
         )
+    _finish(console, summary, outcomes(summary))
+
+
+def _finish(console: "Console", summary: "SweepSummary", parts: "Iterable[Table | str]") -> None:
+    """Print how a sweep or a search ended, and exit with its code."""
     if summary.interrupted:
         say(console, f"interrupted: {len(summary.ended)} runs ended; the same command continues")
         sys.exit(INTERRUPTED)
-    for part in outcomes(summary):
+    for part in parts:
         say(console, part) if isinstance(part, str) else console.print(part)
     if summary.failed or summary.given_up:
-        sys.exit(SOME_FAILED)
-
-
-def _search(
-    experiment: "Experiment", scale: "Scale", storage: str | None, resources: "Resources", console: "Console"
-) -> None:
-    """Run the searches of an experiment file."""
-    from rnnstudy.cli.progress import SweepDisplay
-    from rnnstudy.cli.tables import studies_table
-    from rnnstudy.search.session import launch
-
-    with SweepDisplay(console) as display:
-        summary = launch(experiment, scale=scale, storage=storage, resources=resources, listener=display)
-    if summary.sweep.interrupted:
-        say(console, f"interrupted: {len(summary.sweep.ended)} runs ended; the same command continues")
-        sys.exit(INTERRUPTED)
-    console.print(studies_table(summary.studies, find_project(experiment.path)))
-    if failed := summary.sweep.failed:
-        say(console, f"{len(failed)} runs failed: {', '.join(failed)}")
         sys.exit(SOME_FAILED)

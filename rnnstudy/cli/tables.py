@@ -17,6 +17,7 @@ from rnnstudy.training.population import Population
 from rnnstudy.training.records import RunState
 
 if TYPE_CHECKING:
+    from rnnstudy.search.session import SearchSummary
     from rnnstudy.search.studies import StudyStatus
 
 
@@ -38,7 +39,7 @@ def outcomes(summary: SweepSummary) -> Iterator[Table | str]:
     if summary.offline:
         yield f"{len(summary.ended)} runs ended; rnnstudy sync {summary.offline} brings them into the store"
     elif not summary.fell_back_to_files and len(summary.failed) + len(summary.given_up) < len(summary.runs):
-        yield outcome_table(summary.table)
+        yield outcomes_table(summary.table)
     for key, failures in summary.given_up.items():
         yield (
             f"given up after {failures.attempts} failed attempts: {summary.names[key]} ({failures.reason}); "
@@ -48,7 +49,7 @@ def outcomes(summary: SweepSummary) -> Iterator[Table | str]:
         yield f"{len(summary.failed)} runs failed: {', '.join(summary.names[key] for key in summary.failed)}"
 
 
-def outcome_table(frame: Any) -> Table:
+def outcomes_table(frame: Any) -> Table:
     """The data frame of `results.outcomes.outcome_table` for the terminal; a dash for what a row does not have."""
     settings = list(frame.columns[: list(frame.columns).index("runs")])
     shown = [name.rpartition(".")[2].replace("_", " ") for name in settings]
@@ -70,6 +71,13 @@ def _text(value: Any, form: str) -> str:
     if value is None or value != value:
         return "–"
     return format(value, form) if isinstance(value, float) else str(value)
+
+
+def search_outcomes(summary: "SearchSummary", project: Project) -> Iterator[Table | str]:
+    """What is printed at the end of a search: the table of its studies, then the runs that failed."""
+    yield studies_table(summary.studies, project)
+    if failed := summary.sweep.failed:
+        yield f"{len(failed)} runs failed: {', '.join(failed)}"
 
 
 def studies_table(statuses: "Sequence[StudyStatus]", project: Project) -> Table:

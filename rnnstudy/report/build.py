@@ -63,7 +63,7 @@ class Header:
     experiments: tuple[str, ...]
 
 
-def build(names: Iterable[str], project: Project, archive: Path | None = None) -> list[Path]:
+def build_reports(names: Iterable[str], project: Project, archive: Path | None = None) -> list[Path]:
     """Build the named reports and the index page in the project's folder `build/reports`.
 
     Each report is an .ipynb with outputs, an .html and its figures. With `archive`, a folder of committed results, the
@@ -80,7 +80,7 @@ def export(names: Iterable[str], project: Project, folder: Path, archive: Path |
 
     If these are all reports, `folder` then holds exactly what they use; if only some, what it holds for the others
     stays. With `archive`, the runs are read from that folder of committed results; if it is `folder` itself, its files
-    are not changed, and only the reports are built. Returns the files written. Raises what `build` raises.
+    are not changed, and only the reports are built. Returns the files written. Raises what `build_reports` raises.
     """
     names = list(names)
     if archive is not None and archive.resolve() == folder.resolve():

@@ -11,5 +11,5 @@ from rnnstudy.spec import lazy_names
 
 __all__ = ["Search"]
 
-# `launch` loads Optuna and the store, which a worker that imports an experiment file does not need.
-__getattr__ = lazy_names(__name__, {"launch": "search.session"})
+# `launch_search` loads Optuna and the store, which a worker that imports an experiment file does not need.
+__getattr__ = lazy_names(__name__, {"launch_search": "search.session"})

@@ -1,4 +1,4 @@
-"""A whole search as one function: `launch`, which the command line, notebooks and tests call."""
+"""A whole search as one function: `launch_search`, which the command line, notebooks and tests call."""
 
 import contextlib
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class SearchSummary:
     studies: list[StudyStatus]
 
 
-def launch(
+def launch_search(
     experiment: Experiment | Path | str,
     *,
     scale: Scale = Scale.DESK,

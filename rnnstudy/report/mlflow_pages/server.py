@@ -180,9 +180,7 @@ def _last_change(store: Store) -> float:
 
 def _version(address: str) -> str:
     """The version that a server reports; empty if it does not answer."""
-    with contextlib.suppress(OSError, ValueError), urlopen(f"{address}/version", timeout=10) as answer:
-        return answer.read().decode().strip()
-    return ""
+    return (_answer(f"{address}/version") or "").strip()
 
 
 def _has_display() -> bool:
@@ -235,7 +233,7 @@ def _server(store: Store, port: int, log: Path) -> "Iterator[subprocess.Popen[by
 
 def _wait_until_it_answers(server: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
     deadline = time.monotonic() + SECONDS_TO_ANSWER
-    while not _answers(address):
+    while _answer(f"{address}/health") is None:
         if server.poll() is not None:
             raise RequestError(f"MLflow's server ended with exit code {server.returncode}; {log} says why")
         if time.monotonic() > deadline:
@@ -243,10 +241,11 @@ def _wait_until_it_answers(server: "subprocess.Popen[bytes]", address: str, log:
         time.sleep(0.2)
 
 
-def _answers(address: str) -> bool:
-    with contextlib.suppress(OSError), urlopen(f"{address}/health", timeout=5) as answer:
-        return answer.status == 200
-    return False
+def _answer(url: str) -> str | None:
+    """What a server sends; None if it does not answer, or with an error."""
+    with contextlib.suppress(OSError, ValueError), urlopen(url, timeout=10) as answer:
+        return answer.read().decode()
+    return None
 
 
 def _end(pid: int) -> None:
