@@ -191,17 +191,7 @@ class Archive(ResultsSource):
         for name in self.experiments if experiment is None else [experiment]:
             for row in self.table(name).to_dict("records"):
                 series[row["key"]][row["name"]] = _series(row)
-        return Results(
-            [
-                RunReadings(
-                    header=self.headers[key],
-                    units={name: stored.unit for name, stored in series[key].items()},
-                    series=series[key].__getitem__,
-                )
-                for key in wanted
-            ],
-            listener,
-        )
+        return Results([RunReadings.of(self.headers[key], series[key]) for key in wanted], listener)
 
     def search_trials(self, experiment: str, scale: str) -> SearchTrials:
         self._entry(experiment)
@@ -229,15 +219,9 @@ class Archive(ResultsSource):
 
 def _run_row(header: Mapping[str, Any]) -> dict[str, Any]:
     """A few plain columns for readers of the file, and the whole header as JSON."""
-    outcome = header["outcome"]
-    return {
-        "key": header["key"],
-        "name": header["name"],
-        "experiment": header["experiment"],
-        "status": outcome["status"],
-        "solved": outcome["solved"],
-        "header": json.dumps(header, sort_keys=False),
-    }
+    described = {name: header[name] for name in ("key", "name", "experiment")}
+    outcome = {name: header["outcome"][name] for name in ("status", "solved")}
+    return described | outcome | {"header": json.dumps(header)}
 
 
 def _only(series: Series, quantiles: set[float | None]) -> Series:

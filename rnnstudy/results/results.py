@@ -23,6 +23,9 @@ from rnnstudy.training.records import Record, Series
 SHORT = ("task", "cell", "length", "width", "layers", "seed", "learning_rate")
 """Columns that every run has, in addition to the dotted paths of its specification."""
 
+_DESCRIBED = ("key", "name", "experiment")
+_OUTCOME = ("status", "solved", "step", "steps_to_solve", "seconds", "engine")
+
 FIRST = {"time": 1, "lag": 0}
 """The first coordinate of an axis that simply counts up."""
 
@@ -40,6 +43,11 @@ class RunReadings:
     header: Mapping[str, Any]
     units: Mapping[str, str]
     series: Callable[[str], Series]
+
+    @staticmethod
+    def of(header: Mapping[str, Any], series: Mapping[str, Series]) -> "RunReadings":
+        """The readings of a run whose series are in memory."""
+        return RunReadings(header, {name: one.unit for name, one in series.items()}, series.__getitem__)
 
 
 Listener = Callable[[str, float | None, Sequence[str]], None]
@@ -131,13 +139,8 @@ def from_records(records: Iterable[Record], runs: Sequence[Run]) -> Results:
     per_run = []
     for run in runs:
         record = _joined(pieces[run.key])
-        per_run.append(
-            RunReadings(
-                header=run_header(describe(run, run_names[run.key], "", {}), record),
-                units={name: series.unit for name, series in record.series.items()},
-                series=record.series.__getitem__,
-            )
-        )
+        header = run_header(describe(run, run_names[run.key], "", {}), record)
+        per_run.append(RunReadings.of(header, record.series))
     return Results(per_run)
 
 
@@ -163,25 +166,14 @@ def _joined(pieces: Sequence[Record]) -> Record:
 
 def _table(per_run: Sequence[RunReadings]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    summaries: dict[str, None] = {}
-    fields: dict[str, None] = {}
-    leading: list[str] = []
-    for run in per_run:
-        header = run.header
+    for header in (run.header for run in per_run):
         parameters = {name: _plain(value) for name, value in header["parameters"].items()}
-        outcome = header["outcome"]
-        row = {
-            "key": header["key"],
-            "name": header["name"],
-            "experiment": header["experiment"],
-            **{name: parameters[name] for name in SHORT},
-            **{name: outcome[name] for name in ("status", "solved", "step", "steps_to_solve", "seconds", "engine")},
-        }
-        summaries.update(dict.fromkeys(header["summary"]))
-        fields.update(dict.fromkeys(parameters))
-        leading = list(row)
-        rows.append({**parameters, **header["summary"], **row})
-    columns = list(dict.fromkeys([*leading, *summaries, *fields]))
+        described = {name: header[name] for name in _DESCRIBED}
+        outcome = {name: header["outcome"][name] for name in _OUTCOME}
+        rows.append({**header["summary"], **parameters, **described, **outcome})
+    summaries = (name for run in per_run for name in run.header["summary"])
+    fields = (name for row in rows for name in row)
+    columns = list(dict.fromkeys([*_DESCRIBED, *SHORT, *_OUTCOME, *summaries, *fields]))
     table = pd.DataFrame(rows, columns=columns).set_index("key")
     return table.astype({"solved": "boolean", "steps_to_solve": "Int64"})
 
