@@ -53,16 +53,9 @@ def validation_table(results: RunsAndReadings, over: str = "learning_rate") -> p
     final = last.reindex(runs.index).fillna(np.inf).where(runs["status"] != "diverged", np.inf)
     steps = runs["steps_to_solve"].astype(float)
     frame = runs.assign(final_validation_error=final, steps_to_solve=steps, has_solved=steps.notna())
-    table = (
-        frame.groupby(["cell", "length", over], sort=True)
-        .agg(
-            runs=("has_solved", "size"),
-            solved_in_validation=("has_solved", "sum"),
-            final_validation_error=("final_validation_error", "median"),
-            steps_to_solve=("steps_to_solve", "median"),
-        )
-        .reset_index()
-    )
+    settings = frame.groupby(["cell", "length", over])
+    counts = settings["has_solved"].agg(runs="size", solved_in_validation="sum")
+    table = counts.join(settings[["final_validation_error", "steps_to_solve"]].median()).reset_index()
     ranked = table.assign(share=-table["solved_in_validation"] / table["runs"]).sort_values(
         ["cell", "length", "share", "final_validation_error", "steps_to_solve", over], na_position="last", kind="stable"
     )
@@ -74,9 +67,8 @@ def best_by_validation(results: RunsAndReadings, over: str = "learning_rate") ->
     """Keys, sorted, of the runs whose setting `over` is the best of their cell and length by `validation_table`."""
     table = validation_table(results, over)
     setting = ["cell", "length", over]
-    chosen = set(table[table["chosen"]][setting].itertuples(index=False, name=None))
-    runs = finished_or_diverged(results, None)[setting]
-    return sorted(key for key, *values in runs.itertuples(name=None) if tuple(values) in chosen)
+    runs = finished_or_diverged(results, None)[setting].rename_axis("key").reset_index()
+    return sorted(runs.merge(table.loc[table["chosen"], setting])["key"])
 
 
 def ordered(data: pd.DataFrame, by: Sequence[str] = (), **ranks: Callable[[Any], Any]) -> pd.DataFrame:

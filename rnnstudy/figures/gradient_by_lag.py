@@ -58,11 +58,9 @@ def gradient_by_lag(
         for axis, (state, cell) in zip(axes, shown, strict=True):
             axis.set_title(f"{style(cell).label}, state {state}", color=style(cell).colour)
             own = data[(data["state"] == state) & (data["cell"] == cell)]
-            for length in reversed(lengths):
-                line = own[own["length"] == length]
-                if len(line):
-                    looks = length_line(lengths, length, style(cell).colour)
-                    median_line(axis, line, "lag", markersize=8, mec="white", markevery=[len(line) - 1], **looks)
+            for length, line in reversed(list(own.groupby("length"))):
+                looks = length_line(lengths, length, style(cell).colour)
+                median_line(axis, line, "lag", markersize=8, mec="white", markevery=[len(line) - 1], **looks)
             axis.set_xlabel("lag τ − t (steps)")
             axis.margins(x=0.03)
         # When all medians are drawn, since a bound may leave its panel and must not change the limits.

@@ -11,9 +11,8 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,17 +109,14 @@ def _build(
     headers = {name: header(name, project) for name in names}
     experiments = dict.fromkeys(experiment for known in headers.values() for experiment in known.experiments)
     incomplete = _require_runs(experiments, project, source, offer_committed=archive is None)
-    environment = {
-        **_environment(project),
-        ARCHIVE: str(archive.resolve()) if archive else "",
-        REQUESTS: str(requests) if requests else "",
-    }
+    environment = _environment(project, archive, requests)
 
     def build_one(name: str) -> list[Path]:
         messages = [incomplete[experiment] for experiment in headers[name].experiments if incomplete[experiment]]
         return _build_one(name, project, output, environment, messages)
 
-    with _quiet(), ThreadPoolExecutor(PARALLEL) as pool:
+    # The notebook libraries cause deprecation warnings among themselves.
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(PARALLEL) as pool:
         written = list(pool.map(build_one, names))
     in_order = sorted(known_reports(project), key=lambda name: (header(name, project).order, name))
     index = output / "index.html"
@@ -168,7 +164,7 @@ def _require_source(name: str, project: Project) -> Path:
 
 def header(name: str, project: Project) -> Header:
     """The header of the report `name`. Raises `ReportError` for fields or values that it may not have."""
-    with _quiet():
+    with warnings.catch_warnings(action="ignore"):
         fields = _read(_require_source(name, project)).metadata.get("rnnstudy", {})
     own = [name] if (project.root / "experiments" / f"{name}.py").is_file() else []
     order, experiments = fields.get("order", LAST), fields.get("experiments", own)
@@ -203,14 +199,6 @@ def _build_one(
         if path.is_file() and path not in contents:
             path.unlink()
     return written
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the deprecation warnings that the notebook libraries cause among themselves."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _read(source: Path) -> nbformat.NotebookNode:
@@ -270,11 +258,13 @@ class _ThisPython(KernelSpecManager):
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
-def _environment(project: Project) -> dict[str, str]:
-    """The environment of notebooks: this project, no telemetry, no display, no personal settings."""
+def _environment(project: Project, archive: Path | None, requests: Path | None) -> dict[str, str]:
+    """The environment of notebooks: this project and its results, no telemetry, no display, no personal settings."""
     return {
         **os.environ,
         "RNNSTUDY_HOME": str(project.root),
+        ARCHIVE: str(archive.resolve()) if archive else "",
+        REQUESTS: str(requests) if requests else "",
         "JUPYTER_PLATFORM_DIRS": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GIT_PYTHON_REFRESH": "quiet",

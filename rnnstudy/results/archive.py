@@ -178,10 +178,9 @@ class Archive(ResultsSource):
     def load(
         self, keys: Iterable[str] | None = None, *, experiment: str | None = None, listener: Listener | None = None
     ) -> Results:
-        if keys is not None:
-            wanted = list(keys)
-        else:
-            wanted = list(self.headers if experiment is None else self._entry(experiment)["keys"])
+        if keys is None:
+            keys = self.headers if experiment is None else self._entry(experiment)["keys"]
+        wanted = list(keys)
         missing = [key for key in wanted if key not in self.headers]
         if missing:
             raise MissingRuns(

@@ -22,11 +22,8 @@ def outcome_table(runs: pd.DataFrame, settings: Sequence[str] = ()) -> pd.DataFr
     groups: Any = runs.groupby(by, dropna=False, sort=True)
     for row, group in groups:
         values = [None if pd.isna(value) else value for value in row]
-        counts = {
-            "runs": len(group),
-            "solved": solved_count(group),
-            "diverged": int(group["status"].eq("diverged").sum()),
-        }
+        diverged = int(group["status"].eq("diverged").sum())
+        counts = {"runs": len(group), "solved": solved_count(group), "diverged": diverged}
         medians = {name: median(group, name) for name in MEDIANS}
         rows.append(dict(zip(by, values, strict=True)) | counts | medians)
     table = pd.DataFrame(rows, columns=[*by, "runs", "solved", "diverged", *MEDIANS])

@@ -153,14 +153,10 @@ def _joined(pieces: Sequence[Record]) -> Record:
     for piece in pieces:
         for name, series in piece.series.items():
             parts[name].append(series)
-    whole = {
-        name: replace(
-            of_name[0],
-            steps=np.concatenate([part.steps for part in of_name]),
-            values=np.concatenate([part.values for part in of_name]),
-        )
-        for name, of_name in parts.items()
-    }
+    whole = {}
+    for name, of_name in parts.items():
+        steps, values = (np.concatenate([getattr(part, field) for part in of_name]) for field in ("steps", "values"))
+        whole[name] = replace(of_name[0], steps=steps, values=values)
     return Record(last.key, last.step, last.time, whole)
 
 

@@ -52,8 +52,7 @@ def connect_storage(project: Project, url: str | None) -> RDBStorage:
     if url is None:
         project.mlruns.mkdir(parents=True, exist_ok=True)
     url = storage_url(project, url)
-    with storage_errors(url), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with storage_errors(url), warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         return RDBStorage(_with_driver(url))
 
 

@@ -7,13 +7,14 @@ version the links open the same page without the view.
 
 import base64
 import json
-import math
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+
+import pandas as pd
 
 MLFLOW = "3.17"
 """The minor version of MLflow that the views are for."""
@@ -121,38 +122,21 @@ def representatives(runs: Sequence[Parameters], grouped_by: Sequence[str], last:
     if len(runs) <= MOST_RUNS:
         return list(range(len(runs)))
     names = sorted({name for run in runs for name in run} - set(SEEDS))
-    postponed = set(last)
-
-    def order(position: int) -> tuple[bool, float, int]:
-        return position in postponed, _number(runs[position].get("seed", "")), position
-
-    by_setting = _grouped(sorted(range(len(runs)), key=order), settings(runs, names))
+    table = pd.DataFrame({"setting": settings(runs, names), "line": settings(runs, grouped_by)})
+    seeds = pd.to_numeric(pd.Series([run.get("seed") for run in runs]), errors="coerce")
+    ranked = table.assign(last=table.index.isin(list(last)), seed=seeds).sort_values(["last", "seed"], kind="stable")
+    by_setting = [list(group.index) for _, group in ranked.groupby("setting")]
     most = _equal_share([len(group) for group in by_setting])
     if most:
         return sorted(position for group in by_setting for position in group[:most])
     firsts = sorted(group[0] for group in by_setting)
-    by_line = _grouped(firsts, settings(runs, grouped_by))
+    by_line = [list(group.index) for _, group in table.loc[firsts].groupby("line")]
     most = max(1, _equal_share([len(group) for group in by_line]))
     chosen = []
     for group in by_line:
         few = min(len(group), most)
         chosen += [group[number * len(group) // few] for number in range(few)]
     return sorted(chosen[:MOST_RUNS])
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.inf
-
-
-def _grouped(positions: Iterable[int], labels: Sequence[tuple[str, ...]]) -> list[list[int]]:
-    """The positions, in their order, grouped by their label."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for position in positions:
-        groups.setdefault(labels[position], []).append(position)
-    return [groups[label] for label in sorted(groups)]
 
 
 def _equal_share(sizes: Sequence[int]) -> int:
