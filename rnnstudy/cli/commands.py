@@ -62,9 +62,8 @@ def list_(file: Path | None, kind: Kind | None, scale: str, settings: tuple[str,
     console.print(list_table(planned, store.states([run.key for run in runs])))
     cost = planned.cost
     say(
-        console,
         f"{len(runs)} runs, {len(planned.complete)} already in the store, {planned.run_count} to train: "
-        f"together at most about {duration(cost.seconds)} on one CPU thread, {size(cost.bytes)} on disk",
+        f"together at most about {duration(cost.seconds)} on one CPU thread, {size(cost.bytes)} on disk"
     )
 
 
@@ -79,7 +78,7 @@ def studies_(storage: str | None) -> None:
     found = study_statuses(project, storage)
     if not found:
         where = without_password(storage_url(project, storage))
-        say(make_console(), f"no studies in {where}; `rnnstudy sweep experiments/tuned_comparison.py` makes some")
+        say(f"no studies in {where}; `rnnstudy sweep experiments/tuned_comparison.py` makes some")
         return
     make_console().print(studies_table(found, project))
 
@@ -116,7 +115,7 @@ def probe(key: str, probe: str, settings: tuple[str, ...], file: Path | None) ->
     for table in reading_tables(found):
         console.print(table)
     if not found:
-        say(console, f"{wanted!r} reads nothing of a network that is not being trained")
+        say(f"{wanted!r} reads nothing of a network that is not being trained")
 
 
 @app.command()
@@ -131,7 +130,7 @@ def forget(keys: Sequence[str]) -> None:
     whole = [results.find_key(key, project=project) for key in keys]
     Claims(project.claims).require_free(whole)
     count = Store(project).forget(whole)
-    say(make_console(), f"forgotten: {count} runs ({', '.join(whole)})")
+    say(f"forgotten: {count} runs ({', '.join(whole)})")
 
 
 @app.command()
@@ -191,10 +190,7 @@ def sync(folders: Sequence[Path]) -> None:
     from rnnstudy.store.sync import sync as bring_in
 
     done = bring_in(folders, Store(find_project()))
-    say(
-        make_console(),
-        f"{len(done.added)} runs added, {len(done.updated)} brought further, {len(done.unchanged)} unchanged",
-    )
+    say(f"{len(done.added)} runs added, {len(done.updated)} brought further, {len(done.unchanged)} unchanged")
 
 
 def main() -> None:

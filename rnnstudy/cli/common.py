@@ -36,9 +36,9 @@ def make_table(headings: Iterable[str], left: Collection[str] = (), *, no_wrap: 
     return table
 
 
-def say(console: "Console", line: str) -> None:
+def say(line: str) -> None:
     """Print one line as it is, without colours."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    make_console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def which_runs(command: Callable[..., Any]) -> Callable[..., Any]:

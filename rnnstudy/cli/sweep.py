@@ -92,7 +92,7 @@ def sweep(
     if shard:
         runs = select_runs(experiment, chosen, settings, only, shard)
         if not runs:
-            say(console, f"shard {shard} has nothing to do: the sweep has fewer populations than shards")
+            say(f"shard {shard} has nothing to do: the sweep has fewer populations than shards")
             return
         only, shard = tuple(run.key for run in runs), None
     if dry_run:
@@ -115,9 +115,9 @@ def sweep(
 def _finish(console: "Console", summary: "SweepSummary", parts: "Iterable[Table | str]") -> None:
     """Print how a sweep or a search ended, and exit with its code."""
     if summary.interrupted:
-        say(console, f"interrupted: {len(summary.ended)} runs ended; the same command continues")
+        say(f"interrupted: {len(summary.ended)} runs ended; the same command continues")
         sys.exit(INTERRUPTED)
     for part in parts:
-        say(console, part) if isinstance(part, str) else console.print(part)
+        say(part) if isinstance(part, str) else console.print(part)
     if summary.failed or summary.given_up:
         sys.exit(SOME_FAILED)
