@@ -287,7 +287,8 @@ def test_every_metric_has_one_chart_and_what_is_not_asked_for_is_folded() -> Non
         *("through_time/h_first", "through_time/c_first", "gradient/global_before", "gradient/b_h_before"),
         *("learning/loss", "learning/error", "summary/solved", "summary/rate_initial", "lyapunov/exponents"),
     ]
-    state = charts.view_state(metrics, [{"cell": cell, "length": "50"} for cell in ("LSTM", "Elman", "LSTM")])
+    runs = [{"cell": cell, "length": "50"} for cell in ("LSTM", "Elman", "LSTM")]
+    state = charts.view_state(metrics, runs, charts.GROUPED_BY)
     shown = sections(state)
     assert sorted(metric for section in shown.values() for metric in section) == sorted(metrics)
     assert [section["name"] for section in state["compareRunSections"] if not section["display"]] == [charts.REST]
@@ -305,9 +306,8 @@ def test_every_metric_has_one_chart_and_what_is_not_asked_for_is_folded() -> Non
 
 
 def test_layers_have_charts_of_their_own() -> None:
-    shown = sections(
-        charts.view_state(["profile/h_layer1_initial", "profile/h_layer2_initial", "through_time/h_layer2_first"], [])
-    )
+    metrics = ["profile/h_layer1_initial", "profile/h_layer2_initial", "through_time/h_layer2_first"]
+    shown = sections(charts.view_state(metrics, [], charts.GROUPED_BY))
     assert shown == {
         "Profile (step = lag)": ["profile/h_layer1_initial", "profile/h_layer2_initial"],
         "Gradient through time": ["through_time/h_layer2_first"],

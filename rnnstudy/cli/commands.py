@@ -58,8 +58,7 @@ def list_(file: Path | None, kind: Kind | None, scale: str, settings: tuple[str,
     project = find_project(experiment.path)
     store = Store(project)
     planned = make_plan(runs, store, project.checkpoints, workers=1)
-    console = make_console()
-    console.print(list_table(planned, store.states([run.key for run in runs])))
+    make_console().print(list_table(planned, store.states([run.key for run in runs])))
     cost = planned.cost
     say(
         f"{len(runs)} runs, {len(planned.complete)} already in the store, {planned.run_count} to train: "

@@ -43,22 +43,10 @@ def say(line: str) -> None:
 
 def which_runs(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that select runs of an experiment file."""
-    for option in (
-        click.option("--only", metavar="KEY", multiple=True, help="Only the runs whose key begins so. Repeatable."),
-        click.option(
-            "--set",
-            "settings",
-            metavar="FIELD=VALUE",
-            multiple=True,
-            help="Set a field of every run, for example training.steps=500. Repeatable.",
-        ),
-        click.option(
-            "--scale",
-            type=click.Choice(["smoke", "desk", "paper"]),
-            default="desk",
-            show_default=True,
-            help="Seconds; minutes on a laptop; the published sizes.",
-        ),
-    ):
-        command = option(command)
-    return command
+    example = "Set a field of every run, for example training.steps=500. Repeatable."
+    words = "Seconds; minutes on a laptop; the published sizes."
+    scales = click.Choice(["smoke", "desk", "paper"])
+    only = click.option("--only", metavar="KEY", multiple=True, help="Only the runs whose key begins so. Repeatable.")
+    settings = click.option("--set", "settings", metavar="FIELD=VALUE", multiple=True, help=example)
+    scale = click.option("--scale", type=scales, default="desk", show_default=True, help=words)
+    return scale(settings(only(command)))

@@ -30,8 +30,7 @@ def cosine_by_window(
     Raises `RequestError` when no run has such a reading.
     """
     frame = readings_by_stage(results, f"by_lag/{parameter}_cosine", keys, "GradientByLag")
-    data = medians_by(frame.assign(window=frame["lag"] + 1), ["stage", "cell"], "window")
-    data = data.drop(columns="of_runs")
+    data = medians_by(frame.assign(window=frame["lag"] + 1), ["stage", "cell"], "window").drop(columns="of_runs")
     cells, band = cells_of(data), band_words(data["runs"])
     with house_style():
         figure, axes = panels(2)

@@ -35,8 +35,9 @@ def learning_curves(
     with house_style():
         figure, axes = panels(len(lengths), height=4.0)
         for axis, length in zip(axes, lengths, strict=True):
-            for cell in cells:
-                _curves(axis, data[(data["length"] == length) & (data["cell"] == cell)], style(cell))
+            own = data[data["length"] == length]
+            for cell in cells_of(own):
+                _curves(axis, own[own["cell"] == cell], style(cell))
             axis.set(title=f"T = {length}", xlabel="training step (updates made)")
             axis.set_xlim(-0.02 * data["step"].max(), 1.05 * data["step"].max())
         highest = max(chance, float(data["error"].max()))
@@ -54,8 +55,6 @@ def learning_curves(
 
 
 def _curves(axis: Axes, data: pd.DataFrame, drawn: Style) -> None:
-    if data.empty:
-        return
     line = {"color": drawn.colour, "linestyle": drawn.dash, "linewidth": 1.5, "alpha": 0.75}
     seaborn.lineplot(data=data, x="step", y="error", units="key", estimator=None, ax=axis, legend=False, **line)
     ends = data.dropna(subset=["error"]).groupby("key").last()

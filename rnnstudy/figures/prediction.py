@@ -45,9 +45,7 @@ def prediction(
         left.set_yticks(range(len(lengths)), [str(length) for length in lengths])
         left.set(ylabel="length T (steps)", xlabel=label, title="every run, before training")
         order = ["all", *cells]
-        for row in table.itertuples():
-            if not np.isfinite(row.value):
-                continue
+        for row in table[np.isfinite(table["value"])].itertuples():
             height = groups.index((row.comparison, row.target)) + (len(order) / 2 - order.index(row.cell)) * 0.15
             colour, marker = ("black", "P") if row.cell == "all" else (style(row.cell).colour, style(row.cell).marker)
             if np.isfinite(row.low):

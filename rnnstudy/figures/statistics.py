@@ -71,8 +71,7 @@ def _median(values: np.ndarray) -> np.ndarray:
 
 def median_of(values: np.ndarray) -> tuple[float, float, float]:
     """Median and band of one value for each run."""
-    median, low, high = (float(part[0]) for part in median_and_band(values[:, None]))
-    return median, low, high
+    return tuple(float(part[0]) for part in median_and_band(values[:, None]))
 
 
 def medians_of(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:

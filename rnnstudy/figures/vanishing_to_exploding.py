@@ -63,8 +63,7 @@ def vanishing_to_exploding(results: RunsAndReadings, *, state: str = "h", keys: 
         axes[-1].set_title("rate", color="0.2")
         band = band_words(rates["runs"])
         entries: list[Any] = [line_entry(_label(kind), markersize=7, **_line_of(kind)) for kind in kinds]
-        bound = bound_entry("g = 1, where σ_max·max φ′ = 1 (RNN); no change (right)")
-        entries += [band_entry(band), bound]
+        entries += [band_entry(band), bound_entry("g = 1, where σ_max·max φ′ = 1 (RNN); no change (right)")]
         if data["median_decades"].isna().any():
             entries.append(patch_entry("no value: exactly zero, or not finite", ABSENT))
         legend_below(figure, entries)

@@ -184,8 +184,9 @@ def _build_one(
     with tempfile.TemporaryDirectory(prefix="rnnstudy-report-") as folder:
         temporary = Path(folder) / "figures"
         temporary.mkdir()
-        notebook = _read(_require_source(name, project))
-        _execute(notebook, name, project, Path(folder), environment, incomplete)
+        source = _require_source(name, project)
+        notebook = _read(source)
+        _execute(notebook, source, Path(folder), environment, incomplete)
         _tidy(notebook, project)
         contents = {
             output / f"{name}.ipynb": (nbformat.writes(notebook).rstrip("\n") + "\n").encode(),
@@ -211,16 +212,11 @@ def _read(source: Path) -> nbformat.NotebookNode:
 
 
 def _execute(
-    notebook: nbformat.NotebookNode,
-    name: str,
-    project: Project,
-    folder: Path,
-    environment: Mapping[str, str],
-    incomplete: Sequence[str],
+    notebook: nbformat.NotebookNode, source: Path, folder: Path, environment: Mapping[str, str], missing: Sequence[str]
 ) -> None:
     """Run all cells in place. Raises `ReportError` for the first cell that fails.
 
-    Its message includes `incomplete`, which names the missing runs: they are the most likely cause.
+    Its message includes `missing`, which names the missing runs: they are the most likely cause.
     """
     client = NotebookClient(
         notebook,
@@ -229,9 +225,9 @@ def _execute(
         ),
         timeout=CELL_SECONDS,
         record_timing=False,
-        resources={"metadata": {"path": str(project.reports)}},
+        resources={"metadata": {"path": str(source.parent)}},
     )
-    unchanged = "the files built before are unchanged"
+    name, unchanged = source.stem, "the files built before are unchanged"
     try:
         # Not client.execute(): it makes an event loop for its thread and never closes it.
         own = {FIGURES: str(folder / "figures"), "IPYTHONDIR": str(folder / "ipython")}
@@ -239,7 +235,7 @@ def _execute(
     except CellExecutionError as error:
         # Without the escape codes for terminal colours.
         message = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}").split())
-        reasons = "; ".join([message, *incomplete, unchanged])
+        reasons = "; ".join([message, *missing, unchanged])
         raise ReportError(f"report '{name}' stopped in {_stopped_in(notebook)}: {reasons}") from None
     except CellTimeoutError:
         stopped = f"report '{name}' was stopped after {CELL_SECONDS} s in one cell"

@@ -129,9 +129,8 @@ class Notebook:
         """A sentence with width, updates, batch, seeds and scale of the runs `keys`; empty without runs."""
         sentences = []
         for study in self._studies.values():
-            own = [key for key in keys if key in study.results.runs.index]
-            if own:
-                runs = study.results.runs.loc[own]
+            runs = study.results.runs[study.results.runs.index.isin(list(keys))]
+            if len(runs):
                 sentences.append(
                     f"Width {_range(set(runs['width']))}, at most {_range(set(runs['training.steps']), ' update')} of "
                     f"{_range(set(runs['training.batch']), ' sequence')}, {_range([len(set(runs['seed']))], ' seed')}, "

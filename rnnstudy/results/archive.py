@@ -179,7 +179,7 @@ class Archive(ResultsSource):
         self, keys: Iterable[str] | None = None, *, experiment: str | None = None, listener: Listener | None = None
     ) -> Results:
         if keys is None:
-            keys = self.headers if experiment is None else self._entry(experiment)["keys"]
+            keys = list(self.headers if experiment is None else self._entry(experiment)["keys"])
         wanted = list(keys)
         missing = [key for key in wanted if key not in self.headers]
         if missing:
@@ -235,11 +235,7 @@ def _only(series: Series, quantiles: set[float | None]) -> Series:
 
 def _row(key: str, name: str, series: Series) -> dict[str, Any]:
     return {
-        "key": key,
-        "name": name,
-        "unit": series.unit,
-        "spacing": series.spacing,
-        "axes": list(series.axes),
+        **{"key": key, "name": name, "unit": series.unit, "spacing": series.spacing, "axes": list(series.axes)},
         "coordinates": json.dumps({axis: list(along) for axis, along in series.coordinates.items()}),
         "steps": np.asarray(series.steps, dtype=np.int32),
         "shape": np.asarray(series.values.shape, dtype=np.int32),

@@ -41,16 +41,20 @@ class StoreSource(ResultsSource):
     def load(
         self, keys: Iterable[str] | None = None, *, experiment: str | None = None, listener: Listener | None = None
     ) -> Results:
+        runs = self.complete_runs(keys, experiment)
+        return Results([_from_file(self.store.artifact(run, READINGS)) for run in runs], listener)
+
+    def complete_runs(self, keys: Iterable[str] | None, experiment: str | None = None) -> list[StoredRun]:
+        """The runs that `load` reads. Raises `MissingRuns` when one of them is not complete, or when there is none."""
         runs = self.store.runs()
         complete = _complete(runs)
         if keys is None:
-            wanted = [key for key, run in complete.items() if experiment in (None, run.experiment)]
-        else:
-            wanted = list(dict.fromkeys(keys))
+            keys = [key for key, run in complete.items() if experiment in (None, run.experiment)]
+        wanted = list(dict.fromkeys(keys))
         missing = [key for key in wanted if key not in complete]
         if missing or not wanted:
             raise MissingRuns(_missing(missing, len(wanted), runs, experiment))
-        return Results([_from_file(self.store.artifact(complete[key], READINGS)) for key in wanted], listener)
+        return [complete[key] for key in wanted]
 
     def search_trials(self, experiment: str, scale: str) -> SearchTrials:
         return self.searches(experiment, scale)
@@ -81,11 +85,8 @@ def runs_table(experiment: str | None = None, *, project: Project | None = None)
 
     Columns: `key`, `name`, `experiment`, `state`.
     """
-    rows = [
-        {"key": run.key, "name": run.name, "experiment": run.experiment, "state": run.state}
-        for run in _store(project).runs()[::-1]
-        if _stem(experiment) in (None, run.experiment)
-    ]
+    runs = _store(project).runs()[::-1]
+    rows = [vars(run) for run in runs if _stem(experiment) in (None, run.experiment)]
     return pd.DataFrame(rows, columns=["key", "name", "experiment", "state"])
 
 
@@ -118,11 +119,8 @@ def artifact_file(key: str, name: str, *, project: Project | None = None) -> Pat
     Raises `MissingRuns` when there is no such run, and `DamagedFile` when its file is gone.
     """
     store = _store(project)
-    runs = store.runs()
-    complete = _complete(runs)
-    if key not in complete:
-        raise MissingRuns(_missing([key], 1, runs, None))
-    return store.artifact(complete[key], name)
+    (run,) = StoreSource(store).complete_runs([key])
+    return store.artifact(run, name)
 
 
 def from_files(paths: Iterable[Path]) -> Results:
@@ -132,11 +130,8 @@ def from_files(paths: Iterable[Path]) -> Results:
 
 def _from_file(path: Path) -> RunReadings:
     manifest = read_manifest(path)
-    return RunReadings(
-        header=manifest["run"],
-        units={name: described["unit"] for name, described in manifest["series"].items()},
-        series=partial(read_series, path, manifest=manifest),
-    )
+    units = {name: described["unit"] for name, described in manifest["series"].items()}
+    return RunReadings(manifest["run"], units, partial(read_series, path, manifest=manifest))
 
 
 def _store(project: Project | None) -> Store:

@@ -110,15 +110,13 @@ class SearchQueue:
         self._status[key] = outcome.status
         if outcome.status in COMPLETE:
             self._newly_complete.add(key)
-        with storage_errors(self._storage.url):
-            self._close_ended()
+        self._close_ended()
 
     def on_ended_elsewhere(self, complete: Collection[str], given_up: Collection[str]) -> None:
         self._newly_complete |= set(complete)
         self._status |= dict.fromkeys(complete, "finished") | dict.fromkeys(given_up, "failed")
         self.complete_keys |= set(complete)
-        with storage_errors(self._storage.url):
-            self._close_ended()
+        self._close_ended()
 
     def _close_ended(self) -> None:
         """Close the batch of every study whose open candidates have all ended."""
@@ -126,7 +124,8 @@ class SearchQueue:
             runs = {run.key: run for candidate in study.open for run in candidate.runs}
             if runs and runs.keys() <= self._status.keys():
                 complete = [run for key, run in runs.items() if self._status[key] in COMPLETE]
-                study.close(self._status, self._results(complete))
+                with storage_errors(self._storage.url):
+                    study.close(self._status, self._results(complete))
                 for key in runs:
                     self._errors.pop(key, None)
 

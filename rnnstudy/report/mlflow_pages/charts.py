@@ -157,11 +157,7 @@ def packed_view(
 
 
 def view_state(
-    metrics: Iterable[str],
-    runs: Sequence[Parameters],
-    grouped_by: Sequence[str] = GROUPED_BY,
-    *,
-    filtered: bool = False,
+    metrics: Iterable[str], runs: Sequence[Parameters], grouped_by: Sequence[str], *, filtered: bool = False
 ) -> dict[str, Any]:
     """The state of MLflow's page, in the format that MLflow itself writes.
 

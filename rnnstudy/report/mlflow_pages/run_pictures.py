@@ -32,16 +32,6 @@ DOTS_PER_INCH = 90
 """MLflow's page shows a picture at its own size: all pictures of a run should fit on a screen or two."""
 
 
-def _drawing_functions(states: tuple[str, ...]) -> dict[str, Callable[[Results], Picture]]:
-    """File name to the function that draws the picture, for a network with these states."""
-    by_lag = partial(figures.gradient_by_lag, states=states)
-    return {
-        "gradient_by_lag_initial": by_lag,
-        "gradient_by_lag_final": partial(by_lag, stage="final", normalised=True),
-        "gradient_heat_map": partial(figures.gradient_heat_map, state=states[-1]),
-    }
-
-
 CAPTIONS = {
     "gradient_by_lag_initial": "Before training: the gradient of the last step's loss with respect to the state, by "
     "lag. A straight line that falls is exponential decay.",
@@ -61,9 +51,16 @@ def draw(run: Results) -> Iterator[tuple[str, bytes]]:
     names = (name.removeprefix("profile/") for name in run.names if name.startswith("profile/"))
     # `c` before `h`, as in a step of an LSTM: the last one is the output state.
     states = tuple(sorted(name.removesuffix("_initial") for name in names if name.endswith("_initial")))
-    for name, drawn in _drawing_functions(states or ("h",)).items():
+    states = states or ("h",)
+    by_lag = partial(figures.gradient_by_lag, run, states=states)
+    drawing: dict[str, Callable[[], Picture]] = {
+        "gradient_by_lag_initial": by_lag,
+        "gradient_by_lag_final": partial(by_lag, stage="final", normalised=True),
+        "gradient_heat_map": partial(figures.gradient_heat_map, run, state=states[-1]),
+    }
+    for name, drawn in drawing.items():
         try:
-            picture = drawn(run)
+            picture = drawn()
         except RnnstudyError:
             # The run does not have the reading for this picture.
             continue
