@@ -51,13 +51,6 @@ def _into_reset(delta_candidate, reset, recurrent, delta_reset, delta_recurrent)
         delta_recurrent[j] = delta_candidate[j] * reset[j]
 
 
-@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
-def _through_update(grad_h, update):
-    """The part of dL/dh_{t-1} that comes from z ⊙ h_{t-1}, in place of dL/dh_t."""
-    for j in range(grad_h.shape[0]):
-        grad_h[j] = grad_h[j] * update[j]
-
-
 @kernel(through_time.forward_signature(saved=2))
 def forward(inputs, w_in, w_rec, bias, activation, saved):
     """saved = (h, blocks), blocks (time, 4·batch, padded width); `activation` is ignored."""
@@ -89,6 +82,6 @@ def backward(
         _into_candidate(grad_h, candidate, update, delta)
         _into_update(grad_h, candidate, update, h[t].reshape(size), through_time.delta_of(back, t, 2))
         _into_reset(delta, reset, recurrent, through_time.delta_of(back, t, 1), through_time.delta_of(back, t, 3))
-        _through_update(grad_h, update)
+        through_time.through_gate(grad_h, update)
         through_time.propagate_back(back, t, inputs, h, grad_inputs)
     through_time.write_weight_gradients(back, grad_in, grad_rec, grad_bias)

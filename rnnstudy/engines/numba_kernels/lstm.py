@@ -3,17 +3,8 @@
 import numpy as np
 from numba import njit
 
-from rnnstudy.engines.numba_kernels import through_time
+from rnnstudy.engines.numba_kernels import numbers, through_time
 from rnnstudy.engines.numba_kernels.compiling import FAST_MATH, kernel
-from rnnstudy.engines.numba_kernels.numbers import (
-    ZERO_EXPONENT,
-    in_range,
-    scale,
-    sigmoid,
-    sum_of_squares,
-    sums_of_squares,
-    tanh,
-)
 
 ONE = np.float32(1)
 
@@ -24,23 +15,23 @@ def _step(gates, before, c, h):
     size = h.shape[0]
     sigmoids = gates[: 3 * size]
     for j in range(3 * size):
-        sigmoids[j] = sigmoid(sigmoids[j])
+        sigmoids[j] = numbers.sigmoid(sigmoids[j])
     forget, input_gate = gates[:size], gates[size : 2 * size]
     output_gate, candidate = gates[2 * size : 3 * size], gates[3 * size :]
     # One loop for each result: with more arrays in a loop, the compiler does not generate vector code.
     for j in range(size):
-        candidate[j] = tanh(candidate[j])
+        candidate[j] = numbers.tanh(candidate[j])
     for j in range(size):
         c[j] = forget[j] * before[j] + input_gate[j] * candidate[j]
     for j in range(size):
-        h[j] = output_gate[j] * tanh(c[j])
+        h[j] = output_gate[j] * numbers.tanh(c[j])
 
 
 @njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
 def _into_cell(grad_h, grad_c, output_gate, c, delta_output):
     """grad_c becomes the total dL/dc_t, including the path through h_t = o ⊙ tanh(c_t); δ^o is written."""
     for j in range(grad_h.shape[0]):
-        squashed = tanh(c[j])
+        squashed = numbers.tanh(c[j])
         grad_c[j] += grad_h[j] * output_gate[j] * (ONE - squashed * squashed)
         delta_output[j] = grad_h[j] * squashed * (output_gate[j] * (ONE - output_gate[j]))
 
@@ -59,13 +50,6 @@ def _through_candidate(grad_c, input_gate, candidate, delta):
         delta[j] = grad_c[j] * input_gate[j] * (ONE - candidate[j] * candidate[j])
 
 
-@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
-def _through_forget(grad_c, forget):
-    """The part of dL/dc_{t-1} that comes from f ⊙ c_{t-1}, in place of the total dL/dc_t."""
-    for j in range(grad_c.shape[0]):
-        grad_c[j] = grad_c[j] * forget[j]
-
-
 @njit(nogil=True)
 def _rescale(grad_h, grad_c, delta_output, exponent, squares, exponents):
     """Write the squared norms of dL/dh_t and the total dL/dc_t; rescale grad_c and δ^o, which are used later, near 1.
@@ -74,24 +58,24 @@ def _rescale(grad_h, grad_c, delta_output, exponent, squares, exponents):
         grad_h, grad_c, delta_output: (batch, padded width), to be multiplied by 2^exponent (batch).
         squares, exponents: (state, batch), c first; written.
     """
-    sums_of_squares(grad_h, squares[1])
-    sums_of_squares(grad_c, squares[0])
+    numbers.sums_of_squares(grad_h, squares[1])
+    numbers.sums_of_squares(grad_c, squares[0])
     for b in range(grad_h.shape[0]):
         exponents[1, b], exponents[0, b] = exponent[b], exponent[b]
-        if in_range(squares[0, b]) and in_range(squares[1, b]):
+        if numbers.in_range(squares[0, b]) and numbers.in_range(squares[1, b]):
             continue
-        squares[1, b], shift_h = sum_of_squares(grad_h[b], squares[1, b])
-        squares[0, b], shift_c = sum_of_squares(grad_c[b], squares[0, b])
+        squares[1, b], shift_h = numbers.sum_of_squares(grad_h[b], squares[1, b])
+        squares[0, b], shift_c = numbers.sum_of_squares(grad_c[b], squares[0, b])
         exponents[1, b] += shift_h
         exponents[0, b] += shift_c
         if squares[1, b] == 0 and squares[0, b] == 0:
-            exponent[b] = ZERO_EXPONENT
+            exponent[b] = numbers.ZERO_EXPONENT
             continue
         shift = shift_c if squares[1, b] == 0 else shift_h if squares[0, b] == 0 else max(shift_h, shift_c)
         exponent[b] += shift
         if shift != 0:
-            scale(grad_c[b], -shift)
-            scale(delta_output[b], -shift)
+            numbers.scale(grad_c[b], -shift)
+            numbers.scale(delta_output[b], -shift)
 
 
 @kernel(through_time.forward_signature(saved=3))
@@ -127,7 +111,7 @@ def backward(
         _through(grad_c, c[t].reshape(size), forget, through_time.delta_of(back, t, 0))
         _through(grad_c, candidate, input_gate, through_time.delta_of(back, t, 1))
         _through_candidate(grad_c, input_gate, candidate, through_time.delta_of(back, t, 3))
-        _through_forget(grad_c, forget)
+        through_time.through_gate(grad_c, forget)
         grad_h[:] = 0
         through_time.propagate_back(back, t, inputs, h, grad_inputs)
     through_time.write_weight_gradients(back, grad_in, grad_rec, grad_bias)

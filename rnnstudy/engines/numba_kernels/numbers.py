@@ -1,11 +1,7 @@
 """Elementary functions that compile to vector code, and rows of numbers that each have an exponent."""
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from rnnstudy.engines.numba_kernels.compiling import FAST_MATH
 
@@ -28,25 +24,6 @@ ZERO_EXPONENT = -(2**20)
 """Exponent of a row of zeros."""
 
 
-def _cast(signature: Any, kind: Any) -> Any:
-    """The same bits as another type."""
-    return signature, lambda context, builder, _, arguments: builder.bitcast(arguments[0], kind)
-
-
-def _bits_of(typing_context: Any, x: Any) -> Any:
-    """A float32's bits as an int32."""
-    return _cast(types.int32(types.float32), ir.IntType(32))
-
-
-def _from_bits(typing_context: Any, bits: Any) -> Any:
-    """The float32 with an int32's bits."""
-    return _cast(types.float32(types.int32), ir.FloatType())
-
-
-bits_of: Any = intrinsic(_bits_of)
-from_bits: Any = intrinsic(_from_bits)
-
-
 @njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
 def exponential(x):
     """e^x, relative error 1e-7; x is clamped to [-88, 88]. By the polynomial of Cephes' expf."""
@@ -63,7 +40,8 @@ def exponential(x):
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + HALF
     p = p * r * r + r + ONE
-    return p * from_bits(np.int32((bits_of(shifted) - ROUNDING_BITS + np.int32(127)) << np.int32(23)))
+    biased = np.float32(shifted).view(np.int32) - ROUNDING_BITS + np.int32(127)
+    return p * np.int32(biased << np.int32(23)).view(np.float32)
 
 
 @njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
@@ -93,13 +71,13 @@ def power_of_two(n):
     """2^n; 0 below float32's normal range and infinite above."""
     if n < -126:
         return np.float32(0)
-    return from_bits(np.int32((min(n, 128) + 127) << 23))
+    return np.int32((min(n, 128) + 127) << 23).view(np.float32)
 
 
 @njit(nogil=True)
 def exponent_of(x):
     """The exponent of a float32: floor(log2 |x|) for normal numbers."""
-    return ((bits_of(x) >> 23) & 255) - 127
+    return ((np.float32(x).view(np.int32) >> 23) & 255) - 127
 
 
 @njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
@@ -116,11 +94,7 @@ def align_rows(rows, exponents, shared):
     """Rescale rows·2^exponents to rows·2^shared: each row (row, number) is multiplied by 2^(its exponent − shared)."""
     for row in range(rows.shape[0]):
         if exponents[row] != shared:
-            n = exponents[row] - shared
-            first = power_of_two(n >> 1)
-            second = power_of_two(n - (n >> 1))
-            for j in range(rows.shape[1]):
-                rows[row, j] = rows[row, j] * first * second
+            scale(rows[row], exponents[row] - shared)
 
 
 @njit(nogil=True, error_model="numpy", fastmath=SUMS)
@@ -134,19 +108,13 @@ def sums_of_squares(rows, sums):
 
 
 @njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
-def largest(row):
-    """The largest absolute value in a row; NaN is ignored."""
+def _scaled_sum_of_squares(row):
+    """As `sum_of_squares`, for a row whose plain sum of squares is out of a float's range or near its limits."""
+    # The largest absolute value; NaN is ignored.
     maximum = np.float32(0)
     for j in range(row.shape[0]):
         size = abs(row[j])
         maximum = size if size > maximum else maximum
-    return maximum
-
-
-@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
-def _scaled_sum_of_squares(row):
-    """As `sum_of_squares`, for a row whose plain sum of squares is out of a float's range or near its limits."""
-    maximum = largest(row)
     if maximum == 0 or maximum == np.inf:
         return maximum, 0
     n = exponent_of(maximum)

@@ -15,16 +15,10 @@ from typing import Any
 import numpy as np
 from numba import float32, int32, njit, types, void
 
+from rnnstudy.engines.numba_kernels import weights as matrices
+from rnnstudy.engines.numba_kernels.compiling import FAST_MATH
 from rnnstudy.engines.numba_kernels.numbers import ZERO_EXPONENT, add_to_row
 from rnnstudy.engines.numba_kernels.tiles import set_products
-from rnnstudy.engines.numba_kernels.weights import (
-    accumulate_weight_gradients,
-    add_transposed_product,
-    input_gradient,
-    padded_blocks,
-    transposed,
-    write_unpadded,
-)
 
 VECTOR, MATRIX, VIEW = float32[::1], float32[:, ::1], float32[:, :, :]
 
@@ -66,9 +60,9 @@ def prepare_forward(w_in, w_rec, bias, h):
     width = w_rec.shape[0]
     h[0] = 0
     return Weights(
-        padded_blocks(w_in, w_in.shape[1] // width),
-        padded_blocks(w_rec, w_rec.shape[1] // width),
-        padded_blocks(bias.reshape(1, bias.shape[0]), bias.shape[0] // width),
+        matrices.padded_blocks(w_in, w_in.shape[1] // width),
+        matrices.padded_blocks(w_rec, w_rec.shape[1] // width),
+        matrices.padded_blocks(bias.reshape(1, bias.shape[0]), bias.shape[0] // width),
     )
 
 
@@ -117,10 +111,10 @@ def prepare_backward(w_in, w_rec, bias, h):
     blocks = bias.shape[0] // width
     # Few enough that they stay in the cache until they are added.
     steps = max(1, (256 if blocks == 1 else 128) // batch)
-    back_in = transposed(w_in)
+    back_in = matrices.transposed(w_in)
     return BackwardState(
         back_in,
-        transposed(w_rec),
+        matrices.transposed(w_rec),
         steps,
         np.zeros((blocks, steps * batch, padded_width), np.float32),
         np.zeros(steps * batch, np.int32),
@@ -155,6 +149,13 @@ def delta_of(back, t, g):
     return back.delta[g].reshape(back.delta[g].size)[first : first + batch * padded_width]
 
 
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def through_gate(gradient, gate):
+    """The part of dL/ds_{t-1} that comes from gate ⊙ s_{t-1} in s_t, in place of dL/ds_t."""
+    for j in range(gradient.shape[0]):
+        gradient[j] = gradient[j] * gate[j]
+
+
 @njit(nogil=True)
 def propagate_back(back, t, inputs, h, grad_inputs):
     """From δ_t, add to `grad_h` the gradient for step t − 1, and compute the gradients of the inputs and weights."""
@@ -162,15 +163,16 @@ def propagate_back(back, t, inputs, h, grad_inputs):
     blocks = back.delta.shape[0]
     first, last = t % back.steps * batch, (t % back.steps + 1) * batch
     back.delta_exponents[first:last] = back.exponent
-    add_transposed_product(back.delta[blocks - back.totals.w_rec.shape[0] :], first, last, back.w_rec, back.grad_h)
+    recurrent = back.delta[blocks - back.totals.w_rec.shape[0] :]
+    matrices.add_transposed_product(recurrent, first, last, back.w_rec, back.grad_h)
     if grad_inputs.shape[0] > 0:
         of_input = back.delta[: back.totals.w_in.shape[0]]
-        input_gradient(of_input, first, last, back.exponent, back.w_in, back.scratch, grad_inputs[t])
+        matrices.input_gradient(of_input, first, last, back.exponent, back.w_in, back.scratch, grad_inputs[t])
     if first == 0:
         rows = h.reshape(h.shape[0] * batch, padded_width)
         end = min(t + back.steps, h.shape[0] - 1)
         exponents = back.delta_exponents[: (end - t) * batch]
-        back.total_exponent[0] = accumulate_weight_gradients(
+        back.total_exponent[0] = matrices.accumulate_weight_gradients(
             inputs[t:end], rows[t * batch : end * batch], back.delta, exponents, back.totals, back.total_exponent[0]
         )
 
@@ -178,6 +180,6 @@ def propagate_back(back, t, inputs, h, grad_inputs):
 @njit(nogil=True)
 def write_weight_gradients(back, grad_in, grad_rec, grad_bias):
     """Write the weights' gradients without padding and exponent."""
-    write_unpadded(back.totals.w_in, back.total_exponent[0], grad_in)
-    write_unpadded(back.totals.w_rec, back.total_exponent[0], grad_rec)
-    write_unpadded(back.totals.bias, back.total_exponent[0], grad_bias.reshape(1, grad_bias.shape[0]))
+    matrices.write_unpadded(back.totals.w_in, back.total_exponent[0], grad_in)
+    matrices.write_unpadded(back.totals.w_rec, back.total_exponent[0], grad_rec)
+    matrices.write_unpadded(back.totals.bias, back.total_exponent[0], grad_bias.reshape(1, grad_bias.shape[0]))

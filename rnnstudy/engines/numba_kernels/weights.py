@@ -21,9 +21,7 @@ def padded_blocks(matrix, blocks):
     rows, width = matrix.shape[0], matrix.shape[1] // blocks
     wide = np.zeros((blocks, rows, padded(width)), np.float32)
     for g in range(blocks):
-        for k in range(rows):
-            for j in range(width):
-                wide[g, k, j] = matrix[k, g * width + j]
+        wide[g, :, :width] = matrix[:, g * width : (g + 1) * width]
     return wide
 
 
@@ -32,9 +30,7 @@ def transposed(matrix):
     """(in, out) → (out, padded in)."""
     rows, columns = matrix.shape
     flipped = np.zeros((columns, padded(rows)), np.float32)
-    for k in range(rows):
-        for j in range(columns):
-            flipped[j, k] = matrix[k, j]
+    flipped[:, :rows] = matrix.T
     return flipped
 
 
@@ -114,5 +110,4 @@ def write_unpadded(total, exponent, gradient):
     for g in range(total.shape[0]):
         for k in range(total.shape[1]):
             scale(total[g, k], exponent)
-            for j in range(width):
-                gradient[k, g * width + j] = total[g, k, j]
+            gradient[k, g * width : (g + 1) * width] = total[g, k, :width]
