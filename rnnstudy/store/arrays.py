@@ -37,15 +37,7 @@ def write_readings(path: Path, run: Mapping[str, Any], series: Mapping[str, Seri
             "index": "counts from 0",
             "length": "coordinates",
         },
-        "series": {
-            name: {
-                "axes": reading.axes,
-                "unit": reading.unit,
-                "spacing": reading.spacing,
-                "coordinates": {axis: list(positions) for axis, positions in reading.coordinates.items()},
-            }
-            for name, reading in series.items()
-        },
+        "series": {name: reading.labels for name, reading in series.items()},
     }
     arrays = {}
     for name, reading in series.items():
@@ -65,17 +57,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def read_series(path: Path, name: str, manifest: Mapping[str, Any]) -> Series:
     """One series of `readings.npz`, values in float32; `manifest` is that of the same file. Raises `DamagedFile`."""
-    described = manifest["series"][name]
+    labels = manifest["series"][name]
     with _as_damaged_file(path), np.load(path, allow_pickle=False) as archive:
         steps, values = archive[f"steps/{name}"], archive[f"values/{name}"]
-    return Series(
-        steps=steps,
-        values=values,
-        axes=tuple(described["axes"]),
-        unit=described["unit"],
-        spacing=described["spacing"],
-        coordinates={axis: tuple(positions) for axis, positions in described["coordinates"].items()},
-    )
+    return Series.labelled(labels, steps, values)
 
 
 def write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,6 +32,18 @@ class Series:
     unit: str = ""
     spacing: int = 0
     coordinates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """All but `steps` and `values`, as plain values."""
+        coordinates = {axis: list(positions) for axis, positions in self.coordinates.items()}
+        return {"axes": list(self.axes), "unit": self.unit, "spacing": self.spacing, "coordinates": coordinates}
+
+    @staticmethod
+    def labelled(labels: Mapping[str, Any], steps: np.ndarray, values: np.ndarray) -> "Series":
+        """The series with these `labels`."""
+        coordinates = {axis: tuple(positions) for axis, positions in labels["coordinates"].items()}
+        return Series(steps, values, tuple(labels["axes"]), labels["unit"], labels["spacing"], coordinates)
 
 
 @dataclass(frozen=True)
