@@ -24,9 +24,8 @@ logger = logging.getLogger("rnnstudy")
 
 def engine_name(text: str) -> EngineName:
     """`text` as an engine's name; raises `RequestError` when there is no such engine."""
-    for name in ENGINE_NAMES:
-        if text == name:
-            return name
+    if text in ENGINE_NAMES:
+        return text
     raise RequestError(
         f"engine '{text}' is unknown{nearest(text, ENGINE_NAMES)}; the engines are {', '.join(ENGINE_NAMES)}"
     )

@@ -8,7 +8,6 @@ log10 ‖dL/ds_t‖ is right far beyond float32's range, and no time is lost in 
 import functools
 import importlib
 import logging
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from rnnstudy.cells.cell import Cell, Parameters
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.gru import GRU
 from rnnstudy.cells.lstm import LSTM
+from rnnstudy.engines.block_float import LOG10_2
 from rnnstudy.engines.buffers import BufferPool
 from rnnstudy.engines.engine import Engine, LayerRun, Need, Trajectory, installed, require_gradient
 from rnnstudy.engines.explicit_backward import has_explicit_backward
@@ -43,10 +43,9 @@ BUFFERS = BufferPool()
 
 
 class Norms:
-    """‖dL/ds_t‖² = squares·4^exponents for each state (state, replica, time, batch); None before the backward pass."""
+    """‖dL/ds_t‖² = squares·4^exponents for each state (state, replica, time, batch), after the backward pass."""
 
-    squares: np.ndarray | None = None
-    exponents: np.ndarray | None = None
+    squares_and_exponents: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class CompiledTrajectory(Trajectory):
@@ -58,13 +57,11 @@ class CompiledTrajectory(Trajectory):
         self._norms = norms
 
     def log_norms(self, state: str) -> Float[Tensor, "time replica batch"]:
-        squares, exponents = self._norms.squares, self._norms.exponents
-        require_gradient(state, self._states, squares is not None)
-        assert squares is not None
-        assert exponents is not None
-        index = self._states.index(state)
-        log_mantissas = torch.from_numpy(squares[index]).double().log10() / 2
-        return (log_mantissas + math.log10(2) * torch.from_numpy(exponents[index]).double()).transpose(0, 1)
+        norms = self._norms.squares_and_exponents
+        require_gradient(state, self._states, norms is not None)
+        assert norms is not None
+        squares, exponents = (torch.from_numpy(array[self._states.index(state)]).double() for array in norms)
+        return (squares.log10() / 2 + LOG10_2 * exponents).transpose(0, 1)
 
 
 class CompiledEngine(Engine):
@@ -151,11 +148,9 @@ class _Unrolled(torch.autograd.Function):
             kernels.backward(*read, *written)
 
         for_each_replica(replicas, run)
-        norms.squares, norms.exponents = squares, exponents
-        returned = [
-            gradient if needed else None for gradient, needed in zip(gradients, ctx.needs_input_grad[4:], strict=True)
-        ]
-        return None, None, None, None, *returned
+        norms.squares_and_exponents = squares, exponents
+        needed = zip(gradients, ctx.needs_input_grad[4:], strict=True)
+        return None, None, None, None, *(gradient if wanted else None for gradient, wanted in needed)
 
 
 def _has_kernels(cell: Cell) -> bool:

@@ -196,8 +196,8 @@ class CapturingEngine(Engine):
             shape = Shape(self.kind, cell, run.output_steps, observed, *of_inputs)
             # Makes the outputs differentiable where no weight's gradient is needed.
             anchor = torch.zeros((), device=inputs.device, requires_grad=observed)
-            names, values = tuple(parameters), tuple(parameters.values())
-            outputs = _Unrolled.apply(self, shape, backward_result, names, anchor, inputs, *values)
+            names = tuple(parameters)
+            outputs = _Unrolled.apply(self, shape, backward_result, names, anchor, inputs, *parameters.values())
         else:
             with exact_products():
                 outputs = self.kind(cell, run.output_steps, False, False).forward(inputs, parameters)
@@ -272,8 +272,8 @@ class _Unrolled(torch.autograd.Function):
         result: BackwardResult = ctx.backward_result
         result.passes, result.use, result.log_norms = passes, ctx.use, gradients.log_norms
         ctx.in_use.release()
-        needed = dict(zip(ctx.names, ctx.needs_input_grad[6:], strict=True))
-        at_values = [gradients.parameters[name] if needed[name] else None for name in ctx.names]
+        needed = zip(ctx.names, ctx.needs_input_grad[6:], strict=True)
+        at_values = [gradients.parameters[name] if wanted else None for name, wanted in needed]
         return None, None, None, None, None, gradients.inputs, *at_values
 
 

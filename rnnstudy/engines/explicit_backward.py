@@ -184,8 +184,7 @@ class GRUSteps(Steps):
         to_previous[0].baddbmm_(self.at_product[:, t], self.transposed)
 
     def recurrent_gradients(self, before: Tensor) -> dict[str, Tensor]:
-        bias = self.at_product[..., 2 * self.cell.width :].sum((1, 2))
-        return {**super().recurrent_gradients(before), "b_hn": bias}
+        return super().recurrent_gradients(before) | {"b_hn": self.at_product[..., 2 * self.cell.width :].sum((1, 2))}
 
 
 STEPS: dict[type[Cell], type[Steps]] = {Elman: ElmanSteps, LSTM: LSTMSteps, GRU: GRUSteps}

@@ -1,7 +1,6 @@
 """Forward and backward pass of one layer as batched products, with one exponent per sequence for the gradient."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +26,7 @@ class LayerGradients:
     log_norms: Tensor | None
 
 
+@dataclass(eq=False)
 class LayerPass(ABC):
     """One layer over one batch: `forward`, then `backward`, in calls that a CUDA graph can capture.
 
@@ -38,11 +38,10 @@ class LayerPass(ABC):
         input_gradient: whether dL/dx_t is computed.
     """
 
-    def __init__(self, cell: Cell, output_steps: Sequence[int], observed: bool, input_gradient: bool) -> None:
-        self.cell = cell
-        self.output_steps = tuple(output_steps)
-        self.observed = observed
-        self.input_gradient = input_gradient
+    cell: Cell
+    output_steps: tuple[int, ...]
+    observed: bool
+    input_gradient: bool
 
     @abstractmethod
     def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor:
@@ -91,7 +90,9 @@ class BatchedProducts(LayerPass):
         self._propagate_back(at_outputs)
         steps, hidden = self.steps, self._states[self.cell.output]
         # Computed before the gradients are aligned, since the inputs' gradient has each sequence's own exponent.
-        at_inputs = self._at_inputs() if self.input_gradient else None
+        at_inputs = None
+        if self.input_gradient:
+            at_inputs = gradient_of_inputs(steps.at_projected, self.exponents, steps.parameters["W_xh"])
         log_norms = self._log_norms() if self.observed else None
         exponents = align(steps.at_projected, self.exponents)
         if steps.at_product is not steps.at_projected:
@@ -143,11 +144,6 @@ class BatchedProducts(LayerPass):
         total = self.steps.totals[self.cell.states.index(state)]
         return BlockFloat(total.transpose(0, 1), self.exponents.transpose(0, 1))
 
-    def _at_inputs(self) -> Tensor:
-        at_rows = self.steps.at_projected.flatten(1, 2) @ self.steps.parameters["W_xh"].transpose(1, 2)
-        rows = at_rows.view(*self.exponents.shape, -1)
-        return BlockFloat(rows, self.exponents).values().transpose(0, 1)
-
     def _log_norms(self) -> Tensor:
         mantissas = torch.linalg.vector_norm(self.steps.totals, dim=-1, dtype=torch.float64)
         return (mantissas.log10() + LOG10_2 * self.exponents.double()).transpose(1, 2)
@@ -162,6 +158,12 @@ def _add(current: Tensor, exponent: Tensor, added: Tensor, added_exponent: Tenso
     current *= power_of_two(exponent - shared, current.dtype).unsqueeze(-1)
     current[output].addcmul_(added, power_of_two(added_exponent - shared, current.dtype).unsqueeze(-1))
     return shared
+
+
+def gradient_of_inputs(at_projected: Tensor, exponents: Tensor, weights: Tensor) -> Tensor:
+    """dL/dx_t (time, replica, batch, features) as plain numbers, from dL/dp_t · 2^exponents and W_xh."""
+    at_rows = at_projected.flatten(1, 2) @ weights.transpose(1, 2)
+    return BlockFloat(at_rows.view(*exponents.shape, -1), exponents).values().transpose(0, 1)
 
 
 def align(values: Tensor, exponents: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """How the scaled engine runs one layer over time: a graph for each step, and a backward pass with exponents."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,14 +9,8 @@ from rnnstudy.cells.cell import States
 from rnnstudy.engines.block_float import ZERO_EXPONENT, BlockFloat
 from rnnstudy.engines.engine import LayerRun, require_gradient
 
-
-class StepGraph(NamedTuple):
-    """The autograd graph of one step: previous states and gates (leaves), observed states, and new states."""
-
-    before: States
-    gates: Tensor
-    observed: States
-    after: States
+StepGraph = tuple[States, Tensor, States, States]
+"""The autograd graph of one step: previous states and gates (leaves), observed states, and new states."""
 
 
 class LayerUnroll:
@@ -87,7 +80,7 @@ class LayerUnroll:
 
         with torch.enable_grad():
             after = self.cell.step(self.parameters, gates, before, observe)
-        self._graphs.append(StepGraph(before, gates, observed, after))
+        self._graphs.append((before, gates, observed, after))
         return {name: value.detach() for name, value in after.items()}
 
     def backward(self, at_outputs: Tensor) -> None:
@@ -103,25 +96,20 @@ class LayerUnroll:
             self.inputs.new_zeros(replicas, batch, size),
             torch.full((replicas, batch), ZERO_EXPONENT, device=self.inputs.device),
         )
-        totals, exponents, arriving, departing, gates_gradients = [], [], [], [], []
+        steps = []
         for t in reversed(range(len(self._graphs))):
             if t in index_of:
                 added = self._at_output_state(direct.mantissa[index_of[t]])
                 current = BlockFloat(added, direct.exponent[index_of[t]]).plus(current)
             current = current.normalised()
             total, to_previous, gates_gradient = self._step_backward(self._graphs[t], current.mantissa)
-            totals.append(total)
-            exponents.append(current.exponent)
-            arriving.append(current.mantissa)
-            gates_gradients.append(gates_gradient)
+            steps.append((total, current.exponent, current.mantissa, to_previous, gates_gradient))
             current = BlockFloat(to_previous, current.exponent)
-            departing.append(to_previous)
         self.initial = current
-        self.exponent, self.arriving, self.departing, self._projected_gradient = (
-            torch.stack(parts[::-1]) for parts in (exponents, arriving, departing, gates_gradients)
-        )
+        totals, *others = zip(*reversed(steps), strict=True)
+        self.exponent, self.arriving, self.departing, self._projected_gradient = map(torch.stack, others)
         if self.observed:
-            self.total = {name: torch.stack([total[name] for total in totals[::-1]]) for name in self.widths}
+            self.total = {name: torch.stack([total[name] for total in totals]) for name in self.widths}
         self._graphs = []
         self._backward_done = True
 
@@ -162,12 +150,10 @@ class LayerUnroll:
         if counted is not None:
             exponent = torch.where(counted, exponent, ZERO_EXPONENT)
         arriving, shared = BlockFloat(chosen(self.arriving), exponent).aligned((0, 2))
-        before = {name: chosen(torch.stack([state[name] for state in self.states[:-1]])) for name in self.widths}
         leaves = {name: value.clone().requires_grad_() for name, value in self.parameters.items()}
         with torch.enable_grad():
             projected = self.cell.project(leaves, self.as_rows(chosen(self.inputs)))
-            rows = {name: self.as_rows(value) for name, value in before.items()}
-            after = self.cell.step(leaves, projected, rows, _unobserved)
+            after = self.cell.step(leaves, projected, self.rows_of(self.states[:-1], chosen), _unobserved)
         at_states = self.split(self.as_rows(arriving))
         gradients = _vector_jacobian(after, list(leaves.values()), at_states)
         return {name: BlockFloat(value, shared.view(-1)) for name, value in zip(leaves, gradients, strict=True)}
@@ -190,9 +176,11 @@ class LayerUnroll:
         gradients = dict(zip(rows, _vector_jacobian(after, list(rows.values()), at_states), strict=True))
         return list(self.joined(gradients).view(replicas, count, batch, size, size).unbind(1))
 
-    def rows_of(self, states: Sequence[States]) -> dict[str, Tensor]:
-        """States of several steps as the rows (replica, time · batch, width) of one."""
-        return {name: self.as_rows(torch.stack([state[name] for state in states])) for name in self.widths}
+    def rows_of(
+        self, states: Sequence[States], chosen: Callable[[Tensor], Tensor] = lambda values: values
+    ) -> dict[str, Tensor]:
+        """States of several steps, or the `chosen` of them, as the rows (replica, time · batch, width) of one."""
+        return {name: self.as_rows(chosen(torch.stack([state[name] for state in states]))) for name in self.widths}
 
     def by_time(self, rows: Tensor) -> Tensor:
         """(replica, time · batch, width) → (time, replica, batch, width)."""
@@ -202,8 +190,7 @@ class LayerUnroll:
     @staticmethod
     def as_rows(values: Tensor) -> Tensor:
         """(time, replica, batch, width) → (replica, time · batch, width)."""
-        time, replicas, batch, _ = values.shape
-        return values.transpose(0, 1).reshape(replicas, time * batch, -1)
+        return values.transpose(0, 1).flatten(1, 2)
 
     def split(self, joined: Tensor) -> dict[str, Tensor]:
         """All states side by side along the last axis → each by name."""
@@ -216,12 +203,9 @@ class LayerUnroll:
 
     def _at_output_state(self, values: Tensor) -> Tensor:
         """A gradient at the output state as one at all states side by side, zero at the others."""
-        return self.joined(
-            {
-                name: values if name == self.cell.output else values.new_zeros(*values.shape[:-1], width)
-                for name, width in self.widths.items()
-            }
-        )
+        everywhere = values.new_zeros(*values.shape[:-1], sum(self.widths.values()))
+        self.split(everywhere)[self.cell.output].copy_(values)
+        return everywhere
 
 
 def _unobserved(name: str, value: Tensor) -> Tensor:
@@ -230,13 +214,8 @@ def _unobserved(name: str, value: Tensor) -> Tensor:
 
 def _vector_jacobian(results: States, sources: Sequence[Tensor], at_results: States) -> list[Tensor]:
     """(∂results/∂sources)ᵀ at_results, for each source; zeros where no result depends on it."""
-    dependent = [name for name, value in results.items() if value.requires_grad]
+    dependent = {name: value for name, value in results.items() if value.requires_grad}
     if not dependent:
         return [torch.zeros_like(source) for source in sources]
-    gradients = torch.autograd.grad(
-        [results[name] for name in dependent], sources, [at_results[name] for name in dependent], allow_unused=True
-    )
-    return [
-        torch.zeros_like(source) if gradient is None else gradient
-        for source, gradient in zip(sources, gradients, strict=True)
-    ]
+    at_dependent = [at_results[name] for name in dependent]
+    return list(torch.autograd.grad(list(dependent.values()), sources, at_dependent, materialize_grads=True))

@@ -162,10 +162,9 @@ class _Unroll(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *at_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, at_outputs: Tensor) -> tuple[Tensor | None, ...]:
         unroll: LayerUnroll = ctx.unroll
-        [at_output] = at_outputs
-        unroll.backward(at_output)
+        unroll.backward(at_outputs)
         input_needed, *parameters_needed = ctx.needs_input_grad[2:]
         at_inputs = None
         if input_needed:
@@ -174,9 +173,6 @@ class _Unroll(torch.autograd.Function):
             at_inputs = torch.zeros_like(unroll.inputs) if passed else unroll.input_gradient().values()
         at_parameters: Sequence[Tensor | None] = [None] * len(parameters_needed)
         if any(parameters_needed):
-            gradients = unroll.parameter_gradients().values()
-            at_parameters = [
-                gradient.values() if needed else None
-                for gradient, needed in zip(gradients, parameters_needed, strict=True)
-            ]
+            gradients = zip(unroll.parameter_gradients().values(), parameters_needed, strict=True)
+            at_parameters = [gradient.values() if needed else None for gradient, needed in gradients]
         return (None, None, at_inputs, *at_parameters)

@@ -16,8 +16,8 @@ from rnnstudy.engines.block_float import LOG10_2, BlockFloat
 from rnnstudy.engines.cuda_graph import CapturingEngine
 from rnnstudy.engines.engine import Need, installed
 from rnnstudy.engines.explicit_backward import has_explicit_backward
-from rnnstudy.engines.layer_pass import BatchedProducts, LayerGradients, LayerPass, align
-from rnnstudy.engines.triton_kernels.table import TABLE, Launch, padded
+from rnnstudy.engines.layer_pass import BatchedProducts, LayerGradients, LayerPass, align, gradient_of_inputs
+from rnnstudy.engines.triton_kernels.table import Launch, launch_of
 from rnnstudy.spec import RequestError
 
 logger = logging.getLogger("rnnstudy")
@@ -65,27 +65,21 @@ class TritonPass(LayerPass):
         return torch.stack([h[step] for step in self.output_steps])
 
     def _run_forward(self) -> None:
-        grid, options = self._grid(), self._options()
-        kernels = kernels_of(self.cell)
         if isinstance(self.cell, Elman):
             self._h = self._gates
-            with torch.cuda.device_of(self._h):
-                kernels.forward[grid](self._h, self._weights["W_hh"], self._time, **options)
+            self._run("forward", self._h, self._weights["W_hh"], self._time)
             return
         self._h = self._gates.new_empty(*self._gates.shape[:-1], self._padded_width)
         self._c = self._gates.new_empty(self._replicas, self._time + 1, self._padded_batch, self._padded_width)
         self._c[:, 0] = 0
-        with torch.cuda.device_of(self._h):
-            kernels.forward[grid](self._gates, self._c, self._h, self._weights["W_hh"], self._time, **options)
+        self._run("forward", self._gates, self._c, self._h, self._weights["W_hh"], self._time)
 
     def backward(self, at_outputs: Tensor) -> LayerGradients:
         at_projected, squares, exponents = self._run_backward(at_outputs)
         width, batch = self.cell.width, self._batch
         at_inputs = None
         if self.input_gradient:
-            at_rows = at_projected.flatten(1, 2) @ self._weights["W_xh"].transpose(1, 2)
-            at_inputs = BlockFloat(at_rows.view(*exponents.shape, -1), exponents).values()
-            at_inputs = at_inputs[:, :, :batch].transpose(0, 1)
+            at_inputs = gradient_of_inputs(at_projected, exponents, self._weights["W_xh"])[:, :, :batch]
         shared = align(at_projected, exponents)
         at_rows = at_projected.flatten(1, 2)
         before, later = self._h[:, :-1].flatten(1, 2), at_projected[:, 1:].flatten(1, 2)
@@ -119,19 +113,15 @@ class TritonPass(LayerPass):
         exponents = torch.empty(shape, dtype=torch.int32, device=added.device)
         read = (self._weights["W_hh"], added, added_exponents, slots)
         written = (at_projected, *squares.unbind(0), exponents)
-        grid, options = self._grid(), self._options()
-        with torch.cuda.device_of(added):
-            saved = (self._h,) if self._c is None else (self._gates, self._c)
-            kernels_of(self.cell).backward[grid](*saved, *read, *written, self._time, steps, **options)
+        saved = (self._h,) if self._c is None else (self._gates, self._c)
+        self._run("backward", *saved, *read, *written, self._time, steps)
         return at_projected, squares, exponents
 
-    def _grid(self) -> tuple[int, int]:
-        return self._replicas, self._padded_batch // self._launch.rows
-
-    def _options(self) -> dict[str, int | str]:
-        activation = {"ACTIVATION": self.cell.activation} if isinstance(self.cell, Elman) else {}
-        return {
-            **activation,
+    def _run(self, kernel: str, *arguments: Tensor | int) -> None:
+        """Launch a kernel of the cell: one program per replica and tile of the batch."""
+        grid = self._replicas, self._padded_batch // self._launch.rows
+        options = {
+            **({"ACTIVATION": self.cell.activation} if isinstance(self.cell, Elman) else {}),
             "BATCH": self._padded_batch,
             "WIDTH": self._padded_width,
             "ROWS": self._launch.rows,
@@ -139,6 +129,8 @@ class TritonPass(LayerPass):
             "num_warps": self._launch.warps,
             "num_stages": self._launch.stages,
         }
+        with torch.cuda.device_of(self._h):
+            getattr(kernels_of(self.cell), kernel)[grid](*arguments, **options)
 
     def _with_gates_innermost(self, values: Tensor) -> Tensor:
         """(…, gates · width) → (…, padded width · gates)."""
@@ -159,10 +151,10 @@ def kernels_of(cell: Cell) -> Any:
 def launch(cell: Cell) -> tuple[int, Launch]:
     """The width to which the kernels of `cell` pad, and how they are launched. Raises `KeyError` if it has none."""
     name = type(cell).__name__
-    padded_width = padded(name, cell.width)
-    if padded_width is None:
+    found = launch_of(name, cell.width)
+    if found is None:
         raise KeyError(f"{name} of width {cell.width}")
-    return padded_width, TABLE[name, padded_width]
+    return found
 
 
 class TritonEngine(CapturingEngine):
@@ -183,12 +175,8 @@ class TritonEngine(CapturingEngine):
             raise RequestError("the triton engine needs triton, which is not installed; use --engine auto or graph")
 
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
-        return (
-            not needs
-            and type(cell) in GATES
-            and has_explicit_backward(cell)
-            and padded(type(cell).__name__, cell.width) is not None
-        )
+        has_kernels = type(cell) in GATES and launch_of(type(cell).__name__, cell.width) is not None
+        return not needs and has_kernels and has_explicit_backward(cell)
 
 
 TOLERANCE = 1e-4
@@ -217,11 +205,11 @@ def _disagreement(cell: Cell, device: torch.device) -> str:
         return "triton is not installed"
     source = torch.Generator().manual_seed(0)
     time, replicas, batch, features = 24, 2, 5, 3
-    shapes = {name: parameter.shape for name, parameter in cell.parameters(features, 1).items()}
     # Large enough weights that errors of TF32 would show, and small enough that the network is not chaotic.
     parameters = {
-        name: torch.randn(replicas, *shape, generator=source) * (shape[0] ** -0.5 if len(shape) > 1 else 0.1)
-        for name, shape in shapes.items()
+        name: torch.randn(replicas, *given.shape, generator=source)
+        * (given.shape[0] ** -0.5 if len(given.shape) > 1 else 0.1)
+        for name, given in cell.parameters(features, 1).items()
     }
     inputs = torch.randn(time, replicas, batch, features, generator=source)
     output_steps = (3, time // 2, time - 1)

@@ -1,5 +1,6 @@
 """The network of a population: layers of cells and a readout."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,19 +79,12 @@ class Model:
         `cuts`: for each layer, where no gradient passes from a step to the one before.
         """
         trajectories: list[Trajectory] = []
+        unroll = functools.partial(engine.unroll, self.cell, widths=self.widths, observed=observed)
         below = inputs
         for layer in range(self.layers):
-            own = self.own(parameters, layer)
-            topmost = layer == self.layers - 1
-            trajectory = engine.unroll(
-                self.cell,
-                own,
-                below,
-                widths=self.widths,
-                observed=observed,
-                steps=steps if topmost else None,
-                cuts=cuts[layer] if cuts else None,
-            )
+            output_steps = steps if layer == self.layers - 1 else None
+            cut = cuts[layer] if cuts else None
+            trajectory = unroll(self.own(parameters, layer), below, steps=output_steps, cuts=cut)
             trajectories.append(trajectory)
             below = trajectory.outputs
         if self.cell.owns_readout:

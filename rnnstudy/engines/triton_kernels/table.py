@@ -28,6 +28,7 @@ TABLE: dict[tuple[str, int], Launch] = {
 """(cell, padded width) to launch. No entry may use plain TF32."""
 
 
-def padded(cell: str, width: int) -> int | None:
-    """The width to which a cell's kernel pads; None if there is no kernel for this width."""
-    return next((padded_width for name, padded_width in sorted(TABLE) if name == cell and width <= padded_width), None)
+def launch_of(cell: str, width: int) -> tuple[int, Launch] | None:
+    """The width to which a cell's kernel pads, and its launch; None if there is no kernel for this width."""
+    fitting = ((padded, TABLE[name, padded]) for name, padded in sorted(TABLE) if name == cell and width <= padded)
+    return next(fitting, None)
