@@ -162,10 +162,8 @@ class Launcher:
                 paths = {assignment.checkpoint, assignment.resume or assignment.checkpoint}
                 self._writer.then(lambda: self._remove_checkpoints(*paths))
                 self._listener.ended(assignment, "")
-                worker.assignment = None
             case Stopped() if self._pool.stopping:
                 self._interrupt(assignment)
-                worker.assignment = None
             case Stopped():
                 self._continue_elsewhere(worker, assignment, "worker was terminated")
             case Failed(lack="memory"):
@@ -174,12 +172,11 @@ class Launcher:
                 self._error = DiskFull(message.reason)
                 self._pool.stop()
                 self._interrupt(assignment)
-                worker.assignment = None
             case Failed():
-                self._fail(assignment, message.reason)
-                names = self._names(assignment)
-                self._listener.message(f"failed: {names}: {message.reason}; details in {worker.log}")
-                worker.assignment = None
+                line = f"failed: {self._names(assignment)}: {message.reason}; details in {worker.log}"
+                self._fail(assignment, message.reason, line)
+        if isinstance(message, Finished | Stopped | Failed):
+            worker.assignment = None
 
     def _on_crash(self, worker: Worker, assignment: Assignment, reason: str) -> None:
         """Recover from a worker that ended without a message: it was killed, perhaps for lack of memory.
@@ -192,9 +189,8 @@ class Launcher:
         crashes.count(self._steps.get(key, 0))
         if crashes.times >= ATTEMPTS and len(assignment.runs) == 1:
             self._pool.dismiss(worker)
-            self._fail(assignment, f"{reason}, {ATTEMPTS} times", ATTEMPTS)
-            names = self._names(assignment)
-            self._listener.message(f"given up after {ATTEMPTS} attempts: {names}: {reason}; see {worker.log}")
+            line = f"given up after {ATTEMPTS} attempts: {self._names(assignment)}: {reason}; see {worker.log}"
+            self._fail(assignment, f"{reason}, {ATTEMPTS} times", line, ATTEMPTS)
         elif crashes.times >= ATTEMPTS - 1 and len(assignment.runs) > 1:
             reason = f"{reason}, {crashes.times} times at the same step (out of memory?)"
             self._continue_elsewhere(worker, assignment, reason, halves(assignment))
@@ -207,11 +203,9 @@ class Launcher:
             self._continue_elsewhere(worker, assignment, f"out of memory ({reason})", halves(assignment))
             return
         self._pool.dismiss(worker)
-        self._fail(assignment, f"out of memory, even alone: {reason}", ATTEMPTS)
-        self._listener.message(
-            f"failed: {self._names(assignment)} does not fit into memory, even alone ({reason}); "
-            "a smaller training.batch, width or length would"
-        )
+        line = f"failed: {self._names(assignment)} does not fit into memory, even alone ({reason}); "
+        line += "a smaller training.batch, width or length would"
+        self._fail(assignment, f"out of memory, even alone: {reason}", line, ATTEMPTS)
 
     def _continue_elsewhere(
         self, worker: Worker, assignment: Assignment, reason: str, parts: Sequence[Assignment] = ()
@@ -268,13 +262,15 @@ class Launcher:
         self._writer.then(lambda: self._sharing.claims.release(left))
         self._listener.ended(assignment, "interrupted")
 
-    def _fail(self, assignment: Assignment, reason: str, attempts: int = 1) -> None:
+    def _fail(self, assignment: Assignment, reason: str, line: str, attempts: int = 1) -> None:
+        """Record the failure of all runs that have not ended; the user is told in one line."""
         for run in assignment.runs:
             if run.key not in self.summary.ended:
                 outcome = Outcome("failed", 0, reason=reason, attempts=attempts)
                 self._writer.write(Record(run.key, 0, time.time(), {}, outcome))
                 self._on_ended(run.key, outcome)
         self._listener.ended(assignment, "failed")
+        self._listener.message(line)
 
     def _on_ended(self, key: str, outcome: Outcome) -> None:
         self.summary.ended[key] = outcome

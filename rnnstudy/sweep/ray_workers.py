@@ -17,15 +17,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from rnnstudy.engines import EngineName
 from rnnstudy.run import Run
 from rnnstudy.spec import RequestError
 from rnnstudy.sweep.messages import Assignment, Message
-from rnnstudy.sweep.worker_process import train_messages
+from rnnstudy.sweep.worker_process import prepare_process, train_messages
 from rnnstudy.sweep.workers import ALLOCATOR, Worker, WorkerPool
 from rnnstudy.training.records import Record, ValidationCheck
+
+if TYPE_CHECKING:
+    from rnnstudy.sweep.session import Resources
 
 SECONDS_BETWEEN_CHECKS = 1.0
 """How often a task asks the board."""
@@ -58,26 +61,16 @@ class RayPool(WorkerPool):
     Args:
         address: `auto` (the cluster that this machine belongs to, or that `RAY_ADDRESS` names), `local` (a new
             one on this machine, for trying things out), or a cluster's address.
-        gpus: GPUs for each task, such as 1 or 0.25; with 0, a task has one CPU core.
+        resources: GPUs for each task, such as 1 or 0.25 (with 0, a task has one CPU core); the device, where `auto`
+            takes the GPU that Ray gives; the engine; the most tasks at once.
         experiment: the file that tasks import.
-        device: where a task trains; `auto` takes the GPU that Ray gives it.
-        engine: what trains.
         logs: where the details of failures go.
-        count: tasks at once; None for as many as there is room for.
 
     Raises `RequestError` when Ray is not installed, no cluster answers, or it has no room for a worker.
     """
 
-    def __init__(
-        self,
-        address: str,
-        gpus: float,
-        experiment: Path | None,
-        device: str,
-        engine: EngineName,
-        logs: Path,
-        count: int | None = None,
-    ) -> None:
+    def __init__(self, address: str, resources: "Resources", experiment: Path | None, logs: Path) -> None:
+        gpus, count = resources.gpus_per_worker, resources.workers
         if gpus < 0 or (gpus > 1 and not float(gpus).is_integer()):
             raise RequestError(
                 f"--gpus-per-worker is {gpus:g}; it takes a part of one GPU, such as 0.25, or a whole number"
@@ -86,23 +79,22 @@ class RayPool(WorkerPool):
             import ray
         except ImportError:
             raise RequestError("--ray needs Ray, which is not installed: pip install 'rnnstudy[ray]'") from None
-        self._ray, self._gpus, self._experiment = ray, gpus, experiment
-        self._device, self._logs = device, logs
-        self._engine: EngineName = engine
+        self._ray, self._gpus, self._device = ray, gpus, resources.device
         self._stopping = False
-        self._connect(address)
-        super().__init__(min(count, self._room()) if count else self._room(), "cpu")
+        self._connect(address, experiment)
+        room = self._room()
+        super().__init__(min(count, room) if count else room, "cpu", experiment, resources.engine, logs)
         # On this very node: a board on another node would be lost with it, and the sweep too.
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
 
-    def _connect(self, address: str) -> None:
+    def _connect(self, address: str, experiment: Path | None) -> None:
         package = Path(__file__).parents[1]
         environment: dict[str, Any] = {"py_modules": [str(package)], "env_vars": dict(ALLOCATOR)}
-        if self._experiment is not None:
-            environment |= {"working_dir": str(self._experiment.parent), "excludes": ["__pycache__", "*.ipynb"]}
+        if experiment is not None:
+            environment |= {"working_dir": str(experiment.parent), "excludes": ["__pycache__", "*.ipynb"]}
         if address == "auto":
             address = os.environ.get("RAY_ADDRESS", address)
         try:
@@ -136,7 +128,7 @@ class RayPool(WorkerPool):
         self.tell("stop")
 
     def start(self) -> Worker:
-        return RayWorker(self, self._device, self._logs / f"ray-{len(self.workers) + 1}.log")
+        return RayWorker(self, self._device, self.logs / f"ray-{len(self.workers) + 1}.log")
 
     def close(self) -> None:
         """Leave the cluster; tasks of this sweep that still run end with it."""
@@ -153,10 +145,9 @@ class RayPool(WorkerPool):
         needs = {"num_gpus": self._gpus} if self._gpus else {"num_cpus": 1}
         # The launcher counts the attempts; a retry by Ray would repeat the first messages.
         remote = self._ray.remote(max_retries=0, **needs)(_train)
-        experiment = self._experiment.name if self._experiment else None
-        for reference in remote.remote(
-            pickle.dumps(assignment.runs), experiment, self._device, self._engine, self._board
-        ):
+        experiment = self.experiment.name if self.experiment else None
+        runs = pickle.dumps(assignment.runs)
+        for reference in remote.remote(runs, experiment, self._device, self.engine, self._board):
             yield self._ray.get(reference)
 
 
@@ -165,9 +156,8 @@ class RayWorker(Worker):
     """A worker in the cluster: each population assigned to it is a Ray task, whose messages a thread passes on."""
 
     def __init__(self, pool: RayPool, device: str, log: Path) -> None:
-        self.log, self.device = log, device
-        self.assignment = None
-        self.connection, self._far = multiprocessing.Pipe(duplex=False)
+        connection, self._far = multiprocessing.Pipe(duplex=False)
+        super().__init__(log, device, connection)
         self._pool = pool
         self._reason = ""
 
@@ -202,13 +192,8 @@ class RayWorker(Worker):
 def _train(runs: bytes, experiment: str | None, device: str, engine: EngineName, board: Any) -> Iterator[Message]:
     """Runs on a node. `runs` are pickled: their classes exist only after the experiment's file is imported."""
     import ray
-    import torch
 
-    from rnnstudy.sweep.experiment import load_experiment
-
-    torch.set_num_threads(1)
-    if experiment is not None:
-        load_experiment(Path(experiment))
+    prepare_process(None if experiment is None else Path(experiment))
     population: tuple[Run, ...] = pickle.loads(runs)
     seen: tuple[float, tuple[bool, set[str]]] = (time.monotonic(), (False, set()))
 

@@ -9,14 +9,11 @@ from rnnstudy.engines import EngineName
 from rnnstudy.engines.choice import require
 from rnnstudy.run import Run
 from rnnstudy.spec import RequestError
-from rnnstudy.store.mlflow_store import Store, open_store
-from rnnstudy.store.mlflow_tracker import MlflowTracker
+from rnnstudy.store import mlflow_store, mlflow_tracker, system_metrics, writer
 from rnnstudy.store.offline import OfflineFolder, OfflineTracker
 from rnnstudy.store.project import Project, find_project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.store.stored_run import RunIndex
-from rnnstudy.store.system_metrics import Machine
-from rnnstudy.store.writer import FallbackTracker, Writer
 from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.experiment import Experiment, load_experiment, select_runs
 from rnnstudy.sweep.grids import Scale
@@ -69,7 +66,7 @@ class Resources:
             return ProcessPool(count, worker_devices(self.device), experiment, self.engine, project.logs)
         from rnnstudy.sweep.ray_workers import RayPool
 
-        return RayPool(self.ray, self.gpus_per_worker, experiment, self.device, self.engine, project.logs, self.workers)
+        return RayPool(self.ray, self, experiment, project.logs)
 
 
 def launch(
@@ -149,10 +146,10 @@ class Session:
         )
         self._resources, self._listener = resources, listener
 
-    def open_store(self) -> Store:
+    def open_store(self) -> mlflow_store.Store:
         """The project's store, ready to be written. The listener is told where a new one lies."""
-        new = not Store(self.project).exists
-        store = open_store(self.project)
+        new = not mlflow_store.Store(self.project).exists
+        store = mlflow_store.open_store(self.project)
         if new:
             self._listener.message(f"a new store: {store.database or store.uri}")
         return store
@@ -162,7 +159,7 @@ class Session:
         if count := index.mark_interrupted():
             self._listener.message(f"{count} runs that a dead process had left as running are now marked interrupted")
 
-    def train(self, work: WorkQueue, index: Store | OfflineFolder, claims: Claims) -> SweepSummary:
+    def train(self, work: WorkQueue, index: mlflow_store.Store | OfflineFolder, claims: Claims) -> SweepSummary:
         """Train what a work queue hands out. If the store stays away, records go to the project's offline folder."""
         project, info, pool = self.project, self.info, self.pool
 
@@ -173,8 +170,8 @@ class Session:
             tracker, files = OfflineTracker(index, info), None
         else:
             folder = project.offline / info.sweep
-            tracker = MlflowTracker(index, info)
-            files = FallbackTracker(str(folder), lambda: OfflineTracker(OfflineFolder(folder), info))
-        machine = Machine() if self._resources.system_metrics else None
+            tracker = mlflow_tracker.MlflowTracker(index, info)
+            files = writer.FallbackTracker(str(folder), lambda: OfflineTracker(OfflineFolder(folder), info))
+        machine = system_metrics.Machine() if self._resources.system_metrics else None
         sharing = Sharing(claims, index, replan)
-        return Launcher(work, pool, Writer(tracker, files), sharing, project, self._listener, machine).run()
+        return Launcher(work, pool, writer.Writer(tracker, files), sharing, project, self._listener, machine).run()

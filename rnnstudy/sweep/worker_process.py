@@ -34,14 +34,7 @@ def run_worker(
     with log.open("a", buffering=1) as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
-        import torch
-
-        from rnnstudy.sweep.experiment import load_experiment
-
-        torch.set_num_threads(1)
-        if experiment is not None:
-            # Tasks and cells defined in the experiment's file must exist here before they can be unpickled.
-            load_experiment(experiment)
+        prepare_process(experiment)
         parent = parent_process()
         orphaned: list[bool] = []
 
@@ -81,6 +74,17 @@ def run_worker(
                     return
         except (EOFError, ConnectionResetError):
             return
+
+
+def prepare_process(experiment: Path | None) -> None:
+    """Set one torch thread, and import the experiment's file: its tasks and cells cannot be unpickled before."""
+    import torch
+
+    from rnnstudy.sweep.experiment import load_experiment
+
+    torch.set_num_threads(1)
+    if experiment is not None:
+        load_experiment(experiment)
 
 
 def train_messages(

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from rnnstudy.engines import EngineName
 from rnnstudy.sweep.messages import Assignment, Prune
@@ -28,10 +28,10 @@ class Worker(ABC):
         connection: the launcher's end of the pipe.
     """
 
-    log: Path
-    device: str
-    assignment: Assignment | None
-    connection: Connection
+    assignment: Assignment | None = None
+
+    def __init__(self, log: Path, device: str, connection: Connection) -> None:
+        self.log, self.device, self.connection = log, device, connection
 
     @abstractmethod
     def assign(self, assignment: Assignment) -> None:
@@ -57,15 +57,23 @@ class Worker(ABC):
 
 
 class WorkerPool(ABC):
-    """At most `count` workers at once. `planning_device` decides how large a population may be."""
+    """At most `count` workers at once. `planning_device` decides how large a population may be.
 
-    def __init__(self, count: int, planning_device: str) -> None:
+    Workers import the `experiment` and train with the `engine`; the details of failures go to the folder `logs`.
+    """
+
+    def __init__(
+        self, count: int, planning_device: str, experiment: Path | None, engine: EngineName, logs: Path
+    ) -> None:
         self.workers: list[Worker] = []
         self.count, self.planning_device = count, planning_device
+        self.experiment, self.logs = experiment, logs
+        self.engine: EngineName = engine
 
     @property
     @abstractmethod
-    def stopping(self) -> bool: ...
+    def stopping(self) -> bool:
+        """Whether `stop` has been called."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -107,14 +115,11 @@ class WorkerPool(ABC):
 class ProcessWorker(Worker):
     """A worker process."""
 
-    def __init__(
-        self, context: Any, stop: Any, experiment: Path | None, device: str, engine: EngineName, log: Path
-    ) -> None:
-        self.log, self.device = log, device
-        self.assignment = None
-        self.connection, remote = context.Pipe()
-        arguments = (remote, stop, experiment, device, engine, log)
-        self.process = context.Process(target=run_worker, args=arguments, daemon=True)
+    def __init__(self, pool: "ProcessPool", device: str, log: Path) -> None:
+        connection, remote = pool.context.Pipe()
+        super().__init__(log, device, connection)
+        arguments = (remote, pool.stop_flag, pool.experiment, device, pool.engine, log)
+        self.process = pool.context.Process(target=run_worker, args=arguments, daemon=True)
         self.process.start()
         remote.close()
 
@@ -148,20 +153,19 @@ class ProcessPool(WorkerPool):
     def __init__(
         self, count: int, devices: Sequence[str], experiment: Path | None, engine: EngineName, logs: Path
     ) -> None:
-        super().__init__(count, devices[0])
-        self._devices, self._experiment, self._logs = devices, experiment, logs
-        self._engine: EngineName = engine
-        self._context = multiprocessing.get_context("spawn")
+        super().__init__(count, devices[0], experiment, engine, logs)
+        self._devices = devices
+        self.context = multiprocessing.get_context("spawn")
         # Without a lock: a worker killed while it holds one would stop all others.
-        self._stop = self._context.RawValue("b", 0)
+        self.stop_flag = self.context.RawValue("b", 0)
         self._started = 0
 
     @property
     def stopping(self) -> bool:
-        return bool(self._stop.value)
+        return bool(self.stop_flag.value)
 
     def stop(self) -> None:
-        self._stop.value = 1
+        self.stop_flag.value = 1
 
     def start(self) -> Worker:
         for name, value in ALLOCATOR.items():
@@ -169,5 +173,4 @@ class ProcessPool(WorkerPool):
         self._started += 1
         used = [worker.device for worker in self.workers]
         device = min(self._devices, key=used.count)
-        log = self._logs / f"worker-{os.getpid()}-{self._started}.log"
-        return ProcessWorker(self._context, self._stop, self._experiment, device, self._engine, log)
+        return ProcessWorker(self, device, self.logs / f"worker-{os.getpid()}-{self._started}.log")
