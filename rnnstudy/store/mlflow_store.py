@@ -41,12 +41,12 @@ REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 
 
-def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:
-    """All entities of a paged search; `search` takes a page token."""
-    page = search(None)
+def _all_pages(search: Callable[..., Any]) -> list[Any]:
+    """All entities of a paged search."""
+    page = search()
     entities = list(page)
     while page.token:
-        page = search(page.token)
+        page = search(page_token=page.token)
         entities += page
     return entities
 
@@ -159,19 +159,14 @@ class Store(RunIndex):
     def experiments(self) -> "list[Experiment]":
         search = self.client.search_experiments
         with self._as_store_error():
-            return _all_pages(lambda token: search(page_token=token))
+            return _all_pages(search)
 
     def runs_of(self, *experiments: str, matching: str = "") -> "list[MlflowRun]":
         """The runs of these experiments (by id) with parameters, tags and last metrics, newest first."""
-        search = functools.partial(
-            self.client.search_runs,
-            list(experiments),
-            matching,
-            max_results=1000,
-            order_by=["attributes.start_time DESC"],
-        )
+        newest_first = {"max_results": 1000, "order_by": ["attributes.start_time DESC"]}
+        search = functools.partial(self.client.search_runs, list(experiments), matching, **newest_first)
         with self._as_store_error():
-            return _all_pages(lambda token: search(page_token=token))
+            return _all_pages(search)
 
     def artifact(self, run: StoredRun, name: str) -> Path:
         """A local file with the artifact `name`. Raises `DamagedFile` when it is gone."""
@@ -214,7 +209,7 @@ class Store(RunIndex):
             if experiment.lifecycle_stage == "deleted":
                 # Restoring brings back the runs that were deleted with the experiment; they must stay deleted.
                 client.restore_experiment(identity)
-                for run in _all_pages(lambda token: client.search_runs([identity], page_token=token)):
+                for run in _all_pages(functools.partial(client.search_runs, [identity])):
                     client.delete_run(run.info.run_id)
             if self.database and location and old_location not in (location, None):
                 mlflow_database.relocate_artifacts(self.database, identity, old_location, location)
@@ -277,23 +272,24 @@ class Store(RunIndex):
         self, opened: OpenRun, tags: Mapping[str, str], files: Sequence[Path] = (), time: float | None = None
     ) -> None:
         """Write the buffered points, then the artifacts, then the tags that say how the run ended."""
-        from mlflow.entities import RunTag
-
         self.send(opened)
         with self._as_store_error():
-            for file in files:
-                self.client.log_artifact(opened.identity, str(file))
-            self.client.log_batch(opened.identity, tags=[RunTag(name, value) for name, value in tags.items()])
+            self._log(opened.identity, files, tags)
             ended = None if time is None else milliseconds(time)
             self.client.set_terminated(opened.identity, _mlflow_status(state_of(tags)), end_time=ended)
 
     def add_artifacts(self, run: StoredRun, folder: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
         """Add artifacts to a run, in a folder of their own, and then tags."""
         with self._as_store_error():
-            for file in files:
-                self.client.log_artifact(run.identity, str(file), folder)
-            for name, value in tags.items():
-                self.client.set_tag(run.identity, name, value)
+            self._log(run.identity, files, tags, folder)
+
+    def _log(self, identity: str, files: Sequence[Path], tags: Mapping[str, str], folder: str | None = None) -> None:
+        """Write artifacts, then tags."""
+        from mlflow.entities import RunTag
+
+        for file in files:
+            self.client.log_artifact(identity, str(file), folder)
+        self.client.log_batch(identity, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def tag_experiment(self, experiment_id: str, name: str, value: str) -> None:
         with self._as_store_error():
@@ -358,9 +354,8 @@ def _check_server(uri: str) -> None:
     try:
         with urlopen(Request(f"{uri.rstrip('/')}/health"), timeout=10):
             pass
-    except HTTPError as error:
-        # Any answer will do, since not every server has this page; these codes come from a gateway before it.
-        if error.code in (502, 503, 504):
-            raise StoreError(f"the MLflow server {uri} cannot be reached ({error}); {remedy}") from None
     except (OSError, ValueError) as error:
+        # Any answer will do, since not every server has this page; these codes come from a gateway before it.
+        if isinstance(error, HTTPError) and error.code not in (502, 503, 504):
+            return
         raise StoreError(f"the MLflow server {uri} cannot be reached ({error}); {remedy}") from None

@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from rnnstudy.store.arrays import READINGS, WEIGHTS, write_readings, write_weights
-from rnnstudy.store.decimation import MOST_POINTS, Point, points_of, summary_of, summary_points
+from rnnstudy.store import arrays, decimation, system_metrics
+from rnnstudy.store.decimation import Point
 from rnnstudy.store.run_description import Description
 from rnnstudy.store.stored_run import COMPLETE
-from rnnstudy.store.system_metrics import Sample, points_of_sample, samples_in
 from rnnstudy.training.records import Outcome, Record
 
 
@@ -36,31 +35,31 @@ class OpenRun:
     def take(self, record: Record) -> list[Point]:
         """The points that `record` adds. They count as sent, so the same record adds them once."""
         series, outcome = record.series, record.outcome
-        points = self.new_points(points_of(series, self.description.steps, record.time, outcome is not None))
+        points = self.new_points(decimation.points_of(series, self.description.steps, record.time, outcome is not None))
         if outcome is not None and outcome.status in COMPLETE:
-            points += self.new_points(summary_points(series, outcome, record.time))
+            points += self.new_points(decimation.summary_points(series, outcome, record.time))
         return points
 
     def write_files(self, last: Record, folder: Path) -> list[Path]:
         """Write the array files of a run, from its last record, into `folder`."""
-        write_readings(folder / READINGS, run_header(self.description, last), last.series)
+        arrays.write_readings(folder / arrays.READINGS, run_header(self.description, last), last.series)
         if last.weights is None:
-            return [folder / READINGS]
-        write_weights(folder / WEIGHTS, last.weights)
-        return [folder / READINGS, folder / WEIGHTS]
+            return [folder / arrays.READINGS]
+        arrays.write_weights(folder / arrays.WEIGHTS, last.weights)
+        return [folder / arrays.READINGS, folder / arrays.WEIGHTS]
 
-    def take_sample(self, sample: Sample, seconds: float) -> list[Point]:
+    def take_sample(self, sample: system_metrics.Sample, seconds: float) -> list[Point]:
         """The new points of a reading of the machine's sensors, made at `seconds` since 1970."""
-        number = samples_in(self.sent) if self.samples is None else self.samples
+        number = system_metrics.samples_in(self.sent) if self.samples is None else self.samples
         self.samples = number + 1
-        return self.new_points(points_of_sample(sample, number, seconds))
+        return self.new_points(system_metrics.points_of_sample(sample, number, seconds))
 
     def new_points(self, points: Iterable[Point]) -> list[Point]:
         """Those of `points` that were not sent yet, now counted as sent."""
         new = []
         for point in points:
             steps = self.sent.setdefault(point.metric, set())
-            if point.step not in steps and len(steps) < MOST_POINTS:
+            if point.step not in steps and len(steps) < decimation.MOST_POINTS:
                 steps.add(point.step)
                 new.append(point)
         return new
@@ -84,6 +83,6 @@ def run_header(description: Description, record: Record) -> dict[str, Any]:
     return {
         **{field: getattr(description, field) for field in ("key", "name", "experiment", "parameters", "tags")},
         "outcome": {field: value for field, value in fields.items() if field not in ("summary", "attempts")},
-        "summary": summary_of(record.series, outcome),
+        "summary": decimation.summary_of(record.series, outcome),
         "time": record.time,
     }

@@ -60,13 +60,8 @@ def load_checkpoint(path: Path, keys: Sequence[str]) -> dict[str, Any]:
             return {name: cut(item) for name, item in value.items()}
         return value
 
-    return {
-        **state,
-        "keys": list(keys),
-        "positions": positions,
-        "replicas": cut(state["replicas"]),
-        "optimiser": cut(state["optimiser"]),
-    }
+    parts = {name: cut(state[name]) for name in ("replicas", "optimiser")}
+    return {**state, **parts, "keys": list(keys), "positions": positions}
 
 
 def checkpoint_keys(path: Path) -> tuple[str, ...]:

@@ -51,19 +51,17 @@ def evaluation_batches(
 
 def evaluate_test(learner: Learner, engine: Engine) -> dict[str, Float[Tensor, " replica"]]:
     """The measures on the test sequences. Records the error at other lengths as the reading `generalisation/error`."""
-    population, training = learner.population, learner.population.training
+    population, training, device = learner.population, learner.population.training, learner.device
     errors = []
     for length in training.other_lengths:
         task = population.task.with_length(length)
-        batches = evaluation_batches(
-            population, f"length {length}", training.validation_sequences, learner.device, task
-        )
+        batches = evaluation_batches(population, f"length {length}", training.validation_sequences, device, task)
         errors.append(evaluate(population, engine, learner.parameters, batches, task)["error"])
     if errors:
         lengths = {"length": tuple(float(length) for length in training.other_lengths)}
         reading = Reading("generalisation/error", torch.stack(errors, dim=1), ("length",), "", lengths)
         learner.record([reading], learner.stopped_at(), spacing=0)
-    test = evaluation_batches(population, "test", training.test_sequences, learner.device)
+    test = evaluation_batches(population, "test", training.test_sequences, device)
     return evaluate(population, engine, learner.parameters, test, population.task)
 
 
@@ -73,17 +71,16 @@ def read_probes(learner: Learner, stage: Literal["initial", "final"]) -> None:
     A large population is read in parts: the scaled engine keeps every state of the side batch in float64.
     """
     population = learner.population
-    probes, size = population.runs[0].probes, replicas_probed_together(population.runs[0], learner.device)
-    of_probes: list[list[list[Reading]]] = [[] for _ in probes]
+    size = replicas_probed_together(population.runs[0], learner.device)
+    of_parts: list[list[list[Reading]]] = []
     for first in range(0, len(population.runs), size):
         part = Population(population.runs[first : first + size])
         parameters = {name: value[first : first + size] for name, value in learner.parameters.items()}
         side = probe_batches(part, parameters, learner.device)
         moment = Moment(stage, learner.step, parameters, {}, {}, None, side, population.model.cell)
-        for of_parts, probe in zip(of_probes, probes, strict=True):
-            of_parts.append(probe.read(moment))
-    for of_parts in of_probes:
-        readings = [_joined(readings) for readings in zip(*of_parts, strict=True)]
+        of_parts.append([probe.read(moment) for probe in population.runs[0].probes])
+    for of_probe in zip(*of_parts, strict=True):
+        readings = [_joined(readings) for readings in zip(*of_probe, strict=True)]
         learner.record(readings, learner.stopped_at(), spacing=0)
 
 

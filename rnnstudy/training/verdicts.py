@@ -30,10 +30,8 @@ class Verdicts:
         self.active: Bool[Tensor, " replica"] = torch.ones(replicas, dtype=torch.bool, device=device)
         self.any_active = True
         self._diverged_at = torch.full((replicas,), NEVER, device=device)
-        self._ended_at = torch.full((replicas,), NEVER)
+        self._ended_at, self._solved_at, self._pruned_at = (torch.full((replicas,), NEVER) for _ in range(3))
         self._passes = torch.zeros(replicas, dtype=torch.long)
-        self._solved_at = torch.full((replicas,), NEVER)
-        self._pruned_at = torch.full((replicas,), NEVER)
 
     def state(self) -> dict[str, Tensor]:
         """Tensors (replica) for a checkpoint."""
