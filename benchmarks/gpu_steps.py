@@ -21,7 +21,7 @@ from rnnstudy.engines.triton import TritonEngine
 from rnnstudy.optimisers.sgd import SGD
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks.temporal_order import TemporalOrder
-from rnnstudy.training.batches import training_batches
+from rnnstudy.training.batches import TrainingBatches
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.population import Population
 
@@ -43,7 +43,7 @@ def population_step(engine: Engine, cell: Cell, length: int, replicas: int, devi
     run = Run(task=TemporalOrder(length=length), cell=cell, training=training, data_seed=0)
     population = Population(tuple(run.replace(seed=seed) for seed in range(replicas)))
     learner = Learner.begin(population, device)
-    data = next(training_batches(population, 0, device))
+    data = next(TrainingBatches(population, 0, device))
 
     def step() -> Any:
         outputs, [trajectory] = population.model.forward(

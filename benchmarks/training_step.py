@@ -24,7 +24,7 @@ from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.optimisers.sgd import SGD
 from rnnstudy.run import Run, Training
 from rnnstudy.tasks.temporal_order import TemporalOrder
-from rnnstudy.training.batches import training_batches
+from rnnstudy.training.batches import TrainingBatches
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.population import Population
 
@@ -48,7 +48,7 @@ def _ours(engine: Engine, cell: Cell, length: int, batch: int, replicas: int) ->
     runs = [Run(task=TemporalOrder(length=length), cell=cell, training=training, seed=s) for s in range(replicas)]
     population = Population(tuple(runs))
     learner = Learner.begin(population, torch.device("cpu"))
-    data = next(training_batches(population, 0, torch.device("cpu")))
+    data = next(TrainingBatches(population, 0, torch.device("cpu")))
 
     def step() -> Any:
         outputs, [trajectory] = population.model.forward(

@@ -190,7 +190,7 @@ def test_a_record_comes_only_after_the_checkpoint_that_contains_it(tmp_path):
     assert count == 3 * 3 + 3 + 3, "three checks, the final readings, and the last records, for each of three runs"
 
 
-def test_the_names_in_a_checkpoint_are_those_that_older_versions_wrote(tmp_path):
+def test_the_names_in_a_checkpoint_and_those_that_older_versions_did_not_write(tmp_path):
     runs, path = population(Elman(width=4), Adam(), steps=10), tmp_path / "checkpoint"
     list(train(runs, device="cpu", engine="reference", checkpoint=path))
     state = torch.load(path, weights_only=True)
@@ -199,9 +199,9 @@ def test_the_names_in_a_checkpoint_are_those_that_older_versions_wrote(tmp_path)
         "replicas", "optimiser", "history",
     }  # fmt: skip
     assert state["replicas"].keys() == {
-        "parameters", "active", "diverged_at", "ended_at", "passes", "solved_at", "pruned_at", "summary",
+        "parameters", "active", "diverged_at", "ended_at", "passes", "solved_at", "pruned_at", "error", "summary",
     }  # fmt: skip
-    del state["replicas"]["pruned_at"], state["engine"]
+    del state["replicas"]["pruned_at"], state["replicas"]["error"], state["engine"]
     torch.save(state, path)
     assert_same(
         last_of(train(runs, device="cpu", checkpoint=path)), last_of(train(runs, device="cpu", engine="reference"))

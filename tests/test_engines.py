@@ -29,7 +29,7 @@ from rnnstudy.spec import RequestError
 from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.sweep.grids import Scale
 from rnnstudy.tasks import TemporalOrder
-from rnnstudy.training.batches import training_batches
+from rnnstudy.training.batches import TrainingBatches
 from rnnstudy.training.grouping import populations
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.loop import train
@@ -376,7 +376,7 @@ def test_a_step_of_the_quickstart_agrees_with_the_reference(engine):
     groups = populations(experiment.runs(Scale("smoke")))
     assert {type(group.runs[0].cell) for group in groups} == {Elman, LSTM}
     for group in groups:
-        batch = next(training_batches(group, 0, CPU))
+        batch = next(TrainingBatches(group, 0, CPU))
         weights = []
         for one in (engine, ReferenceEngine()):
             learner = Learner.begin(group, CPU)

@@ -19,7 +19,7 @@ from rnnstudy.run import Run, Training
 from rnnstudy.spec import RequestError
 from rnnstudy.tasks import TemporalOrder
 from rnnstudy.training import loop
-from rnnstudy.training.batches import training_batches
+from rnnstudy.training.batches import TrainingBatches
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.loop import train
 from rnnstudy.training.population import Population
@@ -256,9 +256,9 @@ def test_a_training_step_copies_no_number_to_the_host(engine, cell, monkeypatch)
     training = SMALL.replace(steps=30, check_every=30, optimiser=SGD())
     run = Run(task=TemporalOrder(length=10), cell=cell, training=training)
     population = Population((run, run.replace(seed=1)))
-    batches = training_batches(population, 0, CPU)
+    batches = TrainingBatches(population, 0, CPU)
     drawn = [next(batches) for _ in range(3)]
-    monkeypatch.setattr(loop, "training_batches", lambda *_: iter([drawn[0], drawn[1], *drawn]))
+    monkeypatch.setattr(loop, "TrainingBatches", lambda *_: iter([drawn[0], drawn[1], *drawn]))
     waits, between = Waits(), []
     inner = Learner.update
 

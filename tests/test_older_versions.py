@@ -8,6 +8,7 @@ interrupted by Ctrl-C, and checkpoints of runs of 40 updates that were stopped a
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,7 +83,8 @@ def test_older_checkpoints_are_continued(older: Project) -> None:
     before = results.load(ordered, project=older).readings("learning/loss")
     launch("experiments/small.py", scale=Scale.SMOKE, settings=settings, rerun=True, resources=ONE)
     afresh = results.load(ordered, project=older).readings("learning/loss")
-    assert before["value"].equals(afresh["value"]), "bits of a resumed run and of one that was never interrupted"
+    # To rounding: since then, the readout is one product for each replica.
+    np.testing.assert_allclose(before["value"], afresh["value"], rtol=1e-4)
 
 
 def test_an_older_offline_folder_is_synced(older: Project) -> None:

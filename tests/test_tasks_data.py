@@ -11,7 +11,7 @@ from rnnstudy.cells import LSTM
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError, build, canonical
 from rnnstudy.tasks import LabelledText, LengthRange, SequentialDigits, TemporalOrder
-from rnnstudy.training.batches import fixed_batches, training_batches
+from rnnstudy.training.batches import TrainingBatches, fixed_batches
 from rnnstudy.training.population import Population
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def population(task):
 def test_a_population_trains_validates_and_tests_on_different_pictures(task):
     expected = {part: draw_part(part) for part in ("training", "validation", "test")}
     group = population(task)
-    trained = training_batches(group, 0, CPU)
+    trained = TrainingBatches(group, 0, CPU)
     assert all(read(next(trained)) <= expected["training"] for _ in range(5))
     for purpose, part in (("validation", "validation"), ("probe", "validation"), ("test", "test")):
         for batch in fixed_batches(group, purpose, 200, CPU):

@@ -19,7 +19,7 @@ from rnnstudy.spec import RequestError
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
 from rnnstudy.tasks.task import Batch, Chance, Criterion, Task, cross_entropy, mean_over_supervised, misclassified
 from rnnstudy.training import batches as batches_module
-from rnnstudy.training.batches import fixed_batches, training_batches
+from rnnstudy.training.batches import TrainingBatches, fixed_batches
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.loop import train
 from rnnstudy.training.population import Population
@@ -167,7 +167,7 @@ def test_training_validation_and_test_sequences_are_different_ones():
 
 
 def batches_of(runs, start, count):
-    return list(itertools.islice(training_batches(Population(runs), start, CPU), count))
+    return list(itertools.islice(TrainingBatches(Population(runs), start, CPU), count))
 
 
 def same_batches(one, other):

@@ -28,7 +28,7 @@ from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import Adding, CopyMemory, TemporalOrder
-from rnnstudy.training.batches import gradient_cuts, training_batches
+from rnnstudy.training.batches import TrainingBatches, gradient_cuts
 from rnnstudy.training.grouping import populations
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.loop import train
@@ -264,7 +264,7 @@ def test_omega_is_added_to_the_gradient_of_w_hh_before_clipping(layers):
 
     population = Population((base.replace(training=training),))
     learner = Learner.begin(population, CPU)
-    batch = next(training_batches(population, 0, CPU))
+    batch = next(TrainingBatches(population, 0, CPU))
     outputs, trajectories = population.model.forward(
         ReferenceEngine(), learner.parameters, batch.inputs, steps=batch.steps, observed=True
     )
@@ -434,7 +434,7 @@ def test_with_every_h_detached_the_cell_path_alone_is_left():
 
 def masks_of(runs, step):
     population = Population(tuple(runs))
-    batch = next(training_batches(population, step, CPU))
+    batch = next(TrainingBatches(population, step, CPU))
     return gradient_cuts(population, step, batch)
 
 

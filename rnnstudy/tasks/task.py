@@ -180,7 +180,8 @@ def supervised_at_end(
 
 def mean_over_supervised(values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time *any"]) -> Float[Tensor, "*any"]:
     """The mean over the supervised steps of each sequence: ℓ_b = Σ_t m_{t,b} v_{t,b} / Σ_t m_{t,b}."""
-    return (values * mask).sum(0) / mask.sum(0)
+    # Summed along contiguous memory: the bits of a sum do not depend on how many sequences there are.
+    return (values * mask).movedim(0, -1).contiguous().sum(-1) / mask.sum(0)
 
 
 def last_supervised(mask: Bool[Tensor, "time batch"]) -> Int[Tensor, " batch"]:

@@ -3,6 +3,7 @@
 Every draw comes from a generator seeded by (data seed, purpose, block), so a resumed run needs only its step number.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -55,16 +56,44 @@ class PopulationBatch:
         steps = torch.tensor(self.steps, device=self.last.device)[:, None, None]
         return (task.loss(outputs, self.targets) * (steps == self.last)).sum(0)
 
+    def narrow(self, positions: Int[Tensor, " replica"]) -> "PopulationBatch":
+        """The batch of the replicas at these positions, at the same steps."""
+        return PopulationBatch(
+            inputs=self.inputs.index_select(1, positions),
+            steps=self.steps,
+            targets=self.targets.index_select(1, positions),
+            mask=self.mask.index_select(1, positions),
+            last=self.last.index_select(0, positions),
+            informative=self.informative.index_select(1, positions),
+        )
 
-def training_batches(population: Population, start: int, device: torch.device) -> Iterator[PopulationBatch]:
+
+class TrainingBatches:
     """The training batch of step `start` and of every later step, without end."""
+
+    def __init__(self, population: Population, start: int, device: torch.device) -> None:
+        self._population = population
+        self._device = device
+        self._streams = {seed: _stream(population, seed, start) for seed in population.data_seeds}
+
+    def __iter__(self) -> "TrainingBatches":
+        return self
+
+    def __next__(self) -> PopulationBatch:
+        batches = [next(stream) for stream in self._streams.values()]
+        assert batches[0].lengths.shape[0] == self._population.training.batch
+        return _for_replicas(self._population, batches, self._device)
+
+    def narrow(self, population: Population) -> None:
+        """Continue with the batches of `population`, some of the runs so far."""
+        self._population = population
+        self._streams = {seed: self._streams[seed] for seed in population.data_seeds}
+
+
+def _stream(population: Population, data_seed: int, start: int) -> Iterator[Batch]:
+    """The batch of one data seed at step `start` and at every later step."""
     for block in range(start // BLOCK, 2**62):
-        offset = max(0, start - block * BLOCK)
-        streams = [_block(population, seed, block) for seed in population.data_seeds]
-        for index, batches in enumerate(zip(*streams, strict=True)):
-            if index >= offset:
-                assert batches[0].lengths.shape[0] == population.training.batch
-                yield _for_replicas(population, batches, device)
+        yield from itertools.islice(_block(population, data_seed, block), max(0, start - block * BLOCK), None)
 
 
 def _block(population: Population, data_seed: int, block: int) -> Iterator[Batch]:

@@ -1,7 +1,7 @@
 """The readings of a population: collected on the device, fetched in blocks, cut where a replica stopped."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,23 @@ from rnnstudy.training.records import Series
 NOTHING = np.empty(0)
 
 
+@dataclass
+class Waiting:
+    """Readings of one name on the device: what they mean, and for each moment its steps and its values.
+
+    Attributes:
+        labels: the meaning, as a series without moments.
+        steps: (replica) for each moment.
+        values: (replica, *axes) for each of the newest moments, of the runs that are computed now.
+        stacked: (moment, replica, *axes) of all runs, for the moments before.
+    """
+
+    labels: Series
+    steps: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    stacked: list[Tensor] = field(default_factory=list)
+
+
 class History:
     """Readings of a population over training, in blocks: one for each fetch, with one time stamp.
 
@@ -24,26 +41,45 @@ class History:
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = tuple(keys)
         self.times: list[float] = []
-        # What the readings of a name mean, and for each moment the steps and the values.
-        self._waiting: dict[str, tuple[Series, list[Tensor], list[Tensor]]] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._blocks: list[dict[str, Series]] = []
+        self._positions: Tensor | None = None
+
+    def narrow(self, positions: Tensor | None) -> None:
+        """The readings from now on are of the runs at these positions in `keys` only; of all when None."""
+        self._stack()
+        self._positions = positions
 
     def add(self, readings: Sequence[Reading], step: int | Tensor, spacing: int) -> None:
-        """Collect readings made after `step` updates: one number, or one for each replica (replica)."""
-        at_moment = torch.as_tensor(step).expand(len(self.keys))
+        """Collect readings made after `step` updates: one number, or one for each run in `keys` (replica)."""
+        steps = torch.as_tensor(step).expand(len(self.keys))
         for reading in readings:
-            empty = Series(NOTHING, NOTHING, reading.axes, reading.unit, spacing, reading.coordinates)
-            _, steps, values = self._waiting.setdefault(reading.name, (empty, [], []))
-            steps.append(at_moment)
-            values.append(reading.values.detach())
+            labels = Series(NOTHING, NOTHING, reading.axes, reading.unit, spacing, reading.coordinates)
+            waiting = self._waiting.setdefault(reading.name, Waiting(labels))
+            waiting.steps.append(steps)
+            waiting.values.append(reading.values.detach())
+
+    def _stack(self) -> None:
+        """Stack the newest moments, with NaN for the runs that are not computed."""
+        for waiting in self._waiting.values():
+            if not waiting.values:
+                continue
+            values = torch.stack(waiting.values)
+            if self._positions is not None:
+                computed = values
+                values = computed.new_full((len(computed), len(self.keys), *computed.shape[2:]), torch.nan)
+                values.index_copy_(1, self._positions, computed)
+            waiting.stacked.append(values)
+            waiting.values = []
 
     def fetch(self, time: float) -> None:
         """Copy the readings since the previous fetch to the host, as a block with this time stamp."""
+        self._stack()
         block = {}
-        for name, (empty, steps, moments) in self._waiting.items():
-            values = torch.stack(moments).to("cpu", torch.float32)
+        for name, waiting in self._waiting.items():
+            values = torch.cat(waiting.stacked).to("cpu", torch.float32)
             values[~values.isfinite()] = torch.nan
-            block[name] = replace(empty, steps=torch.stack(steps).cpu().numpy(), values=values.numpy())
+            block[name] = replace(waiting.labels, steps=torch.stack(waiting.steps).cpu().numpy(), values=values.numpy())
         self._waiting = {}
         self._blocks.append(block)
         self.times.append(time)

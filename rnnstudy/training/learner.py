@@ -5,9 +5,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from rnnstudy.engines.engine import Trajectory
@@ -26,7 +27,14 @@ SUMMARY = "summary/"
 class Learner:
     """A population's weights and everything that changes while it trains.
 
-    The weights of replicas that solved their task, diverged or were pruned stay as they are.
+    The weights of replicas that solved their task, diverged or were pruned stay as they are: from the next validation
+    check on, only `live`, the other runs of the population, are computed.
+
+    Attributes:
+        population: all runs.
+        live: the runs that are computed now.
+        positions: (replica): where they are in the population.
+        parameters: their weights.
     """
 
     def __init__(self, population: Population, device: torch.device, parameters: Mapping[str, Tensor]) -> None:
@@ -35,18 +43,8 @@ class Learner:
         self.step = 0
         self.engine = ""
         self.complete = False
-        self.parameters = {name: value.to(device).clone().requires_grad_() for name, value in parameters.items()}
-        # All parameters side by side (replica, numbers): one update rule steps them at once.
-        self._buffer = torch.zeros_like(concatenate_parameters(self.parameters))
-        self._optimiser = population.training.optimiser.at_unit_rate([self._buffer])
-        self._rates = self._per_replica(lambda given: given.learning_rate)
-        self._thresholds = torch.tensor(
-            [run.training.clip.threshold if run.training.clip else torch.inf for run in population.runs],
-            dtype=torch.float64,
-            device=device,
-        )
-        self._decays = self._per_replica(lambda given: given.weight_decay.strength if given.weight_decay else 0.0)
-        self._strengths = self._per_replica(lambda given: given.omega.strength if given.omega else 0.0)
+        self._weights = {name: value.to(device).clone() for name, value in parameters.items()}
+        self._compute(torch.arange(len(population.runs)), {})
         self.verdicts = Verdicts(population, device)
         self._at_last_check = TrainingProgress(0, population.training.steps, len(population.runs), math.nan, math.nan)
         self.history = History(population.keys)
@@ -56,9 +54,59 @@ class Learner:
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
-    def _per_replica(self, number: Callable[[Training], float]) -> Float[Tensor, " replica"]:
-        """A number of each replica's training."""
-        return torch.tensor([number(run.training) for run in self.population.runs], device=self.device)
+    def _compute(self, positions: Int[Tensor, " replica"], optimiser_state: Mapping[str, Any]) -> None:
+        """From now on compute the runs at these positions in the population."""
+        self.live = Population(tuple(self.population.runs[index] for index in positions))
+        self.positions = positions.to(self.device)
+        self.parameters = {
+            name: value.index_select(0, self.positions).requires_grad_() for name, value in self._weights.items()
+        }
+        # All parameters side by side (replica, numbers): one update rule steps them at once.
+        self._buffer = torch.zeros_like(concatenate_parameters(self.parameters))
+        self._optimiser = self.population.training.optimiser.at_unit_rate([self._buffer])
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": optimiser_state})
+        self._rates = self._per_replica(lambda given: given.learning_rate)
+        self._thresholds = self._per_replica(
+            lambda given: given.clip.threshold if given.clip else torch.inf, dtype=torch.float64
+        )
+        self._decays = self._per_replica(lambda given: given.weight_decay.strength if given.weight_decay else 0.0)
+        self._strengths = self._per_replica(lambda given: given.omega.strength if given.omega else 0.0)
+
+    def _per_replica(
+        self, number: Callable[[Training], float], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, " replica"]:
+        """A number of each live run's training."""
+        return torch.tensor([number(run.training) for run in self.live.runs], dtype=dtype, device=self.device)
+
+    def drop_stopped(self) -> Int[Tensor, " replica"] | None:
+        """Take the replicas that no longer train, and have no more readings to come, out of the computation.
+
+        Readings are made before an update: the last ones of a replica come with the first update after it has stopped.
+
+        Returns the positions, among the live runs, of those that stay; None when nothing changes, which is also the
+        case when no replica trains any more.
+        """
+        training = self.verdicts.active | (self.stopped_at() >= self.step).to(self.device)
+        stay = training[self.positions].nonzero().flatten()
+        # On a GPU, each new number of replicas is captured and compiled anew.
+        most = len(self.live.runs) // 2 if self.device.type == "cuda" else len(self.live.runs) - 1
+        if not 0 < len(stay) <= most:
+            return None
+        self._store_weights()
+        state = _of_replicas(self._optimiser.state_dict()["state"], lambda value: value.index_select(0, stay))
+        self._compute(self.positions[stay].cpu(), state)
+        self.history.narrow(self.positions)
+        return stay
+
+    def include_stopped(self) -> None:
+        """Take all replicas into the computation again, with the weights at which they stopped."""
+        self._store_weights()
+        self._compute(torch.arange(len(self.population.runs)), {})
+        self.history.narrow(None)
+
+    def _store_weights(self) -> None:
+        for name, value in self.parameters.items():
+            self._weights[name][self.positions] = value.detach()
 
     @staticmethod
     def begin(population: Population, device: torch.device) -> "Learner":
@@ -83,14 +131,19 @@ class Learner:
         learner.emitted = state["handed_on"]
         learner._seconds_before = state["seconds"]
         learner._optimiser.load_state_dict({**learner._optimiser.state_dict(), "state": state["optimiser"]})
-        learner.verdicts.restore(replicas)
         learner.summary = replicas["summary"]
         learner.seconds_each = state["seconds_each"]
         learner.history = History.restore(population.keys, state["history"], state["positions"])
+        learner.verdicts.restore(replicas)
+        if "error" not in replicas and (error := learner.history.last("learning/error")) is not None:
+            learner.verdicts.error = error.double()
+        if not learner.complete:
+            learner.drop_stopped()
         return learner
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, atomically."""
+        """Write a checkpoint of all runs, atomically."""
+        self._store_weights()
         save_checkpoint(
             path,
             {
@@ -103,11 +156,11 @@ class Learner:
                 "seconds": self.seconds,
                 "seconds_each": self.seconds_each,
                 "replicas": {
-                    "parameters": {name: value.detach().cpu() for name, value in self.parameters.items()},
+                    "parameters": {name: value.cpu() for name, value in self._weights.items()},
                     **self.verdicts.state(),
                     "summary": self.summary,
                 },
-                "optimiser": self._optimiser.state_dict()["state"],
+                "optimiser": _of_replicas(self._optimiser.state_dict()["state"], self._among_all),
                 "history": self.history.state(),
             },
         )
@@ -151,15 +204,16 @@ class Learner:
         return gradients if rule is None else rule.apply(gradients, self._thresholds)
 
     def update(self, loss: Float[Tensor, " replica"], before: Gradients, after: Gradients) -> None:
-        """One update of every active replica; a replica whose loss or gradient is not finite has diverged and stops.
+        """One update of every active live replica; one whose loss or gradient is not finite has diverged and stops.
 
         The host does not wait for the device.
         """
-        self.verdicts.stop_diverged(loss.detach().isfinite() & global_norms(before).isfinite(), self.step)
+        finite = loss.detach().isfinite() & global_norms(before).isfinite()
+        self.verdicts.stop_diverged(self._among_all(finite, fill=True), self.step)
         training = self.population.training
         rates = self._rates * training.schedule.factor(self.step, training.steps)
         with torch.no_grad():
-            active = self.verdicts.active[:, None]
+            active = self.verdicts.active[self.positions, None]
             self._buffer.zero_()
             self._buffer.grad = torch.where(active, concatenate_parameters(after), 0.0)
             self._optimiser.step()
@@ -173,14 +227,16 @@ class Learner:
         self.step += 1
 
     def after_validation(self, measures: Mapping[str, Float[Tensor, " replica"]]) -> ValidationCheck:
-        """Process a validation check on the host: record the measures, fetch all readings, stop solved runs."""
+        """Process a validation check of the live runs on the host: record the measures, fetch all readings, stop solved
+        runs."""
         units = {"error": self.population.task.criterion.error}
         readings = [Reading(f"learning/{name}", values, (), units.get(name, "")) for name, values in measures.items()]
         self.record(readings, self.step, spacing=self.population.training.check_every)
         self.history.fetch(time.time())
-        self.verdicts.stop_solved(measures["error"], self.step)
+        error = self.verdicts.error
+        error[self.positions.cpu()] = measures["error"].double().cpu()
+        self.verdicts.stop_solved(self.step)
         active, loss = self.verdicts.active.cpu(), self.history.last("learning/loss")
-        error = measures["error"].double().cpu()
         self._at_last_check = TrainingProgress(
             step=self.step,
             steps=self.population.training.steps,
@@ -193,6 +249,12 @@ class Learner:
         return ValidationCheck(
             self.step, {key: errors[index] for index, key in enumerate(self.population.keys) if not pruned[index]}
         )
+
+    def _among_all(self, values: Shaped[Tensor, "live *axes"], fill: float = 0) -> Shaped[Tensor, "replica *axes"]:
+        """Values of the live runs among those of all runs; `fill` for the others."""
+        spread = values.new_full((len(self.population.runs), *values.shape[1:]), fill)
+        spread[self.positions] = values
+        return spread
 
     def stopped_at(self) -> Int[Tensor, " replica"]:
         """Updates that each replica has made."""
@@ -211,9 +273,10 @@ class Learner:
         A replica whose weights or test error are not finite after the last update has diverged, too. Diverged and
         pruned replicas have no measures. `test` is empty where all replicas were pruned.
         """
+        self._store_weights()
         finite = test["error"].isfinite() if test else torch.ones_like(self.verdicts.active)
-        for value in self.parameters.values():
-            finite = finite & value.detach().isfinite().flatten(1).all(1)
+        for value in self._weights.values():
+            finite = finite & value.isfinite().flatten(1).all(1)
         self.verdicts.diverged_at_the_end(finite, self.step)
         unmeasured = self.verdicts.diverged() | self.verdicts.pruned()
         for name, values in test.items():
@@ -257,7 +320,15 @@ class Learner:
                     if bool(values[replica].isfinite())
                 },
             )
-            weights = {name: value[replica].detach().cpu().numpy() for name, value in self.parameters.items()}
+            weights = {name: value[replica].cpu().numpy() for name, value in self._weights.items()}
             series = self.history.series(replica, stopped[replica])
             kept = None if status == "pruned" else weights
             yield Record(key, stopped[replica], self.history.times[-1], series, outcome, kept)
+
+
+def _of_replicas(state: Mapping[Any, Any], change: Callable[[Tensor], Tensor]) -> dict[Any, Any]:
+    """The state of an optimiser with every tensor (replica, …) in it changed; plain numbers stay as they are."""
+    return {
+        parameter: {name: change(value) if value.dim() > 0 else value for name, value in values.items()}
+        for parameter, values in state.items()
+    }

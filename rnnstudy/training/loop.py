@@ -17,7 +17,7 @@ from rnnstudy.probes.probe import BackwardPass, Moment
 from rnnstudy.probes.reading import Reading
 from rnnstudy.run import Run
 from rnnstudy.spec import RequestError
-from rnnstudy.training.batches import gradient_cuts, training_batches
+from rnnstudy.training.batches import TrainingBatches, gradient_cuts
 from rnnstudy.training.devices import resolve_device
 from rnnstudy.training.evaluation import evaluate, evaluate_test, evaluation_batches, probe_batches, read_probes
 from rnnstudy.training.grouping import populations
@@ -111,10 +111,12 @@ def _train(
     task, training, model = population.task, population.training, population.model
     probes = population.runs[0].probes
     validation = list(evaluation_batches(population, "validation", training.validation_sequences, device))
-    batches = training_batches(population, learner.step, device)
+    validation = [batch.narrow(learner.positions) for batch in validation]
+    batches = TrainingBatches(learner.live, learner.step, device)
     if learner.history.blocks == 0:
         read_probes(learner, "initial")
 
+    checked = False
     while not learner.complete and learner.verdicts.any_active and learner.step < training.steps:
         if stop():
             learner.history.fetch(time.time())
@@ -128,22 +130,26 @@ def _train(
             batch.inputs,
             steps=batch.steps,
             observed=observed,
-            cuts=gradient_cuts(population, learner.step, batch),
+            cuts=gradient_cuts(learner.live, learner.step, batch),
         )
         loss = batch.loss(task, outputs).mean(-1)
         before, penalty = learner.regularise(learner.backward(loss), trajectories)
         after = learner.clip(before)
         learner.record([Reading("learning/loss", loss, (), task.loss_unit), *penalty], learner.step, spacing=1)
         through_time = BackwardPass(trajectories, model.cell.states, batch.last, training.batch) if observed else None
-        side = probe_batches(population, learner.parameters, device)
+        side = probe_batches(learner.live, learner.parameters, device)
         moment = Moment("training", learner.step, learner.parameters, before, after, through_time, side, model.cell)
         for probe in probes:
             if probe.due(learner.step):
                 learner.record(probe.read(moment), learner.step, spacing=probe.spacing)
         learner.update(loss, before, after)
+        stay = learner.drop_stopped() if checked else None
+        if stay is not None:
+            batches.narrow(learner.live)
+            validation = [batch.narrow(stay) for batch in validation]
         checked = learner.step % training.check_every == 0 or learner.step == training.steps
         if checked:
-            check = learner.after_validation(evaluate(population, engine, learner.parameters, validation, task))
+            check = learner.after_validation(evaluate(learner.live, engine, learner.parameters, validation, task))
             learner.verdicts.prune(prune(check), learner.step)
             yield from saving.when_due(learner)
         if checked or learner.step % PROGRESS_EVERY == 0:
@@ -153,6 +159,7 @@ def _train(
         if learner.verdicts.pruned().all():
             learner.finish({})
         else:
+            learner.include_stopped()
             read_probes(learner, "final")
             learner.finish(evaluate_test(learner, engine))
     yield from saving.now(learner)

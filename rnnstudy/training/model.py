@@ -7,11 +7,15 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from rnnstudy.cells.cell import Cell, Parameter, Parameters, layer_label
 from rnnstudy.cells.initialisation import Initialisation
 from rnnstudy.engines.engine import Cuts, Engine, Trajectory
 from rnnstudy.tasks.task import Task
+
+CACHE_LINE = 16
+"""float32 numbers in a cache line of 64 bytes."""
 
 
 @dataclass(frozen=True)
@@ -89,5 +93,26 @@ class Model:
             below = trajectory.outputs
         if self.cell.owns_readout:
             return below, trajectories
-        # (step, replica, batch, width) times (replica, width, outputs)
-        return below @ parameters["W_ho"] + parameters["b_o"][:, None, :], trajectories
+        return readout(below, parameters["W_ho"], parameters["b_o"]), trajectories
+
+
+def readout(
+    states: Float[Tensor, "step replica batch width"],
+    weights: Float[Tensor, "replica width outputs"],
+    bias: Float[Tensor, "replica outputs"],
+) -> Float[Tensor, "step replica batch outputs"]:
+    """ŷ = h W_ho + b_o, as one matrix product for each replica.
+
+    Rows are padded to whole cache lines: the bits of a product depend on how its matrices lie in memory, and a run's
+    bits must not depend on its place in a population.
+    """
+    steps, replicas, batch, width = states.shape
+    outputs = weights.shape[-1]
+    pad_width, pad_outputs = -width % CACHE_LINE, -outputs % CACHE_LINE
+    rows = functional.pad(states.transpose(0, 1), (0, pad_width)).reshape(replicas, steps * batch, width + pad_width)
+    padded = torch.baddbmm(
+        functional.pad(bias, (0, pad_outputs)).unsqueeze(1),
+        rows,
+        functional.pad(weights, (0, pad_outputs, 0, pad_width)),
+    )
+    return padded[..., :outputs].view(replicas, steps, batch, outputs).transpose(0, 1)

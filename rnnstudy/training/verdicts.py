@@ -17,7 +17,7 @@ PASSES_TO_STOP = 2
 
 
 class Verdicts:
-    """The state of each replica. A replica that stops is masked, not removed: `active` is False from then on.
+    """The state of each replica of a population, also of those that have stopped: `active` is False from then on.
 
     Divergence is decided on the device at every update, without making the host wait. Everything else is decided on the
     host, at validation checks.
@@ -32,6 +32,8 @@ class Verdicts:
         self._diverged_at = torch.full((replicas,), NEVER, device=device)
         self._ended_at, self._solved_at, self._pruned_at = (torch.full((replicas,), NEVER) for _ in range(3))
         self._passes = torch.zeros(replicas, dtype=torch.long)
+        self.error: Float[Tensor, " replica"] = torch.full((replicas,), torch.nan, dtype=torch.float64)
+        """At the last validation check in which the replica took part."""
 
     def state(self) -> dict[str, Tensor]:
         """Tensors (replica) for a checkpoint."""
@@ -42,6 +44,7 @@ class Verdicts:
             "passes": self._passes,
             "solved_at": self._solved_at,
             "pruned_at": self._pruned_at,
+            "error": self.error,
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -52,6 +55,7 @@ class Verdicts:
         self._ended_at, self._passes, self._solved_at = state["ended_at"], state["passes"], state["solved_at"]
         # Checkpoints of older versions know no pruning.
         self._pruned_at = state.get("pruned_at", self._pruned_at)
+        self.error = state.get("error", self.error)
 
     def diverged(self) -> Bool[Tensor, " replica"]:
         return self._diverged_at.cpu() != NEVER
@@ -64,11 +68,11 @@ class Verdicts:
         self._diverged_at = torch.where(self.active & ~finite, step, self._diverged_at)
         self.active = self.active & finite
 
-    def stop_solved(self, error: Float[Tensor, " replica"], step: int) -> None:
-        """Note which replicas solved their task by this validation error, and stop them if the training says so."""
+    def stop_solved(self, step: int) -> None:
+        """Note which replicas solved their task by their validation error, and stop them if the training says so."""
         training, criterion = self._population.training, self._population.task.criterion
         active = self.active.cpu()
-        passed = torch.tensor([criterion.met(value) for value in error.tolist()])
+        passed = torch.tensor([criterion.met(value) for value in self.error.tolist()])
         self._passes = torch.where(passed, self._passes + 1, 0)
         solved = active & (self._passes == PASSES_TO_STOP) & (self._solved_at == NEVER)
         # The last check may come less than `check_every` updates after the check before it.
