@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any
 
-from rnnstudy.cells.cell import Cell
+from rnnstudy.cells.cell import Cell, require_repeatable
 from rnnstudy.cells.initialisation import Initialisation, PyTorchDefault
 from rnnstudy.engines.engine import Need
 from rnnstudy.optimisers.adam import Adam
@@ -108,6 +108,7 @@ class Run(Spec):
     data_seed: Annotated[int, at_least(0)] | None = None
 
     def check(self) -> None:
+        require_repeatable(self.cell, self.task.features, self.task.outputs)
         self.initialisation.check_compatible(self.cell)
         if self.training.omega is not None:
             self.training.omega.check_compatible(self.cell)

@@ -176,11 +176,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+class ClassMissing(SpecError):
+    """A class of a stored specification that cannot be imported."""
+
+
 def build(described: Any) -> Any:
     """The inverse of `canonical`: imports the classes and builds the specification again.
 
-    Raises `SpecError` when a class can no longer be imported, when its version has changed, or when `described` does
-    not describe a specification.
+    Raises `ClassMissing` when a class can no longer be imported, and `SpecError` when its version has changed, or when
+    `described` does not describe a specification.
     """
     if isinstance(described, Mapping):
         if not {"class", "fields"} <= set(described):
@@ -189,7 +193,7 @@ def build(described: Any) -> Any:
         try:
             cls: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
         except (ImportError, AttributeError) as error:
-            raise SpecError(
+            raise ClassMissing(
                 f"{described['class']} cannot be imported ({error}); load the file that defines it"
             ) from None
         if not (isinstance(cls, type) and issubclass(cls, Spec)):

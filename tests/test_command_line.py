@@ -215,6 +215,23 @@ def test_a_probe_of_ones_own_is_listed_and_read(project_with_store: Path, rnnstu
     assert f"{weights.max().item():.4g}" in shown.stdout, shown.stdout + shown.stderr
 
 
+def test_a_run_with_a_cell_of_ones_own_names_the_file_that_defines_it(
+    project_with_store: Path, rnnstudy: Callable[..., Any]
+) -> None:
+    path = project_with_store / "experiments" / "small.py"
+    own = "class Mine(Elman):\n    source = 'here'\n\n\ndef runs("
+    path.write_text(path.read_text().replace("def runs(", own).replace("[Elman(width=4)", "[Mine(width=4)"))
+    assert rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1").returncode == 0
+    key = load_experiment(path).runs(Scale.SMOKE)[0].key
+    command = [str(Path(sys.executable).with_name("rnnstudy")), "probe", key, "GradientThroughTime"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "Mine cannot be imported" in refused.stderr
+    assert "--file experiments/small.py" in refused.stderr
+    named = subprocess.run([*command, "--file", "experiments/small.py"], capture_output=True, text=True, check=False)
+    assert named.returncode == 0, named.stderr
+
+
 @pytest.mark.parametrize(("kind", "base"), [("tasks", Task), ("cells", Cell), ("probes", Probe)])
 def test_list_tells_what_there_is_with_its_source(rnnstudy: Callable[..., Any], kind: str, base: type) -> None:
     printed = rnnstudy("list", f"--{kind}").stdout.splitlines()

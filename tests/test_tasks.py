@@ -310,9 +310,9 @@ def test_adding_hochreiter_is_decoded_as_published():
         seconds.add(max(marked))
     assert lengths == set(range(40, 45)), "T to T + int(.1T), both included"
     assert min(firsts) == 1
-    assert max(seconds) == length // 2 - 2, "the last of the first T/2 - 1 pairs"
-    # The first pair is chosen as the first mark (1 in 10), or else as the second (1 in T/2 - 2).
-    share = 1 / 10 + 9 / 10 / (length // 2 - 2)
+    assert max(seconds) == length // 2 - 1, "the last of the first T/2 - 1 pairs that are still unmarked"
+    # The first pair is chosen as the first mark (1 in 10), or else as the second (1 in T/2 - 1).
+    share = 1 / 10 + 9 / 10 / (length // 2 - 1)
     assert abs(at_start / 8000 - share) < 5 * sqrt(share * (1 - share) / 8000)
 
 

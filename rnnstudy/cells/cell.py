@@ -1,5 +1,6 @@
 """The contract of a cell: its states, its parameters, and one step of the recurrence, for a whole population."""
 
+import functools
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnstudy.spec import Spec, at_least
+from rnnstudy.spec import Spec, SpecError, at_least
 
 Parameters = Mapping[str, Tensor]
 """Parameter name to values (replica, …)."""
@@ -118,6 +119,42 @@ class Cell(Spec):
         The step led from the states `before` to the states `after`; every row is one step of one sequence.
         """
         return {}
+
+
+def require_repeatable(cell: Cell, features: int, outputs: int) -> None:
+    """Raises `SpecError` when a step of `cell` gives other results when it is computed again.
+
+    Readings are made of recomputed steps: with random numbers in the step (dropout, zoneout) they would be of other
+    numbers than those of training.
+    """
+    if not type(cell).__module__.startswith("rnnstudy.cells.") and not _repeatable(cell, features, outputs):
+        raise SpecError(
+            f"a step of {type(cell).__name__} draws random numbers, so that it cannot be computed again for the "
+            f"readings; leave out dropout and noise, or draw them once, in a parameter"
+        )
+
+
+@functools.cache
+def _repeatable(cell: Cell, features: int, outputs: int) -> bool:
+    source = torch.Generator().manual_seed(0)
+    parameters = {
+        name: 0.1 * torch.randn(1, *parameter.shape, generator=source)
+        for name, parameter in cell.parameters(features, outputs).items()
+    }
+    states = {name: torch.randn(1, 2, cell.state_width(name, outputs), generator=source) for name in cell.states}
+    inputs = torch.randn(1, 2, features, generator=source)
+    random_state = torch.get_rng_state()
+    try:
+        steps = [
+            cell.step(parameters, cell.project(parameters, inputs), states, lambda _, value: value) for _ in range(2)
+        ]
+        drawn = not torch.equal(torch.get_rng_state(), random_state)
+    except Exception:
+        # What is wrong with the cell is told where it trains.
+        return True
+    finally:
+        torch.set_rng_state(random_state)
+    return not drawn and all(torch.equal(steps[0][name], steps[1][name]) for name in cell.states)
 
 
 def layer_label(name: str, layer: int, layers: int) -> str:

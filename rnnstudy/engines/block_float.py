@@ -64,7 +64,8 @@ class BlockFloat:
 
     def values(self) -> Tensor:
         """Plain numbers: infinite or zero where they leave a float's range."""
-        return self._scaled(self.exponent)
+        # 0 · 2^3000 is 0, where the product of the two as floats would be NaN.
+        return torch.where(self.mantissa == 0, self.mantissa, self._scaled(self.exponent))
 
     def log_norms(self) -> Tensor:
         """log10 of each block's Euclidean norm (*blocks), in float64; −inf for zeros, NaN or +inf if not finite."""

@@ -60,7 +60,7 @@ def by_lag(layer: ScaledTrajectory, batch: BackwardPass) -> dict[str, tuple[Tens
     log_norms: dict[str, list[Tensor]] = {name: [] for name in recurrent}
     cosines: dict[str, list[Tensor]] = {name: [] for name in recurrent}
     log_batch = torch.tensor(batch.last.shape[1], dtype=torch.float64).log10().to(batch.last.device)
-    for lag in range(int(batch.last.max()) + 1):
+    for lag in range(batch.time):
         steps = batch.last - lag
         parts = layer.parameter_gradients_of(steps.clamp(min=0), steps >= 0)
         for name in recurrent:

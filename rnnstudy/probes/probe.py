@@ -54,10 +54,14 @@ class BackwardPass:
             for state in self.states
         ]
 
+    @property
+    def time(self) -> int:
+        """Time steps of the side batch, the same for every run of a task."""
+        return len(self.layers[0].unroll.inputs)
+
     def until_last(self) -> Bool[Tensor, "time replica batch"]:
         """True at the steps of the side batch up to the last supervised one, which the loss can depend on."""
-        time = len(self.layers[0].arriving().exponent)
-        return torch.arange(time, device=self.last.device)[:, None, None] <= self.last
+        return torch.arange(self.time, device=self.last.device)[:, None, None] <= self.last
 
     def labelled_layers(self) -> list[tuple[Callable[[str], str], ScaledTrajectory]]:
         """For each layer of the side batch: a function from a name to its label in this layer, and the trajectory."""

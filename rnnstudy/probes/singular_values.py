@@ -25,8 +25,9 @@ class SingularValues(Probe):
 
     Readings on `sequences` fixed sequences, quantiles over them: `singular_values/joint` (or `/h` for a single state)
     over axes `quantile`, `index` (largest first, from 0) and `lag`, in log10; `_initial` or `_final` appended outside
-    training. The longest lag is always included. The product has a separate exponent, so its size is not limited by
-    float64; but a singular value below 10⁻¹² of the largest is rounding error: it ranks lowest, and is absent.
+    training. The longest lag that the task's sequences can have is always included. The product has a separate
+    exponent, so its size is not limited by float64; but a singular value below 10⁻¹² of the largest is rounding error:
+    it ranks lowest, and is absent.
 
     Source: Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013, equation 5; Pennington, Schoenholz & Ganguli
     2017 for the spectrum.
@@ -39,7 +40,7 @@ class SingularValues(Probe):
 
     def read(self, moment: Moment) -> list[Reading]:
         batch, readings = moment.side_batch(self.sequences), []
-        lags = powers_of_two(int(batch.last.max()))
+        lags = powers_of_two(batch.time - 1)
         coordinates = {"lag": tuple(float(lag) for lag in lags)}
         for label, layer in batch.labelled_layers():
             for path, logs in spectra(layer, batch, lags).items():

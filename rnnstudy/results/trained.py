@@ -13,7 +13,7 @@ from rnnstudy.probes.probe import Moment, Probe
 from rnnstudy.probes.reading import Reading
 from rnnstudy.results.loading import artifact_file, stored_run
 from rnnstudy.run import Run
-from rnnstudy.spec import build
+from rnnstudy.spec import ClassMissing, build
 from rnnstudy.store.arrays import WEIGHTS, read_weights
 from rnnstudy.store.project import Project
 from rnnstudy.training.evaluation import probe_batches
@@ -50,8 +50,12 @@ def load_network(key: str, *, project: Project | None = None) -> TrainedNetwork:
     imported: load the experiment file that defines its task or cell first (`rnnstudy.sweep.load_experiment`).
     """
     stored = stored_run(key, project=project)
-    probes = build(json.loads(stored.tags["rnnstudy.probes"]))
-    run = build(json.loads(stored.tags["rnnstudy.spec"])).replace(probes=probes)
+    try:
+        probes = build(json.loads(stored.tags["rnnstudy.probes"]))
+        run = build(json.loads(stored.tags["rnnstudy.spec"])).replace(probes=probes)
+    except ClassMissing as error:
+        file = stored.tags.get("mlflow.source.name") or "FILE"
+        raise ClassMissing(f"{error}: `--file {file}`, or `load_experiment` in Python") from None
     weights = read_weights(artifact_file(stored.key, WEIGHTS, project=project))
     return TrainedNetwork(run, {name: torch.from_numpy(values) for name, values in weights.items()})
 

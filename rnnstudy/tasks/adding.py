@@ -24,8 +24,8 @@ class Adding(MarkedPairs):
     sequence.) The constant 0.5 attains a loss of 1/24, and is "wrong" on only 36 %.
 
     `hochreiter` (Hochreiter & Schmidhuber 1997, experiment 4): l steps, uniform on T, …, T + int(.1T); values U[−1, 1];
-    first mark among the first 10 pairs, second among those of the first T/2 − 1 pairs that are still unmarked; the
-    first and the last pair have mark −1, and a value chosen at the first pair counts as 0; target 0.5 + (X₁ + X₂)/4.
+    first mark among the first 10 pairs, second among the first T/2 − 1 pairs that are still unmarked; the first and
+    the last pair have mark −1, and a value chosen at the first pair counts as 0; target 0.5 + (X₁ + X₂)/4.
     Error: the share of sequences with an absolute error of 0.04 or more. The published stopping rule used the training
     sequences; here the 0.04 applies to fresh ones.
 

@@ -62,9 +62,9 @@ class MarkedPairs(Task):
     def share_marked_at_start(self) -> float:
         """Share of sequences in which one of the two chosen pairs is the first of the sequence (`hochreiter`).
 
-        It becomes the first mark with probability 1/10, otherwise the second with probability 1/(T/2 − 2).
+        It becomes the first mark with probability 1/10, otherwise the second with probability 1/(T/2 − 1).
         """
-        return 1 / 10 + 9 / 10 / (self.length // 2 - 2)
+        return 1 / 10 + 9 / 10 / (self.length // 2 - 1)
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
         lengths, positions = self._layout(batch, generator)
@@ -95,7 +95,7 @@ class MarkedPairs(Task):
             case "hochreiter":
                 lengths = draw(self.length, self.length + int(0.1 * self.length) + 1)
                 first = draw(0, 10)
-                among_unmarked = draw(0, self.length // 2 - 2)
+                among_unmarked = draw(0, self.length // 2 - 1)
                 positions = first, among_unmarked + (among_unmarked >= first)
         return lengths, torch.stack(positions)
 

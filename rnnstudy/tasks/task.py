@@ -1,7 +1,7 @@
 """The contract of a task: it draws sequences and defines loss, measures, success criterion and chance level."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
@@ -34,6 +34,16 @@ class Batch:
         """The sequences `start` to `stop` (exclusive)."""
         by_time = {name: values[:, start:stop] for name, values in vars(self).items() if name != "lengths"}
         return Batch(**by_time, lengths=self.lengths[start:stop])
+
+    @staticmethod
+    def joined(parts: Sequence["Batch"]) -> "Batch":
+        """The sequences of all parts, in order."""
+        return Batch(
+            **{
+                name: torch.cat([getattr(part, name) for part in parts], 0 if name == "lengths" else 1)
+                for name in vars(parts[0])
+            }
+        )
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(**{name: values.to(device) for name, values in vars(self).items()})

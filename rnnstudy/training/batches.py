@@ -120,14 +120,25 @@ def fixed_batches(
 
     Each purpose (`validation`, `test`, `probe`, …) has sequences of its own. `task` replaces the population's task.
     """
-    task = (task or population.task).split(purpose)
-    most = most or sequences
+    for drawn in _fixed_draws(population, purpose, sequences, task or population.task):
+        count = len(drawn[0].lengths)
+        for start in range(0, count, most or count):
+            parts = [batch.part(start, min(start + (most or count), count)) for batch in drawn]
+            yield _for_replicas(population, parts, device)
+
+
+def fixed_batch(population: Population, purpose: str, sequences: int, device: torch.device) -> PopulationBatch:
+    """The sequences of `fixed_batches` in one batch."""
+    draws = _fixed_draws(population, purpose, sequences, population.task)
+    return _for_replicas(population, [Batch.joined(parts) for parts in zip(*draws, strict=True)], device)
+
+
+def _fixed_draws(population: Population, purpose: str, sequences: int, task: Task) -> Iterator[list[Batch]]:
+    """The fixed sequences of a purpose, in chunks: for each data seed a batch."""
+    task = task.split(purpose)
     for index, first in enumerate(range(0, sequences, EVALUATION_CHUNK)):
         count = min(EVALUATION_CHUNK, sequences - first)
-        drawn = [task.sample(count, generator(seed, purpose, index)) for seed in population.data_seeds]
-        for start in range(0, count, most):
-            parts = [batch.part(start, min(start + most, count)) for batch in drawn]
-            yield _for_replicas(population, parts, device)
+        yield [task.sample(count, generator(seed, purpose, index)) for seed in population.data_seeds]
 
 
 def _for_replicas(population: Population, batches: Sequence[Batch], device: torch.device) -> PopulationBatch:

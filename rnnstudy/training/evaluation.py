@@ -15,7 +15,7 @@ from rnnstudy.engines.scaled import ScaledEngine
 from rnnstudy.probes.probe import BackwardPass, Moment
 from rnnstudy.probes.reading import Reading
 from rnnstudy.tasks.task import Task
-from rnnstudy.training.batches import PopulationBatch, fixed_batches
+from rnnstudy.training.batches import PopulationBatch, fixed_batch, fixed_batches
 from rnnstudy.training.cost import replicas_probed_together
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.population import Population
@@ -85,17 +85,15 @@ def read_probes(learner: Learner, stage: Literal["initial", "final"]) -> None:
 
 
 def _joined(of_parts: Sequence[Reading]) -> Reading:
-    """One reading of the whole population from those of its parts; a part with a shorter axis is padded with NaN."""
+    """One reading of the whole population from those of its parts, which must agree in name, axes and positions."""
     first, *others = of_parts
-    if any((other.name, other.axes) != (first.name, first.axes) for other in others):
-        raise RuntimeError(f"a probe reads '{first.name}' of some replicas, and something else of others")
-    longest = [max(lengths) for lengths in zip(*(part.values.shape[1:] for part in of_parts), strict=True)]
-    values = []
-    for part in of_parts:
-        missing = [most - length for most, length in zip(longest, part.values.shape[1:], strict=True)]
-        padding = [pad for count in reversed(missing) for pad in (0, count)]
-        values.append(torch.nn.functional.pad(part.values, padding, value=torch.nan) if any(missing) else part.values)
-    return dataclasses.replace(first, values=torch.cat(values))
+    meaning = (first.name, first.axes, first.coordinates, first.values.shape[1:])
+    if any((other.name, other.axes, other.coordinates, other.values.shape[1:]) != meaning for other in others):
+        raise RuntimeError(
+            f"a probe reads '{first.name}' of some runs, and something else, or at other positions, of others; what a "
+            "probe reads may depend on the task and the cell only"
+        )
+    return dataclasses.replace(first, values=torch.cat([part.values for part in of_parts]))
 
 
 def probe_batches(
@@ -111,7 +109,7 @@ def side_batch(population: Population, parameters: Parameters, sequences: int, d
     The function differentiated is the sum over sequences of the loss of the last supervised step alone, so that each
     sequence's trajectory has the gradient of its own loss.
     """
-    [batch] = fixed_batches(population, "probe", sequences, device)
+    batch = fixed_batch(population, "probe", sequences, device)
     double = {name: value.detach().double() for name, value in parameters.items()}
     engine = ScaledEngine()
     with torch.enable_grad():
