@@ -12,11 +12,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
@@ -32,7 +35,7 @@ from rnnstudy.store.mlflow_store import Store, open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.offline import OfflineFolder, OfflineTracker
 from rnnstudy.store.project import Project
-from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.store.run_description import SweepInfo, parameter_text
 from rnnstudy.store.source_hashes import code_hashes, text_hash
 from rnnstudy.store.stored_run import RunIndex, StoredRun
 from rnnstudy.store.sync import sync
@@ -534,7 +537,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from rnnstudy.store.offline import OfflineFolder, OfflineTracker
-from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.store.run_description import SweepInfo, parameter_text
 blocked = [name for name in ("mlflow", "pandas", "sqlalchemy", "alembic") if name in sys.modules]
 assert not blocked, blocked
 class Refuse:
@@ -620,6 +623,67 @@ def test_offline_goes_on_after_a_kill_and_syncs_further(project: Project, tmp_pa
     assert sent == directly
     assert again.folder.forget([run.key]) == 1
     assert again.folder.finished() == {}
+
+
+def test_a_run_that_the_store_lost_on_the_way_comes_back_by_sync(project: Project, tmp_path: Path):
+    """Begun in the store, which then went away; ended in files, as the fallback writes them."""
+    run, first, second = a_run(), *pieces(a_run().key, 130, 260)
+    online = MlflowTracker(open_store(project), INFO)
+    online.begin(run, "a")
+    online.write(first)
+    folder = tmp_path / "fallback"
+    files = OfflineTracker(OfflineFolder(folder), INFO)
+    files.begin(run, "a")
+    files.write(second)
+    files.write(last(run.key))
+    assert Store(project).states([run.key]) == {run.key: "running"}
+    report = sync([folder], Store(project))
+    assert (report.updated, report.refused) == ((run.key,), {})
+    (stored,) = Store(project).runs()
+    assert stored.state == "finished"
+    assert Store(project).client.get_run(stored.identity).info.status == "FINISHED"
+    assert Store(project).finished()[run.key].serves(run), "the same command trains nothing again"
+    # All points, though those that waited in memory when the store went away have the time of the last record.
+    sent = {(metric, step, value) for _, metric, step, _, value, _ in metric_rows(project)}
+    finish(MlflowTracker(open_store(project), dataclasses.replace(INFO, experiment="directly")), run)
+    directly = [row for row in metric_rows(project) if row[0] != stored.identity]
+    assert sent == {(metric, step, value) for _, metric, step, _, value, _ in directly}
+    assert sync([folder], Store(project)).unchanged == (run.key,)
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["begun in the store", "new to the store"])
+def test_a_run_that_the_store_refuses_does_not_keep_others_from_coming(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rnnstudy: Callable[..., Any], begun: bool
+):
+    runs, folder = [a_run(seed) for seed in range(3)], tmp_path / "offline"
+    if begun:
+        tracker = MlflowTracker(open_store(project), INFO)
+        tracker.begin(runs[1], "b")
+        tracker.interrupt(runs[1].key)
+    for run in runs:
+        finish(OfflineTracker(OfflineFolder(folder), INFO), run)
+    path = folder / runs[1].key / "run.json"
+    fields = json.loads(path.read_text())
+    fields["parameters"]["training.batch" if begun else "x" * 300] = 77
+    path.write_text(json.dumps(fields))
+    monkeypatch.setenv("RNNSTUDY_HOME", str(project.root))
+    answer = rnnstudy("sync", str(folder))
+    assert answer.returncode == 1
+    assert "2 runs added, 0 brought further, 0 unchanged" in answer.stdout
+    assert f"{runs[1].key} was not copied: the MLflow store" in answer.stderr
+    states = Store(project).states([run.key for run in runs])
+    assert list(states.values()) == ["finished", "interrupted" if begun else "absent", "finished"]
+    statuses = {Store(project).client.get_run(run.identity).info.status for run in Store(project).runs()}
+    assert statuses == ({"FINISHED", "KILLED"} if begun else {"FINISHED"})
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.tuples(inner, inner)
+    )
+)
+def test_a_parameter_has_the_same_text_after_a_way_through_json(value: Any):
+    assert parameter_text(json.loads(json.dumps(value))) == parameter_text(value) == str(value)
 
 
 def test_an_offline_run_of_an_older_version_is_still_read(project: Project, tmp_path: Path):

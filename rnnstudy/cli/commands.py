@@ -190,6 +190,10 @@ def sync(folders: Sequence[Path]) -> None:
 
     done = bring_in(folders, Store(find_project()))
     say(f"{len(done.added)} runs added, {len(done.updated)} brought further, {len(done.unchanged)} unchanged")
+    for key, reason in done.refused.items():
+        click.echo(f"rnnstudy: {key} was not copied: {reason}", err=True)
+    if done.refused:
+        sys.exit(1)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from rnnstudy.store.mlflow_documents import data_input
 from rnnstudy.store.open_run import OpenRun
 from rnnstudy.store.owner import Owner
 from rnnstudy.store.project import Project
-from rnnstudy.store.run_description import Description
+from rnnstudy.store.run_description import Description, parameter_text
 from rnnstudy.store.stored_run import COMPLETE, RunIndex, StoredRun, attempts_of, require_folder, state_of
 from rnnstudy.training.records import RunState
 
@@ -243,20 +243,32 @@ class Store(RunIndex):
             else:
                 attempts = attempts_of(present.data.tags)
                 opened = OpenRun(description, present.info.run_id, self.sent(present), attempts=attempts)
-                for stale in {"rnnstudy.reason", "rnnstudy.solved"} & present.data.tags.keys():
-                    client.delete_tag(opened.identity, stale)
-                client.update_run(opened.identity, status="RUNNING")
             # Written again on a resume: the process may have died before it could write them.
-            parameters = [Param(name, str(value)) for name, value in description.parameters.items()]
+            parameters = [Param(name, parameter_text(value)) for name, value in description.parameters.items()]
             # A note that someone may have edited in MLflow's pages stays as it is.
             keep_note = present is not None and NOTE in present.data.tags
             tags = [RunTag(name, value) for name, value in description.tags.items() if name != NOTE or not keep_note]
-            client.log_batch(opened.identity, params=parameters, tags=tags)
+            self._log_description(opened.identity, parameters, tags, present is None)
+            if present is not None:
+                for stale in {"rnnstudy.reason", "rnnstudy.solved"} & present.data.tags.keys():
+                    client.delete_tag(opened.identity, stale)
+                client.update_run(opened.identity, status="RUNNING")
             for name, text in description.documents.items():
                 client.log_text(opened.identity, text, name)
             if description.data_set:
                 client.log_inputs(opened.identity, [data_input(description.data_set)])
         return opened
+
+    def _log_description(self, identity: str, parameters: "list[Param]", tags: "list[RunTag]", made: bool) -> None:
+        """Write parameters and tags; a run that was just `made` is deleted again when the store refuses them."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.log_batch(identity, params=parameters, tags=tags)
+        except MlflowException:
+            if made:
+                self.client.delete_run(identity)
+            raise
 
     def send(self, opened: OpenRun) -> None:
         """Write the buffered points."""

@@ -111,6 +111,15 @@ def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str]
     )
 
 
+def parameter_text(value: Any) -> str:
+    """The text of a parameter in MLflow, which refuses to change it: the same before and after a way through JSON."""
+    return str(_tuples(value))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
 def repeating(key: str, command: str) -> str:
     """The command that repeats one run of the sweep that `command` launched; empty where `command` is."""
     return f"{command} --only {key} --rerun" if command else ""

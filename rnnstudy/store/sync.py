@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rnnstudy.spec import RequestError
 from rnnstudy.store.arrays import READINGS, WEIGHTS
 from rnnstudy.store.decimation import Point
+from rnnstudy.store.errors import StoreError, StoreUnavailable
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.mlflow_tracker import experiment_tags
 from rnnstudy.store.offline import description_in, ending_of, final_tags, points_in, run_folders
@@ -28,18 +29,21 @@ class SyncReport:
         added: runs that were not in the store.
         updated: runs of which the store had less.
         unchanged: runs that the store already had.
+        refused: runs that the store refuses, with its reason; nothing of them was written.
     """
 
     added: tuple[str, ...]
     updated: tuple[str, ...]
     unchanged: tuple[str, ...]
+    refused: Mapping[str, str]
 
 
 def sync(folders: Iterable[Path], store: Store) -> SyncReport:
     """Copy runs from offline folders into `store`. A second time changes nothing.
 
     Runs that have not ended arrive as interrupted. Runs that are complete in the store with the same probes, and runs
-    that are being written at this moment, are left alone. Raises `RequestError` for a folder that holds no runs.
+    that another process is writing at this moment, are left alone. Where the store refuses a run, the others are copied
+    all the same. Raises `RequestError` for a folder that holds no runs.
     """
     descriptions = []
     for folder in folders:
@@ -50,16 +54,24 @@ def sync(folders: Iterable[Path], store: Store) -> SyncReport:
     store.require_writable()
     store.mark_interrupted()
     done: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": []}
+    refused: dict[str, str] = {}
     for run_folder, described in descriptions:
-        done[_sync_run(store, run_folder, described)].append(described.key)
-    return SyncReport(**{how: tuple(keys) for how, keys in done.items()})
+        try:
+            done[_sync_run(store, run_folder, described)].append(described.key)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            refused[described.key] = str(error)
+    return SyncReport(**{how: tuple(keys) for how, keys in done.items()}, refused=refused)
 
 
 def _sync_run(store: Store, folder: Path, described: Description) -> str:
     ending, points = ending_of(folder), points_in(folder)
     for known in store.runs(described.key):
         covered = all(probe in known.probes for probe in json.loads(described.tags["rnnstudy.probes"]))
-        if known.state == "running" or (known.state in COMPLETE and covered):
+        # A sweep that has given up the store writes files alone: its own runs are not being written any more.
+        written = known.state == "running" and Owner.tagged(known.tags) != Owner.tagged(described.tags)
+        if written or (known.state in COMPLETE and covered):
             return "unchanged"
     present = store.unfinished(described)
     if present is not None and not _adds(store, present, ending, points):
