@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rnnstudy.training.grouping import populations
     from rnnstudy.training.loop import train
     from rnnstudy.training.population import Population
+    from rnnstudy.watching.watch import watch
 
 __all__ = [
     "Population",
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "populations",
     "train",
+    "watch",
 ]
 
 __getattr__ = lazy_names(
@@ -47,5 +49,6 @@ __getattr__ = lazy_names(
         "load": "results.trained:load_network",
         "populations": "training.grouping",
         "train": "training.loop",
+        "watch": "watching.watch",
     },
 )

@@ -1,0 +1,133 @@
+"""The gradient of one recurrent module by time: norms for each sequence, their medians, and how fast they fall."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rnnstudy.probes.gradient_through_time import theil_sen
+from rnnstudy.spec import RequestError, nearest
+from rnnstudy.watching.recompute import DirectionGradients
+
+
+class Profile:
+    """log10 ‖dL/ds_t‖ of a recurrent module's states s: total derivatives of the loss that was differentiated.
+
+    The norm is over the units of a layer in one direction, for each sequence. Rows are layers and directions: layer 1
+    forward, layer 1 reverse, layer 2 forward, …. Values are in float64 and right far beyond the range of a float; an
+    exact zero is −inf, and a step after a sequence's end is NaN.
+
+    Attributes:
+        states: `("h",)`, or `("h", "c")` for an LSTM.
+        rows: for each row its layer, counted from 0, and whether it reads the sequence from its end.
+        lengths: steps of each sequence.
+    """
+
+    def __init__(self, directions: Sequence[DirectionGradients]) -> None:
+        self.rows = tuple((direction.layer, direction.reverse) for direction in directions)
+        self.lengths: Int[Tensor, " sequence"] = directions[0].lengths
+        self.states = ("h", "c") if directions[0].gradients.c is not None else ("h",)
+        self._log_norms = {
+            state: torch.stack([getattr(direction.gradients, state).log_norms() for direction in directions])
+            for state in self.states
+        }
+        self._directions = directions
+
+    def __repr__(self) -> str:
+        steps, sequences = int(self.lengths.max()), len(self.lengths)
+        return f"Profile({', '.join(self.states)}; {len(self.rows)} rows, {steps} steps, {sequences} sequences)"
+
+    @property
+    def measured(self) -> Bool[Tensor, "time sequence"]:
+        """True at the steps that a sequence has."""
+        time = self._log_norms["h"].shape[1]
+        return torch.arange(time, device=self.lengths.device)[:, None] < self.lengths
+
+    def per_sequence(self, state: str = "h") -> Float[Tensor, "row time sequence"]:
+        """log10 ‖dL/ds_t‖ for each sequence; −inf for an exact zero, NaN after the sequence's end.
+
+        Raises `RequestError` for a state that the module does not have.
+        """
+        if state not in self.states:
+            raise RequestError(f"there is no state '{state}'{nearest(state, self.states)}; it has {self.states}")
+        return torch.where(self.measured, self._log_norms[state], torch.nan)
+
+    def quantile(self, share: float, state: str = "h") -> Float[Tensor, "row time"]:
+        """The quantile over sequences at each step, linearly interpolated; −inf where too many are exact zeros."""
+        values = self.per_sequence(state)
+        # Interpolation between −inf and a number would be NaN.
+        lower = values.nanquantile(share, dim=-1, interpolation="lower")
+        interpolated = values.nanquantile(share, dim=-1)
+        return torch.where(lower.isneginf(), lower, interpolated)
+
+    def log10(self, state: str = "h") -> Float[Tensor, "row time"]:
+        """The median over sequences of log10 ‖dL/ds_t‖ at each step."""
+        return self.quantile(0.5, state)
+
+    def per_unit(self, state: str = "h") -> Float[Tensor, "row time unit"]:
+        """log10 of the root mean square over sequences of dL/ds_t, for each unit."""
+        rows = []
+        for direction in self._directions:
+            gradient = getattr(direction.gradients, state)
+            mantissas, shared = gradient.aligned((1,))
+            mean_square = mantissas.double().square().sum(1) / self.measured.sum(1, keepdim=True)
+            rows.append(mean_square.log10() / 2 + shared[:, 0, None].double() * math.log10(2))
+        return torch.stack(rows)
+
+    def zeros(self, state: str = "h") -> Float[Tensor, "row time"]:
+        """The share of sequences whose gradient is exactly zero at each step."""
+        return self.per_sequence(state).isneginf().sum(-1) / self.measured.sum(-1)
+
+    def nonfinite(self, state: str = "h") -> Float[Tensor, "row time"]:
+        """The share of sequences whose gradient is infinite or not a number at each step."""
+        values = self._log_norms[state]
+        return ((values.isnan() | values.isposinf()) & self.measured).sum(-1) / self.measured.sum(-1)
+
+    def first_nonfinite(self) -> str | None:
+        """Where, going back in time, a value first is not finite: layer, direction, step and gate; None if nowhere."""
+        for direction in reversed(self._directions):
+            bad = ~direction.gradients.delta.mantissa.isfinite()
+            steps = bad.flatten(1).any(1).nonzero().flatten()
+            if len(steps):
+                step = int(steps[0] if direction.reverse else steps[-1])
+                blocks = bad[step].unflatten(-1, (len(direction.gates), -1)).any(-1).any(0)
+                gates = [gate for gate, is_bad in zip(direction.gates, blocks.tolist(), strict=True) if is_bad]
+                way = "reverse" if direction.reverse else "forward"
+                return f"layer {direction.layer + 1} ({way}), step {step + 1}, gate {', '.join(gates)}"
+        return None
+
+    def by_lag(self, state: str = "h") -> Float[Tensor, "row lag"]:
+        """The median over sequences of log10 (‖dL/ds_t‖ / ‖dL/ds_τ‖), by lag from the step τ that is reached last.
+
+        That is the last step of each sequence, and the first one for the reverse direction.
+        """
+        values = self.per_sequence(state)
+        time = values.shape[1]
+        lags = torch.arange(time, device=values.device)[:, None]
+        rows = []
+        for (_, reverse), row in zip(self.rows, values, strict=True):
+            steps = lags.expand_as(row) if reverse else self.lengths - 1 - lags
+            aligned = torch.where(steps >= 0, row.gather(0, steps.clamp(min=0)), torch.nan)
+            rows.append((aligned - aligned[0]).nanquantile(0.5, dim=-1))
+        return torch.stack(rows)
+
+    def rate(self, state: str = "h") -> Float[Tensor, " row"]:
+        """Decades per step back: the Theil–Sen slope of `by_lag`. Negative where the gradient vanishes."""
+        curves = self.by_lag(state).cpu().numpy()
+        return torch.tensor([theil_sen(curve) for curve in curves], dtype=torch.float64)
+
+    def half_life(self, state: str = "h") -> Float[Tensor, " row"]:
+        """Steps back until the norm has halved: log10 2 / −rate; NaN where the gradient does not fall."""
+        rates = self.rate(state)
+        return torch.where(rates < 0, math.log10(2) / -rates, torch.nan)
+
+    def log10_ratio(self, state: str = "h") -> Float[Tensor, " row"]:
+        """log10 of the norm at the step furthest back relative to that at lag 0, in decades: the median."""
+        values = self.per_sequence(state)
+        last = (self.lengths - 1).expand(len(values), 1, -1)
+        at_end, at_start = values.gather(1, last)[:, 0], values[:, 0]
+        reverse = torch.tensor([reverse for _, reverse in self.rows], device=values.device)[:, None]
+        ratio = torch.where(reverse, at_end - at_start, at_start - at_end)
+        return ratio.nanquantile(0.5, dim=-1)

@@ -1,0 +1,154 @@
+"""`watch`: hooks on a model's recurrent modules, which keep one call and the gradient at its outputs, and nothing more."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from rnnstudy.spec import RequestError
+from rnnstudy.watching.profile import Profile
+from rnnstudy.watching.recompute import RECURRENT, Call, state_gradients
+
+
+class Flow(Mapping[str, Profile]):
+    """The gradients through time of a watched model: name of a recurrent module → `Profile` of its newest call.
+
+    A module is in the mapping once a backward pass has gone through it; the name is "" where the model itself is the
+    module. As a context manager, the model is watched until the end of the block; the profiles stay.
+    """
+
+    def __init__(self, model: nn.Module, every: int) -> None:
+        self._model, self._every = model, every
+        self._forwards = -1
+        self._random_state: Tensor | None = None
+        self._calls: dict[str, Call] = {}
+        self._profiles: dict[str, Profile] = {}
+        self._hooks = [model.register_forward_pre_hook(self._begin)]
+        for name, module in model.named_modules():
+            if isinstance(module, RECURRENT):
+                self._hooks.append(module.register_forward_pre_hook(_Before(self, name)))
+                self._hooks.append(module.register_forward_hook(_After(self, name), with_kwargs=True))
+
+    @property
+    def watching(self) -> bool:
+        """Whether the newest forward pass of the model is one that is watched: every `every`-th one."""
+        return max(self._forwards, 0) % self._every == 0
+
+    def detach(self) -> None:
+        """End the watch: the model is as it was before. The profiles stay."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self._evaluate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def __getitem__(self, name: str) -> Profile:
+        self._evaluate()
+        return self._profiles[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._evaluate()
+        return iter(self._profiles)
+
+    def __len__(self) -> int:
+        self._evaluate()
+        return len(self._profiles)
+
+    def _begin(self, *_: object) -> None:
+        """The model begins a forward pass: what the pass before it left is evaluated, so that nothing piles up."""
+        self._evaluate()
+        self._calls = {}
+        self._forwards += 1
+
+    def _evaluate(self) -> None:
+        """Compute the profiles of the calls through which a backward pass has gone."""
+        for name, call in list(self._calls.items()):
+            if call.at_outputs is not None or any(value is not None for value in call.at_last):
+                self._profiles[name] = Profile(state_gradients(call))
+                del self._calls[name]
+
+
+class _Before:
+    """Keeps torch's random state for a module that drops out between its layers."""
+
+    def __init__(self, flow: Flow, name: str) -> None:
+        self.flow, self.name = flow, name
+
+    def __call__(self, module: nn.RNNBase, _: Any) -> None:
+        drops = module.training and module.dropout > 0 and module.num_layers > 1
+        if drops and self.flow.watching and torch.is_grad_enabled():
+            self.flow._random_state = torch.get_rng_state()
+
+
+class _After:
+    """Keeps a call of a module, and asks for the gradient at what it returned."""
+
+    def __init__(self, flow: Flow, name: str) -> None:
+        self.flow, self.name = flow, name
+
+    def __call__(self, module: nn.RNNBase, given: Any, named: Mapping[str, Any], returned: Any) -> None:
+        if not self.flow.watching or not torch.is_grad_enabled():
+            return
+        outputs, last = returned
+        data = outputs.data if isinstance(outputs, PackedSequence) else outputs
+        if not data.requires_grad:
+            return
+        inputs = given[0] if given else named["input"]
+        initial = given[1] if len(given) > 1 else named.get("hx")
+        if isinstance(initial, Tensor):
+            initial = (initial,)
+        if isinstance(last, Tensor):
+            last = (last,)
+        drops = module.training and module.dropout > 0 and module.num_layers > 1
+        call = Call(
+            module,
+            inputs._replace(data=inputs.data.detach()) if isinstance(inputs, PackedSequence) else inputs.detach(),
+            tuple(state.detach() for state in initial or ()),
+            outputs._replace(data=data.detach()) if isinstance(outputs, PackedSequence) else data.detach(),
+            self.flow._random_state if drops else None,
+        )
+        data.register_hook(lambda gradient: _add(call, gradient))
+        for index, state in enumerate(last):
+            state.register_hook(lambda gradient, index=index: _add_last(call, index, gradient))
+        self.flow._calls[self.name] = call
+
+
+def _add(call: Call, gradient: Tensor) -> None:
+    call.at_outputs = gradient.detach() if call.at_outputs is None else call.at_outputs + gradient.detach()
+
+
+def _add_last(call: Call, index: int, gradient: Tensor) -> None:
+    before = call.at_last[index]
+    call.at_last[index] = gradient.detach() if before is None else before + gradient.detach()
+
+
+def watch(model: nn.Module, *, every: int = 1) -> Flow:
+    """Watch the gradients through time of every nn.RNN, nn.LSTM and nn.GRU in a model.
+
+        with rnnstudy.watch(model) as flow:
+            loss = criterion(model(x), y)
+            loss.backward()
+        flow["encoder.lstm"].log10("h")
+
+    Outputs, gradients and random numbers of the model stay the same to the bit: the gradients of the states are
+    computed again, from a module's inputs, weights and the gradient at its outputs, when they are asked for.
+
+    Args:
+        model: any module.
+        every: watch every `every`-th forward pass of the model, beginning with the first.
+
+    Raises:
+        RequestError: for a model without recurrent modules, or `every` below 1.
+    """
+    if every < 1:
+        raise RequestError(f"every is {every}; it must be at least 1")
+    if not any(isinstance(module, RECURRENT) for module in model.modules()):
+        raise RequestError(f"there is no nn.RNN, nn.LSTM or nn.GRU in {type(model).__name__}")
+    return Flow(model, every)
