@@ -1,4 +1,4 @@
-"""The backward pass of one layer in one direction, with an exponent for each sequence: no gradient is too small for it."""
+"""The backward pass of one layer in one direction, with an exponent for each sequence: no gradient is too small."""
 
 from dataclasses import dataclass
 

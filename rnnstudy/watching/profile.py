@@ -1,7 +1,7 @@
 """The gradient of one recurrent module by time: norms for each sequence, their medians, and how fast they fall."""
 
+import functools
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from rnnstudy.probes.gradient_through_time import theil_sen
 from rnnstudy.spec import RequestError, nearest
-from rnnstudy.watching.recompute import DirectionGradients
+from rnnstudy.watching.call import Call
+from rnnstudy.watching.recompute import DirectionGradients, lengths_and_log_norms, state_gradients
 
 
 class Profile:
@@ -25,15 +26,17 @@ class Profile:
         lengths: steps of each sequence.
     """
 
-    def __init__(self, directions: Sequence[DirectionGradients]) -> None:
-        self.rows = tuple((direction.layer, direction.reverse) for direction in directions)
-        self.lengths: Int[Tensor, " sequence"] = directions[0].lengths
-        self.states = ("h", "c") if directions[0].gradients.c is not None else ("h",)
-        self._log_norms = {
-            state: torch.stack([getattr(direction.gradients, state).log_norms() for direction in directions])
-            for state in self.states
-        }
-        self._directions = directions
+    def __init__(self, call: Call) -> None:
+        self.rows = tuple(call.directions)
+        self.lengths: Int[Tensor, " sequence"]
+        self.lengths, self._log_norms = lengths_and_log_norms(call)
+        self.states = tuple(self._log_norms)
+        self._call = call
+
+    @functools.cached_property
+    def _directions(self) -> list[DirectionGradients]:
+        """The gradients themselves, computed when they are asked for."""
+        return state_gradients(self._call)
 
     def __repr__(self) -> str:
         steps, sequences = int(self.lengths.max()), len(self.lengths)
@@ -91,11 +94,12 @@ class Profile:
             bad = ~direction.gradients.delta.mantissa.isfinite()
             steps = bad.flatten(1).any(1).nonzero().flatten()
             if len(steps):
-                step = int(steps[0] if direction.reverse else steps[-1])
+                layer, reverse = direction.direction
+                step = int(steps[0] if reverse else steps[-1])
                 blocks = bad[step].unflatten(-1, (len(direction.gates), -1)).any(-1).any(0)
                 gates = [gate for gate, is_bad in zip(direction.gates, blocks.tolist(), strict=True) if is_bad]
-                way = "reverse" if direction.reverse else "forward"
-                return f"layer {direction.layer + 1} ({way}), step {step + 1}, gate {', '.join(gates)}"
+                way = "reverse" if reverse else "forward"
+                return f"layer {layer + 1} ({way}), step {step + 1}, gate {', '.join(gates)}"
         return None
 
     def by_lag(self, state: str = "h") -> Float[Tensor, "row lag"]:

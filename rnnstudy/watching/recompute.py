@@ -5,258 +5,173 @@ computed again from inputs, weights, states and the gradient at the outputs. The
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rnnstudy.engines.block_float import BlockFloat
+from rnnstudy.watching import kernels
 from rnnstudy.watching.backward import StateGradients, run_back
+from rnnstudy.watching.call import Call, Direction, Padded
 from rnnstudy.watching.recurrences import GatedRecurrentUnit, LongShortTermMemory, Recurrence, Vanilla, Weights
-
-RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
-
-
-@dataclass
-class Call:
-    """One call of a recurrent module, and the gradients at what it returned.
-
-    Attributes:
-        module: the module.
-        inputs: what it read.
-        initial: its initial states, or None.
-        outputs: what it returned as its output.
-        random_state: torch's random state before the call, where the module drops out between its layers.
-        at_outputs: the gradient at the outputs, summed over backward passes; None before the first.
-        at_last: the gradients at the last states, h_n and c_n, where there are any.
-    """
-
-    module: nn.RNNBase
-    inputs: Tensor | PackedSequence
-    initial: tuple[Tensor, ...]
-    outputs: Tensor | PackedSequence
-    random_state: Tensor | None = None
-    at_outputs: Tensor | None = None
-    at_last: list[Tensor | None] = field(default_factory=lambda: [None, None])
-
-
-@dataclass(frozen=True)
-class Padded:
-    """Sequences (time, batch, features) with the length of each, zero after its end."""
-
-    values: Tensor
-    lengths: Tensor
-
-    def backwards(self, values: Tensor) -> Tensor:
-        """`values` (time, batch, …) with each sequence, up to its end, in the opposite order."""
-        steps = torch.arange(len(values), device=values.device)[:, None]
-        index = torch.where(steps < self.lengths, self.lengths - 1 - steps, steps)
-        return values.gather(0, index.view(*index.shape, *[1] * (values.ndim - 2)).expand_as(values))
 
 
 @dataclass(frozen=True)
 class DirectionGradients:
-    """The gradients of one layer in one direction, at the times of the sequences.
+    """The gradients of one layer in one direction, by time as the user reads the sequences.
 
     Attributes:
-        layer, reverse: which layer, counted from 0, and whether it reads from the end.
-        gradients: by time as the sequences are read by the user, also for the reverse direction.
+        direction: the layer, and whether it reads from the end.
+        gradients: of its states.
         gates: names of the blocks of `gradients.delta`.
-        lengths: (batch).
+        lengths: (batch): steps of each sequence.
     """
 
-    layer: int
-    reverse: bool
+    direction: Direction
     gradients: StateGradients
     gates: tuple[str, ...]
     lengths: Tensor
 
 
+@torch.no_grad()
+def lengths_and_log_norms(call: Call) -> tuple[Tensor, dict[str, Tensor]]:
+    """The length of each sequence, and log10 ‖dL/ds_t‖ (row, time, batch) for each state, the fastest way there is.
+
+    A row is a layer in a direction.
+    """
+    if call.initial or call.at_last[1] is not None or not kernels.serve(call.module, call.dtype):
+        found = state_gradients(call)
+        states = ("h",) if found[0].gradients.c is None else ("h", "c")
+        norms = {state: [getattr(of.gradients, state).log_norms() for of in found] for state in states}
+        return found[0].lengths, {state: torch.stack(rows) for state, rows in norms.items()}
+    inputs, at_outputs, width, rows = call.padded_inputs(), call.direct(), call.output_width, []
+    [last, _] = call.states(call.at_last, len(inputs.lengths))
+    for index, (layer, reverse) in enumerate(call.directions):
+        direct = inputs.turned(at_outputs[..., index * width : (index + 1) * width], reverse)
+        if last is not None:
+            direct = direct + inputs.at_end(last[index])
+        arrives = direct.flatten(1).any(1).nonzero().flatten()
+        read = inputs.turned(inputs.values, reverse)
+        of_row = kernels.log_norms(call.module, call.weights[layer, reverse], read, direct[arrives], arrives)
+        rows.append({state: inputs.turned(values, reverse) for state, values in of_row.items()})
+    return inputs.lengths, {
+        state: torch.stack([row[state] for row in rows]) for state in ("h", "c") if state in rows[0]
+    }
+
+
+@torch.no_grad()
 def state_gradients(call: Call) -> list[DirectionGradients]:
     """The gradients of every layer and direction, lowest layer first, forward direction before reverse."""
-    module = call.module
-    dtype = torch.float64 if module.weight_ih_l0.dtype == torch.float64 else torch.float32
-    with torch.no_grad():
-        inputs = _padded(call.inputs, module.batch_first, dtype)
-        outputs = _padded(call.outputs, module.batch_first, dtype)
-        at_outputs = outputs.values.new_zeros(outputs.values.shape)
-        if call.at_outputs is not None:
-            at_outputs = _padded(_like(call.outputs, call.at_outputs), module.batch_first, dtype).values
-        initial = [_with_batch(value, inputs).to(dtype) for value in call.initial]
-        at_last = [None if value is None else _with_batch(value, inputs).to(dtype) for value in call.at_last]
-        masks = _dropout_masks(call, inputs, dtype)
-        layers = _layer_inputs_and_outputs(module, inputs, outputs.values, initial, masks)
-        found: list[DirectionGradients] = []
-        direct = BlockFloat.of(at_outputs, 2)
-        for layer in reversed(range(module.num_layers)):
-            of_layer, direct = _of_layer(module, layer, *layers[layer], direct, initial, at_last, inputs)
-            if layer:
-                direct = BlockFloat(direct.mantissa * masks[layer - 1], direct.exponent) if masks else direct
-            found = of_layer + found
-        return found
-
-
-def _of_layer(
-    module: nn.RNNBase,
-    layer: int,
-    inputs: Tensor,
-    outputs: Tensor,
-    direct: BlockFloat,
-    initial: Sequence[Tensor],
-    at_last: Sequence[Tensor | None],
-    sequences: Padded,
-) -> tuple[list[DirectionGradients], BlockFloat]:
-    """The gradients of the directions of a layer, and dL/dx_t of its inputs."""
-    directions = 2 if module.bidirectional else 1
-    width = outputs.shape[-1] // directions
-    found, to_inputs = [], None
-    for direction in range(directions):
-        index, reverse = layer * directions + direction, direction == 1
-        turned = sequences.backwards if reverse else _unchanged
-        part = slice(direction * width, (direction + 1) * width)
-        weights = _weights(module, layer, reverse, inputs.dtype)
-        first = [state[index] for state in initial] or _zeros(module, inputs, width)
-        states = torch.cat([first[0][None], turned(outputs[..., part])])
-        recurrence = _recurrence(module, weights, turned(inputs), states, first)
-        mantissa = turned(direct.mantissa[..., part])
-        exponent = turned(direct.exponent)
-        of_h = BlockFloat(mantissa, exponent)
-        if at_last[0] is not None:
-            of_h = of_h.normalised().plus(BlockFloat.of(_at_end(at_last[0][index], sequences), 2))
-        direct_c = None if at_last[1] is None else _at_end(at_last[1][index], sequences)
-        gradients = run_back(recurrence, of_h, direct_c)
-        gradients = StateGradients(
-            *(
-                None if value is None else BlockFloat(turned(value.mantissa), turned(value.exponent))
-                for value in vars(gradients).values()
+    inputs, masks = call.padded_inputs(), call.dropout_masks()
+    batch = len(inputs.lengths)
+    initial, at_last = call.states(call.initial, batch), call.states(call.at_last, batch)
+    layers = _inputs_and_outputs(call, inputs, initial, masks)
+    found: list[DirectionGradients] = []
+    direct = BlockFloat.of(call.direct(), 2)
+    for layer in reversed(range(call.module.num_layers)):
+        read, returned = layers[layer]
+        parts: list[BlockFloat] = []
+        of_layer = []
+        for index, direction in enumerate(call.directions):
+            if direction[0] != layer:
+                continue
+            way = _Way(call, direction, inputs, [state[index] for state in initial if state is not None])
+            gradients, gates = way.gradients(
+                read, returned, direct, [None if state is None else state[index] for state in at_last]
             )
-        )
-        found.append(DirectionGradients(layer, reverse, gradients, recurrence.gates, sequences.lengths))
-        if layer:
+            of_layer.append(DirectionGradients(direction, gradients, gates, inputs.lengths))
             delta = gradients.delta
-            part_of_inputs = BlockFloat(delta.mantissa @ weights.w_ih, delta.exponent).normalised()
-            to_inputs = part_of_inputs if to_inputs is None else to_inputs.plus(part_of_inputs)
-    return found, to_inputs or direct
+            parts.append(BlockFloat(delta.mantissa @ call.weights[direction].weight_ih, delta.exponent).normalised())
+        found = of_layer + found
+        if layer:
+            direct = parts[0] if len(parts) == 1 else parts[0].plus(parts[1])
+            if masks:
+                direct = BlockFloat(direct.mantissa * masks[layer - 1], direct.exponent)
+    return found
 
 
-def _recurrence(
-    module: nn.RNNBase, weights: Weights, inputs: Tensor, states: Tensor, first: Sequence[Tensor]
-) -> Recurrence:
-    if isinstance(module, nn.LSTM):
-        return LongShortTermMemory(weights, inputs, states, first[1])
-    if isinstance(module, nn.GRU):
-        return GatedRecurrentUnit(weights, inputs, states)
-    return Vanilla(weights, states, module.nonlinearity)
+@dataclass(frozen=True)
+class _Way:
+    """One layer in one direction: `initial` states (batch, width) each, empty for zeros."""
+
+    call: Call
+    direction: Direction
+    sequences: Padded
+    initial: Sequence[Tensor]
+
+    def _turned(self, values: Tensor) -> Tensor:
+        return self.sequences.turned(values, self.direction[1])
+
+    def gradients(
+        self, inputs: Tensor, outputs: Tensor, direct: BlockFloat, at_last: Sequence[Tensor | None]
+    ) -> tuple[StateGradients, tuple[str, ...]]:
+        """The gradients, and the names of the gates.
+
+        Args:
+            inputs, outputs: (time, batch, …), what the layer read and returned, both directions side by side.
+            direct: the gradient at these outputs.
+            at_last: the gradients at this direction's last h and c (batch, width).
+        """
+        width, first = self.call.output_width, int(self.direction[1])
+        part = slice(first * width, (first + 1) * width)
+        begin = list(self.initial) or [
+            inputs.new_zeros(inputs.shape[1], units) for units in (width, self.call.module.hidden_size)
+        ]
+        states = torch.cat([begin[0][None], self._turned(outputs[..., part])])
+        recurrence = self._recurrence(self._turned(inputs), states, begin)
+        of_h = BlockFloat(self._turned(direct.mantissa[..., part]), self._turned(direct.exponent))
+        if at_last[0] is not None:
+            of_h = of_h.normalised().plus(BlockFloat.of(self.sequences.at_end(at_last[0]), 2))
+        of_c = None if at_last[1] is None else self.sequences.at_end(at_last[1])
+        found = run_back(recurrence, of_h, of_c)
+
+        def turned_back(values: BlockFloat) -> BlockFloat:
+            return BlockFloat(self._turned(values.mantissa), self._turned(values.exponent))
+
+        c = None if found.c is None else turned_back(found.c)
+        return StateGradients(turned_back(found.h), c, turned_back(found.delta)), recurrence.gates
+
+    def _recurrence(self, inputs: Tensor, states: Tensor, begin: Sequence[Tensor]) -> Recurrence:
+        module, weights = self.call.module, self.call.weights[self.direction]
+        if isinstance(module, nn.LSTM):
+            return LongShortTermMemory(weights, inputs, states, begin[1])
+        if isinstance(module, nn.GRU):
+            return GatedRecurrentUnit(weights, inputs, states)
+        return Vanilla(weights, states, module.nonlinearity)
 
 
-def _unchanged(values: Tensor) -> Tensor:
-    return values
-
-
-def _zeros(module: nn.RNNBase, inputs: Tensor, width: int) -> list[Tensor]:
-    batch = inputs.shape[1]
-    return [inputs.new_zeros(batch, width), inputs.new_zeros(batch, module.hidden_size)]
-
-
-def _at_end(at_last: Tensor, sequences: Padded) -> Tensor:
-    """(batch, width) at the last step of each sequence of (time, batch, width), zero elsewhere."""
-    steps = torch.arange(len(sequences.values), device=at_last.device)[:, None]
-    return (steps == sequences.lengths - 1).unsqueeze(-1) * at_last
-
-
-def _weights(module: nn.RNNBase, layer: int, reverse: bool, dtype: torch.dtype) -> Weights:
-    end = f"_l{layer}{'_reverse' if reverse else ''}"
-
-    def named(name: str) -> Tensor | None:
-        value = getattr(module, name + end, None)
-        return None if value is None else value.detach().to(dtype)
-
-    w_ih, w_hh = named("weight_ih"), named("weight_hh")
-    assert w_ih is not None
-    assert w_hh is not None
-    return Weights(w_ih, w_hh, named("bias_ih"), named("bias_hh"), named("weight_hr"))
-
-
-def _padded(sequences: Tensor | PackedSequence, batch_first: bool, dtype: torch.dtype) -> Padded:
-    if isinstance(sequences, PackedSequence):
-        values, lengths = pad_packed_sequence(sequences)
-        return Padded(values.to(dtype), lengths.to(values.device))
-    if sequences.ndim == 2:
-        values = sequences.unsqueeze(1)
-    else:
-        values = sequences.transpose(0, 1) if batch_first else sequences
-    return Padded(values.to(dtype), torch.full((values.shape[1],), len(values), device=values.device))
-
-
-def _with_batch(states: Tensor, inputs: Padded) -> Tensor:
-    """(layers · directions, batch, width), also where the module was given a sequence without a batch axis."""
-    return states.detach().reshape(states.shape[0], inputs.values.shape[1], states.shape[-1])
-
-
-def _like(outputs: Tensor | PackedSequence, gradient: Tensor) -> Tensor | PackedSequence:
-    """The gradient at the data of a packed sequence as a packed sequence."""
-    return outputs._replace(data=gradient) if isinstance(outputs, PackedSequence) else gradient
-
-
-def _dropout_masks(call: Call, inputs: Padded, dtype: torch.dtype) -> list[Tensor]:
-    """The factors by which the call multiplied the outputs of each layer but the topmost, drawn again; none without
-    dropout."""
-    module = call.module
-    if call.random_state is None:
-        return []
-    directions = 2 if module.bidirectional else 1
-    width = (module.proj_size or module.hidden_size) * directions
-    shape = call.inputs.data.shape[:-1] if isinstance(call.inputs, PackedSequence) else inputs.values.shape[:-1]
-    masks = []
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(call.random_state)
-        for _ in range(module.num_layers - 1):
-            mask = nn.functional.dropout(torch.ones(*shape, width, dtype=call.outputs.data.dtype), module.dropout)
-            if isinstance(call.inputs, PackedSequence):
-                mask, _ = pad_packed_sequence(call.inputs._replace(data=mask))
-            masks.append(mask.to(dtype))
-    return masks
-
-
-def _layer_inputs_and_outputs(
-    module: nn.RNNBase, inputs: Padded, outputs: Tensor, initial: Sequence[Tensor], masks: Sequence[Tensor]
+def _inputs_and_outputs(
+    call: Call, inputs: Padded, initial: Sequence[Tensor | None], masks: Sequence[Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
-    """For each layer what it reads and returns (time, batch, width · directions); the topmost returns the outputs."""
-    directions = 2 if module.bidirectional else 1
+    """For each layer what it read and returned (time, batch, …); the topmost returned the outputs of the call."""
     layers, below = [], inputs.values
-    for layer in range(module.num_layers - 1):
+    for layer in range(call.module.num_layers - 1):
         parts = []
-        for direction in range(directions):
-            index = layer * directions + direction
-            states = tuple(state[index : index + 1] for state in initial)
-            parts.append(_run_direction(module, layer, direction == 1, Padded(below, inputs.lengths), states))
+        for index, direction in enumerate(call.directions):
+            if direction[0] == layer:
+                states = [state[index : index + 1] for state in initial if state is not None]
+                weights = call.weights[direction]
+                parts.append(_run(call.module, weights, direction[1], Padded(below, inputs.lengths), states))
         returned = torch.cat(parts, -1)
         layers.append((below, returned))
         below = returned * masks[layer] if masks else returned
-    return [*layers, (below, outputs)]
+    return [*layers, (below, call.padded_outputs())]
 
 
-def _run_direction(module: nn.RNNBase, layer: int, reverse: bool, inputs: Padded, initial: Sequence[Tensor]) -> Tensor:
-    """The outputs of one layer in one direction, by torch.nn itself."""
-    weights = _weights(module, layer, reverse, inputs.values.dtype)
+def _run(module: nn.RNNBase, weights: Weights, reverse: bool, inputs: Padded, initial: Sequence[Tensor]) -> Tensor:
+    """The outputs (time, batch, width) of one layer in one direction, by torch.nn itself."""
     options = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
-    if isinstance(module, nn.LSTM) and module.proj_size:
+    if module.proj_size:
         options["proj_size"] = module.proj_size
-    with torch.random.fork_rng(devices=[]):
-        alone = type(module)(
-            weights.w_ih.shape[1], module.hidden_size, bias=weights.b_ih is not None,
-            device=inputs.values.device, dtype=inputs.values.dtype, **options,
-        )  # fmt: skip
-    names = {"weight_ih_l0": weights.w_ih, "weight_hh_l0": weights.w_hh, "bias_ih_l0": weights.b_ih}
-    names |= {"bias_hh_l0": weights.b_hh, "weight_hr_l0": weights.w_hr}
-    values = inputs.backwards(inputs.values) if reverse else inputs.values
-    packed = pack_padded_sequence(values, inputs.lengths.cpu(), enforce_sorted=False)
-    state: object = None
-    if initial:
-        state = initial[0] if len(initial) == 1 else tuple(initial)
-    returned, _ = torch.func.functional_call(
-        alone, {name: value for name, value in names.items() if value is not None}, (packed, state)
+    # Without memory and random numbers: its weights are replaced.
+    alone = type(module)(
+        weights.weight_ih.shape[1], module.hidden_size, bias=weights.bias_ih is not None, device="meta", **options
     )
-    padded, _ = pad_packed_sequence(returned, total_length=len(values))
-    return inputs.backwards(padded) if reverse else padded
+    named = {f"{name}_l0": value for name, value in vars(weights).items() if value is not None}
+    values = inputs.turned(inputs.values, reverse)
+    packed = pack_padded_sequence(values, inputs.lengths.cpu(), enforce_sorted=False)
+    state = (initial[0] if len(initial) == 1 else tuple(initial)) if initial else None
+    returned, _ = torch.func.functional_call(alone, named, (packed, state))
+    return inputs.turned(pad_packed_sequence(returned, total_length=len(values))[0], reverse)

@@ -1,8 +1,8 @@
 """The recurrences of torch.nn: what each step's backward pass multiplies by, from inputs, states and weights.
 
-Shapes: (time, batch, width), states h_0, …, h_T with h_0 first. Weights are those of torch.nn, (out, in), with the gates
-in torch's order. Every class computes the factors of all steps at once, since the states are known; what is left for the
-backward pass is one matrix product and a few products of vectors for each step.
+Shapes: (time, batch, width), states h_0, …, h_T with h_0 first. Weights are those of torch.nn, (out, in), with the
+gates in torch's order. Every class computes the factors of all steps at once, since the states are known; what is left
+for the backward pass is one matrix product and a few products of vectors for each step.
 """
 
 from abc import ABC, abstractmethod
@@ -17,24 +17,24 @@ class Weights:
     """The weights of one layer in one direction.
 
     Attributes:
-        w_ih, w_hh: (gates, inputs), (gates, output width).
-        b_ih, b_hh: (gates), or None.
-        w_hr: (output width, width), the projection of an LSTM with `proj_size`, or None.
+        weight_ih, weight_hh: (gates, inputs), (gates, output width).
+        bias_ih, bias_hh: (gates), or None.
+        weight_hr: (output width, width), the projection of an LSTM with `proj_size`, or None.
     """
 
-    w_ih: Tensor
-    w_hh: Tensor
-    b_ih: Tensor | None = None
-    b_hh: Tensor | None = None
-    w_hr: Tensor | None = None
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
+    weight_hr: Tensor | None = None
 
     def inputs_part(self, inputs: Tensor) -> Tensor:
         """x_t W_ih + b_ih for all steps."""
-        return torch.nn.functional.linear(inputs, self.w_ih, self.b_ih)
+        return torch.nn.functional.linear(inputs, self.weight_ih, self.bias_ih)
 
     def states_part(self, states: Tensor) -> Tensor:
         """h_{t−1} W_hh + b_hh for all steps."""
-        return torch.nn.functional.linear(states, self.w_hh, self.b_hh)
+        return torch.nn.functional.linear(states, self.weight_hh, self.bias_hh)
 
 
 class Recurrence(ABC):
@@ -65,12 +65,15 @@ class Recurrence(ABC):
 
 
 class Vanilla(Recurrence):
-    """h_t = φ(a_t), a_t = x_t W_ih + h_{t−1} W_hh, φ = tanh or relu: δ_t = dL/dh_t ⊙ φ′(a_t), dL/dh_{t−1} = δ_t W_hhᵀ."""
+    """h_t = φ(a_t), a_t = x_t W_ih + h_{t−1} W_hh, φ = tanh or relu.
+
+    δ_t = dL/dh_t ⊙ φ′(a_t), and dL/dh_{t−1} receives δ_t W_hhᵀ.
+    """
 
     gates = ("h",)
 
     def __init__(self, weights: Weights, states: Tensor, nonlinearity: str) -> None:
-        self.width, self.w_hh = states.shape[-1], weights.w_hh
+        self.width, self.w_hh = states.shape[-1], weights.weight_hh
         after = states[1:]
         self.slope = 1 - after * after if nonlinearity == "tanh" else (after > 0).to(after.dtype)
 
@@ -90,7 +93,7 @@ class LongShortTermMemory(Recurrence):
     has_cell = True
 
     def __init__(self, weights: Weights, inputs: Tensor, states: Tensor, first_c: Tensor) -> None:
-        self.w_hh, self.w_hr = weights.w_hh, weights.w_hr
+        self.w_hh, self.w_hr = weights.weight_hh, weights.weight_hr
         self.width = first_c.shape[-1]
         pre_activation = weights.inputs_part(inputs) + weights.states_part(states[:-1])
         i, f, g, o = pre_activation.unflatten(-1, (4, self.width)).unbind(-2)
@@ -124,7 +127,7 @@ class GatedRecurrentUnit(Recurrence):
     gates = ("r", "z", "n")
 
     def __init__(self, weights: Weights, inputs: Tensor, states: Tensor) -> None:
-        self.w_hh, self.width = weights.w_hh, states.shape[-1]
+        self.w_hh, self.width = weights.weight_hh, states.shape[-1]
         before = states[:-1]
         r_in, z_in, n_in = weights.inputs_part(inputs).unflatten(-1, (3, self.width)).unbind(-2)
         r_rec, z_rec, q = weights.states_part(before).unflatten(-1, (3, self.width)).unbind(-2)

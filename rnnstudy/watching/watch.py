@@ -1,5 +1,6 @@
-"""`watch`: hooks on a model's recurrent modules, which keep one call and the gradient at its outputs, and nothing more."""
+"""`watch`: hooks on a model's recurrent modules, which keep one call and the gradients at what it returned."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -8,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from rnnstudy.spec import RequestError
+from rnnstudy.watching.call import RECURRENT, Call
 from rnnstudy.watching.profile import Profile
-from rnnstudy.watching.recompute import RECURRENT, Call, state_gradients
 
 
 class Flow(Mapping[str, Profile]):
@@ -23,7 +24,7 @@ class Flow(Mapping[str, Profile]):
         self._model, self._every = model, every
         self._forwards = -1
         self._random_state: Tensor | None = None
-        self._calls: dict[str, Call] = {}
+        self._reached: dict[str, Call] = {}
         self._profiles: dict[str, Profile] = {}
         self._hooks = [model.register_forward_pre_hook(self._begin)]
         for name, module in model.named_modules():
@@ -41,7 +42,6 @@ class Flow(Mapping[str, Profile]):
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-        self._evaluate()
 
     def __enter__(self) -> Self:
         return self
@@ -50,29 +50,33 @@ class Flow(Mapping[str, Profile]):
         self.detach()
 
     def __getitem__(self, name: str) -> Profile:
-        self._evaluate()
         return self._profiles[name]
 
     def __iter__(self) -> Iterator[str]:
-        self._evaluate()
         return iter(self._profiles)
 
     def __len__(self) -> int:
-        self._evaluate()
         return len(self._profiles)
 
     def _begin(self, *_: object) -> None:
-        """The model begins a forward pass: what the pass before it left is evaluated, so that nothing piles up."""
-        self._evaluate()
-        self._calls = {}
+        """The model begins a forward pass."""
+        self._reached = {}
         self._forwards += 1
 
+    def _received(self, name: str, call: Call) -> None:
+        """A gradient has reached what a call returned: when its backward pass has ended, the profile is computed.
+
+        Not later, because the optimiser will change the weights.
+        """
+        if not self._reached:
+            torch.autograd.Variable._execution_engine.queue_callback(self._evaluate)
+        self._reached[name] = call
+
     def _evaluate(self) -> None:
-        """Compute the profiles of the calls through which a backward pass has gone."""
-        for name, call in list(self._calls.items()):
-            if call.at_outputs is not None or any(value is not None for value in call.at_last):
-                self._profiles[name] = Profile(state_gradients(call))
-                del self._calls[name]
+        for name, call in self._reached.items():
+            call.keep_weights()
+            self._profiles[name] = Profile(call)
+        self._reached = {}
 
 
 class _Before:
@@ -114,19 +118,22 @@ class _After:
             outputs._replace(data=data.detach()) if isinstance(outputs, PackedSequence) else data.detach(),
             self.flow._random_state if drops else None,
         )
-        data.register_hook(lambda gradient: _add(call, gradient))
+
+        def at_outputs(gradient: Tensor) -> None:
+            call.at_outputs = _sum(call.at_outputs, gradient)
+            self.flow._received(self.name, call)
+
+        def at_last(index: int, gradient: Tensor) -> None:
+            call.at_last[index] = _sum(call.at_last[index], gradient)
+            self.flow._received(self.name, call)
+
+        data.register_hook(at_outputs)
         for index, state in enumerate(last):
-            state.register_hook(lambda gradient, index=index: _add_last(call, index, gradient))
-        self.flow._calls[self.name] = call
+            state.register_hook(functools.partial(at_last, index))
 
 
-def _add(call: Call, gradient: Tensor) -> None:
-    call.at_outputs = gradient.detach() if call.at_outputs is None else call.at_outputs + gradient.detach()
-
-
-def _add_last(call: Call, index: int, gradient: Tensor) -> None:
-    before = call.at_last[index]
-    call.at_last[index] = gradient.detach() if before is None else before + gradient.detach()
+def _sum(before: Tensor | None, gradient: Tensor) -> Tensor:
+    return gradient.detach() if before is None else before + gradient.detach()
 
 
 def watch(model: nn.Module, *, every: int = 1) -> Flow:

@@ -60,7 +60,7 @@ def backward(
     """The one state is h."""
     (h,) = saved
     no_other_state = np.zeros((h.shape[1], 0), np.float32)
-    back = through_time.prepare_backward(w_in, w_rec, bias, h)
+    back = through_time.prepare_backward(w_in, w_rec, bias, h, grad_rec)
     grad_h = back.grad_h.reshape(back.grad_h.size)
     for t in range(inputs.shape[0] - 1, -1, -1):
         through_time.add_direct(back, t, direct, slots, no_other_state)

@@ -70,7 +70,7 @@ def backward(
     """The one state is h; `activation` is ignored."""
     h, blocks = saved
     no_other_state = np.zeros((h.shape[1], 0), np.float32)
-    back = through_time.prepare_backward(w_in, w_rec, bias, h)
+    back = through_time.prepare_backward(w_in, w_rec, bias, h, grad_rec)
     size = back.grad_h.size
     grad_h = back.grad_h.reshape(size)
     for t in range(inputs.shape[0] - 1, -1, -1):

@@ -97,7 +97,7 @@ def backward(
 ):  # fmt: skip
     """The states are c and h, in this order; `activation` is ignored."""
     h, c, gates = saved
-    back = through_time.prepare_backward(w_in, w_rec, bias, h)
+    back = through_time.prepare_backward(w_in, w_rec, bias, h, grad_rec)
     shape, size = back.grad_h.shape, back.grad_h.size
     grad_h, grad_c = back.grad_h.reshape(size), np.zeros(size, np.float32)
     for t in range(inputs.shape[0] - 1, -1, -1):

@@ -40,6 +40,7 @@ def backward_signature(saved: int) -> Any:
     direct: what the loss adds directly to dL/dh_t (slot, batch, width).
     slots: index into `direct` for each time step; −1 if nothing is added.
     grad_inputs: (time, batch, features), written; without time steps if it is not needed.
+    grad_in, grad_rec, grad_bias: the weights' gradients, written; `grad_rec` without rows if they are not needed.
     squares, exponents: ‖dL/ds_t‖² = squares·4^exponents (state, time, batch), written.
     """
     read = (VIEW, MATRIX, MATRIX, VECTOR, int32, _saved(saved), VIEW, int32[::1])
@@ -105,12 +106,13 @@ Attributes:
 
 
 @njit(nogil=True)
-def prepare_backward(w_in, w_rec, bias, h):
-    """The state before the last step: all gradients are zero."""
+def prepare_backward(w_in, w_rec, bias, h, grad_rec):
+    """The state before the last step: all gradients are zero. Without rows in `grad_rec`, no weight's gradient is
+    computed."""
     batch, padded_width, width = h.shape[1], h.shape[2], w_rec.shape[0]
     blocks = bias.shape[0] // width
     # Few enough that they stay in the cache until they are added.
-    steps = max(1, (256 if blocks == 1 else 128) // batch)
+    steps = max(1, (256 if blocks == 1 else 128) // batch) if grad_rec.shape[0] > 0 else 1
     back_in = matrices.transposed(w_in)
     return BackwardState(
         back_in,
@@ -123,7 +125,7 @@ def prepare_backward(w_in, w_rec, bias, h):
         np.zeros((batch, back_in.shape[1]), np.float32),
         Weights(
             np.zeros((w_in.shape[1] // width, w_in.shape[0], padded_width), np.float32),
-            np.zeros((w_rec.shape[1] // width, width, padded_width), np.float32),
+            np.zeros((w_rec.shape[1] // width, grad_rec.shape[0], padded_width), np.float32),
             np.zeros((blocks, 1, padded_width), np.float32),
         ),
         np.full(1, ZERO_EXPONENT, np.int32),
@@ -168,7 +170,7 @@ def propagate_back(back, t, inputs, h, grad_inputs):
     if grad_inputs.shape[0] > 0:
         of_input = back.delta[: back.totals.w_in.shape[0]]
         matrices.input_gradient(of_input, first, last, back.exponent, back.w_in, back.scratch, grad_inputs[t])
-    if first == 0:
+    if first == 0 and back.totals.w_rec.shape[1] > 0:
         rows = h.reshape(h.shape[0] * batch, padded_width)
         end = min(t + back.steps, h.shape[0] - 1)
         exponents = back.delta_exponents[: (end - t) * batch]
@@ -180,6 +182,8 @@ def propagate_back(back, t, inputs, h, grad_inputs):
 @njit(nogil=True)
 def write_weight_gradients(back, grad_in, grad_rec, grad_bias):
     """Write the weights' gradients without padding and exponent."""
+    if back.totals.w_rec.shape[1] == 0:
+        return
     matrices.write_unpadded(back.totals.w_in, back.total_exponent[0], grad_in)
     matrices.write_unpadded(back.totals.w_rec, back.total_exponent[0], grad_rec)
     matrices.write_unpadded(back.totals.bias, back.total_exponent[0], grad_bias.reshape(1, grad_bias.shape[0]))

@@ -1,0 +1,138 @@
+"""One call of a recurrent module: what it read and returned, its weights, and the gradients at what it returned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+from rnnstudy.watching.recurrences import Weights
+
+RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
+
+Direction = tuple[int, bool]
+"""A layer, counted from 0, and whether it reads the sequences from their ends."""
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Sequences (time, batch, features), zero after their ends, with the length of each."""
+
+    values: Tensor
+    lengths: Tensor
+
+    def turned(self, values: Tensor, reverse: bool) -> Tensor:
+        """`values` (time, batch, …), for the reverse direction with each sequence in the opposite order."""
+        if not reverse:
+            return values
+        steps = torch.arange(len(values), device=values.device)[:, None]
+        index = torch.where(steps < self.lengths, self.lengths - 1 - steps, steps)
+        return values.gather(0, index.view(*index.shape, *[1] * (values.ndim - 2)).expand_as(values))
+
+    def at_end(self, values: Tensor) -> Tensor:
+        """(batch, width) at the last step of each sequence of (time, batch, width), zero elsewhere."""
+        steps = torch.arange(len(self.values), device=values.device)[:, None]
+        return (steps == self.lengths - 1).unsqueeze(-1) * values
+
+
+@dataclass
+class Call:
+    """One call of a recurrent module, and the gradients at what it returned.
+
+    Attributes:
+        module: the module.
+        inputs: what it read.
+        initial: its initial states; empty for zeros.
+        outputs: what it returned as its output.
+        random_state: torch's random state before the call, where the module drops out between its layers.
+        at_outputs: the gradient at the outputs, summed over backward passes; None where there is none.
+        at_last: the gradients at the last states, h_n and c_n, likewise.
+        weights: those of each layer and direction, as they were in the call.
+    """
+
+    module: nn.RNNBase
+    inputs: Tensor | PackedSequence
+    initial: tuple[Tensor, ...]
+    outputs: Tensor | PackedSequence
+    random_state: Tensor | None = None
+    at_outputs: Tensor | None = None
+    at_last: list[Tensor | None] = field(default_factory=lambda: [None, None])
+    weights: dict[Direction, Weights] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that gradients are computed in: float64 for a module in float64, otherwise float32."""
+        return torch.float64 if self.module.weight_ih_l0.dtype == torch.float64 else torch.float32
+
+    @property
+    def directions(self) -> list[Direction]:
+        ways = (False, True) if self.module.bidirectional else (False,)
+        return [(layer, reverse) for layer in range(self.module.num_layers) for reverse in ways]
+
+    @property
+    def output_width(self) -> int:
+        """Units of h in one direction."""
+        return self.module.proj_size or self.module.hidden_size
+
+    def keep_weights(self) -> None:
+        """Copy the weights, before an optimiser changes them."""
+        self.weights = {direction: self._weights_now(*direction) for direction in self.directions}
+
+    def _weights_now(self, layer: int, reverse: bool) -> Weights:
+        values = {}
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"):
+            value = getattr(self.module, f"{name}_l{layer}{'_reverse' if reverse else ''}", None)
+            values[name] = None if value is None else value.detach().to(self.dtype, copy=True)
+        return Weights(**values)
+
+    def padded_inputs(self) -> Padded:
+        return self._padded(self.inputs)
+
+    def padded_outputs(self) -> Tensor:
+        """(time, batch, width · directions)."""
+        return self._padded(self.outputs).values
+
+    def direct(self) -> Tensor:
+        """The gradient at the outputs, as they are; zero where only the last states were used."""
+        if self.at_outputs is None:
+            return torch.zeros_like(self.padded_outputs())
+        packed = isinstance(self.outputs, PackedSequence)
+        return self._padded(self.outputs._replace(data=self.at_outputs) if packed else self.at_outputs).values
+
+    def states(self, values: Sequence[Tensor | None], batch: int) -> list[Tensor | None]:
+        """(row, batch, width) each, also where the module was given a sequence without a batch axis."""
+        return [
+            None if value is None else value.detach().to(self.dtype).reshape(len(value), batch, value.shape[-1])
+            for value in values
+        ]
+
+    def dropout_masks(self) -> list[Tensor]:
+        """The factors by which the call multiplied the outputs of each layer but the topmost, drawn again.
+
+        (time, batch, width · directions) each; empty without dropout.
+        """
+        if self.random_state is None:
+            return []
+        width = self.output_width * (2 if self.module.bidirectional else 1)
+        packed = self.inputs if isinstance(self.inputs, PackedSequence) else None
+        shape = packed.data.shape[:-1] if packed else self.padded_inputs().values.shape[:-1]
+        masks = []
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.random_state)
+            for _ in range(self.module.num_layers - 1):
+                ones = torch.ones(*shape, width, dtype=self.outputs.data.dtype)
+                mask = nn.functional.dropout(ones, self.module.dropout)
+                masks.append((pad_packed_sequence(packed._replace(data=mask))[0] if packed else mask).to(self.dtype))
+        return masks
+
+    def _padded(self, sequences: Tensor | PackedSequence) -> Padded:
+        if isinstance(sequences, PackedSequence):
+            values, lengths = pad_packed_sequence(sequences)
+            return Padded(values.to(self.dtype), lengths.to(values.device))
+        if sequences.ndim == 2:
+            values = sequences.unsqueeze(1)
+        else:
+            values = sequences.transpose(0, 1) if self.module.batch_first else sequences
+        lengths = torch.full((values.shape[1],), len(values), device=values.device)
+        return Padded(values.to(self.dtype), lengths)
