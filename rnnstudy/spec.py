@@ -193,9 +193,8 @@ def build(described: Any) -> Any:
         try:
             cls: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
         except (ImportError, AttributeError) as error:
-            raise ClassMissing(
-                f"{described['class']} cannot be imported ({error}); load the file that defines it"
-            ) from None
+            unknown = f"{described['class']} cannot be imported ({error}); load the file that defines it"
+            raise ClassMissing(unknown) from None
         if not (isinstance(cls, type) and issubclass(cls, Spec)):
             raise SpecError(f"{described['class']} is not a specification class")
         if described.get("version", 1) != cls.version:

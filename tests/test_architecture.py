@@ -14,7 +14,7 @@ ROOT = Path(rnnstudy.__file__).parent
 
 ORDER = [
     *("spec", "cells", "tasks", "optimisers", "engines", "figures", "probes", "run"),
-    *("training", "store", "results", "sweep", "search", "report", "cli"),
+    *("training", "store", "results", "sweep", "search", "report", "watching", "cli"),
 ]
 """A wing imports only what stands to its left."""
 
@@ -24,11 +24,11 @@ NARROWER = {"figures": {"spec", "tasks"}}
 OWNERS = {
     "numba": {"engines"},
     "triton": {"engines"},
-    "matplotlib": {"figures", "report"},
-    "seaborn": {"figures", "report"},
-    "mlflow": {"store", "report"},
+    "matplotlib": {"figures", "report", "watching"},
+    "seaborn": {"figures", "report", "watching"},
+    "mlflow": {"store", "report", "watching"},
     "sqlalchemy": {"store", "report"},
-    "pandas": {"results", "figures", "report"},
+    "pandas": {"results", "figures", "report", "watching"},
     "ray": {"sweep"},
     "optuna": {"search"},
     "click": {"cli"},

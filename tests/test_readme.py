@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,15 @@ def test_the_commands_and_options_it_names_exist(line: str) -> None:
     name = line.split()[1]
     known = {option for parameter in app.commands[name].params for option in parameter.opts}
     assert set(re.findall(r"--[a-z-]+", line)) <= known
+
+
+def test_the_lines_that_watch_a_model_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [source] = [block for block in BLOCKS if "rnnstudy.watch(" in block]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(source, "README.md", "exec"), names)
+    assert names["profile"].log10("h").shape == (2, 100)
+    assert (tmp_path / "flow.png").stat().st_size > 5000
 
 
 def test_the_files_it_links_to_are_there() -> None:

@@ -300,3 +300,161 @@ def test_what_cannot_be_watched_is_told() -> None:
         rnnstudy.watch(nn.Linear(2, 2))
     with pytest.raises(RequestError, match="every is 0"):
         rnnstudy.watch(nn.GRU(2, 2), every=0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(cases())
+def test_the_kernels_of_float32_agree_with_the_loop_in_float64(case: dict[str, Any]) -> None:
+    case |= {"layers": 1, "proj_size": 0, "initial": False, "dropout": 0.0}
+    module = module_of(case, torch.float32, width=5)
+    lengths = [12, 7, 9] if case["shape"].startswith("packed") else [12, 12, 12]
+    inputs = torch.randn(12, 3, 3)
+    packed = pack_padded_sequence(inputs, torch.tensor(lengths), enforce_sorted=False)
+    given_inputs: Any = packed if case["shape"].startswith("packed") else inputs
+    case |= {"shape": "packed" if isinstance(given_inputs, PackedSequence) else "batch", "batch_first": False}
+    module.batch_first = False
+    with rnnstudy.watch(module) as flow:
+        outputs, last = module(given_inputs)
+        differentiated(case, outputs, last if isinstance(last, tuple) else (last,), lengths).backward()
+    loop = Loop(module)
+    of_loop, last_of_loop = loop([inputs[: lengths[b], b].double() for b in range(3)], None, [])
+    states = 2 if case["kind"] == "lstm" else 1
+    sum(
+        differentiated_sequence(case, sequence, [state[:, b] for state in last_of_loop][:states])
+        for b, sequence in enumerate(of_loop)
+    ).backward()
+    for state in flow[""].states:
+        expected, measured = loop.log_norms(state, 12, 3), flow[""].per_sequence(state)
+        # In float32 a relu's unit may be on the other side of zero, and a small sum the difference of large ones.
+        torch.testing.assert_close(measured, expected, rtol=0, atol=1e-3, equal_nan=True)
+
+
+class Model(nn.Module):
+    """Two recurrent modules with names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.LSTM(3, 6, bidirectional=True)
+        self.decoder = nn.ModuleDict({"gru": nn.GRU(12, 5, num_layers=2)})
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.decoder["gru"](self.encoder(inputs)[0])[0][-1]
+
+
+def differentiate(model: nn.Module, steps: int = 10, batch: int = 7) -> None:
+    model(torch.randn(steps, batch, 3)).square().sum().backward()
+
+
+def test_a_flow_is_a_mapping_from_the_modules_names_and_a_table_and_a_figure() -> None:
+    model = Model()
+    with rnnstudy.watch(model) as flow:
+        assert len(flow) == 0
+        differentiate(model)
+    assert set(flow) == {"encoder", "decoder.gru"}
+    assert repr(flow["encoder"]) == "Profile(h, c; 2 rows, 10 steps, 7 sequences)"
+    assert flow["encoder"].rows == ((0, False), (0, True))
+    assert flow["decoder.gru"].rows == ((0, False), (1, False))
+    table = flow.to_frame()
+    assert len(table) == 10 * (2 * 2 + 2)
+    for (module, layer, direction, state), part in table.groupby(["module", "layer", "direction", "state"]):
+        row = flow[module].rows.index((layer - 1, direction == "reverse"))
+        assert part["median"].tolist() == flow[module].log10(state)[row].tolist()
+        assert part["time"].tolist() == list(range(1, 11))
+        values = flow[module].per_sequence(state)[row]
+        assert part["q90"].tolist() == pytest.approx(values.quantile(0.9, dim=-1).tolist())
+    panels = flow.plot().axes
+    assert sorted(panel.get_title() for panel in panels) == ["decoder.gru", "encoder"]
+    [encoder] = [panel for panel in panels if panel.get_title() == "encoder"]
+    assert [text.get_text() for text in encoder.get_legend().get_texts()] == [
+        "h, forward", "h, reverse", "c, forward", "c, reverse",
+    ]  # fmt: skip
+    with pytest.raises(RequestError, match="there is no state 'C'"):
+        flow["encoder"].log10("C")
+
+
+def test_units_zeros_and_what_is_not_finite() -> None:
+    module = nn.LSTM(3, 4)
+    with rnnstudy.watch(module) as flow:
+        outputs, _ = module(torch.randn(6, 5, 3))
+        outputs[2].square().sum().backward()
+    profile = flow[""]
+    assert profile.zeros()[0].tolist() == [0, 0, 0, 1, 1, 1], "nothing reaches the loss from later steps"
+    assert profile.first_nonfinite() is None
+    units, sequences = 10 ** profile.per_unit("c")[0], 10 ** profile.per_sequence("c")[0]
+    torch.testing.assert_close(units.square().sum(-1), sequences.square().mean(-1), rtol=1e-4, atol=1e-12)
+    with torch.no_grad():
+        module.weight_ih_l0[4:8] = torch.nan
+    with rnnstudy.watch(module) as flow:
+        module(torch.randn(6, 5, 3))[0][-1].sum().backward()
+    assert flow[""].nonfinite()[0, 0] == 1.0
+    assert flow[""].first_nonfinite() == "layer 1 (forward), step 6, gate i, f, g, o"
+
+
+class Recorder:
+    """A W&B run, as far as a watch is concerned."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        self.noted.append((step, numbers))
+
+
+def test_a_long_watch_logs_on_its_schedule_and_ends_without_trace() -> None:
+    model, run = Model(), Recorder()
+    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+    watcher = rnnstudy.watch(model, every=3, to=run)
+    for _ in range(7):
+        differentiate(model)
+    watcher.detach()
+    differentiate(model)
+    assert [step for step, _ in run.noted] == [0, 3, 6]
+    assert set(run.noted[0][1]) >= {
+        "through_time/encoder/h_layer1_reverse/rate", "through_time/encoder/c_layer1/log10_ratio",
+        "through_time/decoder.gru/h_layer2/log10_ratio",
+    }  # fmt: skip
+    assert hooks == [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+    written: list[Any] = []
+    watcher.log(5, to=lambda numbers, step: written.append((step, numbers)))
+    assert written == [(5, run.noted[-1][1])]
+    with pytest.raises(RequestError, match="int is nowhere to log to"):
+        rnnstudy.watch(model, to=3)
+
+
+def test_gradients_are_those_of_the_weights_before_the_optimiser_changes_them() -> None:
+    module = nn.GRU(3, 4, num_layers=2)
+    optimiser = torch.optim.SGD(module.parameters(), lr=10.0)
+    with rnnstudy.watch(module) as flow:
+        inputs = torch.randn(6, 5, 3)
+        module(inputs)[0][-1].sum().backward()
+        before = flow[""].log10()
+        units = flow[""].per_unit()
+        optimiser.step()
+        assert torch.equal(flow[""].log10(), before)
+    with rnnstudy.watch(module) as flow:
+        module(inputs)[0][-1].sum().backward()
+        optimiser.step()
+    assert not torch.allclose(flow[""].per_unit(), units)
+    by_sequence = 10 ** flow[""].per_sequence()
+    torch.testing.assert_close(
+        (10 ** flow[""].per_unit()).square().sum(-1), by_sequence.square().mean(-1), rtol=1e-4, atol=1e-12
+    )
+
+
+def test_two_backward_passes_through_one_forward_pass_add_up() -> None:
+    module, inputs = nn.RNN(3, 4, dtype=torch.float64), torch.randn(6, 5, 3, dtype=torch.float64)
+    with rnnstudy.watch(module) as flow:
+        outputs, _ = module(inputs)
+        outputs[-1].sum().backward(retain_graph=True)
+        outputs[2].square().sum().backward()
+    with rnnstudy.watch(module) as at_once:
+        outputs, _ = module(inputs)
+        (outputs[-1].sum() + outputs[2].square().sum()).backward()
+    torch.testing.assert_close(flow[""].per_sequence(), at_once[""].per_sequence(), rtol=1e-10, atol=1e-10)
+
+
+def test_evaluation_without_gradients_is_not_watched() -> None:
+    module = nn.RNN(3, 4)
+    with rnnstudy.watch(module) as flow, torch.no_grad():
+        module(torch.randn(6, 5, 3))
+    assert len(flow) == 0

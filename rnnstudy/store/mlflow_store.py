@@ -28,7 +28,7 @@ from rnnstudy.store.stored_run import COMPLETE, RunIndex, StoredRun, attempts_of
 from rnnstudy.training.records import RunState
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment
+    from mlflow.entities import Experiment, Param, RunTag
     from mlflow.entities import Run as MlflowRun
     from mlflow.tracking import MlflowClient
 

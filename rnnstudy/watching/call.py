@@ -97,8 +97,9 @@ class Call:
         """The gradient at the outputs, as they are; zero where only the last states were used."""
         if self.at_outputs is None:
             return torch.zeros_like(self.padded_outputs())
-        packed = isinstance(self.outputs, PackedSequence)
-        return self._padded(self.outputs._replace(data=self.at_outputs) if packed else self.at_outputs).values
+        if isinstance(self.outputs, PackedSequence):
+            return self._padded(self.outputs._replace(data=self.at_outputs)).values
+        return self._padded(self.at_outputs).values
 
     def states(self, values: Sequence[Tensor | None], batch: int) -> list[Tensor | None]:
         """(row, batch, width) each, also where the module was given a sequence without a batch axis."""

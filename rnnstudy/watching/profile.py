@@ -24,6 +24,7 @@ class Profile:
         states: `("h",)`, or `("h", "c")` for an LSTM.
         rows: for each row its layer, counted from 0, and whether it reads the sequence from its end.
         lengths: steps of each sequence.
+        kind: class of the module: `RNN`, `LSTM` or `GRU`.
     """
 
     def __init__(self, call: Call) -> None:
@@ -31,6 +32,7 @@ class Profile:
         self.lengths: Int[Tensor, " sequence"]
         self.lengths, self._log_norms = lengths_and_log_norms(call)
         self.states = tuple(self._log_norms)
+        self.kind = type(call.module).__name__
         self._call = call
 
     @functools.cached_property

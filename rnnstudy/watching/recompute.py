@@ -6,6 +6,7 @@ computed again from inputs, weights, states and the gradient at the outputs. The
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +140,7 @@ class _Way:
             return LongShortTermMemory(weights, inputs, states, begin[1])
         if isinstance(module, nn.GRU):
             return GatedRecurrentUnit(weights, inputs, states)
-        return Vanilla(weights, states, module.nonlinearity)
+        return Vanilla(weights, states, str(module.nonlinearity))
 
 
 def _inputs_and_outputs(
@@ -162,7 +163,7 @@ def _inputs_and_outputs(
 
 def _run(module: nn.RNNBase, weights: Weights, reverse: bool, inputs: Padded, initial: Sequence[Tensor]) -> Tensor:
     """The outputs (time, batch, width) of one layer in one direction, by torch.nn itself."""
-    options = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
+    options: dict[str, Any] = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
     if module.proj_size:
         options["proj_size"] = module.proj_size
     # Without memory and random numbers: its weights are replaced.

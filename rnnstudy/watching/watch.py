@@ -2,15 +2,20 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from rnnstudy.spec import RequestError
+from rnnstudy.watching import reports
 from rnnstudy.watching.call import RECURRENT, Call
 from rnnstudy.watching.profile import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 
 class Flow(Mapping[str, Profile]):
@@ -20,8 +25,9 @@ class Flow(Mapping[str, Profile]):
     module. As a context manager, the model is watched until the end of the block; the profiles stay.
     """
 
-    def __init__(self, model: nn.Module, every: int) -> None:
+    def __init__(self, model: nn.Module, every: int, to: Any) -> None:
         self._model, self._every = model, every
+        self._send = None if to is None else reports.sender(to)
         self._forwards = -1
         self._random_state: Tensor | None = None
         self._reached: dict[str, Call] = {}
@@ -36,6 +42,22 @@ class Flow(Mapping[str, Profile]):
     def watching(self) -> bool:
         """Whether the newest forward pass of the model is one that is watched: every `every`-th one."""
         return max(self._forwards, 0) % self._every == 0
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row for each module, layer, direction, state and time step; see `reports.frame`."""
+        return reports.frame(self)
+
+    def plot(self) -> "Figure":
+        """A panel for each module: log10 ‖dL/ds_t‖ by time, the median with the middle 80 % of sequences."""
+        return reports.figure(self)
+
+    def log(self, step: int, to: Any = None) -> None:
+        """Log ratio, rate and half-life of every state into the active MLflow run, or `to` as in `watch`."""
+        if to is None:
+            import mlflow
+
+            to = mlflow
+        reports.sender(to)(reports.scalars(self), step)
 
     def detach(self) -> None:
         """End the watch: the model is as it was before. The profiles stay."""
@@ -77,6 +99,8 @@ class Flow(Mapping[str, Profile]):
             call.keep_weights()
             self._profiles[name] = Profile(call)
         self._reached = {}
+        if self._send is not None:
+            self._send(reports.scalars(self), self._forwards)
 
 
 class _Before:
@@ -119,13 +143,16 @@ class _After:
             self.flow._random_state if drops else None,
         )
 
-        def at_outputs(gradient: Tensor) -> None:
-            call.at_outputs = _sum(call.at_outputs, gradient)
-            self.flow._received(self.name, call)
+        # torch calls the hook of an output that the loss does not use with None.
+        def at_outputs(gradient: Tensor | None) -> None:
+            if gradient is not None:
+                call.at_outputs = _sum(call.at_outputs, gradient)
+                self.flow._received(self.name, call)
 
-        def at_last(index: int, gradient: Tensor) -> None:
-            call.at_last[index] = _sum(call.at_last[index], gradient)
-            self.flow._received(self.name, call)
+        def at_last(index: int, gradient: Tensor | None) -> None:
+            if gradient is not None:
+                call.at_last[index] = _sum(call.at_last[index], gradient)
+                self.flow._received(self.name, call)
 
         data.register_hook(at_outputs)
         for index, state in enumerate(last):
@@ -136,7 +163,7 @@ def _sum(before: Tensor | None, gradient: Tensor) -> Tensor:
     return gradient.detach() if before is None else before + gradient.detach()
 
 
-def watch(model: nn.Module, *, every: int = 1) -> Flow:
+def watch(model: nn.Module, *, every: int = 1, to: Any = None) -> Flow:
     """Watch the gradients through time of every nn.RNN, nn.LSTM and nn.GRU in a model.
 
         with rnnstudy.watch(model) as flow:
@@ -150,12 +177,14 @@ def watch(model: nn.Module, *, every: int = 1) -> Flow:
     Args:
         model: any module.
         every: watch every `every`-th forward pass of the model, beginning with the first.
+        to: where ratio, rate and half-life of every state are logged after each watched backward pass, with the number
+            of the forward pass as the step: mlflow, a W&B run, a TensorBoard writer or a function (numbers, step).
 
     Raises:
-        RequestError: for a model without recurrent modules, or `every` below 1.
+        RequestError: for a model without recurrent modules, `every` below 1, or a `to` that nothing can be logged to.
     """
     if every < 1:
         raise RequestError(f"every is {every}; it must be at least 1")
     if not any(isinstance(module, RECURRENT) for module in model.modules()):
         raise RequestError(f"there is no nn.RNN, nn.LSTM or nn.GRU in {type(model).__name__}")
-    return Flow(model, every)
+    return Flow(model, every, to)

@@ -1,0 +1,116 @@
+"""What a watched model's gradients look like: as a table, as numbers for a log, and as a figure."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rnnstudy.probes.reading import QUANTILES
+from rnnstudy.spec import RequestError
+from rnnstudy.watching.profile import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def frame(profiles: Mapping[str, Profile]) -> "pd.DataFrame":
+    """A row for each module, layer, direction, state and time (from 1): quantiles over sequences of log10 ‖dL/ds_t‖,
+    named `q10` … `q90`, the median as `median`; and the shares of exact zeros and of values that are not finite."""
+    import pandas as pd
+
+    parts = []
+    for name, profile in profiles.items():
+        for state in profile.states:
+            columns = {_quantile_name(share): profile.quantile(share, state) for share in QUANTILES}
+            columns |= {"zeros": profile.zeros(state), "nonfinite": profile.nonfinite(state)}
+            for row, (layer, reverse) in enumerate(profile.rows):
+                labels = {"module": name, "layer": layer + 1, "direction": _way(reverse), "state": state}
+                times = range(1, columns["zeros"].shape[1] + 1)
+                values = {column: of_rows[row].tolist() for column, of_rows in columns.items()}
+                parts.append(pd.DataFrame({**labels, "time": times, **values}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def scalars(profiles: Mapping[str, Profile]) -> dict[str, float]:
+    """Name to number, for a log: the ratio over the sequence (decades), the rate (decades per step) and the half-life
+    (steps) of every state; what is not finite is left out."""
+    found = {}
+    for name, profile in profiles.items():
+        for state in profile.states:
+            for row, (layer, reverse) in enumerate(profile.rows):
+                place = f"_layer{layer + 1}{'_reverse' if reverse else ''}" if len(profile.rows) > 1 else ""
+                for quantity in ("log10_ratio", "rate", "half_life"):
+                    value = getattr(profile, quantity)(state)[row].item()
+                    found["/".join(filter(None, ("through_time", name, f"{state}{place}", quantity)))] = value
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def sender(to: Any) -> Callable[[dict[str, float], int], None]:
+    """A function (numbers, step) that writes to MLflow, W&B or TensorBoard, or `to` itself if it is a function.
+
+    Raises `RequestError` for something else.
+    """
+    if hasattr(to, "log_metrics"):
+        return lambda numbers, step: to.log_metrics(numbers, step=step)
+    if hasattr(to, "add_scalar"):
+
+        def write(numbers: dict[str, float], step: int) -> None:
+            for name, value in numbers.items():
+                to.add_scalar(name, value, step)
+
+        return write
+    if hasattr(to, "log"):
+        return lambda numbers, step: to.log(numbers, step=step)
+    if callable(to):
+        return to
+    raise RequestError(
+        f"{type(to).__name__} is nowhere to log to; give mlflow, a W&B run, a TensorBoard writer or a function"
+    )
+
+
+def figure(profiles: Mapping[str, Profile]) -> "Figure":
+    """A panel for each module: the median of log10 ‖dL/ds_t‖ by time, with the middle 80 % of sequences as a band."""
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
+    names = list(profiles)
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    drawn = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
+    panels = drawn.subplots(rows, columns, squeeze=False)
+    for panel in panels.flat[len(names) :]:
+        panel.remove()
+    for panel, name in zip(panels.flat, names, strict=False):
+        profile = profiles[name]
+        lines = list(_lines(profile))
+        for colour, (label, low, median, high) in zip(sns.color_palette(n_colors=len(lines)), lines, strict=True):
+            time = torch.arange(1, len(median) + 1)
+            panel.fill_between(time, low, high, color=colour, alpha=0.2, linewidth=0)
+            panel.plot(time, median, color=colour, label=label)
+        panel.set(title=name or "the model", xlabel="time step", ylabel=r"$\log_{10}\,\|dL/ds_t\|$")
+        panel.legend(frameon=False, fontsize="small")
+        sns.despine(ax=panel)
+    return drawn
+
+
+def _lines(profile: Profile) -> Iterator[tuple[str, Any, Any, Any]]:
+    """Label and quantiles of each line: a state of a layer in a direction; −inf and NaN leave gaps."""
+    for state in profile.states:
+        low, median, high = (
+            values.nan_to_num(nan=torch.nan, neginf=torch.nan, posinf=torch.nan).cpu().numpy()
+            for values in (profile.quantile(share, state) for share in (0.1, 0.5, 0.9))
+        )
+        for row, (layer, reverse) in enumerate(profile.rows):
+            place = f", layer {layer + 1}" if profile.rows[-1][0] else ""
+            way = f", {_way(reverse)}" if any(reverse for _, reverse in profile.rows) else ""
+            yield f"{state}{place}{way}", low[row], median[row], high[row]
+
+
+def _way(reverse: bool) -> str:
+    return "reverse" if reverse else "forward"
+
+
+def _quantile_name(share: float) -> str:
+    return "median" if share == 0.5 else f"q{100 * share:.0f}"
