@@ -458,3 +458,154 @@ def test_evaluation_without_gradients_is_not_watched() -> None:
     with rnnstudy.watch(module) as flow, torch.no_grad():
         module(torch.randn(6, 5, 3))
     assert len(flow) == 0
+
+
+@pytest.mark.parametrize("kind", sorted(CLASSES))
+@pytest.mark.parametrize("everywhere", [False, True], ids=["loss at the end", "loss at every step"])
+def test_the_gain_is_what_one_step_back_does_to_what_arrives(kind: str, everywhere: bool) -> None:
+    """Against torch.nn itself, run from each step on with the states there as leaves."""
+    torch.manual_seed(3)
+    options = {"nonlinearity": "relu"} if kind == "relu" else {}
+    module = CLASSES[kind](3, 4, dtype=torch.float64, **options)
+    inputs = torch.randn(7, 1, 3, dtype=torch.float64)
+
+    def loss_of(outputs: Tensor) -> Tensor:
+        return outputs.sin().sum() if everywhere else outputs[-1].sin().sum()
+
+    with rnnstudy.watch(module) as flow:
+        loss_of(module(inputs)[0]).backward()
+    measured = flow[""].log10_gain()[0]
+
+    def at_states(t: int) -> tuple[Tensor, Tensor]:
+        """The gradients at s_t as leaves: from later steps alone, and with what the loss reads from h_t."""
+        _, states = module(inputs[:t])
+        leaves = [state.detach().requires_grad_() for state in (states if isinstance(states, tuple) else (states,))]
+        later = torch.zeros((), dtype=torch.float64)
+        if t < 7:
+            later = loss_of(module(inputs[t:], tuple(leaves) if len(leaves) > 1 else leaves[0])[0])
+        direct = leaves[0].sin().sum() if everywhere or t == 7 else torch.zeros(())
+        gradients = []
+        for total in (later, later + direct):
+            found = (
+                torch.autograd.grad(total, leaves, allow_unused=True, retain_graph=True) if total.requires_grad else []
+            )
+            parts = [gradient.flatten() for gradient in found if gradient is not None]
+            gradients.append(torch.cat(parts).norm() if parts else torch.zeros(()).double())
+        return gradients[0], gradients[1]
+
+    for t in range(2, 8):
+        departing, arriving = at_states(t - 1)[0], at_states(t)[1]
+        assert measured[t - 1].item() == pytest.approx(
+            (departing / arriving).log10().item(), rel=1e-9, abs=1e-9, nan_ok=True
+        )
+
+
+def test_an_explanation_says_which_layers_vanish_explode_or_are_healthy() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict(
+        {"a": nn.RNN(3, 30), "b": nn.RNN(3, 30), "c": nn.RNN(3, 30), "d": nn.LSTM(3, 5, num_layers=2)}
+    )
+    with torch.no_grad():
+        for name, gain in {"a": 0.5, "b": 1.0, "c": 1.5}.items():
+            nn.init.orthogonal_(model[name].weight_hh_l0, gain)
+            for other in ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0"):
+                getattr(model[name], other).zero_()
+    with rnnstudy.watch(model) as flow:
+        sum(model[name](torch.randn(50, 4, 3))[0][-1].sum() for name in model).backward()
+    by_module = dict(line.split(": ", 1) for line in flow.explain().splitlines())
+    assert list(by_module) == ["d, layer 1", "d, layer 2", "c", "b", "a"] or set(by_module) == {
+        "a", "b", "c", "d, layer 1", "d, layer 2",
+    }  # fmt: skip
+    assert by_module["a"].startswith(
+        "vanishing. Going back, the gradient shrinks by a factor of 2 per step, halves in 1 steps; "
+        "over 50 steps that is a factor of 10^15. What usually helps: orthogonal or identity"
+    )
+    assert by_module["b"].startswith("healthy.")
+    assert "helps" not in by_module["b"]
+    assert by_module["c"].startswith("exploding. Going back, the gradient grows by a factor of 1.5 per step; over 50")
+    assert by_module["d, layer 1"].startswith("vanishing")
+    assert "forget-gate bias" in by_module["d, layer 1"]
+    unused = nn.RNN(3, 4)
+    with rnnstudy.watch(unused) as flow:
+        (unused(torch.randn(5, 2, 3))[0] * 0).sum().backward()
+    assert flow.explain() == "the model: no gradient goes back through its steps."
+
+
+@pytest.mark.parametrize("kind", sorted(CLASSES))
+def test_under_autocast_bits_stay_and_gradients_are_measured_in_float32(kind: str) -> None:
+    options = {"nonlinearity": "relu"} if kind == "relu" else {}
+
+    def trained(watched: bool) -> tuple[list[Tensor], Tensor | None]:
+        torch.manual_seed(0)
+        module, inputs = CLASSES[kind](4, 8, **options), torch.randn(11, 3, 4)
+        flow = rnnstudy.watch(module) if watched else None
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            try:
+                outputs, _ = module(inputs)
+            except RuntimeError as error:
+                pytest.skip(f"torch cannot run it on this processor: {error}")
+            loss = outputs[-1].float().square().mean()
+        loss.backward()
+        bits = [outputs.detach(), *(parameter.grad for parameter in module.parameters())]
+        return bits, flow[""].log10() if flow else None
+
+    (watched, profile), (bare, _) = trained(True), trained(False)
+    assert all(torch.equal(one, other) for one, other in zip(watched, bare, strict=True))
+    torch.manual_seed(0)
+    module, inputs = CLASSES[kind](4, 8, **options), torch.randn(11, 3, 4)
+    with rnnstudy.watch(module) as flow:
+        module(inputs)[0][-1].square().mean().backward()
+    assert profile.dtype == torch.float64
+    # bfloat16 has three digits.
+    torch.testing.assert_close(profile, flow[""].log10(), rtol=0, atol=0.15)
+
+
+def test_a_compiled_model_is_watched_and_computes_the_same_bits() -> None:
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(10, 6)
+            self.recurrent = nn.LSTM(6, 8, batch_first=True)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, symbols: Tensor) -> Tensor:
+            return self.head(self.recurrent(self.embedding(symbols))[0].tanh())
+
+    def trained(watched: bool) -> tuple[list[Tensor], Tensor | None]:
+        torch.manual_seed(0)
+        model = Tagger()
+        symbols = torch.randint(10, (4, 12))
+        compiled = torch.compile(model, backend="aot_eager")
+        flow = rnnstudy.watch(compiled) if watched else None
+        outputs = compiled(symbols)
+        outputs[:, -1].logsumexp(-1).sum().backward()
+        bits = [outputs.detach(), *(parameter.grad for parameter in model.parameters())]
+        return bits, flow["recurrent"].log10() if flow else None
+
+    (watched, profile), (bare, _) = trained(True), trained(False)
+    assert all(torch.equal(one, other) for one, other in zip(watched, bare, strict=True))
+    torch.manual_seed(0)
+    model = Tagger()
+    symbols = torch.randint(10, (4, 12))
+    with rnnstudy.watch(model) as flow:
+        model(symbols)[:, -1].logsumexp(-1).sum().backward()
+    torch.testing.assert_close(profile, flow["recurrent"].log10(), rtol=0, atol=1e-5)
+
+
+def test_memory_is_what_it_was_after_a_thousand_steps() -> None:
+    import gc
+
+    module = nn.GRU(3, 8)
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(1 for thing in gc.get_objects() if issubclass(type(thing), Tensor))
+
+    watcher, counts = rnnstudy.watch(module), []
+    for step in range(1000):
+        module(torch.randn(20, 4, 3))[0][-1].square().sum().backward()
+        module.zero_grad()
+        if step in (9, 999):
+            counts.append(tensors())
+    watcher.detach()
+    assert counts[0] == counts[1]

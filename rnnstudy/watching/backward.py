@@ -1,5 +1,6 @@
 """The backward pass of one layer in one direction, with an exponent for each sequence: no gradient is too small."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +21,15 @@ class StateGradients:
         h: dL/dh_t, within (output width).
         c: dL/dc_t, within (width), or None.
         delta: dL/da_t with a_t the pre-activations that the inputs enter, within (gates · width).
+        log_gain: (time, batch): log10 of ‖(∂s_t/∂s_{t−1})ᵀ G_t‖ / ‖G_t‖, with s_t all states of the step side by side
+            and G_t the gradient that arrives at them: what the step back through t does to the gradient's size,
+            wherever the loss enters. NaN where nothing arrives.
     """
 
     h: BlockFloat
     c: BlockFloat | None
     delta: BlockFloat
+    log_gain: Tensor
 
 
 def run_back(recurrence: Recurrence, direct_h: BlockFloat, direct_c: Tensor | None) -> StateGradients:
@@ -48,6 +53,8 @@ def run_back(recurrence: Recurrence, direct_h: BlockFloat, direct_c: Tensor | No
     to_c = to_h.new_zeros(batch, recurrence.width)
     exponents: list[Tensor] = []
     of_h: list[Tensor] = []
+    arriving_c: list[Tensor] = []
+    departing: list[tuple[Tensor, Tensor]] = []
     totals_c: list[Tensor] = []
     deltas: list[Tensor] = []
     for back, t in enumerate(reversed(range(steps))):
@@ -65,11 +72,13 @@ def run_back(recurrence: Recurrence, direct_h: BlockFloat, direct_c: Tensor | No
                 )
             exponent = shared
         grad_h = to_h
+        arriving_c.append(to_c)
         total_c, to_h, to_c, delta = recurrence.step_back(t, grad_h, to_c)
         of_h.append(grad_h)
         totals_c.append(total_c)
         deltas.append(delta)
         exponents.append(exponent)
+        departing.append((to_h, to_c))
         if back % STEPS_BETWEEN_RESCALING[dtype] == 0:
             largest = torch.maximum(to_h.abs().amax(-1), to_c.abs().amax(-1))
             shift = torch.where(largest.isfinite(), torch.frexp(largest).exponent, 0).long()
@@ -80,4 +89,13 @@ def run_back(recurrence: Recurrence, direct_h: BlockFloat, direct_c: Tensor | No
     def stacked(values: list[Tensor]) -> BlockFloat:
         return BlockFloat(torch.stack(values[::-1]), torch.stack(exponents[::-1]))
 
-    return StateGradients(stacked(of_h), stacked(totals_c) if recurrence.has_cell else None, stacked(deltas))
+    arriving = _log_norm(of_h, arriving_c)
+    log_gain = torch.where(arriving.isneginf(), torch.nan, _log_norm(*zip(*departing, strict=True)) - arriving)
+    c = stacked(totals_c) if recurrence.has_cell else None
+    return StateGradients(stacked(of_h), c, stacked(deltas), log_gain)
+
+
+def _log_norm(*of_states: Sequence[Tensor]) -> Tensor:
+    """log10 of the norm of all states together (time, batch), from values (batch, width), the last step first."""
+    norms = [torch.linalg.vector_norm(torch.stack(values[::-1]), dim=-1, dtype=torch.float64) for values in of_states]
+    return torch.linalg.vector_norm(torch.stack(norms), dim=0).log10()

@@ -61,11 +61,7 @@ class Profile:
 
     def quantile(self, share: float, state: str = "h") -> Float[Tensor, "row time"]:
         """The quantile over sequences at each step, linearly interpolated; −inf where too many are exact zeros."""
-        values = self.per_sequence(state)
-        # Interpolation between −inf and a number would be NaN.
-        lower = values.nanquantile(share, dim=-1, interpolation="lower")
-        interpolated = values.nanquantile(share, dim=-1)
-        return torch.where(lower.isneginf(), lower, interpolated)
+        return _quantile(self.per_sequence(state), share)
 
     def log10(self, state: str = "h") -> Float[Tensor, "row time"]:
         """The median over sequences of log10 ‖dL/ds_t‖ at each step."""
@@ -116,8 +112,18 @@ class Profile:
         for (_, reverse), row in zip(self.rows, values, strict=True):
             steps = lags.expand_as(row) if reverse else self.lengths - 1 - lags
             aligned = torch.where(steps >= 0, row.gather(0, steps.clamp(min=0)), torch.nan)
-            rows.append((aligned - aligned[0]).nanquantile(0.5, dim=-1))
+            rows.append(_quantile(aligned - aligned[0], 0.5))
         return torch.stack(rows)
+
+    def log10_gain(self) -> Float[Tensor, "row time"]:
+        """The median over sequences of log10 of the factor by which one step back changes the gradient's norm.
+
+        ‖(∂s_t/∂s_{t−1})ᵀ G_t‖ / ‖G_t‖, with s_t the states of the step side by side and G_t the gradient that arrives
+        at them. Unlike the profile itself, it does not depend on where the loss enters: below 0 the gradient vanishes,
+        above 0 it explodes. NaN where nothing arrives; the first step of a row leads to its initial states.
+        """
+        measured = [torch.where(self.measured, of.gradients.log_gain, torch.nan) for of in self._directions]
+        return _quantile(torch.stack(measured), 0.5)
 
     def rate(self, state: str = "h") -> Float[Tensor, " row"]:
         """Decades per step back: the Theil–Sen slope of `by_lag`. Negative where the gradient vanishes."""
@@ -136,4 +142,10 @@ class Profile:
         at_end, at_start = values.gather(1, last)[:, 0], values[:, 0]
         reverse = torch.tensor([reverse for _, reverse in self.rows], device=values.device)[:, None]
         ratio = torch.where(reverse, at_end - at_start, at_start - at_end)
-        return ratio.nanquantile(0.5, dim=-1)
+        return _quantile(ratio, 0.5)
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """The quantile along the last axis, without NaN; −inf where interpolation would begin there, which would be NaN."""
+    lower = values.nanquantile(share, dim=-1, interpolation="lower")
+    return torch.where(lower.isneginf(), lower, values.nanquantile(share, dim=-1))

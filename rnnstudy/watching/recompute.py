@@ -132,7 +132,8 @@ class _Way:
             return BlockFloat(self._turned(values.mantissa), self._turned(values.exponent))
 
         c = None if found.c is None else turned_back(found.c)
-        return StateGradients(turned_back(found.h), c, turned_back(found.delta)), recurrence.gates
+        log_gain = self._turned(found.log_gain)
+        return StateGradients(turned_back(found.h), c, turned_back(found.delta), log_gain), recurrence.gates
 
     def _recurrence(self, inputs: Tensor, states: Tensor, begin: Sequence[Tensor]) -> Recurrence:
         module, weights = self.call.module, self.call.weights[self.direction]

@@ -1,4 +1,4 @@
-"""What a watched model's gradients look like: as a table, as numbers for a log, and as a figure."""
+"""What a watched model's gradients look like: as a table, in words, as numbers for a log, and as a figure."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +13,20 @@ from rnnstudy.watching.profile import Profile
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+DECADES = 2.0
+"""A gradient that changes by more decades than this, a factor of 100, on its way through a sequence vanishes or
+explodes."""
+
+REMEDIES = {
+    ("LSTM", "vanishing"): "a forget-gate bias of 1 or more (torch draws it around 0), chrono initialisation",
+    ("GRU", "vanishing"): "an update-gate bias that keeps the state (z near 1), chrono initialisation",
+    ("RNN", "vanishing"): "orthogonal or identity recurrent weights, an LSTM or GRU in its place",
+    ("LSTM", "exploding"): "clipping the gradient's norm, orthogonal recurrent weights",
+    ("GRU", "exploding"): "clipping the gradient's norm, orthogonal recurrent weights",
+    ("RNN", "exploding"): "clipping the gradient's norm, recurrent weights with a spectral radius of at most 1",
+}
+"""What usually helps: Jozefowicz et al. 2015, Tallec & Ollivier 2018, Le et al. 2015, Pascanu et al. 2013."""
 
 
 def frame(profiles: Mapping[str, Profile]) -> "pd.DataFrame":
@@ -31,6 +45,48 @@ def frame(profiles: Mapping[str, Profile]) -> "pd.DataFrame":
                 values = {column: of_rows[row].tolist() for column, of_rows in columns.items()}
                 parts.append(pd.DataFrame({**labels, "time": times, **values}))
     return pd.concat(parts, ignore_index=True)
+
+
+def explanation(profiles: Mapping[str, Profile]) -> str:
+    """A line for each layer and direction: vanishing, exploding or healthy, by how much per step, and what helps.
+
+    By the gain of a step back, so that it holds for a loss at the end, at every step, or anywhere.
+    """
+    return "\n".join(
+        _line(name, profile, row) for name, profile in profiles.items() for row in range(len(profile.rows))
+    )
+
+
+def verdict(decades: float) -> str:
+    """`vanishing`, `exploding` or `healthy`, by how many decades a gradient changes on its way through a sequence."""
+    if decades < -DECADES:
+        return "vanishing"
+    return "exploding" if decades > DECADES else "healthy"
+
+
+def _line(name: str, profile: Profile, row: int) -> str:
+    layer, reverse = profile.rows[row]
+    places = [f"layer {layer + 1}"] if profile.rows[-1][0] else []
+    places += [_way(reverse)] if profile.rows[-1][1] else []
+    where = ", ".join([name or "the model", *places])
+    if (bad := profile.first_nonfinite()) is not None:
+        return f"{where}: not finite, first at {bad}."
+    gains = profile.log10_gain()[row]
+    if not bool(gains.isfinite().any()):
+        return f"{where}: no gradient goes back through its steps."
+    steps, rate = int(profile.lengths.max()), gains[gains.isfinite()].mean().item()
+    found = verdict(rate * steps)
+    change = f"{'shrinks' if rate < 0 else 'grows'} by a factor of {10 ** abs(rate):.3g} per step"
+    half = f", halves in {math.log10(2) / -rate:.3g} steps" if rate < 0 else ""
+    line = f"{where}: {found}. Going back, the gradient {change}{half}; over {steps} steps {_factor(rate * steps)}."
+    remedy = REMEDIES.get((profile.kind, found))
+    return f"{line} What usually helps: {remedy}." if remedy else line
+
+
+def _factor(decades: float) -> str:
+    size = 10 ** abs(decades) if abs(decades) < 4 else None
+    shown = f"{size:.3g}" if size else f"10^{abs(decades):.0f}"
+    return f"that is a factor of {shown}"
 
 
 def scalars(profiles: Mapping[str, Profile]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """`watch`: hooks on a model's recurrent modules, which keep one call and the gradients at what it returned."""
 
 import functools
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -32,11 +33,13 @@ class Flow(Mapping[str, Profile]):
         self._random_state: Tensor | None = None
         self._reached: dict[str, Call] = {}
         self._profiles: dict[str, Profile] = {}
-        self._hooks = [model.register_forward_pre_hook(self._begin)]
-        for name, module in model.named_modules():
+        self._hooks = [model.register_forward_pre_hook(_untraced(self._begin))]
+        for path, module in model.named_modules():
+            # torch.compile puts the model into a module of this name.
+            name = ".".join(part for part in path.split(".") if part != "_orig_mod")
             if isinstance(module, RECURRENT):
-                self._hooks.append(module.register_forward_pre_hook(_Before(self, name)))
-                self._hooks.append(module.register_forward_hook(_After(self, name), with_kwargs=True))
+                self._hooks.append(module.register_forward_pre_hook(_untraced(_Before(self, name))))
+                self._hooks.append(module.register_forward_hook(_untraced(_After(self, name)), with_kwargs=True))
 
     @property
     def watching(self) -> bool:
@@ -50,6 +53,10 @@ class Flow(Mapping[str, Profile]):
     def plot(self) -> "Figure":
         """A panel for each module: log10 ‖dL/ds_t‖ by time, the median with the middle 80 % of sequences."""
         return reports.figure(self)
+
+    def explain(self) -> str:
+        """In words, a line for each layer and direction: vanishing, exploding or healthy, and what usually helps."""
+        return reports.explanation(self)
 
     def log(self, step: int, to: Any = None) -> None:
         """Log ratio, rate and half-life of every state into the active MLflow run, or `to` as in `watch`."""
@@ -157,6 +164,11 @@ class _After:
         data.register_hook(at_outputs)
         for index, state in enumerate(last):
             state.register_hook(functools.partial(at_last, index))
+
+
+def _untraced(hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook that torch.compile leaves alone. Its machinery takes seconds to import, so only where it is in use."""
+    return torch.compiler.disable(hook) if "torch._dynamo" in sys.modules else hook
 
 
 def _sum(before: Tensor | None, gradient: Tensor) -> Tensor:
