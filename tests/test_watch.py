@@ -296,7 +296,7 @@ def test_outputs_gradients_and_random_numbers_are_the_same_to_the_bit_with_and_w
 
 
 def test_what_cannot_be_watched_is_told() -> None:
-    with pytest.raises(RequestError, match=r"there is no nn\.RNN, nn\.LSTM or nn\.GRU in Linear"):
+    with pytest.raises(RequestError, match=r"there is no nn\.RNN, nn\.LSTM or nn\.GRU, and no cell of them, in Linear"):
         rnnstudy.watch(nn.Linear(2, 2))
     with pytest.raises(RequestError, match="every is 0"):
         rnnstudy.watch(nn.GRU(2, 2), every=0)
@@ -609,3 +609,79 @@ def test_memory_is_what_it_was_after_a_thousand_steps() -> None:
             counts.append(tensors())
     watcher.detach()
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("how", ["cell", "one step", "chunks"])
+def test_a_loop_over_a_cell_or_over_short_calls_is_one_sequence(kind: str, how: str) -> None:
+    torch.manual_seed(2)
+    whole = CLASSES[kind](3, 4, dtype=torch.float64)
+    inputs = torch.randn(8, 5, 3, dtype=torch.float64)
+    with rnnstudy.watch(whole) as expected:
+        outputs, _ = whole(inputs)
+        (outputs[-1].sin().sum() + outputs[3].square().sum()).backward()
+
+    class Looped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = CLASSES[kind](3, 4, dtype=torch.float64)
+            if how == "cell":
+                self.part = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}[kind](3, 4, dtype=torch.float64)
+            values = {name.removesuffix("_l0"): value for name, value in whole.state_dict().items()}
+            self.part.load_state_dict(values if how == "cell" else whole.state_dict())
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            states, returned = None, []
+            if how == "cell":
+                for step in inputs:
+                    states = self.part(step, states)
+                    returned.append(states[0] if kind == "lstm" else states)
+                return torch.stack(returned)
+            for chunk in inputs.split(1 if how == "one step" else 3):
+                outputs, states = self.part(chunk, states)
+                returned.append(outputs)
+            return torch.cat(returned)
+
+    model = Looped()
+    with rnnstudy.watch(model) as flow:
+        looped = model(inputs)
+        (looped[-1].sin().sum() + looped[3].square().sum()).backward()
+    torch.testing.assert_close(looped, outputs, rtol=1e-12, atol=1e-12)
+    for state in flow["part"].states:
+        torch.testing.assert_close(
+            flow["part"].per_sequence(state), expected[""].per_sequence(state), rtol=1e-9, atol=1e-9
+        )
+    torch.testing.assert_close(flow["part"].per_unit(), expected[""].per_unit(), rtol=1e-9, atol=1e-9)
+    assert flow.explain().replace("part", "the model") == expected.explain()
+
+
+def test_a_cell_that_the_user_loops_over_is_watched_itself_on_its_schedule() -> None:
+    cell = nn.GRUCell(3, 4)
+    run = Recorder()
+    watcher = rnnstudy.watch(cell, every=2, to=run)
+    for _ in range(4):
+        h = torch.zeros(2, 4)
+        for _ in range(6):
+            h = cell(torch.randn(2, 3), h)
+        h.sum().backward()
+    watcher.detach()
+    assert [step for step, _ in run.noted] == [0, 2]
+    assert watcher[""].log10().shape == (1, 6)
+
+
+def test_two_uses_of_a_module_in_one_pass_are_sequences_beside_each_other() -> None:
+    module = nn.LSTM(3, 4)
+    first, second = torch.randn(6, 2, 3), torch.randn(4, 3, 3)
+    with rnnstudy.watch(module) as flow:
+        (module(first)[0][-1].sum() + module(second)[0][-1].square().sum()).backward()
+    profile = flow[""]
+    assert profile.lengths.tolist() == [6, 6, 4, 4, 4]
+    for inputs, part, loss in (
+        (first, slice(0, 2), torch.sum),
+        (second, slice(2, 5), lambda value: value.square().sum()),
+    ):
+        with rnnstudy.watch(module) as alone:
+            loss(module(inputs)[0][-1]).backward()
+        for state in profile.states:
+            together = profile.per_sequence(state)[:, : len(inputs), part]
+            torch.testing.assert_close(together, alone[""].per_sequence(state), rtol=1e-6, atol=1e-6)

@@ -11,6 +11,9 @@ from rnnstudy.watching.recurrences import Weights
 
 RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
 
+CELLS: dict[type[nn.Module], type[nn.RNNBase]] = {nn.RNNCell: nn.RNN, nn.LSTMCell: nn.LSTM, nn.GRUCell: nn.GRU}
+"""A cell, which computes one step, and the module that computes all steps."""
+
 Direction = tuple[int, bool]
 """A layer, counted from 0, and whether it reads the sequences from their ends."""
 
@@ -49,6 +52,9 @@ class Call:
         at_outputs: the gradient at the outputs, summed over backward passes; None where there is none.
         at_last: the gradients at the last states, h_n and c_n, likewise.
         weights: those of each layer and direction, as they were in the call.
+        last: the last states that it returned.
+        through_h: whether the gradient at c_n includes the path through h_n. In torch.nn.LSTMCell on the CPU, h is
+            computed from the very c that it returns.
     """
 
     module: nn.RNNBase
@@ -59,6 +65,13 @@ class Call:
     at_outputs: Tensor | None = None
     at_last: list[Tensor | None] = field(default_factory=lambda: [None, None])
     weights: dict[Direction, Weights] = field(default_factory=dict)
+    last: tuple[Tensor, ...] = ()
+    through_h: bool = False
+
+    def begins_from(self, earlier: "Call") -> bool:
+        """Whether its initial states are those that an earlier call returned."""
+        pairs = list(zip(self.initial, earlier.last, strict=False))
+        return bool(pairs) and all(begin.data_ptr() == end.data_ptr() for begin, end in pairs)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -137,3 +150,13 @@ class Call:
             values = sequences.transpose(0, 1) if self.module.batch_first else sequences
         lengths = torch.full((values.shape[1],), len(values), device=values.device)
         return Padded(values.to(self.dtype), lengths)
+
+
+def layer_of(cell: nn.RNNCellBase) -> nn.RNNBase:
+    """The module of one layer with the weights of a cell."""
+    options = {"nonlinearity": cell.nonlinearity} if isinstance(cell, nn.RNNCell) else {}
+    layer = CELLS[type(cell)](cell.input_size, cell.hidden_size, bias=cell.bias, device="meta", **options)
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        layer._parameters.pop(f"{name}_l0", None)
+        vars(layer)[f"{name}_l0"] = getattr(cell, name)
+    return layer

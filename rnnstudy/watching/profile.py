@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,7 +11,8 @@ from torch import Tensor
 from rnnstudy.probes.gradient_through_time import theil_sen
 from rnnstudy.spec import RequestError, nearest
 from rnnstudy.watching.call import Call
-from rnnstudy.watching.recompute import DirectionGradients, lengths_and_log_norms, state_gradients
+from rnnstudy.watching.group import gradients_of_calls, norms_of_calls
+from rnnstudy.watching.recompute import DirectionGradients
 
 
 class Profile:
@@ -18,7 +20,8 @@ class Profile:
 
     The norm is over the units of a layer in one direction, for each sequence. Rows are layers and directions: layer 1
     forward, layer 1 reverse, layer 2 forward, …. Values are in float64 and right far beyond the range of a float; an
-    exact zero is −inf, and a step after a sequence's end is NaN.
+    exact zero is −inf, and a step after a sequence's end is NaN. Calls of a module that follow each other, such as
+    those of a cell in a loop, are the steps of one sequence; other calls in one pass are sequences beside each other.
 
     Attributes:
         states: `("h",)`, or `("h", "c")` for an LSTM.
@@ -27,18 +30,18 @@ class Profile:
         kind: class of the module: `RNN`, `LSTM` or `GRU`.
     """
 
-    def __init__(self, call: Call) -> None:
-        self.rows = tuple(call.directions)
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self.rows = tuple(calls[0].directions)
         self.lengths: Int[Tensor, " sequence"]
-        self.lengths, self._log_norms = lengths_and_log_norms(call)
+        self.lengths, self._log_norms = norms_of_calls(calls)
         self.states = tuple(self._log_norms)
-        self.kind = type(call.module).__name__
-        self._call = call
+        self.kind = type(calls[0].module).__name__
+        self._calls = calls
 
     @functools.cached_property
     def _directions(self) -> list[DirectionGradients]:
         """The gradients themselves, computed when they are asked for."""
-        return state_gradients(self._call)
+        return gradients_of_calls(self._calls)
 
     def __repr__(self) -> str:
         steps, sequences = int(self.lengths.max()), len(self.lengths)

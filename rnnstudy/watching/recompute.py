@@ -126,6 +126,8 @@ class _Way:
         if at_last[0] is not None:
             of_h = of_h.normalised().plus(BlockFloat.of(self.sequences.at_end(at_last[0]), 2))
         of_c = None if at_last[1] is None else self.sequences.at_end(at_last[1])
+        if of_c is not None and self.call.through_h and isinstance(recurrence, LongShortTermMemory):
+            of_c = of_c - of_h.values() * recurrence.to_cell
         found = run_back(recurrence, of_h, of_c)
 
         def turned_back(values: BlockFloat) -> BlockFloat:

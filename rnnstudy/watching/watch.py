@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnnstudy.spec import RequestError
 from rnnstudy.watching import reports
-from rnnstudy.watching.call import RECURRENT, Call
+from rnnstudy.watching.call import CELLS, RECURRENT, Call, layer_of
 from rnnstudy.watching.profile import Profile
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ class Flow(Mapping[str, Profile]):
         self._send = None if to is None else reports.sender(to)
         self._forwards = -1
         self._random_state: Tensor | None = None
-        self._reached: dict[str, Call] = {}
+        self._fresh = True
+        self._calls = 0
+        self._reached: dict[str, dict[int, Call]] = {}
         self._profiles: dict[str, Profile] = {}
         self._hooks = [model.register_forward_pre_hook(_untraced(self._begin))]
         for path, module in model.named_modules():
@@ -40,6 +42,9 @@ class Flow(Mapping[str, Profile]):
             if isinstance(module, RECURRENT):
                 self._hooks.append(module.register_forward_pre_hook(_untraced(_Before(self, name))))
                 self._hooks.append(module.register_forward_hook(_untraced(_After(self, name)), with_kwargs=True))
+            elif type(module) in CELLS:
+                after = _AfterCell(self, name, layer_of(module))
+                self._hooks.append(module.register_forward_hook(_untraced(after), with_kwargs=True))
 
     @property
     def watching(self) -> bool:
@@ -88,24 +93,61 @@ class Flow(Mapping[str, Profile]):
         return len(self._profiles)
 
     def _begin(self, *_: object) -> None:
-        """The model begins a forward pass."""
-        self._reached = {}
-        self._forwards += 1
+        """The model is called: a new forward pass, if a backward pass has ended since the last call."""
+        if self._fresh and torch.is_grad_enabled():
+            self._forwards += 1
+            self._fresh = False
 
-    def _received(self, name: str, call: Call) -> None:
+    def _wants(self, returned: Tensor) -> bool:
+        """Whether a call that returned this tensor is kept."""
+        if not torch.is_grad_enabled() or not returned.requires_grad:
+            return False
+        if not self.watching:
+            returned.register_hook(self._passed)
+        return self.watching
+
+    def _passed(self, _: Tensor | None) -> None:
+        """A backward pass that is not watched goes through a module."""
+        self._fresh = True
+
+    def _keep(self, name: str, call: Call, outputs: Tensor, last: Sequence[Tensor]) -> None:
+        """Ask for the gradients at what a call returned: `outputs`, and the `last` states beside them."""
+        self._calls += 1
+        number = self._calls
+
+        # torch calls the hook of an output that the loss does not use with None.
+        def at_outputs(gradient: Tensor | None) -> None:
+            if gradient is not None:
+                call.at_outputs = _sum(call.at_outputs, gradient.reshape(call.outputs.data.shape))
+                self._received(name, number, call)
+
+        def at_last(index: int, shape: torch.Size, gradient: Tensor | None) -> None:
+            if gradient is not None:
+                call.at_last[index] = _sum(call.at_last[index], gradient.reshape(shape))
+                self._received(name, number, call)
+
+        outputs.register_hook(at_outputs)
+        for index, state in enumerate(last):
+            if state is not outputs:
+                state.register_hook(functools.partial(at_last, index, call.last[index].shape))
+
+    def _received(self, name: str, number: int, call: Call) -> None:
         """A gradient has reached what a call returned: when its backward pass has ended, the profile is computed.
 
         Not later, because the optimiser will change the weights.
         """
         if not self._reached:
             torch.autograd.Variable._execution_engine.queue_callback(self._evaluate)
-        self._reached[name] = call
+        self._reached.setdefault(name, {})[number] = call
 
     def _evaluate(self) -> None:
-        for name, call in self._reached.items():
-            call.keep_weights()
-            self._profiles[name] = Profile(call)
-        self._reached = {}
+        for name, numbered in self._reached.items():
+            calls = [numbered[number] for number in sorted(numbered)]
+            calls[0].keep_weights()
+            for call in calls[1:]:
+                call.weights = calls[0].weights
+            self._profiles[name] = Profile(calls)
+        self._reached, self._fresh = {}, True
         if self._send is not None:
             self._send(reports.scalars(self), self._forwards)
 
@@ -129,41 +171,53 @@ class _After:
         self.flow, self.name = flow, name
 
     def __call__(self, module: nn.RNNBase, given: Any, named: Mapping[str, Any], returned: Any) -> None:
-        if not self.flow.watching or not torch.is_grad_enabled():
-            return
         outputs, last = returned
         data = outputs.data if isinstance(outputs, PackedSequence) else outputs
-        if not data.requires_grad:
+        if not self.flow._wants(data):
             return
-        inputs = given[0] if given else named["input"]
-        initial = given[1] if len(given) > 1 else named.get("hx")
-        if isinstance(initial, Tensor):
-            initial = (initial,)
-        if isinstance(last, Tensor):
-            last = (last,)
+        inputs, initial = _arguments(given, named)
+        last = (last,) if isinstance(last, Tensor) else last
         drops = module.training and module.dropout > 0 and module.num_layers > 1
         call = Call(
             module,
             inputs._replace(data=inputs.data.detach()) if isinstance(inputs, PackedSequence) else inputs.detach(),
-            tuple(state.detach() for state in initial or ()),
+            initial,
             outputs._replace(data=data.detach()) if isinstance(outputs, PackedSequence) else data.detach(),
             self.flow._random_state if drops else None,
+            last=tuple(state.detach() for state in last),
         )
+        self.flow._keep(self.name, call, data, last)
 
-        # torch calls the hook of an output that the loss does not use with None.
-        def at_outputs(gradient: Tensor | None) -> None:
-            if gradient is not None:
-                call.at_outputs = _sum(call.at_outputs, gradient)
-                self.flow._received(self.name, call)
 
-        def at_last(index: int, gradient: Tensor | None) -> None:
-            if gradient is not None:
-                call.at_last[index] = _sum(call.at_last[index], gradient)
-                self.flow._received(self.name, call)
+class _AfterCell:
+    """The same for a cell, which computes one step: a call of the module of one layer with the cell's weights."""
 
-        data.register_hook(at_outputs)
-        for index, state in enumerate(last):
-            state.register_hook(functools.partial(at_last, index))
+    def __init__(self, flow: Flow, name: str, layer: nn.RNNBase) -> None:
+        self.flow, self.name, self.layer = flow, name, layer
+
+    def __call__(self, module: nn.RNNCellBase, given: Any, named: Mapping[str, Any], returned: Any) -> None:
+        states = (returned,) if isinstance(returned, Tensor) else returned
+        if not self.flow._wants(states[0]):
+            return
+        inputs, initial = _arguments(given, named)
+        width = module.hidden_size
+        call = Call(
+            self.layer,
+            inputs.detach().reshape(1, -1, module.input_size),
+            tuple(state.reshape(1, -1, width) for state in initial),
+            states[0].detach().reshape(1, -1, width),
+            last=tuple(state.detach().reshape(1, -1, width) for state in states),
+            through_h="Fused" not in type(states[0].grad_fn).__name__,
+        )
+        self.flow._keep(self.name, call, states[0], states)
+
+
+def _arguments(given: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, tuple[Tensor, ...]]:
+    """The inputs of a call, and its initial states, none for zeros."""
+    inputs = given[0] if given else named["input"]
+    initial = given[1] if len(given) > 1 else named.get("hx")
+    states = (initial,) if isinstance(initial, Tensor) else initial or ()
+    return inputs, tuple(state.detach() for state in states)
 
 
 def _untraced(hook: Callable[..., None]) -> Callable[..., None]:
@@ -176,7 +230,7 @@ def _sum(before: Tensor | None, gradient: Tensor) -> Tensor:
 
 
 def watch(model: nn.Module, *, every: int = 1, to: Any = None) -> Flow:
-    """Watch the gradients through time of every nn.RNN, nn.LSTM and nn.GRU in a model.
+    """Watch the gradients through time of every nn.RNN, nn.LSTM and nn.GRU, and of their cells in loops, in a model.
 
         with rnnstudy.watch(model) as flow:
             loss = criterion(model(x), y)
@@ -197,6 +251,6 @@ def watch(model: nn.Module, *, every: int = 1, to: Any = None) -> Flow:
     """
     if every < 1:
         raise RequestError(f"every is {every}; it must be at least 1")
-    if not any(isinstance(module, RECURRENT) for module in model.modules()):
-        raise RequestError(f"there is no nn.RNN, nn.LSTM or nn.GRU in {type(model).__name__}")
+    if not any(isinstance(module, RECURRENT) or type(module) in CELLS for module in model.modules()):
+        raise RequestError(f"there is no nn.RNN, nn.LSTM or nn.GRU, and no cell of them, in {type(model).__name__}")
     return Flow(model, every, to)
