@@ -124,6 +124,18 @@ def _loading(results: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def _watching(results: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        [
+            f"nn.{one['module']}", f"B={one['batch']}, H={one['width']}, T={one['length']}",
+            "every step" if one["every"] == 1 else f"every {one['every']} steps",
+            f"{one['milliseconds']['without']:.1f}", f"{one['ratio']:.2f}", f"{one['limit']:g}",
+        ]
+        for one in results
+    ]  # fmt: skip
+    return _table(["watched module", "sizes", "watched", "ms a step without", "ratio with", "limit"], lines)
+
+
 COSTS = {
     "share_of_wall_time": "share of wall time, a run of a minute",
     "writer_seconds_per_run": "the writer's seconds for each short run, beside the training",
@@ -135,6 +147,7 @@ SECTIONS = {
     "end_to_end": _end_to_end,
     "tracking": _tracking,
     "loading": _loading,
+    "watching": _watching,
 }
 
 

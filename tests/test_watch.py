@@ -1,6 +1,9 @@
 """`rnnstudy.watch`: profiles equal those of the same network written as a loop with every state's gradient retained."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -685,3 +688,23 @@ def test_two_uses_of_a_module_in_one_pass_are_sequences_beside_each_other() -> N
         for state in profile.states:
             together = profile.per_sequence(state)[:, : len(inputs), part]
             torch.testing.assert_close(together, alone[""].per_sequence(state), rtol=1e-6, atol=1e-6)
+
+
+def test_torch_pandas_numpy_and_seaborn_are_enough(tmp_path: Path) -> None:
+    script = f"""
+import sys
+for name in "mlflow optuna numba ray sklearn scipy triton jax sqlalchemy click rich psutil".split():
+    sys.modules[name] = None
+import torch
+import rnnstudy
+module = torch.nn.LSTM(3, 4)
+with rnnstudy.watch(module) as flow:
+    module(torch.randn(9, 2, 3))[0][-1].sum().backward()
+assert flow[""].log10("c").shape == (1, 9)
+assert len(flow.to_frame()) == 18
+flow.plot().savefig({str(tmp_path / "flow.png")!r})
+print(flow.explain())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("the model: ")

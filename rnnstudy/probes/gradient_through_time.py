@@ -1,7 +1,7 @@
 """The gradient through time: how much the loss changes with a small change of a state at an earlier step."""
 
 import math
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -84,14 +84,14 @@ def aligned_by_lag(
 
 def theil_sen(curve: np.ndarray) -> float:
     """The median slope over all pairs of finite points of `curve` (position); NaN for fewer than two points."""
-    from scipy.stats import theilslopes
-
     positions = np.flatnonzero(np.isfinite(curve))
     if len(positions) < 2:
         return math.nan
     if len(positions) > MOST_LAGS_FOR_SLOPE:
         positions = positions[np.linspace(0, len(positions) - 1, MOST_LAGS_FOR_SLOPE).round().astype(int)]
-    return float(cast(Any, theilslopes(curve[positions], positions))[0])
+    first, second = np.triu_indices(len(positions), 1)
+    values = curve[positions]
+    return float(np.median((values[second] - values[first]) / (positions[second] - positions[first])))
 
 
 def _quantile_readings(name: str, log_norms: Tensor, measured: Tensor, axis: str) -> list[Reading]:
