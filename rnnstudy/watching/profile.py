@@ -2,15 +2,16 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rnnstudy.engines.block_float import BlockFloat
 from rnnstudy.probes.gradient_through_time import theil_sen
 from rnnstudy.spec import RequestError, nearest
-from rnnstudy.watching.call import Call
+from rnnstudy.watching.call import Call, Direction
 from rnnstudy.watching.group import gradients_of_calls, norms_of_calls
 from rnnstudy.watching.recompute import DirectionGradients
 
@@ -24,24 +25,51 @@ class Profile:
     those of a cell in a loop, are the steps of one sequence; other calls in one pass are sequences beside each other.
 
     Attributes:
-        states: `("h",)`, or `("h", "c")` for an LSTM.
+        states: `("h",)`, or `("h", "c")` for an LSTM; `("x",)`, what it reads, for a module that is not recurrent. The
+            first one is meant where no state is named.
         rows: for each row its layer, counted from 0, and whether it reads the sequence from its end.
         lengths: steps of each sequence.
-        kind: class of the module: `RNN`, `LSTM` or `GRU`.
+        kind: class of the module, such as `RNN`, `LSTM` or `GRU`.
     """
 
-    def __init__(self, calls: Sequence[Call]) -> None:
-        self.rows = tuple(calls[0].directions)
-        self.lengths: Int[Tensor, " sequence"]
-        self.lengths, self._log_norms = norms_of_calls(calls)
-        self.states = tuple(self._log_norms)
-        self.kind = type(calls[0].module).__name__
-        self._calls = calls
+    def __init__(
+        self,
+        kind: str,
+        rows: Sequence[Direction],
+        lengths: Int[Tensor, " sequence"],
+        log_norms: Mapping[str, Tensor],
+        directions: Callable[[], list[DirectionGradients]],
+    ) -> None:
+        self.kind, self.rows, self.lengths = kind, tuple(rows), lengths
+        self.states = tuple(log_norms)
+        self._log_norms, self._compute = log_norms, directions
+
+    @staticmethod
+    def of_calls(calls: Sequence[Call]) -> "Profile":
+        """The profile of a recurrent module, from its calls in one forward pass."""
+        kind, rows = type(calls[0].module).__name__, calls[0].directions
+        return Profile(kind, rows, *norms_of_calls(calls), functools.partial(gradients_of_calls, calls))
+
+    @staticmethod
+    def of_positions(kind: str, gradients: Sequence[Float[Tensor, "time sequence feature"]]) -> "Profile":
+        """The profile of another module, from the gradients at what it read in each call: one state, `x`."""
+        norms = [
+            BlockFloat.of(gradient.to(torch.promote_types(gradient.dtype, torch.float32)), 2).log_norms()
+            for gradient in gradients
+        ]
+        longest = max(len(each) for each in norms)
+        padded = [torch.nn.functional.pad(each, (0, 0, 0, longest - len(each))) for each in norms]
+        lengths = torch.cat([torch.full((each.shape[1],), len(each), device=each.device) for each in norms])
+
+        def only_recurrent() -> list[DirectionGradients]:
+            raise RequestError(f"{kind} is no recurrent module: it has gradients by position, no gates, units or gains")
+
+        return Profile(kind, [(0, False)], lengths, {"x": torch.cat(padded, 1)[None]}, only_recurrent)
 
     @functools.cached_property
     def _directions(self) -> list[DirectionGradients]:
         """The gradients themselves, computed when they are asked for."""
-        return gradients_of_calls(self._calls)
+        return self._compute()
 
     def __repr__(self) -> str:
         steps, sequences = int(self.lengths.max()), len(self.lengths)
@@ -50,29 +78,36 @@ class Profile:
     @property
     def measured(self) -> Bool[Tensor, "time sequence"]:
         """True at the steps that a sequence has."""
-        time = self._log_norms["h"].shape[1]
+        time = self._log_norms[self.states[0]].shape[1]
         return torch.arange(time, device=self.lengths.device)[:, None] < self.lengths
 
-    def per_sequence(self, state: str = "h") -> Float[Tensor, "row time sequence"]:
+    def per_sequence(self, state: str | None = None) -> Float[Tensor, "row time sequence"]:
         """log10 ‖dL/ds_t‖ for each sequence; −inf for an exact zero, NaN after the sequence's end.
 
         Raises `RequestError` for a state that the module does not have.
         """
-        if state not in self.states:
-            raise RequestError(f"there is no state '{state}'{nearest(state, self.states)}; it has {self.states}")
-        return torch.where(self.measured, self._log_norms[state], torch.nan)
+        return torch.where(self.measured, self._log_norms[self._named(state)], torch.nan)
 
-    def quantile(self, share: float, state: str = "h") -> Float[Tensor, "row time"]:
+    def _named(self, state: str | None) -> str:
+        if state is None:
+            return self.states[0]
+        if state not in self.states:
+            raise RequestError(
+                f"there is no state '{state}'{nearest(state, self.states)}; there is {', '.join(self.states)}"
+            )
+        return state
+
+    def quantile(self, share: float, state: str | None = None) -> Float[Tensor, "row time"]:
         """The quantile over sequences at each step, linearly interpolated; −inf where too many are exact zeros."""
         return _quantile(self.per_sequence(state), share)
 
-    def log10(self, state: str = "h") -> Float[Tensor, "row time"]:
+    def log10(self, state: str | None = None) -> Float[Tensor, "row time"]:
         """The median over sequences of log10 ‖dL/ds_t‖ at each step."""
         return self.quantile(0.5, state)
 
-    def per_unit(self, state: str = "h") -> Float[Tensor, "row time unit"]:
+    def per_unit(self, state: str | None = None) -> Float[Tensor, "row time unit"]:
         """log10 of the root mean square over sequences of dL/ds_t, for each unit."""
-        rows = []
+        rows, state = [], self._named(state)
         for direction in self._directions:
             gradient = getattr(direction.gradients, state)
             mantissas, shared = gradient.aligned((1,))
@@ -80,13 +115,13 @@ class Profile:
             rows.append(mean_square.log10() / 2 + shared[:, 0, None].double() * math.log10(2))
         return torch.stack(rows)
 
-    def zeros(self, state: str = "h") -> Float[Tensor, "row time"]:
+    def zeros(self, state: str | None = None) -> Float[Tensor, "row time"]:
         """The share of sequences whose gradient is exactly zero at each step."""
         return self.per_sequence(state).isneginf().sum(-1) / self.measured.sum(-1)
 
-    def nonfinite(self, state: str = "h") -> Float[Tensor, "row time"]:
+    def nonfinite(self, state: str | None = None) -> Float[Tensor, "row time"]:
         """The share of sequences whose gradient is infinite or not a number at each step."""
-        values = self._log_norms[state]
+        values = self._log_norms[self._named(state)]
         return ((values.isnan() | values.isposinf()) & self.measured).sum(-1) / self.measured.sum(-1)
 
     def first_nonfinite(self) -> str | None:
@@ -103,7 +138,7 @@ class Profile:
                 return f"layer {layer + 1} ({way}), step {step + 1}, gate {', '.join(gates)}"
         return None
 
-    def by_lag(self, state: str = "h") -> Float[Tensor, "row lag"]:
+    def by_lag(self, state: str | None = None) -> Float[Tensor, "row lag"]:
         """The median over sequences of log10 (‖dL/ds_t‖ / ‖dL/ds_τ‖), by lag from the step τ that is reached last.
 
         That is the last step of each sequence, and the first one for the reverse direction.
@@ -128,17 +163,24 @@ class Profile:
         measured = [torch.where(self.measured, of.gradients.log_gain, torch.nan) for of in self._directions]
         return _quantile(torch.stack(measured), 0.5)
 
-    def rate(self, state: str = "h") -> Float[Tensor, " row"]:
+    def reach(self, state: str | None = None) -> int:
+        """How many steps before the last one the median norm is above a hundredth of its maximum, furthest: how far
+        back the loss reaches. Of the first row."""
+        median = self.log10(state)[0]
+        near = (median > median[median.isfinite()].max() - 2).nonzero() if bool(median.isfinite().any()) else []
+        return len(median) - 1 - int(near[0]) if len(near) else 0
+
+    def rate(self, state: str | None = None) -> Float[Tensor, " row"]:
         """Decades per step back: the Theil–Sen slope of `by_lag`. Negative where the gradient vanishes."""
         curves = self.by_lag(state).cpu().numpy()
         return torch.tensor([theil_sen(curve) for curve in curves], dtype=torch.float64)
 
-    def half_life(self, state: str = "h") -> Float[Tensor, " row"]:
+    def half_life(self, state: str | None = None) -> Float[Tensor, " row"]:
         """Steps back until the norm has halved: log10 2 / −rate; NaN where the gradient does not fall."""
         rates = self.rate(state)
         return torch.where(rates < 0, math.log10(2) / -rates, torch.nan)
 
-    def log10_ratio(self, state: str = "h") -> Float[Tensor, " row"]:
+    def log10_ratio(self, state: str | None = None) -> Float[Tensor, " row"]:
         """log10 of the norm at the step furthest back relative to that at lag 0, in decades: the median."""
         values = self.per_sequence(state)
         last = (self.lengths - 1).expand(len(values), 1, -1)

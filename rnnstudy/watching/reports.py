@@ -69,6 +69,9 @@ def _line(name: str, profile: Profile, row: int) -> str:
     places = [f"layer {layer + 1}"] if profile.rows[-1][0] else []
     places += [_way(reverse)] if profile.rows[-1][1] else []
     where = ", ".join([name or "the model", *places])
+    if profile.states == ("x",):
+        reach, steps = profile.reach(), int(profile.lengths.max())
+        return f"{where}: the loss reaches back {reach} of {steps - 1} steps (to a hundredth of the largest gradient)."
     if (bad := profile.first_nonfinite()) is not None:
         return f"{where}: not finite, first at {bad}."
     gains = profile.log10_gain()[row]

@@ -1,5 +1,6 @@
 """`watch`: hooks on a model's recurrent modules, which keep one call and the gradients at what it returned."""
 
+import fnmatch
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from rnnstudy.spec import RequestError
 from rnnstudy.watching import reports
 from rnnstudy.watching.call import CELLS, RECURRENT, Call, layer_of
+from rnnstudy.watching.positions import Position, hooks_of_positions, layout_of
 from rnnstudy.watching.profile import Profile
 
 if TYPE_CHECKING:
@@ -26,25 +28,37 @@ class Flow(Mapping[str, Profile]):
     module. As a context manager, the model is watched until the end of the block; the profiles stay.
     """
 
-    def __init__(self, model: nn.Module, every: int, to: Any) -> None:
+    def __init__(self, model: nn.Module, names: str | None, every: int, to: Any, batch_first: bool | None) -> None:
         self._model, self._every = model, every
         self._send = None if to is None else reports.sender(to)
         self._forwards = -1
         self._random_state: Tensor | None = None
         self._fresh = True
         self._calls = 0
-        self._reached: dict[str, dict[int, Call]] = {}
+        self.names: list[str] = []
+        """The modules that are watched."""
+        self._reached: dict[str, dict[int, Call | Position]] = {}
         self._profiles: dict[str, Profile] = {}
-        self._hooks = [model.register_forward_pre_hook(_untraced(self._begin))]
+        self._hooks = [
+            model.register_forward_pre_hook(_untraced(self._begin)),
+            model.register_forward_hook(_untraced(self._end)),
+        ]
         for path, module in model.named_modules():
             # torch.compile puts the model into a module of this name.
             name = ".".join(part for part in path.split(".") if part != "_orig_mod")
+            if names is not None and not fnmatch.fnmatchcase(name, names):
+                continue
+            before = len(self._hooks)
             if isinstance(module, RECURRENT):
                 self._hooks.append(module.register_forward_pre_hook(_untraced(_Before(self, name))))
                 self._hooks.append(module.register_forward_hook(_untraced(_After(self, name)), with_kwargs=True))
             elif type(module) in CELLS:
                 after = _AfterCell(self, name, layer_of(module))
                 self._hooks.append(module.register_forward_hook(_untraced(after), with_kwargs=True))
+            elif names is not None:
+                self._hooks += hooks_of_positions(self, name, module, layout_of(model, module, batch_first))
+            if len(self._hooks) > before:
+                self.names.append(name)
 
     @property
     def watching(self) -> bool:
@@ -100,20 +114,22 @@ class Flow(Mapping[str, Profile]):
 
     def _wants(self, returned: Tensor) -> bool:
         """Whether a call that returned this tensor is kept."""
-        if not torch.is_grad_enabled() or not returned.requires_grad:
-            return False
+        return self.watching and torch.is_grad_enabled() and returned.requires_grad
+
+    def _end(self, _: nn.Module, __: Any, returned: Any) -> None:
+        """The model has returned: its backward pass will be seen, also when it is not watched."""
         if not self.watching:
-            returned.register_hook(self._passed)
-        return self.watching
+            tensor = next((tensor for tensor in _tensors(returned) if tensor.requires_grad), None)
+            if tensor is not None:
+                tensor.register_hook(self._passed)
 
     def _passed(self, _: Tensor | None) -> None:
-        """A backward pass that is not watched goes through a module."""
+        """A backward pass that is not watched goes through the model."""
         self._fresh = True
 
     def _keep(self, name: str, call: Call, outputs: Tensor, last: Sequence[Tensor]) -> None:
         """Ask for the gradients at what a call returned: `outputs`, and the `last` states beside them."""
-        self._calls += 1
-        number = self._calls
+        number = self._number()
 
         # torch calls the hook of an output that the loss does not use with None.
         def at_outputs(gradient: Tensor | None) -> None:
@@ -131,7 +147,11 @@ class Flow(Mapping[str, Profile]):
             if state is not outputs:
                 state.register_hook(functools.partial(at_last, index, call.last[index].shape))
 
-    def _received(self, name: str, number: int, call: Call) -> None:
+    def _number(self) -> int:
+        self._calls += 1
+        return self._calls
+
+    def _received(self, name: str, number: int, call: "Call | Position") -> None:
         """A gradient has reached what a call returned: when its backward pass has ended, the profile is computed.
 
         Not later, because the optimiser will change the weights.
@@ -143,10 +163,14 @@ class Flow(Mapping[str, Profile]):
     def _evaluate(self) -> None:
         for name, numbered in self._reached.items():
             calls = [numbered[number] for number in sorted(numbered)]
+            positions = [call.gradient for call in calls if isinstance(call, Position) and call.gradient is not None]
+            if positions:
+                self._profiles[name] = Profile.of_positions(calls[0].kind, positions)
+                continue
             calls[0].keep_weights()
             for call in calls[1:]:
                 call.weights = calls[0].weights
-            self._profiles[name] = Profile(calls)
+            self._profiles[name] = Profile.of_calls(calls)
         self._reached, self._fresh = {}, True
         if self._send is not None:
             self._send(reports.scalars(self), self._forwards)
@@ -225,11 +249,26 @@ def _untraced(hook: Callable[..., None]) -> Callable[..., None]:
     return torch.compiler.disable(hook) if "torch._dynamo" in sys.modules else hook
 
 
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """The tensors in what a model returned: a tensor, or any nesting of lists, tuples and mappings."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, PackedSequence):
+        yield values.data
+    elif isinstance(values, Mapping):
+        yield from _tensors(list(values.values()))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _tensors(value)
+
+
 def _sum(before: Tensor | None, gradient: Tensor) -> Tensor:
     return gradient.detach() if before is None else before + gradient.detach()
 
 
-def watch(model: nn.Module, *, every: int = 1, to: Any = None) -> Flow:
+def watch(
+    model: nn.Module, names: str | None = None, *, every: int = 1, to: Any = None, batch_first: bool | None = None
+) -> Flow:
     """Watch the gradients through time of every nn.RNN, nn.LSTM and nn.GRU, and of their cells in loops, in a model.
 
         with rnnstudy.watch(model) as flow:
@@ -240,17 +279,33 @@ def watch(model: nn.Module, *, every: int = 1, to: Any = None) -> Flow:
     Outputs, gradients and random numbers of the model stay the same to the bit: the gradients of the states are
     computed again, from a module's inputs, weights and the gradient at its outputs, when they are asked for.
 
+    Other modules that go from sequence to sequence (attention blocks, convolutions, an embedding) are watched by name:
+    `watch(model, "blocks.*")`. Their profile has one state, `x`: log10 ‖dL/dx_t‖ at what they read, by position; at
+    what it returns for an embedding.
+
     Args:
         model: any module.
+        names: which modules, by a pattern as for file names; None for all recurrent ones.
         every: watch every `every`-th forward pass of the model, beginning with the first.
         to: where ratio, rate and half-life of every state are logged after each watched backward pass, with the number
             of the forward pass as the step: mlflow, a W&B run, a TensorBoard writer or a function (numbers, step).
+        batch_first: whether the other modules read (batch, time, features) or (time, batch, features); None where the
+            modules of the model say so themselves.
 
     Raises:
-        RequestError: for a model without recurrent modules, `every` below 1, or a `to` that nothing can be logged to.
+        RequestError: for a model without recurrent modules, `every` below 1, a `to` that nothing can be logged to, a
+            pattern that no module has, or other modules of which it is not known where time is.
     """
     if every < 1:
         raise RequestError(f"every is {every}; it must be at least 1")
-    if not any(isinstance(module, RECURRENT) or type(module) in CELLS for module in model.modules()):
-        raise RequestError(f"there is no nn.RNN, nn.LSTM or nn.GRU, and no cell of them, in {type(model).__name__}")
-    return Flow(model, every, to)
+    watchable = any(isinstance(module, RECURRENT) or type(module) in CELLS for module in model.modules())
+    if names is None and not watchable:
+        raise RequestError(
+            f"there is no nn.RNN, nn.LSTM or nn.GRU, and no cell of them, in {type(model).__name__}; name other "
+            'modules, for example watch(model, "blocks.*")'
+        )
+    flow = Flow(model, names, every, to, batch_first)
+    if not flow.names:
+        flow.detach()
+        raise RequestError(f"no module of {type(model).__name__} is called like '{names}'; see model.named_modules()")
+    return flow
