@@ -149,7 +149,8 @@ def figure(profiles: Mapping[str, Profile]) -> "Figure":
             panel.fill_between(time, low, high, color=colour, alpha=0.2, linewidth=0)
             panel.plot(time, median, color=colour, label=label)
         panel.set(title=name or "the model", xlabel="time step", ylabel=r"$\log_{10}\,\|dL/ds_t\|$")
-        panel.legend(frameon=False, fontsize="small")
+        if len(lines) > 1:
+            panel.legend(frameon=False, fontsize="small")
         sns.despine(ax=panel)
     return drawn
 

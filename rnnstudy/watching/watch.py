@@ -101,7 +101,7 @@ class Flow(Mapping[str, Profile]):
         return self._profiles[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._profiles)
+        return (name for name in self.names if name in self._profiles)
 
     def __len__(self) -> int:
         return len(self._profiles)
