@@ -1,0 +1,111 @@
+"""At equal width, parameters and tuning, what the forget gate is given at the start decides, more than the gate itself.
+
+Hypothesis: (1) an LSTM or GRU with biases as PyTorch draws them fails at the lengths at which the vanilla RNN fails;
+with forget bias 1, which knows nothing of the length, both solve them; a chrono bias, which knows it, adds little.
+(2) This holds for temporal order, adding, copy memory and sequential digits alike. (3) An orthogonal or identity start
+helps the vanilla RNN, and more parameters do not.
+
+Every side has the same width (32), sequences, optimiser (Adam), clipping (norm 1) and budget; two more sides have as
+many parameters as the LSTM. Each side has a grid of four learning rates. The rate is chosen, for each side, task and
+length, on the selection seeds; what is reported comes from other seeds, at the chosen rate.
+
+The rates in `CHOSEN` were chosen by `rnnstudy.results.selection.chosen_rates` from the selection runs of this file at
+scale desk; a test chooses them again from the committed data.
+"""
+
+from rnnstudy.cells.cell import Cell
+from rnnstudy.cells.elman import Elman
+from rnnstudy.cells.gru import GRU
+from rnnstudy.cells.initialisation import Chrono, ForgetBias, Identity, Initialisation, Orthogonal, PyTorchDefault
+from rnnstudy.cells.lstm import LSTM
+from rnnstudy.probes.gradient_through_time import GradientThroughTime
+from rnnstudy.probes.parameter_gradients import ParameterGradients
+from rnnstudy.run import Run, Training
+from rnnstudy.sweep import Scale, grid
+from rnnstudy.tasks.adding import Adding
+from rnnstudy.tasks.copy_memory import CopyMemory
+from rnnstudy.tasks.sequential_digits import SequentialDigits
+from rnnstudy.tasks.task import Task
+from rnnstudy.tasks.temporal_order import TemporalOrder
+
+SELECTION_SEEDS = {Scale.SMOKE: range(2), Scale.DESK: range(5), Scale.PAPER: range(10)}
+REPORT_SEEDS = {Scale.SMOKE: range(10, 12), Scale.DESK: range(10, 30), Scale.PAPER: range(10, 30)}
+
+VANILLA_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+GATED_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+
+CHOSEN: dict[tuple[str, int, str], float] = {}
+"""Task, length and side to learning rate, at scale desk."""
+
+
+def tasks(scale: Scale) -> list[Task]:
+    marked = scale.pick(smoke=(10,), desk=(50, 100, 200), paper=(50, 100, 200, 400, 800))
+    copied = scale.pick(smoke=(3,), desk=(10, 30, 100), paper=(30, 100, 200, 500))
+    read = scale.pick(smoke=(64,), desk=(64, 128), paper=(64, 128, 256, 512))
+    return [
+        *(TemporalOrder(length=length) for length in marked),
+        *(Adding(length=length) for length in marked),
+        *(CopyMemory(length=length) for length in copied),
+        *(SequentialDigits(length=length) for length in read),
+    ]
+
+
+def sides(task: Task, width: int) -> dict[str, tuple[Cell, Initialisation]]:
+    """Name to cell and initialisation. The matrices of gated cells are as PyTorch draws them; only biases differ."""
+    as_large = parameters(LSTM(width=width), task)
+    lstm, gru, elman = LSTM(width=width), GRU(width=width), Elman(width=width)
+    wide_elman = with_parameters(elman, as_large, task)
+    wide_gru = with_parameters(gru, as_large, task)
+    forget, chrono = ForgetBias(value=1.0), Chrono(longest=task.steps)
+    return {
+        "RNN, as drawn": (elman, PyTorchDefault()),
+        "RNN, identity": (elman, Identity()),
+        "RNN, orthogonal": (elman, Orthogonal()),
+        "RNN, orthogonal, parameters of the LSTM": (wide_elman, Orthogonal()),
+        "GRU, as drawn": (gru, PyTorchDefault()),
+        "GRU, forget bias 1": (gru, PyTorchDefault(gate_bias=forget)),
+        "GRU, forget bias 1, parameters of the LSTM": (wide_gru, PyTorchDefault(gate_bias=forget)),
+        "GRU, chrono": (gru, PyTorchDefault(gate_bias=chrono)),
+        "LSTM, as drawn": (lstm, PyTorchDefault()),
+        "LSTM, forget bias 1": (lstm, PyTorchDefault(gate_bias=forget)),
+        "LSTM, chrono": (lstm, PyTorchDefault(gate_bias=chrono)),
+    }
+
+
+def rates(side: str) -> tuple[float, ...]:
+    return VANILLA_RATES if side.startswith("RNN") else GATED_RATES
+
+
+def parameters(cell: Cell, task: Task) -> int:
+    """Number of recurrent parameters, the readout's left out."""
+    shapes = (parameter.shape for parameter in cell.parameters(task.features, task.outputs).values())
+    return sum(shape[0] * shape[-1] if len(shape) > 1 else shape[0] for shape in shapes)
+
+
+def with_parameters(cell: Cell, count: int, task: Task) -> Cell:
+    """The cell at the width at which its number of parameters is nearest to `count`."""
+    widths = (cell.replace(width=width) for width in range(1, 4 * cell.width))
+    return min(widths, key=lambda wider: abs(parameters(wider, task) - count))
+
+
+def runs(scale: Scale) -> list[Run]:
+    training = Training(
+        steps=scale.pick(smoke=20, desk=3000, paper=20_000),
+        check_every=scale.pick(smoke=10, desk=100, paper=100),
+        validation_sequences=scale.pick(smoke=50, desk=1000, paper=1000),
+        test_sequences=scale.pick(smoke=100, desk=10_000, paper=10_000),
+    )
+    probes = (ParameterGradients(every=100), GradientThroughTime(every=scale.pick(smoke=5, desk=100, paper=500)))
+    width = scale.pick(smoke=4, desk=32, paper=128)
+    all_runs = []
+    for task in tasks(scale):
+        for side, (cell, initialisation) in sides(task, width).items():
+            base = Run(task=task, cell=cell, initialisation=initialisation, training=training, probes=probes)
+            grids = [(rates(side), SELECTION_SEEDS[scale])]
+            if scale is not Scale.DESK:
+                grids.append((rates(side), REPORT_SEEDS[scale]))
+            elif rate := CHOSEN.get((type(task).__name__, task.length, side)):
+                grids.append(((rate,), REPORT_SEEDS[scale]))
+            for some_rates, seeds in grids:
+                all_runs += grid(base, {"training.learning_rate": some_rates}, seeds=seeds)
+    return all_runs
