@@ -23,6 +23,7 @@ class LayerUnroll:
         arriving: G_t as mantissas (time, replica, batch, all states side by side) under `exponent`.
         departing: (∂s_t/∂s_{t−1})ᵀ G_t likewise.
         initial: dL/ds_0, all states side by side.
+        projected_gradient: the gradient at what `Cell.project` returned (time, replica, batch, gates) under `exponent`.
     """
 
     total: dict[str, Tensor]
@@ -30,7 +31,7 @@ class LayerUnroll:
     arriving: Tensor
     departing: Tensor
     initial: BlockFloat
-    _projected_gradient: Tensor
+    projected_gradient: Tensor
 
     def __init__(self, run: LayerRun, below: "LayerUnroll | None") -> None:
         self.cell, self.observed = run.cell, run.observed
@@ -107,7 +108,7 @@ class LayerUnroll:
             current = BlockFloat(to_previous, current.exponent)
         self.initial = current
         totals, *others = zip(*reversed(steps), strict=True)
-        self.exponent, self.arriving, self.departing, self._projected_gradient = map(torch.stack, others)
+        self.exponent, self.arriving, self.departing, self.projected_gradient = map(torch.stack, others)
         if self.observed:
             self.total = {name: torch.stack([total[name] for total in totals]) for name in self.widths}
         self._graphs = []
@@ -134,7 +135,7 @@ class LayerUnroll:
         rows = self.as_rows(self.inputs).requires_grad_()
         with torch.enable_grad():
             projected = self.cell.project(self.parameters, rows)
-        [gradient] = torch.autograd.grad(projected, rows, self.as_rows(self._projected_gradient))
+        [gradient] = torch.autograd.grad(projected, rows, self.as_rows(self.projected_gradient))
         return BlockFloat(self.by_time(gradient), self.exponent)
 
     def parameter_gradients(self, steps: Tensor | None = None, counted: Tensor | None = None) -> dict[str, BlockFloat]:

@@ -102,6 +102,14 @@ class ScaledTrajectory(Trajectory):
         self.unroll.require()
         return BlockFloat(self.unroll.departing, self.unroll.exponent)
 
+    def gate_gradient(self) -> BlockFloat:
+        """dL/da_t, with a_t = x_t W_xh + b_h + … the pre-activations that `Cell.project` begins.
+
+        Blocks (time, replica, batch), within all gates side by side. The input weights' gradient is Σ_t x_tᵀ dL/da_t.
+        """
+        self.unroll.require()
+        return BlockFloat(self.unroll.projected_gradient, self.unroll.exponent)
+
     def values(self, state: str) -> Float[Tensor, "time replica batch width"]:
         """s_1, …, s_T."""
         return self.states(state)[1:]
