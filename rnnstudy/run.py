@@ -10,6 +10,7 @@ from rnnstudy.cells.initialisation import Initialisation, PyTorchDefault
 from rnnstudy.engines.engine import Need
 from rnnstudy.optimisers.adam import Adam
 from rnnstudy.optimisers.clipping import Clip, ClipNorm
+from rnnstudy.optimisers.constant_norm import ConstantNorm
 from rnnstudy.optimisers.gradient_cut import GradientCut
 from rnnstudy.optimisers.h_detach import HDetach
 from rnnstudy.optimisers.omega import Omega
@@ -20,7 +21,7 @@ from rnnstudy.optimisers.weight_decay import WeightDecay
 from rnnstudy.probes.gradient_through_time import GradientThroughTime
 from rnnstudy.probes.parameter_gradients import ParameterGradients
 from rnnstudy.probes.probe import Probe
-from rnnstudy.spec import NOT_IDENTITY, PER_REPLICA, Spec, above, at_least, canonical, digest, flatten
+from rnnstudy.spec import NOT_IDENTITY, PER_REPLICA, Spec, SpecError, above, at_least, canonical, digest, flatten
 from rnnstudy.tasks.task import Task
 
 
@@ -38,6 +39,7 @@ class Training(Spec):
         omega: Pascanu's regulariser, or None.
         truncation: truncated backpropagation, or None for the whole sequence.
         h_detach: h-detach, or None.
+        constant_norm: restore the norm of the gradient at each step back, or None.
         check_every: updates between two validation checks.
         stop_when_solved: end after two validation checks in a row that meet the task's criterion.
         validation_sequences: fixed sequences of the validation checks.
@@ -60,9 +62,14 @@ class Training(Spec):
     omega: Omega | None = None
     truncation: Truncation | None = None
     h_detach: HDetach | None = None
+    constant_norm: ConstantNorm | None = None
 
     def check(self) -> None:
         self.schedule.check_compatible(self.steps)
+        if self.constant_norm is not None and self.omega is not None:
+            raise SpecError(
+                "omega measures how the gradient's norm changes, which constant_norm undoes; use one of them"
+            )
 
     @property
     def cuts(self) -> tuple[GradientCut, ...]:
@@ -77,6 +84,8 @@ class Training(Spec):
             needs.add("cuts")
         if self.omega is not None:
             needs.add("states and their gradients")
+        if self.constant_norm is not None:
+            needs.add("constant norm")
         return frozenset(needs)
 
 

@@ -88,9 +88,9 @@ class CompiledEngine(Engine):
         The first call for a cell compiles its kernels, logs that (logger `rnnstudy`), and caches them on disk.
         """
         cell, inputs = run.cell, run.inputs
-        if run.cuts or not _has_kernels(cell):
+        if run.changes_gradients or not _has_kernels(cell):
             raise RuntimeError(
-                f"no compiled kernels for {cell!r}{' with cuts' if run.cuts else ''}; use ReferenceEngine"
+                f"no compiled kernels for {cell!r}{' with changed gradients' if run.changes_gradients else ''}; use ReferenceEngine"
             )
         if inputs.dtype != torch.float32 or inputs.device.type != "cpu":
             raise RuntimeError(f"the compiled engine takes float32 on the CPU, not {inputs.dtype} on {inputs.device}")

@@ -187,8 +187,8 @@ class CapturingEngine(Engine):
     def unroll_layer(self, run: LayerRun) -> GraphTrajectory:
         """As for every engine. Raises `RuntimeError` for a cell that it does not serve."""
         cell, parameters, inputs, observed = run.cell, run.parameters, run.inputs, run.observed
-        if run.cuts or not self.serves(cell, frozenset()):
-            what = f"{cell!r}{' with cuts' if run.cuts else ''}"
+        if run.changes_gradients or not self.serves(cell, frozenset()):
+            what = f"{cell!r}{' with changed gradients' if run.changes_gradients else ''}"
             raise RuntimeError(f"the {self.name} engine does not serve {what}; use ReferenceEngine")
         backward_result = BackwardResult()
         if torch.is_grad_enabled():
@@ -235,7 +235,7 @@ class GraphEngine(CapturingEngine):
     kind: ClassVar[type[LayerPass]] = BatchedProducts
 
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
-        return "cuts" not in needs and has_explicit_backward(cell)
+        return needs <= {"states and their gradients"} and has_explicit_backward(cell)
 
 
 class _Unrolled(torch.autograd.Function):

@@ -18,8 +18,9 @@ Cuts = Mapping[str, Bool[Tensor, "time replica batch"]]
 States that are not listed are not cut.
 """
 
-Need = Literal["cuts", "states and their gradients"]
-"""What a training method may require of an engine: to cut the gradient, or to return s_t and dL/ds_t."""
+Need = Literal["cuts", "states and their gradients", "constant norm"]
+"""What a training method may require of an engine: to cut the gradient, to return s_t and dL/ds_t, or to restore the
+norm of the gradient at each step back."""
 
 
 class Trajectory(ABC):
@@ -67,6 +68,12 @@ class LayerRun:
     observed: bool
     output_steps: tuple[int, ...]
     cuts: Cuts
+    constant_norm: bool = False
+
+    @property
+    def changes_gradients(self) -> bool:
+        """Whether the backward pass is not that of the loss."""
+        return bool(self.cuts) or self.constant_norm
 
 
 class Engine(ABC):
@@ -92,6 +99,7 @@ class Engine(ABC):
         observed: bool,
         steps: Sequence[int] | None = None,
         cuts: Cuts | None = None,
+        constant_norm: bool = False,
     ) -> Trajectory:
         """Run `cell` over all time steps, starting from states of zeros.
 
@@ -100,9 +108,11 @@ class Engine(ABC):
             observed: whether gradients through time will be read.
             steps: indices, counted from 0, of the steps whose output is returned; all when None.
             cuts: where the gradient does not flow from a step to the previous one; nowhere when None.
+            constant_norm: whether each step passes back the norm that arrived at it, as `ConstantNorm` says.
         """
         output_steps = tuple(range(len(inputs)) if steps is None else sorted(set(steps)))
-        return self.unroll_layer(LayerRun(cell, parameters, inputs, widths, observed, output_steps, cuts or {}))
+        run = LayerRun(cell, parameters, inputs, widths, observed, output_steps, cuts or {}, constant_norm)
+        return self.unroll_layer(run)
 
     @abstractmethod
     def unroll_layer(self, run: LayerRun) -> Trajectory:

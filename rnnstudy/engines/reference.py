@@ -1,5 +1,8 @@
 """The reference engine: plain autograd over a Python loop. It defines what the faster engines must compute."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -66,12 +69,60 @@ class ReferenceEngine(Engine):
 
             for name, cut in cut_states.items():
                 state[name] = cut(t, state[name])
-            state = cell.step(parameters, projected[t], state, observe)
+            if run.constant_norm:
+                arrived = _Arrived()
+                before = _LeaveWithNorm.apply(arrived, *state.values())
+                after = cell.step(parameters, projected[t], dict(zip(state, before, strict=True)), observe)
+                state = dict(zip(after, _ArriveWithNorm.apply(arrived, *after.values()), strict=True))
+            else:
+                state = cell.step(parameters, projected[t], state, observe)
             for name, values in recorded.items():
                 values.append(state[name])
             if t in output_steps:
                 outputs.append(state[cell.output])
         return ReferenceTrajectory(torch.stack(outputs), leaves, recorded)
+
+
+class _Arrived:
+    """The norm (replica, batch, 1) of the gradient that arrived at the states of a step; known in the backward pass."""
+
+    norm: Tensor
+
+
+class _ArriveWithNorm(torch.autograd.Function):
+    """The new states of a step, unchanged; notes the norm of the gradient that arrives at all of them together."""
+
+    @staticmethod
+    def forward(ctx: Any, arrived: _Arrived, *states: Tensor) -> tuple[Tensor, ...]:
+        ctx.arrived = arrived
+        return tuple(state.view_as(state) for state in states)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.arrived.norm = _joint_norm(gradients)
+        return None, *gradients
+
+
+class _LeaveWithNorm(torch.autograd.Function):
+    """The previous states of a step, unchanged; the gradient that leaves through them is rescaled to what arrived."""
+
+    @staticmethod
+    def forward(ctx: Any, arrived: _Arrived, *states: Tensor) -> tuple[Tensor, ...]:
+        ctx.arrived = arrived
+        return tuple(state.view_as(state) for state in states)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        leaving = _joint_norm(gradients)
+        factor = torch.where(leaving > 0, ctx.arrived.norm / leaving, 0.0)
+        return None, *(factor * gradient for gradient in gradients)
+
+
+def _joint_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm (replica, batch, 1) over all states side by side."""
+    return torch.linalg.vector_norm(torch.cat(gradients, dim=-1), dim=-1, keepdim=True)
 
 
 class _Cut:

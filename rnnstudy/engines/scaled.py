@@ -45,11 +45,11 @@ class ScaledEngine(Engine):
         self.layers: list[ScaledTrajectory] = []
 
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
-        return "cuts" not in needs
+        return needs <= {"states and their gradients"}
 
     def unroll_layer(self, run: LayerRun) -> "ScaledTrajectory":
-        if run.cuts:
-            raise RuntimeError("the scaled engine does not cut gradients; `serves` returns False for them")
+        if run.changes_gradients:
+            raise RuntimeError("the scaled engine does not change gradients; `serves` returns False for that")
         below = next((layer.unroll for layer in self.layers if layer.outputs is run.inputs), None)
         unroll = LayerUnroll(run, below)
         if torch.is_grad_enabled():

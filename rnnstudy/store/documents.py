@@ -42,7 +42,8 @@ def paragraph(run: Run) -> str:
     training, task = run.training, run.task
     layers = f"{run.layers} layers" if run.layers > 1 else "One layer"
     clipped = f"clipped ({in_words(training.clip, whole=True)})" if training.clip is not None else "not clipped"
-    methods = [in_words(method) for method in (training.weight_decay, training.omega, *training.cuts) if method]
+    all_methods = (training.weight_decay, training.omega, *training.cuts, training.constant_norm)
+    methods = [in_words(method) for method in all_methods if method is not None]
     further = f", with {' and '.join(methods)}" if methods else ""
     data = "" if run.data_seed is None else f", sequences of seed {run.data_seed}"
     measured = "; ".join(in_words(probe) for probe in run.probes)

@@ -131,6 +131,7 @@ def _train(
             steps=batch.steps,
             observed=observed,
             cuts=gradient_cuts(learner.live, learner.step, batch),
+            constant_norm=training.constant_norm is not None,
         )
         loss = batch.loss(task, outputs).mean(-1)
         before, penalty = learner.regularise(learner.backward(loss), trajectories)

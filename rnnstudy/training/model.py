@@ -77,13 +77,17 @@ class Model:
         steps: Sequence[int],
         observed: bool,
         cuts: Sequence[Cuts] | None = None,
+        constant_norm: bool = False,
     ) -> tuple[Float[Tensor, "step replica batch outputs"], list[Trajectory]]:
         """Outputs at the time indices `steps`, counted from 0, and each layer's trajectory, lowest first.
 
         `cuts`: for each layer, where no gradient passes from a step to the one before.
+        `constant_norm`: see `Engine.unroll`.
         """
         trajectories: list[Trajectory] = []
-        unroll = functools.partial(engine.unroll, self.cell, widths=self.widths, observed=observed)
+        unroll = functools.partial(
+            engine.unroll, self.cell, widths=self.widths, observed=observed, constant_norm=constant_norm
+        )
         below = inputs
         for layer in range(self.layers):
             output_steps = steps if layer == self.layers - 1 else None
