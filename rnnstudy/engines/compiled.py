@@ -89,9 +89,8 @@ class CompiledEngine(Engine):
         """
         cell, inputs = run.cell, run.inputs
         if run.changes_gradients or not _has_kernels(cell):
-            raise RuntimeError(
-                f"no compiled kernels for {cell!r}{' with changed gradients' if run.changes_gradients else ''}; use ReferenceEngine"
-            )
+            what = f"{cell!r}{' with changed gradients' if run.changes_gradients else ''}"
+            raise RuntimeError(f"no compiled kernels for {what}; use ReferenceEngine")
         if inputs.dtype != torch.float32 or inputs.device.type != "cpu":
             raise RuntimeError(f"the compiled engine takes float32 on the CPU, not {inputs.dtype} on {inputs.device}")
         norms = Norms()
