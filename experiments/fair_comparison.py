@@ -9,8 +9,8 @@ Every side has the same width (32), sequences, optimiser (Adam), clipping (norm 
 many parameters as the LSTM. Each side has a grid of four learning rates. The rate is chosen, for each side, task and
 length, on the selection seeds; what is reported comes from other seeds, at the chosen rate.
 
-The rates in `CHOSEN` were chosen by `rnnstudy.results.selection.chosen_rates` from the selection runs of this file at
-scale desk; a test chooses them again from the committed data.
+The rates in `CHOSEN` were chosen by `rnnstudy.results.selection.selection_table` from the selection runs of this file
+at scale desk; a test chooses them again from the committed data.
 """
 
 from rnnstudy.cells.cell import Cell
@@ -28,8 +28,8 @@ from rnnstudy.tasks.sequential_digits import SequentialDigits
 from rnnstudy.tasks.task import Task
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
-SELECTION_SEEDS = {Scale.SMOKE: range(2), Scale.DESK: range(5), Scale.PAPER: range(10)}
-REPORT_SEEDS = {Scale.SMOKE: range(10, 12), Scale.DESK: range(10, 30), Scale.PAPER: range(10, 30)}
+SELECTION_SEEDS = {Scale.SMOKE: range(1), Scale.DESK: range(5), Scale.PAPER: range(10)}
+REPORT_SEEDS = {Scale.SMOKE: range(10, 11), Scale.DESK: range(10, 30), Scale.PAPER: range(10, 30)}
 
 VANILLA_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 GATED_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
@@ -40,8 +40,8 @@ CHOSEN: dict[tuple[str, int, str], float] = {}
 
 def tasks(scale: Scale) -> list[Task]:
     marked = scale.pick(smoke=(10,), desk=(50, 100, 200), paper=(50, 100, 200, 400, 800))
-    copied = scale.pick(smoke=(3,), desk=(10, 30, 100), paper=(30, 100, 200, 500))
-    read = scale.pick(smoke=(64,), desk=(64, 128), paper=(64, 128, 256, 512))
+    copied = scale.pick(smoke=(), desk=(10, 30, 100), paper=(30, 100, 200, 500))
+    read = scale.pick(smoke=(), desk=(64, 128), paper=(64, 128, 256, 512))
     return [
         *(TemporalOrder(length=length) for length in marked),
         *(Adding(length=length) for length in marked),
@@ -72,8 +72,9 @@ def sides(task: Task, width: int) -> dict[str, tuple[Cell, Initialisation]]:
     }
 
 
-def rates(side: str) -> tuple[float, ...]:
-    return VANILLA_RATES if side.startswith("RNN") else GATED_RATES
+def rates(side: str, scale: Scale) -> tuple[float, ...]:
+    grid_of_side = VANILLA_RATES if side.startswith("RNN") else GATED_RATES
+    return grid_of_side[1:3] if scale is Scale.SMOKE else grid_of_side
 
 
 def parameters(cell: Cell, task: Task) -> int:
@@ -89,6 +90,16 @@ def with_parameters(cell: Cell, count: int, task: Task) -> Cell:
 
 
 def runs(scale: Scale) -> list[Run]:
+    return [run for of_side in runs_by_side(scale).values() for run in of_side]
+
+
+def side_of_keys(scale: Scale) -> dict[str, str]:
+    """Key of a run to the name of its side."""
+    return {run.key: side for (_, _, side), of_side in runs_by_side(scale).items() for run in of_side}
+
+
+def runs_by_side(scale: Scale) -> dict[tuple[str, int, str], list[Run]]:
+    """Task, length and side to the runs of selection, followed by those that are reported."""
     training = Training(
         steps=scale.pick(smoke=20, desk=3000, paper=20_000),
         check_every=scale.pick(smoke=10, desk=100, paper=100),
@@ -97,15 +108,14 @@ def runs(scale: Scale) -> list[Run]:
     )
     probes = (ParameterGradients(every=100), GradientThroughTime(every=scale.pick(smoke=5, desk=100, paper=500)))
     width = scale.pick(smoke=4, desk=32, paper=128)
-    all_runs = []
+    by_side = {}
     for task in tasks(scale):
         for side, (cell, initialisation) in sides(task, width).items():
             base = Run(task=task, cell=cell, initialisation=initialisation, training=training, probes=probes)
-            grids = [(rates(side), SELECTION_SEEDS[scale])]
-            if scale is not Scale.DESK:
-                grids.append((rates(side), REPORT_SEEDS[scale]))
-            elif rate := CHOSEN.get((type(task).__name__, task.length, side)):
-                grids.append(((rate,), REPORT_SEEDS[scale]))
-            for some_rates, seeds in grids:
-                all_runs += grid(base, {"training.learning_rate": some_rates}, seeds=seeds)
-    return all_runs
+            setting = (type(task).__name__, task.length, side)
+            reported = rates(side, scale) if scale is not Scale.DESK else [CHOSEN[setting]] if setting in CHOSEN else []
+            by_side[setting] = [
+                *grid(base, {"training.learning_rate": rates(side, scale)}, seeds=SELECTION_SEEDS[scale]),
+                *grid(base, {"training.learning_rate": reported}, seeds=REPORT_SEEDS[scale]),
+            ]
+    return by_side
