@@ -1,8 +1,11 @@
 """Values chosen on some seeds, to be reported on others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from rnnstudy import figures
 from rnnstudy.cells import Elman
 from rnnstudy.results.results import from_records
 from rnnstudy.results.selection import chosen_values, selection_table, success_by_budget
@@ -18,6 +21,7 @@ def one(rate, seed, *, steps=None, error=0.5, length=10, status="finished"):
     run = Run(task=TemporalOrder(length=length), cell=Elman(width=3), seed=seed, training=training)
     outcome = Outcome(status=status, step=1000, solved=steps is not None, steps_to_solve=steps)
     series = {"learning/error": Series(np.array([100, 200]), np.array([0.75, error], dtype=np.float32))}
+    outcome = replace(outcome, summary={"error": error} if status == "finished" else {})
     return run, Record(run.key, 1000, 0.0, series, outcome)
 
 
@@ -75,3 +79,24 @@ def test_success_by_budget_counts_what_was_solved_by_then():
     found = success_by_budget(runs, [50, 100, 500, 1000])
     assert found["solved"].tolist() == [0, 1, 1, 2]
     assert found["runs"].tolist() == [3] * 4
+
+
+def test_the_comparison_counts_and_colours_every_side_at_every_length():
+    runs = results(
+        one(0.1, 0, steps=100, error=0.0), one(0.1, 1, error=0.75), one(0.1, 2, status="diverged"),
+        one(0.1, 0, length=20, error=0.375), one(0.2, 0, steps=50, error=0.0),
+    )  # fmt: skip
+    keys = list(runs.runs.index)
+    sides = {key: "fast" if runs.runs.loc[key, "learning_rate"] == 0.2 else "slow" for key in keys}
+    picture = figures.comparison(runs, sides, {"TemporalOrder": 0.75})
+    table = picture.data.set_index(["side", "length"])
+    assert table.loc[("slow", 10), ["solved", "runs"]].tolist() == [1, 3]
+    assert table.loc[("slow", 10), "mean_skill"] == pytest.approx(1 / 3)
+    assert table.loc[("slow", 20), "mean_skill"] == pytest.approx(0.5)
+    assert table.loc[("fast", 10), ["solved", "runs", "mean_skill"]].tolist() == [1, 1, 1.0]
+    texts = {text.get_text() for axis in picture.figure.axes for text in axis.texts}
+    assert texts == {"1/3", "0/1", "1/1"}
+
+    curve = figures.success_by_budget(runs, sides).data
+    slow = curve[(curve["side"] == "slow") & (curve["length"] == 10)].set_index("updates")["solved"].to_dict()
+    assert slow == {0: 0, 100: 1, 1000: 1}

@@ -199,6 +199,13 @@ def test_what_is_exactly_zero_ranks_below_all_numbers() -> None:
     assert np.isnan([median[3], low[3], high[3]]).all()
 
 
+def test_holm_rejects_step_by_step() -> None:
+    # By hand: 3 · 0.01, then the largest of that and 2 · 0.03, then of that and 1 · 0.04.
+    assert figures.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert figures.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert figures.holm([]) == []
+
+
 def test_mcnemar_is_the_binomial_of_the_pairs_that_differ() -> None:
     one = np.array([True] * 6 + [False] * 3 + [True])
     other = np.array([False] * 6 + [False] * 3 + [True])

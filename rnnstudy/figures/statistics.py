@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from rnnstudy.figures.chosen_runs import ordered
 
-__all__ = ["SEEDS_FOR_INTERVAL", "band_words", "counted", "mcnemar", "median_and_band", "wilson"]
+__all__ = ["SEEDS_FOR_INTERVAL", "band_words", "counted", "holm", "mcnemar", "median_and_band", "wilson"]
 
 SEEDS_FOR_INTERVAL = 10
 """With fewer runs a bootstrap interval is not reliable: the band is then the range of the runs."""
@@ -39,6 +39,18 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     alone, other = int((first & ~second).sum()), int((second & ~first).sum())
     return alone, other, float(binomtest(alone, alone + other).pvalue) if alone + other else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values adjusted for the number of tests, so that any rejection at level α is wrong with probability at most α.
+
+    In ascending order, p_(i) becomes the largest of (m − j + 1) p_(j) over j ≤ i, at most 1. Source: Holm 1979.
+    """
+    order, adjusted, highest = np.argsort(p_values, kind="stable"), np.empty(len(p_values)), 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted.tolist()
 
 
 def median_and_band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

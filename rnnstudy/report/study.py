@@ -31,7 +31,7 @@ class Study:
     """The complete runs of an experiment.
 
     Attributes:
-        experiment: its name.
+        definition: the experiment; what its file defines is in `definition.module`.
         scale: the scale of the runs; None when they belong to no scale (fields were set by hand).
         planned: how many runs the scale has; for an experiment that searches, at most.
         results: those of them that are complete.
@@ -39,12 +39,17 @@ class Study:
         missing: a description of the runs of the scale that are not complete; empty when all are, and for searches.
     """
 
-    experiment: str
+    definition: Experiment
     scale: Scale | None
     planned: int
     results: Results
     searches: SearchTrials | None = None
     missing: str = ""
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment."""
+        return self.definition.name
 
     @property
     def command(self) -> str:
@@ -108,7 +113,7 @@ def load_study(experiment: str, project: Project, source: ResultsSource, listene
             missing = _counted([run for run in planned if run.key not in complete])
     # Without any run, the source raises the error that names the sweep.
     results = source.load(sorted(wanted) if wanted else None, experiment=experiment, listener=listener)
-    return Study(experiment, scale, count, results, missing=missing)
+    return Study(definition, scale, count, results, missing=missing)
 
 
 def _counted(runs: Sequence[Run]) -> str:
@@ -132,4 +137,4 @@ def _search_study(definition: Experiment, source: ResultsSource, listener: Liste
             f"run `rnnstudy sweep experiments/{definition.name}.py` first"
         )
     results = source.load(sorted(complete & set(trials.keys)), experiment=definition.name, listener=listener)
-    return Study(definition.name, scale, most_runs(definition, scale), results, trials)
+    return Study(definition, scale, most_runs(definition, scale), results, trials)
