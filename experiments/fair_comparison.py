@@ -34,6 +34,15 @@ REPORT_SEEDS = {Scale.SMOKE: range(10, 11), Scale.DESK: range(10, 30), Scale.PAP
 VANILLA_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 GATED_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 
+FURTHER: dict[tuple[str, int, str], tuple[float, ...]] = {
+    ("TemporalOrder", 100, "GRU, as drawn"): (0.1,),
+    ("TemporalOrder", 100, "GRU, forget bias 1"): (0.1,),
+    ("TemporalOrder", 100, "GRU, forget bias 1, parameters of the LSTM"): (0.1,),
+    ("TemporalOrder", 100, "GRU, chrono"): (0.1,),
+    ("TemporalOrder", 100, "LSTM, forget bias 1"): (3e-4,),
+}
+"""Task, length and side to further rates, tried at scale desk where the best of the grid lay at its edge."""
+
 CHOSEN: dict[tuple[str, int, str], float] = {}
 """Task, length and side to learning rate, at scale desk."""
 
@@ -113,9 +122,10 @@ def runs_by_side(scale: Scale) -> dict[tuple[str, int, str], list[Run]]:
         for side, (cell, initialisation) in sides(task, width).items():
             base = Run(task=task, cell=cell, initialisation=initialisation, training=training, probes=probes)
             setting = (type(task).__name__, task.length, side)
-            reported = rates(side, scale) if scale is not Scale.DESK else [CHOSEN[setting]] if setting in CHOSEN else []
+            tried = (*rates(side, scale), *(FURTHER.get(setting, ()) if scale is Scale.DESK else ()))
+            reported = tried if scale is not Scale.DESK else [CHOSEN[setting]] if setting in CHOSEN else []
             by_side[setting] = [
-                *grid(base, {"training.learning_rate": rates(side, scale)}, seeds=SELECTION_SEEDS[scale]),
+                *grid(base, {"training.learning_rate": tried}, seeds=SELECTION_SEEDS[scale]),
                 *grid(base, {"training.learning_rate": reported}, seeds=REPORT_SEEDS[scale]),
             ]
     return by_side
