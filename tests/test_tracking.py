@@ -181,11 +181,15 @@ def test_profiles_wait_for_the_whole_history():
     assert "profile/h_initial" not in {point.metric for point in points_of(history(130), STEPS, 1.0, complete=False)}
 
 
-def test_the_last_moment_of_a_profile_is_sent():
+@pytest.mark.parametrize("axis", ["lag", "age"])
+def test_the_last_moment_of_a_profile_is_sent(axis: str):
     values = np.stack([np.full((5, 3), 1.0), np.arange(15.0).reshape(5, 3)])
-    series = {"profile/c": Series(np.array([0, 100]), values, ("quantile", "lag"), "log10", 100)}
+    series = {
+        "profile/c": Series(np.array([0, 100]), values, ("quantile", axis), "log10", 100),
+        "profile/c_zeros": Series(np.array([0, 100]), values[:, 0], (axis,), "share", 100),
+    }
     points = list(points_of(series, STEPS, 1.0, complete=True))
-    assert [(p.step, p.value) for p in points] == [(lag, values[1, MEDIAN, lag]) for lag in range(3)]
+    assert [(p.step, p.value) for p in points] == [(position, values[1, MEDIAN, position]) for position in range(3)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 199, 200, 201, 5000])

@@ -18,7 +18,7 @@ class Reading:
     Attributes:
         name: the name in the store, for example `through_time/h`.
         values: (replica, *axes), on the device of training.
-        axes: names of the axes after `replica`: `quantile`, `time`, `lag`, `index`, `length`.
+        axes: names of the axes after `replica`: `quantile`, `time`, `lag`, `age`, `index`, `length`.
         unit: for example `log10`, `nats`, `share`.
         coordinates: axis to the positions of its entries, where they are not 0, 1, 2, ….
     """

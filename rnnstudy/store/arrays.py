@@ -34,6 +34,7 @@ def write_readings(path: Path, run: Mapping[str, Any], series: Mapping[str, Seri
             "quantile": QUANTILES,
             "time": "counts from 1",
             "lag": "counts from 0",
+            "age": "counts from 0",
             "index": "counts from 0",
             "length": "coordinates",
         },

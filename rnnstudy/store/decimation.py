@@ -16,11 +16,11 @@ MOST_POINTS = 200
 """The most points of one metric."""
 
 SHARES = ("_zeros", "_nonfinite")
-"""Endings of series that count missing values; those with an axis `time` or `lag` are in the array file alone."""
+"""Endings of series that count missing values; those with an axis `time`, `lag` or `age` are in the arrays alone."""
 
 
 class Point(NamedTuple):
-    """One point of a metric: MLflow's step is a training step, a lag or a length; time in ms since 1970."""
+    """One point of a metric: MLflow's step is a training step, a lag, an age or a length; time in ms since 1970."""
 
     metric: str
     step: int
@@ -47,13 +47,13 @@ def points_of(series: Mapping[str, Series], most: int, time: float, complete: bo
     """The points of the `series` of a run of at most `most` training steps.
 
     Of the quantiles, the median. A reading without further axes is one metric against the training step; axis `time`
-    makes two, `<name>_first` and `<name>_last`, at the first and last measured time step; axes `lag` and `length` make
-    one, once the series are `complete`: the last moment, with the lag or length as MLflow's step. Values that are not
-    finite are absent. Series named `summary/…` are not curves: see `summary_of`.
+    makes two, `<name>_first` and `<name>_last`, at the first and last measured time step; axes `lag`, `age` and
+    `length` make one, once the series are `complete`: the last moment, with the lag, age or length as MLflow's step.
+    Values that are not finite are absent. Series named `summary/…` are not curves: see `summary_of`.
     """
     stamp = milliseconds(time)
     for name, reading in series.items():
-        if name.startswith("summary/") or (name.endswith(SHARES) and {"time", "lag"} & set(reading.axes)):
+        if name.startswith("summary/") or (name.endswith(SHARES) and {"time", "lag", "age"} & set(reading.axes)):
             continue
         values, axes = np.asarray(reading.values, dtype=np.float64), reading.axes
         if "quantile" in axes:
@@ -65,9 +65,9 @@ def points_of(series: Mapping[str, Series], most: int, time: float, complete: bo
             curves = {name: values} if not axes else {f"{name}_first": _first(values), f"{name}_last": _last(values)}
             for metric, curve in curves.items():
                 yield from _finite(metric, steps, curve, stamp)
-        elif complete and len(values) and axes == ("lag",):
-            lags = thinned(values.shape[1])
-            yield from _finite(name, lags, values[-1, lags], stamp)
+        elif complete and len(values) and axes in (("lag",), ("age",)):
+            positions = thinned(values.shape[1])
+            yield from _finite(name, positions, values[-1, positions], stamp)
         elif complete and len(values) and axes == ("length",):
             yield from _finite(name, np.asarray(reading.coordinates["length"]), values[-1], stamp)
 

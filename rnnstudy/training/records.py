@@ -23,7 +23,7 @@ class Series:
         unit: for example `log10`.
         spacing: updates between two readings of its schedule; 0 for a reading that is made once.
         coordinates: positions along an axis that is not a plain count: the lengths of axis `length`. Axis `time` counts
-            from 1, `lag` from 0; `quantile` holds `QUANTILES`.
+            from 1, `lag` and `age` from 0; `quantile` holds `QUANTILES`.
     """
 
     steps: np.ndarray
