@@ -22,7 +22,13 @@ DARK_BELOW = 0.6
 
 
 def comparison(
-    results: RunsAndReadings, sides: Mapping[str, str], chance: Mapping[str, float], *, keys: Keys = None
+    results: RunsAndReadings,
+    sides: Mapping[str, str],
+    chance: Mapping[str, float],
+    *,
+    across: str = "length",
+    label: str = "T",
+    keys: Keys = None,
 ) -> Picture:
     """A tile for each side, task and length: how many of the runs solved the task, and how far from guessing they came.
 
@@ -32,6 +38,8 @@ def comparison(
     Args:
         sides: key of a run to the name of its side, in the order of drawing.
         chance: name of a task's class to the error of the best predictor that sees no input.
+        across: the column of `results.runs` whose values stand side by side in the panel of a task.
+        label: what `across` is, with its unit.
         keys: the runs to draw; all that have a side by default.
 
     The table has the Wilson 95 % interval of the share solved. Raises `RequestError` when there is no run to draw.
@@ -43,17 +51,18 @@ def comparison(
     names = [side for side in dict.fromkeys(sides.values()) if side in set(runs["side"])]
     tasks = [task for task in chance if task in set(runs["task"])]
     rows = []
-    for (task, length, side), group in runs.groupby(["task", "length", "side"]):
-        row = {"task": task, "length": length, "side": side, **wilson_row(true(group["solved"]), "solved")}
+    for (task, value, side), group in runs.groupby(["task", across, "side"]):
+        row = {"task": task, across: value, "side": side, **wilson_row(true(group["solved"]), "solved")}
         rows.append({**row, "mean_skill": group["skill"].mean(), "median_error": group["error"].astype(float).median()})
     data = chosen_runs.ordered(
-        pd.DataFrame(rows), ["task", "length", "side"], task=tasks.index, side=names.index
+        pd.DataFrame(rows), ["task", across, "side"], task=tasks.index, side=names.index
     )  # fmt: skip
-    lengths = {task: sorted(data.loc[data["task"] == task, "length"].unique()) for task in tasks}
+    values = {task: sorted(data.loc[data["task"] == task, across].unique()) for task in tasks}
     with house_style():
-        figure, axes = _panels([len(lengths[task]) for task in tasks], len(names))
+        figure, axes = _panels([len(values[task]) for task in tasks], len(names))
         for axis, task in zip(axes, tasks, strict=True):
-            _tiles(axis, data[data["task"] == task], names, lengths[task])
+            _tiles(axis, data[data["task"] == task], names, across, values[task])
+            axis.set_xlabel(label)
             axis.set_title("\n".join(wrap(_words(task), 14)))
         axes[0].set_yticks(range(len(names)), names)
         image = axes[-1].images[0]
@@ -74,17 +83,16 @@ def _panels(columns: Sequence[int], rows: int) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, len(columns), sharey=True, squeeze=False, gridspec_kw=ratios).flat)
 
 
-def _tiles(axis: Axes, data: pd.DataFrame, names: Sequence[str], lengths: Sequence[int]) -> None:
-    table = data.pivot(index="side", columns="length", values="mean_skill").reindex(index=names, columns=lengths)
+def _tiles(axis: Axes, data: pd.DataFrame, names: Sequence[str], across: str, values: Sequence[float]) -> None:
+    table = data.pivot(index="side", columns=across, values="mean_skill").reindex(index=names, columns=values)
     axis.imshow(table.to_numpy(float), cmap=HEAT, vmin=0, vmax=1, aspect="auto")
-    for row in data.itertuples():
-        place = lengths.index(row.length), names.index(row.side)
-        colour = "white" if row.mean_skill < DARK_BELOW else "black"
-        axis.text(*place, f"{row.solved}/{row.runs}", color=colour, ha="center", va="center", fontsize=10)
+    for row in data.to_dict("records"):
+        place = values.index(row[across]), names.index(row["side"])
+        colour = "white" if row["mean_skill"] < DARK_BELOW else "black"
+        axis.text(*place, f"{row['solved']}/{row['runs']}", color=colour, ha="center", va="center", fontsize=10)
     for border in np.arange(0.5, len(names) - 1):
         axis.axhline(border, color="white", linewidth=1.0)
-    axis.set_xticks(range(len(lengths)), [f"{length}" for length in lengths])
-    axis.set_xlabel("T")
+    axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     axis.grid(False)
     axis.tick_params(length=0)
     for spine in axis.spines.values():

@@ -85,6 +85,20 @@ def shade(colour: str, rank: int, count: int) -> tuple[float, ...]:
     return tuple((1 - share) * np.array(to_rgb(colour)) + share * towards)
 
 
+def looks_of_sides(cells: Mapping[str, str], sides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and dash for `axis.plot` of each of `sides`: a shade of the colour of its cell, and a dash.
+
+    `cells`: side to the class name of its cell.
+    """
+    looks = {}
+    for cell in dict.fromkeys(cells[side] for side in sides):
+        own = [side for side in sides if cells[side] == cell]
+        for rank, side in enumerate(own):
+            colour = shade(style(cell).colour, rank, len(own))
+            looks[side] = {"color": colour, "linestyle": DASHES[rank % len(DASHES)]}
+    return looks
+
+
 def length_line(lengths: Sequence[int], length: int, colour: str) -> dict[str, Any]:
     """Colour, dash and marker for `axis.plot` of one of `lengths`: shade and dash both identify it."""
     rank = lengths.index(length)

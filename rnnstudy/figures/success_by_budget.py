@@ -2,7 +2,7 @@
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ from rnnstudy.figures.drawing import panels
 from rnnstudy.figures.legend import legend_below, line_entry
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.statistics import counted, wilson_row
-from rnnstudy.figures.style import DASHES, house_style, shade, style
+from rnnstudy.figures.style import house_style, looks_of_sides
 
 
 def success_by_budget(results: RunsAndReadings, sides: Mapping[str, str], *, keys: Keys = None) -> Picture:
@@ -39,7 +39,7 @@ def success_by_budget(results: RunsAndReadings, sides: Mapping[str, str], *, key
     data = pd.DataFrame(rows).drop_duplicates(["length", "side", "updates"])
     data = chosen_runs.ordered(data, ["length", "side", "updates"], side=names.index)
     lengths = sorted(data["length"].unique())
-    looks = _looks(data, names)
+    looks = looks_of_sides(dict(zip(data["side"], data["cell"], strict=True)), names)
     with house_style():
         figure, axes = panels(len(lengths), height=3.6)
         for axis, length in zip(axes, lengths, strict=True):
@@ -54,14 +54,3 @@ def success_by_budget(results: RunsAndReadings, sides: Mapping[str, str], *, key
         legend_below(figure, [line_entry(side, **looks[side]) for side in names])
     caption = f"{counted(data['runs'])} for each line. A line that still rises at its right end has not had its budget."
     return Picture(figure, data, tuple(sorted(runs.index)), caption)
-
-
-def _looks(data: pd.DataFrame, names: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Colour of the cell, shade and dash of the side."""
-    cell_of = data.groupby("side")["cell"].first()
-    looks = {}
-    for cell in chosen_runs.cells_of(data):
-        own = [name for name in names if cell_of[name] == cell]
-        for rank, name in enumerate(own):
-            looks[name] = {"color": shade(style(cell).colour, rank, len(own)), "linestyle": DASHES[rank % len(DASHES)]}
-    return looks
