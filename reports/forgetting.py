@@ -77,10 +77,11 @@ here.show(
     logarithmic axis is exponential decay. Where the lines of all lengths coincide, the gradient depends on the lag
     alone. At T = {longest} each step back multiplies the RNN's gradient by {factor("Elman")}; at the
     first step it is {times_smaller(median("Elman", "log10_ratio_initial"))} than at the last. The RNN's recurrent
-    weights are orthogonal, so the upper bound (dashed) is flat: it would allow the gradient to survive. The gradient
-    shrinks because the slope of the tanh units is below 1 wherever they are active. The biases of the LSTM's gates were
-    spread over the length of the sequence: where its lines bend, the contribution of units that forget quickly ends,
-    and that of units that forget slowly remains. At T = {longest} its gradient at the first step is
+    weights are orthogonal, so the upper bound (dashed, for the median run; a single run has a bound of its own) is
+    flat: it would allow the gradient to survive. The gradient shrinks because the slope of the tanh units is below 1
+    wherever they are active. The biases of the LSTM's gates were spread over the length of the sequence, which is a
+    hint that the RNN does not get: where its lines bend, the contribution of units that forget quickly ends, and that
+    of units that forget slowly remains. At T = {longest} its gradient at the first step is
     {times_smaller(median("LSTM", "log10_ratio_initial"))} than at the last. The panel of the cell state c shows the
     path that an RNN does not have.""",
 )
@@ -143,5 +144,7 @@ here.show(
     over training of log10 of the gradient at the first time step is {value_at(first, "Elman")} in the RNN and
     {value_at(first, "LSTM")} in the LSTM; relative to the last step {value_at(fallen, "Elman")} and
     {value_at(fallen, "LSTM")} decades. A horizontal stripe is a moment at which the whole profile changes: the same
-    matrix is multiplied at every step, so the effect of a small change of it is raised to the power of the lag.""",
+    matrix is multiplied at every step, so the effect of a small change of it is raised to the power of the lag. Where
+    the light colours reach the bars and the network still does not learn, what arrives is not a signal: the page on
+    state and gradient measures that.""",
 )

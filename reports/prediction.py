@@ -63,8 +63,8 @@ here.show(
     {int(within["informative"])} contain both solved and unsolved runs, since most settings are solved always or never;
     within them the AUC is {result("within strata", "solved")}. Whether a run solved the task sooner or later can be
     compared in more strata: Harrell's C is {result("within strata", "sooner")}; by cell, {by_cell}. An interval that
-    contains 1/2 means that these runs show no relation among networks of one kind: the gradient at initialisation then
-    distinguishes kinds of network, but tells nothing about the luck of a seed. p is the probability that a random
+    contains 1/2 means that these runs cannot tell whether there is a relation among networks of one kind, not that
+    there is none: the wider the interval, the less they say. p is the probability that a random
     assignment of the scores to the seeds gives a number at least as far from 1/2.
     """,
 )

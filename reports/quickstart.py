@@ -10,7 +10,8 @@
 # reports which of the four pairs AA, AB, BA, BB it saw. So it must remember the first mark for at least 0.8 T steps.
 #
 # **The two networks** have the same width, the same batches for the same seed, the same optimiser, gradient clipping
-# and grid of learning rates, and orthogonal recurrent matrices at the start. What differs is the recurrence:
+# and grid of learning rates, and orthogonal recurrent matrices at the start. What differs is the recurrence, and that
+# the LSTM's gates are told the length of the sequence (for the LSTM without that hint see `fair_comparison`):
 #
 # * the vanilla RNN (Elman): h_t = tanh(x_t W_xh + h_{t-1} W_hh + b_h);
 # * the LSTM: a cell state c_t = f_t ⊙ c_{t-1} + i_t ⊙ C̃_t, which a gate passes on to the next step, and

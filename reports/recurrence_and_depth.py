@@ -52,7 +52,8 @@ else:
         takeaway=f"""
     One layer, before training, relative to lag 0. At T = {longest} the gradient at the first step, in decades:
     {"; ".join(ratio(cell) for cell in state)}. In the Jordan
-    network the gradient is multiplied by the small matrix product W_ho W_oh at each step, and shrinks with it. The
+    network the gradient is multiplied by the matrix product W_ho W_oh at each step, and shrinks with it: how fast is
+    mostly a matter of how small the two are drawn, and only then of their rank. The
     output recurrence with an orthogonal W_oo is linear, and each step preserves the size of the gradient. The next
     figure shows whether a gradient that reaches the first step is enough.
     """,

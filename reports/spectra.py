@@ -16,7 +16,7 @@
 # out the part that distinguishes an LSTM from a vanilla RNN.)
 #
 # Both networks have orthogonal recurrent matrices at the start; the LSTM's forget biases are spread by chrono
-# initialisation. The task is temporal order.
+# initialisation, which is told T: its cell path before training is given, not learned. The task is temporal order.
 
 # %%
 from rnnstudy import figures

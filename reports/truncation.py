@@ -11,7 +11,8 @@
 # Truncated backpropagation cuts the gradient every k steps: states continue across the cut, gradients do not. It is
 # cheap, and most recurrent networks are trained with it. The task is temporal order: two marks, each A or B, one in the
 # second tenth of the sequence and one just after its middle, must be named in order at the last step. Windows are
-# counted back from that step, so that a window either reaches a mark or does not.
+# counted back from that step, so that a window either reaches a mark or does not. The LSTM's gates start with chrono
+# biases, which are told T.
 
 # %%
 from rnnstudy import figures
@@ -52,7 +53,9 @@ here.show(
     takeaway=f"""
     Networks trained with the whole gradient. Before training, the gradient of the last {between} steps, too few to
     reach the earlier mark, has a cosine with the full gradient of {cosine("initial", "Elman", between)} (RNN) and
-    {cosine("initial", "LSTM", between)} (LSTM), although this window contains nothing about that mark. After training
+    {cosine("initial", "LSTM", between)} (LSTM), although this window contains nothing about that mark: an untrained
+    network's gradient is the mean of 32 sequences that hardly agree, so that its direction is mostly chance, and the
+    same chance in both. After training
     the cosines are {cosine("final", "Elman", between)} and {cosine("final", "LSTM", between)}. Where a line rises
     within the shaded ranges, the steps around the marks contribute to the direction of the gradient, and a shorter
     window points in another direction; where it is at 1 before them, they contribute almost nothing. A cosine close to

@@ -117,7 +117,8 @@ def states(study: optuna.Study) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("objective", "value"), [("error", 0.02), ("log10_error", math.log10(0.02)), ("steps_to_solve", 300.0)]
+    ("objective", "value"),
+    [("steps_then_error", 300.0), ("error", 0.02), ("log10_error", math.log10(0.02)), ("steps_to_solve", 300.0)],
 )
 def test_the_objective_of_a_candidate_is_the_median_over_its_seeds(objective, value):
     ended = [
@@ -133,6 +134,23 @@ def test_the_objective_without_an_error_and_without_a_solution():
     assert Search(trials=1, objective="log10_error").objective_value(perfect) == -6
     assert Search(trials=1, objective="log10_error").objective_value(hopeless) == math.inf
     assert Search(trials=1, objective="steps_to_solve").objective_value(hopeless) == 2000
+
+
+def test_steps_then_error_tells_candidates_apart_that_both_solve_or_both_fail():
+    value = Search(trials=1, objective="steps_then_error").objective_value
+    results = [(300, 0.0), (100, 0.0), (None, 0.25), (None, 0.75), (None, math.inf)]
+    values = [value([ValidationResult(error, steps, 1000)]) for steps, error in results]
+    assert values == [300, 100, pytest.approx(1200), pytest.approx(1000 * (1 + 0.75 / 1.75)), 2000]
+    assert value([ValidationResult(0.0, 300, 1000)] + 2 * [ValidationResult(0.25, None, 1000)]) == pytest.approx(1200)
+
+
+def test_studies_of_different_names_draw_different_candidates_and_a_study_the_same_ones_again():
+    def drawn(name):
+        study = optuna.create_study(sampler=Search(name=name, trials=1).sampler_for(0, resumed=False))
+        return study.ask().suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+
+    assert drawn("elman-T50") == drawn("elman-T50")
+    assert len({drawn(f"{cell}-T{length}") for cell in ("elman", "lstm", "gru") for length in (50, 100)}) == 6
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ SMALLEST_ERROR = 1e-6
 SEED_STRIDE = 1_000_003
 """Distance between the sampler seed of a batch and the seed for the rest of a batch that was interrupted."""
 
-Objective = Literal["error", "log10_error", "steps_to_solve"]
+Objective = Literal["error", "log10_error", "steps_to_solve", "steps_then_error"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,14 @@ class ValidationResult:
     error: float
     steps_to_solve: int | None
     steps: int
+
+    @property
+    def steps_or_error(self) -> float:
+        """The updates to solve; unsolved, the budget times 1 + e/(1 + e), which is less than twice the budget for a
+        finite error e."""
+        if self.steps_to_solve is not None:
+            return self.steps_to_solve
+        return self.steps * (2.0 if math.isinf(self.error) else 1 + self.error / (1 + self.error))
 
 
 def tpe(seed: int) -> "BaseSampler":
@@ -73,7 +81,9 @@ class Search(Spec):
             `error`: the median over seeds of the validation error at the last check, infinite for a diverged run;
             `log10_error`: log10 of that median; a median below 10⁻⁶ counts as 10⁻⁶;
             `steps_to_solve`: the median over seeds of the updates made before the first of two validation checks in a
-            row that met the task's criterion; a run that did not solve its task counts twice its budget.
+            row that met the task's criterion; a run that did not solve its task counts twice its budget;
+            `steps_then_error`: the same, but a run that did not solve its task counts its budget times 1 + e/(1 + e),
+            with e its validation error, so that candidates differ among those that solve and among those that do not.
         trials: number of candidates that are compared, including pruned ones.
         together: number of candidates proposed at once; those with equal shapes train as one population.
         seeds: each candidate is trained once with each seed. A seed decides both weights and data, so that candidates
@@ -83,7 +93,7 @@ class Search(Spec):
         sampler: an Optuna sampler, or a function that makes one from a seed.
         pruner: an Optuna pruner; None for no pruning. At each check it receives the median over seeds of the
             validation error (its log10 if the objective is `log10_error`).
-        seed: the first of the sampler's seeds.
+        seed: together with the name, decides the sampler's seeds: each study draws candidates of its own.
     """
 
     name: str = ""
@@ -126,7 +136,7 @@ class Search(Spec):
         from optuna.samplers import BaseSampler
 
         if not isinstance(self.sampler, BaseSampler):
-            sampler = self.sampler(self.seed + batch + SEED_STRIDE * queued)  # type: ignore[operator]
+            sampler = self.sampler(self.own_seed + batch + SEED_STRIDE * queued)  # type: ignore[operator]
             if not isinstance(sampler, BaseSampler):
                 raise SpecError(f"Search.sampler made {sampler!r} from a seed; it must make an Optuna sampler")
             return sampler
@@ -147,10 +157,19 @@ class Search(Spec):
 
     def objective_value(self, results: Sequence[ValidationResult]) -> float:
         """The objective of a candidate, from the results of its runs with all seeds."""
-        if self.objective != "steps_to_solve":
-            return self.pruning_value([result.error for result in results])
-        steps = [2 * result.steps if result.steps_to_solve is None else result.steps_to_solve for result in results]
+        match self.objective:
+            case "steps_to_solve":
+                steps = [2.0 * each.steps if each.steps_to_solve is None else each.steps_to_solve for each in results]
+            case "steps_then_error":
+                steps = [each.steps_or_error for each in results]
+            case _:
+                return self.pruning_value([result.error for result in results])
         return float(statistics.median(steps))
+
+    @property
+    def own_seed(self) -> int:
+        """The first of the seeds that a sampler function receives; studies of different names have different ones."""
+        return self.seed + int(digest([self.name]), 16) % SEED_STRIDE
 
     @property
     def comparability_hash(self) -> str:
