@@ -47,7 +47,7 @@ here.say(
     grid of {chosen.groupby(["task", "length", "side"]).size().max()} learning rates; the rate was chosen on
     {len(experiment.SELECTION_SEEDS[study.scale])} seeds (most runs solved in validation, then fewest updates, then
     lowest error), and what follows is of {runs.groupby(["task", "length", "side"]).size().max()} other seeds at that
-    rate. The gated cells' matrices are as PyTorch draws them, on all their sides; only the gate's bias differs. *Forget
+    rate. *Wide* sides have as many parameters as the LSTM, all others its width. The gated cells' matrices are as PyTorch draws them, on all their sides; only the gate's bias differs. *Forget
     bias 1* adds 1 to the bias of the gate that keeps the old state; *chrono* draws it as log U(1, T − 1), which tells
     the network the length of the task, and is therefore never shown alone."""
 )
@@ -75,7 +75,7 @@ PAIRS = [
     ("LSTM, chrono", "LSTM, forget bias 1"),
     ("GRU, chrono", "GRU, forget bias 1"),
     ("RNN, orthogonal", "RNN, as drawn"),
-    ("RNN, orthogonal, parameters of the LSTM", "RNN, orthogonal"),
+    ("RNN, orthogonal, wide", "RNN, orthogonal"),
     ("RNN, orthogonal", "LSTM, as drawn"),
     ("LSTM, forget bias 1", "RNN, orthogonal"),
 ]
@@ -114,7 +114,7 @@ here.say(
 - LSTM with chrono biases, which know T, against forget bias 1, which does not: {verdicts(*PAIRS[2])}.
 - GRU, likewise: {verdicts(*PAIRS[3])}.
 - RNN, orthogonal against as drawn: {verdicts(*PAIRS[4])}.
-- RNN with the parameters of the LSTM, against the RNN of equal width: {verdicts(*PAIRS[5])}.
+- RNN with as many parameters as the LSTM, against the RNN of equal width: {verdicts(*PAIRS[5])}.
 - RNN, orthogonal, against the LSTM as drawn: {verdicts(*PAIRS[6])}.
 - LSTM with forget bias 1, against the orthogonal RNN: {verdicts(*PAIRS[7])}.
 

@@ -66,8 +66,9 @@ def comparison(
             axis.set_title("\n".join(wrap(_words(task), 14)))
         axes[0].set_yticks(range(len(names)), names)
         image = axes[-1].images[0]
-        bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.5, aspect=40, pad=0.04)
-        bar.set_label("1 − error/chance, mean over runs (0: guessing, 1: no error)")
+        bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.8, aspect=40, pad=0.04)
+        bar.set_label("1 − error/chance, mean over runs")
+        bar.set_ticks([0, 0.5, 1], labels=["0 (guessing)", "0.5", "1 (no error)"])
     caption = (
         f"Numbers: runs that solved the task, of {counted(data['runs'])} for each tile; a diverged run counts as "
         "unsolved. Colours: how much of the error of guessing is gone. The table has the Wilson 95 % intervals."
@@ -78,7 +79,7 @@ def comparison(
 def _panels(columns: Sequence[int], rows: int) -> tuple[Figure, list[Axes]]:
     """A panel for each task, as wide as it has lengths."""
     engine = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05)
-    figure = Figure(figsize=(4.2 + 0.78 * sum(columns), 2.6 + 0.36 * rows), layout=engine)
+    figure = Figure(figsize=(max(6.0, 3.4 + 0.78 * sum(columns)), 2.4 + 0.36 * rows), layout=engine)
     ratios = {"width_ratios": list(columns)}
     return figure, list(figure.subplots(1, len(columns), sharey=True, squeeze=False, gridspec_kw=ratios).flat)
 

@@ -19,7 +19,10 @@ def legend_below(figure: Figure, entries: Sequence[Any]) -> None:
     """One legend under the whole figure, never wider than the figure; call it when all panels are drawn."""
     _fit_titles(figure)
     characters = sum(len(entry.get_label()) + 6 for entry in entries)
-    columns = len(entries) if characters < 11 * figure.get_figwidth() else (len(entries) + 1) // 2
+    room = 11 * figure.get_figwidth()
+    columns = len(entries) if characters < room else (len(entries) + 1) // 2
+    if characters > 2 * room:
+        columns = max(1, int(room / (max(len(entry.get_label()) for entry in entries) + 6)))
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.6)
 
 
