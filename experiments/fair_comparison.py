@@ -6,8 +6,9 @@ with forget bias 1, which knows nothing of the length, both solve them; a chrono
 helps the vanilla RNN, and more parameters do not.
 
 Every side has the same width (32), sequences, optimiser (Adam), clipping (norm 1) and budget; two more sides, *wide*,
-have as many parameters as the LSTM. Each side has a grid of four learning rates. The rate is chosen, for each side, task and
-length, on the selection seeds; what is reported comes from other seeds, at the chosen rate.
+have as many parameters as the LSTM. Each side has a grid of four learning rates, and further ones where the best lay at
+its edge. The rate is chosen, for each side, task and length, on the selection seeds; what is reported comes from other
+seeds, at the chosen rate.
 
 The rates in `CHOSEN` were chosen by `rnnstudy.results.selection.selection_table` from the selection runs of this file
 at scale desk; a test chooses them again from the committed data.
