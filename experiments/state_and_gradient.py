@@ -5,7 +5,7 @@ gradient: its gradient reaches the marks (orthogonal start), but points elsewher
 lost the mark long before the end. An LSTM with forget bias 1 has both, the mark in its state and a gradient with
 signal at the marks, before it has learned anything; with biases as PyTorch draws them it has neither.
 
-Read every 200 updates: the gradient by lag, its signal against its noise, a linear decoder of the first mark from the
+Read before, half-way through and after training: the gradient by lag, its signal against its noise, a linear decoder of the first mark from the
 state by the steps since, the distance of states that differ in one mark, and what each step back takes.
 """
 
@@ -25,8 +25,8 @@ from rnnstudy.tasks.temporal_order import TemporalOrder
 
 def runs(scale: Scale) -> list[Run]:
     width = scale.pick(smoke=4, desk=32, paper=50)
-    every = scale.pick(smoke=10, desk=200, paper=500)
-    sequences = scale.pick(smoke=16, desk=256, paper=512)
+    every = scale.pick(smoke=10, desk=500, paper=500)
+    sequences = scale.pick(smoke=16, desk=512, paper=1024)
     probes = (
         GradientThroughTime(every=scale.pick(smoke=5, desk=50, paper=100)),
         GradientSignal(every=every, sequences=sequences),
