@@ -5,8 +5,9 @@ gradient: its gradient reaches the marks (orthogonal start), but points elsewher
 lost the mark long before the end. An LSTM with forget bias 1 has both, the mark in its state and a gradient with
 signal at the marks, before it has learned anything; with biases as PyTorch draws them it has neither.
 
-Read before, half-way through and after training: the gradient by lag, its signal against its noise, a linear decoder of the first mark from the
-state by the steps since, the distance of states that differ in one mark, and what each step back takes.
+Read before, half-way through and after training: the gradient by lag, its signal against its noise, a linear decoder of
+the first mark from the state by the steps since, the distance of states that differ in one mark, and what each step
+back takes.
 """
 
 from rnnstudy.cells.elman import Elman
