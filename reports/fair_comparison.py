@@ -47,10 +47,10 @@ here.say(
     grid of {chosen.groupby(["task", "length", "side"]).size().max()} learning rates; the rate was chosen on
     {len(experiment.SELECTION_SEEDS[study.scale])} seeds (most runs solved in validation, then fewest updates, then
     lowest error), and what follows is of {runs.groupby(["task", "length", "side"]).size().max()} other seeds at that
-    rate. *Wide* sides have as many parameters as the LSTM, all others its width. The gated cells' matrices are as PyTorch
-    draws them, on all their sides; only the gate's bias differs. *Forget
-    bias 1* adds 1 to the bias of the gate that keeps the old state; *chrono* draws it as log U(1, T − 1), which tells
-    the network the length of the task, and is therefore never shown alone."""
+    rate. *Wide* sides have as many parameters as the LSTM, all others its width. The gated cells' matrices are as
+    PyTorch draws them, on all their sides; only the bias of the gate that keeps the old state differs. *Forget bias 1*
+    sets it to 1; *chrono* draws it as log U(1, T − 1), which tells the network the length of the task, and is therefore
+    never shown alone."""
 )
 
 # %%

@@ -1,4 +1,4 @@
-"""The rates that experiments/fair_comparison.py reports are those that its selection runs choose, in the committed data."""
+"""The rates that experiments/fair_comparison.py reports are those that its committed selection runs choose."""
 
 from pathlib import Path
 
