@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   rnnstudy:
-#     order: 35
+#     order: 41
 #     experiments: [fair_comparison]
 # ---
 

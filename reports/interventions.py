@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   rnnstudy:
-#     order: 37
+#     order: 58
 #     experiments: [interventions]
 # ---
 

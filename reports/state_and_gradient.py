@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   rnnstudy:
-#     order: 36
+#     order: 57
 #     experiments: [state_and_gradient]
 # ---
 
