@@ -33,7 +33,8 @@ here.say(study.summary)
 # %%
 def side(run: pd.Series) -> str:
     bias = run.get("initialisation.gate_bias")
-    cell = "RNN" if run["cell"] == "Elman" else "LSTM, forget bias 1" if isinstance(bias, str) else "LSTM, as drawn"
+    start = "forget bias 1" if isinstance(bias, str) else "as drawn"
+    cell = "RNN" if run["cell"] == "Elman" else f"{run['cell']}, {start}"
     if isinstance(run["training.constant_norm"], str):
         return f"{cell}: constant norm"
     if isinstance(run["training.omega"], str):
@@ -50,7 +51,7 @@ runs = results.runs.assign(side=results.runs.apply(side, axis=1))
 order = list(dict.fromkeys(runs["side"]))
 side_of = {key: name for name in order for key in runs.index[runs["side"] == name]}
 task = study.definition.runs(study.scale)[0].task
-for cell in ("Elman", "LSTM"):
+for cell in ("Elman", "LSTM", "GRU"):
     own = list(runs.index[runs["cell"] == cell])
     if own:
         words = {"Elman": "vanilla RNN"}.get(cell, cell)
