@@ -36,10 +36,12 @@ VANILLA_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 GATED_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 
 FURTHER: dict[tuple[str, int, str], tuple[float, ...]] = {
-    ("TemporalOrder", 100, "GRU, as drawn"): (0.1,),
-    ("TemporalOrder", 100, "GRU, forget bias 1"): (0.1,),
-    ("TemporalOrder", 100, "GRU, forget bias 1, wide"): (0.1,),
+    ("TemporalOrder", 100, "RNN, as drawn"): (1e-2,),
+    ("TemporalOrder", 100, "GRU, as drawn"): (0.1, 0.3),
+    ("TemporalOrder", 100, "GRU, forget bias 1"): (0.1, 0.3),
+    ("TemporalOrder", 100, "GRU, forget bias 1, wide"): (0.1, 0.3),
     ("TemporalOrder", 100, "GRU, chrono"): (0.1,),
+    ("TemporalOrder", 100, "LSTM, as drawn"): (0.1,),
     ("TemporalOrder", 100, "LSTM, forget bias 1"): (3e-4,),
 }
 """Task, length and side to further rates, tried at scale desk where the best of the grid lay at its edge."""
