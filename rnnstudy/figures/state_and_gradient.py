@@ -90,7 +90,7 @@ def state_and_gradient(
             axis.set_xlabel("lag τ − t (steps back)" if panel.axis == "lag" else "age (steps since it was read)")
         axes[2].set_ylim(-0.25, 1.05)
         entries = [line_entry(side, **looks[side]) for side in names]
-        legend_below(figure, [*entries, band_entry("over runs"), bound_entry("means nothing")])
+        legend_below(figure, [*entries, band_entry("over runs"), bound_entry("no better than chance")])
     runs = data["of_runs"]
     caption = f"{STAGES[stage].capitalize()}; median and {band_words(runs)}, {counted(runs)} for each line."
     return Picture(figure, data, tuple(sorted(wanted)), caption)
