@@ -6,9 +6,8 @@ with forget bias 1, which knows nothing of the length, both solve them; a chrono
 helps the vanilla RNN, and more parameters do not.
 
 Every side has the same width (32), sequences, optimiser (Adam), clipping (norm 1) and budget; two more sides, *wide*,
-have as many parameters as the LSTM. Each side has a grid of four learning rates, and further ones where the best lay at
-its edge. The rate is chosen, for each side, task and length, on the selection seeds; what is reported comes from other
-seeds, at the chosen rate.
+have as many parameters as the LSTM. Each side has a grid of five (vanilla) or seven (gated) learning rates. The rate is
+chosen, for each side, task and length, on the selection seeds; what is reported comes from other seeds, at that rate.
 
 The rates in `CHOSEN` were chosen by `rnnstudy.results.selection.selection_table` from the selection runs of this file
 at scale desk; a test chooses them again from the committed data.
@@ -32,19 +31,9 @@ from rnnstudy.tasks.temporal_order import TemporalOrder
 SELECTION_SEEDS = {Scale.SMOKE: range(1), Scale.DESK: range(5), Scale.PAPER: range(10)}
 REPORT_SEEDS = {Scale.SMOKE: range(10, 11), Scale.DESK: range(10, 30), Scale.PAPER: range(10, 30)}
 
-VANILLA_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-GATED_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-
-FURTHER: dict[tuple[str, int, str], tuple[float, ...]] = {
-    ("TemporalOrder", 100, "RNN, as drawn"): (1e-2,),
-    ("TemporalOrder", 100, "GRU, as drawn"): (0.1, 0.3),
-    ("TemporalOrder", 100, "GRU, forget bias 1"): (0.1, 0.3),
-    ("TemporalOrder", 100, "GRU, forget bias 1, wide"): (0.1, 0.3),
-    ("TemporalOrder", 100, "GRU, chrono"): (0.1,),
-    ("TemporalOrder", 100, "LSTM, as drawn"): (0.1,),
-    ("TemporalOrder", 100, "LSTM, forget bias 1"): (3e-4,),
-}
-"""Task, length and side to further rates, tried at scale desk where the best of the grid lay at its edge."""
+VANILLA_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+GATED_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+"""So wide because runs with four rates chose rates at their edges."""
 
 CHOSEN: dict[tuple[str, int, str], float] = {}
 """Task, length and side to learning rate, at scale desk."""
@@ -125,10 +114,9 @@ def runs_by_side(scale: Scale) -> dict[tuple[str, int, str], list[Run]]:
         for side, (cell, initialisation) in sides(task, width).items():
             base = Run(task=task, cell=cell, initialisation=initialisation, training=training, probes=probes)
             setting = (type(task).__name__, task.length, side)
-            tried = (*rates(side, scale), *(FURTHER.get(setting, ()) if scale is Scale.DESK else ()))
-            reported = tried if scale is not Scale.DESK else [CHOSEN[setting]] if setting in CHOSEN else []
+            reported = rates(side, scale) if scale is not Scale.DESK else [CHOSEN[setting]] if setting in CHOSEN else []
             by_side[setting] = [
-                *grid(base, {"training.learning_rate": tried}, seeds=SELECTION_SEEDS[scale]),
+                *grid(base, {"training.learning_rate": rates(side, scale)}, seeds=SELECTION_SEEDS[scale]),
                 *grid(base, {"training.learning_rate": reported}, seeds=REPORT_SEEDS[scale]),
             ]
     return by_side
