@@ -35,7 +35,19 @@ VANILLA_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 GATED_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 """So wide because runs with four rates chose rates at their edges."""
 
-CHOSEN: dict[tuple[str, int, str], float] = {}
+CHOSEN: dict[tuple[str, int, str], float] = {
+    ("TemporalOrder", 100, "RNN, as drawn"): 0.01,
+    ("TemporalOrder", 100, "RNN, identity"): 0.001,
+    ("TemporalOrder", 100, "RNN, orthogonal"): 0.001,
+    ("TemporalOrder", 100, "RNN, orthogonal, wide"): 0.0003,
+    ("TemporalOrder", 100, "GRU, as drawn"): 0.1,
+    ("TemporalOrder", 100, "GRU, forget bias 1"): 0.1,
+    ("TemporalOrder", 100, "GRU, forget bias 1, wide"): 0.1,
+    ("TemporalOrder", 100, "GRU, chrono"): 0.03,
+    ("TemporalOrder", 100, "LSTM, as drawn"): 0.1,
+    ("TemporalOrder", 100, "LSTM, forget bias 1"): 0.001,
+    ("TemporalOrder", 100, "LSTM, chrono"): 0.1,
+}
 """Task, length and side to learning rate, at scale desk."""
 
 
