@@ -157,23 +157,30 @@ def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
     metavar="DIR",
     help="Redraw the committed reports, and write the results that they are drawn from into DIR.",
 )
-def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> None:
+@click.option("--replace", is_flag=True, help="With --export: replace a published study even by a smaller one.")
+def report(names: Sequence[str], archive: Path | None, folder: Path | None, replace: bool) -> None:
     """Build reports from their notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON.
 
-    Without NAMES, all reports. They are written to build/reports, which git ignores; with --export, to reports.
+    Without NAMES, all reports. They are written to build/reports, which git ignores; with --export, to reports. A
+    published study is not replaced by one of a smaller scale or with fewer runs, unless --replace is given.
 
     \b
     rnnstudy report quickstart               # from the runs in the store
     rnnstudy report --from reports/data      # every figure, from the committed results, without training
     rnnstudy report --export reports/data    # redraw the committed reports, and export their results
     """
-    from rnnstudy.report.build import build_reports, export, known_reports
+    from rnnstudy.report.build import build_reports, export
+    from rnnstudy.report.outline import known_reports
 
+    if replace and folder is None:
+        raise RequestError("--replace belongs to --export; without --export, no published study is touched")
     project = find_project()
     wanted = list(names) or known_reports(project)
     if not wanted:
         raise RequestError(f"there are no reports in {project.reports}")
-    written = export(wanted, project, folder, archive) if folder else build_reports(wanted, project, archive)
+    written = (
+        export(wanted, project, folder, archive, replace=replace) if folder else build_reports(wanted, project, archive)
+    )
     pages = project.reports if folder else project.built_reports
     page = pages / (f"{wanted[0]}.html" if len(wanted) == 1 else "index.html")
     shown = [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in (*written, page)]
