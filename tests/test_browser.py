@@ -198,7 +198,7 @@ def test_a_run_page_shows_its_description_and_its_pictures(
     printed: tuple[str, Path], open_page: Callable[[str], Any]
 ) -> None:
     text, root = printed
-    run = next(run for run in Store(Project(root)).runs() if run.name.startswith("lstm-T0010"))
+    run = next(run for run in Store(Project(root)).runs() if run.name.startswith("LSTM T=10 "))
     server = landing(text).partition("/#/")[0]
     page = open_page(f"{server}/#/experiments/1/runs/{run.identity}?workflowType=machine_learning")
     page.get_by_text("Show more").first.click()
@@ -217,14 +217,14 @@ def test_a_run_page_shows_its_description_and_its_pictures(
 
 def test_an_rnn_can_be_compared_with_an_lstm(printed: tuple[str, Path], open_page: Callable[[str], Any]) -> None:
     text, root = printed
-    runs = {run.name.split("-")[0]: run.identity for run in Store(Project(root)).runs() if "T0010" in run.name}
-    both = f'["{runs["elman"]}","{runs["lstm"]}"]'
+    runs = {run.name.split()[0]: run.identity for run in Store(Project(root)).runs() if "T=10 " in run.name}
+    both = f'["{runs["Elman"]}","{runs["LSTM"]}"]'
     server = landing(text).partition("/#/")[0]
     page = open_page(f'{server}/#/compare-runs?runs={both}&experiments=["1"]&workflowType=machine_learning')
     page.get_by_text("Comparing 2 Runs from 1 Experiment").first.wait_for()
     compared = page.inner_text("body")
-    assert "elman-T0010" in compared
-    assert "lstm-T0010" in compared
+    assert "Elman T=10" in compared
+    assert "LSTM T=10" in compared
     page.wait_for_selector(".js-plotly-plot", state="attached")
 
 

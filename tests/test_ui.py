@@ -143,7 +143,12 @@ def test_of_more_runs_than_the_page_loads_representative_ones_are_shown(
     add(small, others[0], outcome="failed")
     add(small, *others[1:])
     [(_, link, note)] = ui.experiment_links(store, "http://here", "3.17.2")
-    assert tagged(store) == ["elman-T0010-s0", "elman-T0010-s1", "lstm-T0010-s0", "lstm-T0010-s1"]
+    assert tagged(store) == [
+        "Elman T=10 lr 0.001 s0",
+        "Elman T=10 lr 0.001 s1",
+        "LSTM T=10 lr 0.001 s0",
+        "LSTM T=10 lr 0.001 s1",
+    ]
     assert note == "shows 4 of 9 runs, spread over all settings; clear its search for the rest"
     assert "searchFilter" not in link, "with a filter in its link, the page leaves the view aside"
     [experiment] = [one for one in store.experiments() if one.name == "small"]
@@ -154,7 +159,7 @@ def test_of_more_runs_than_the_page_loads_representative_ones_are_shown(
     longer = RUN.replace(task=TemporalOrder(length=20))
     add(small, longer)
     ui.experiment_links(store, "http://here", "3.17.2")
-    assert tagged(store) == ["elman-T0010-s0", "lstm-T0010-s0", "lstm-T0020-s0"]
+    assert tagged(store) == ["Elman T=10 lr 0.001 s0", "LSTM T=10 lr 0.001 s0", "LSTM T=20 lr 0.001 s0"]
     store.forget([longer.key, *(run.key for run in others)])
     [(_, _, note)] = ui.experiment_links(store, "http://here", "3.17.2")
     assert (note, tagged(store)) == ("", [])
@@ -172,7 +177,7 @@ def test_runs_that_start_while_the_page_is_open_are_included(small: Project, mon
         deadline = time.monotonic() + 30
         while len(tagged(store)) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
-    assert tagged(store) == ["elman-T0010-s0", "lstm-T0010-s0"]
+    assert tagged(store) == ["Elman T=10 lr 0.001 s0", "LSTM T=10 lr 0.001 s0"]
 
 
 def test_the_experiment_with_the_newest_run_comes_first(small: Project) -> None:
@@ -341,7 +346,7 @@ def test_a_run_whose_file_is_gone_does_not_keep_others_from_their_pictures(small
     said: list[str] = []
     assert add_missing_pictures(store, Event(), said.append) == 0
     [line] = said
-    assert line.startswith("no pictures of lstm-T0010-s0: ")
+    assert line.startswith("no pictures of LSTM T=10 lr 0.001 s0: ")
     assert "is gone" in line
 
 
