@@ -140,7 +140,7 @@ def test_a_sweep_its_second_start_and_what_can_be_asked_of_it(
     for field, value in (("learning_rate", "0.001"), ("batch", "4"), ("optimiser", "Adam")):
         assert re.search(rf"^ +training\.{field} +{value}", shown.stdout, re.MULTILINE), shown.stdout
     recorded = results.load([first_run.key], project=Project(project)).runs.loc[first_run.key, "error"]
-    assert re.search(rf"^test error +{recorded:.4g}$", shown.stdout, re.MULTILINE)
+    assert re.search(rf"^test error +{recorded:.4g} *$", shown.stdout, re.MULTILINE)
     described = json.loads(rnnstudy("show", first_run.key, "--json").stdout)
     assert described["specification"]["training.optimiser"] == "Adam"
     assert described["outcome"]["error"] == pytest.approx(recorded)

@@ -363,6 +363,15 @@ def test_a_page_says_what_its_notebook_says_exponents_too(name: str) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("page", sorted((PROJECT / "reports").glob("*.html")), ids=lambda page: page.stem)
+def test_the_committed_pages_have_their_exponents_and_a_way_back(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<sup></sup>" not in text
+    links = set(re.findall(r'href="([^"#:]+)', text))
+    assert page.stem == "index" or "index.html" in links
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 def test_a_page_links_the_index_and_its_neighbours_and_gives_its_pictures_their_size(project: Project) -> None:
     for name, order in (("first", 10), ("second", 20), ("third", 30), ("unbuilt", 25)):
         source = (

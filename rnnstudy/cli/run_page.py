@@ -20,6 +20,9 @@ from rnnstudy.store.run_description import repeating
 from rnnstudy.store.stored_run import COMPLETE, StoredRun
 from rnnstudy.sweep.plan import duration
 
+COUNTS = ("_zeros", "_nonfinite")
+"""The readings beside a profile that count what it leaves out."""
+
 
 @dataclass(frozen=True)
 class RunPage:
@@ -71,9 +74,10 @@ class RunPage:
 
     @property
     def readings(self) -> list[dict[str, Any]]:
-        """Each reading: name, unit, axes, at which update it was made last, and its first and last value then.
+        """Each reading: name, unit, axes, the update at which it was made last, and values.
 
-        Of a reading with quantiles, the median; along its axis, the first and the last position.
+        Of a reading with quantiles, the median. First and last are the values at both ends of its axis when it was made
+        last; of a reading without one, those at its first and last moment. Largest is the largest of all its values.
         """
         return [] if self.results is None else [_reading(self.results.per_run[0], name) for name in self.results.names]
 
@@ -120,15 +124,18 @@ class RunPage:
                 table.add_row(name, _number(value))
             yield _headed("summary", table)
         if readings := self.readings:
-            table = make_table(["reading", "at update", "first", "last", "unit", "along"], ["reading", "unit", "along"])
+            words = ["reading", "unit", "along"]
+            table = make_table(["reading", "first", "last", "unit", "along"], words, whole=["reading", "first", "last"])
             for row in readings:
-                values = (_number(row["first"]), _number(row["last"]))
-                table.add_row(row["name"], str(row["step"]), *values, row["unit"], row["along"])
-            yield _headed("readings, the last of each", table)
+                if row["name"].endswith(COUNTS) and row["largest"] == 0:
+                    # Nothing was zero or not finite.
+                    continue
+                table.add_row(row["name"], _number(row["first"]), _number(row["last"]), row["unit"], row["along"])
+            yield _headed("readings (median over sequences; of each the latest)", table)
 
 
 def _headed(heading: str, table: Table) -> Group:
-    return Group(Text(f"\n{heading}", style="bold"), Padding(table, (0, 0, 0, 2)))
+    return Group(Text(f"\n{heading}", style="bold"), Padding(table, (0, 0, 0, 2), expand=False))
 
 
 def _stated(described: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -158,9 +165,9 @@ def _reading(run: RunReadings, name: str) -> dict[str, Any]:
     else:
         # Over training: from the first moment to the last.
         first, last, shown = values[0], values[-1], "training" if len(values) > 1 else ""
-    return {"name": name, "unit": series.unit, "axes": axes, "step": int(series.steps[-1])} | {
-        "first": first, "last": last, "along": shown,
-    }  # fmt: skip
+    largest = np.nanmax(values) if np.isfinite(values).any() else None
+    described = {"name": name, "unit": series.unit, "axes": axes, "step": int(series.steps[-1])}
+    return described | {"first": first, "last": last, "largest": largest, "along": shown}
 
 
 def _number(value: Any) -> str:
