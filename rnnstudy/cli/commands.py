@@ -244,18 +244,13 @@ def doctor(json_: bool) -> None:
 
     Exit code 1 when something is wrong.
     """
-    from rnnstudy.cli.doctor import documents, examine
+    from rnnstudy.cli.doctor import documents, examine, findings_table
 
     findings = list(examine(find_project()))
     if json_:
         print_json(documents(findings))
     else:
-        width = max(len(finding.about) for finding in findings)
-        for finding in findings:
-            sign = {"ok": " ", "note": "·", "wrong": "✗"}[finding.verdict]
-            say(f"{sign} {finding.about:{width}}  {finding.found}")
-            if finding.remedy:
-                say(f"  {'':{width}}  → {finding.remedy}")
+        make_console().print(findings_table(findings))
         wrong = [finding.about for finding in findings if finding.verdict == "wrong"]
         say(f"wrong: {', '.join(wrong)}" if wrong else "nothing is wrong")
     if any(finding.verdict == "wrong" for finding in findings):

@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any, Literal
 
+from rich.table import Table
+from rich.text import Text
+
 from rnnstudy.spec import RnnstudyError
 from rnnstudy.store.project import Project
 
@@ -43,6 +46,18 @@ def examine(project: Project) -> Iterator[Finding]:
     ]  # fmt: skip
     for part in parts:
         yield from part(project)
+
+
+def findings_table(findings: list[Finding]) -> Table:
+    """A row for each finding: a cross where something is wrong, a dot where there is something to know."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for whole in (True, True, False):
+        table.add_column(no_wrap=whole, overflow="fold")
+    for finding in findings:
+        sign = {"ok": "", "note": "·", "wrong": "✗"}[finding.verdict]
+        found = Text(finding.found)
+        table.add_row(sign, finding.about, found + Text(f"\n→ {finding.remedy}") if finding.remedy else found)
+    return table
 
 
 def documents(findings: list[Finding]) -> list[dict[str, Any]]:
