@@ -90,7 +90,7 @@ def test_the_next_steps_name_the_report_that_uses_the_runs(planted: SweepSummary
 
 
 def population(cell: Any, length: int, count: int) -> Assignment:
-    base = Run(task=TemporalOrder(length=length), cell=cell, training=Training(steps=1000))
+    base = Run(task=TemporalOrder(length=length), cell=cell, training=Training(steps=100))
     return Assignment(tuple(grid(base, {}, seeds=range(count))), Path("nowhere"), None)
 
 
@@ -106,23 +106,23 @@ def test_the_progress_of_a_sweep_fits_the_terminal_and_names_each_phase(width: i
         display.planned([elman, lstm, gru])
         for assignment in (elman, lstm, gru):
             display.started(assignment)
-        display.progressed(lstm, TrainingProgress(0, 1000, 10, math.nan, math.nan, "compiling"))
-        display.progressed(gru, TrainingProgress(340, 1000, 37, 1.234567, 0.75))
+        display.progressed(lstm, TrainingProgress(0, 100, 10, math.nan, math.nan, "compiling"))
+        display.progressed(gru, TrainingProgress(34, 100, 37, 1.234567, 0.75))
         first, second, third, last = lines = printed(display.view, width)
         assert max(map(len, lines)) <= width
-        assert first.startswith("12 × Elman T=50" if width >= 80 else "12 × Elman")
+        assert first.startswith("12 × Elman T=50")
         assert first.endswith("worker starts")
         assert "compiling" in second
         assert width < 80 or "…" not in "".join(lines)
         assert "nan" not in " ".join(lines)
-        assert re.search(r"340/1000 loss 1\.23", third)
-        assert width < 80 or third.endswith("340/1000 loss 1.23  best error 0.75  37/64 train")
+        assert re.search(r"34/100 loss 1\.23", third)
+        assert width < 80 or third.endswith("34/100 loss 1.23  best error 0.75  37/64 train")
         assert "0/86" in last
         assert "3 workers" in last
-        display.progressed(gru, TrainingProgress(400, 1000, 0, math.nan, 0.0))
+        display.progressed(gru, TrainingProgress(40, 100, 0, math.nan, 0.0))
         assert "all runs have stopped" in printed(display.view, width)[2]
         assert "nan" not in " ".join(printed(display.view, width))
-        display.progressed(gru, TrainingProgress(400, 1000, 0, math.nan, 0.0, "testing"))
+        display.progressed(gru, TrainingProgress(40, 100, 0, math.nan, 0.0, "testing"))
         assert "testing" in printed(display.view, width)[2]
         display.ended(gru, "")
         *rest, last = printed(display.view, width)
@@ -137,14 +137,14 @@ def test_the_time_left_and_the_throughput_count_from_the_first_update(monkeypatc
     display.planned([one])
     display.started(one)
     clock.now = 60.0
-    display.progressed(one, TrainingProgress(0, 1000, 10, math.nan, math.nan, "measuring"))
+    display.progressed(one, TrainingProgress(0, 100, 10, math.nan, math.nan, "measuring"))
     assert "left" not in printed(display.view, 120)[-1]
     # Taken up again at update 500, after a minute of compiling.
-    display.progressed(one, TrainingProgress(500, 1000, 10, math.nan, math.nan))
+    display.progressed(one, TrainingProgress(50, 100, 10, math.nan, math.nan))
     clock.now = 65.0
-    display.progressed(one, TrainingProgress(600, 1000, 10, 1.0, 0.5))
+    display.progressed(one, TrainingProgress(60, 100, 10, 1.0, 0.5))
     last = printed(display.view, 120)[-1]
-    assert "200 updates/s" in last, last
+    assert "20 updates/s" in last, last
     assert "about 20 s left" in last
 
 
@@ -156,9 +156,9 @@ def test_in_a_pipe_there_are_plain_lines_and_quiet_prints_nothing() -> None:
             display.planned([one])
             display.message("a new store: here")
             display.started(one)
-            display.progressed(one, TrainingProgress(0, 1000, 10, math.nan, math.nan))
+            display.progressed(one, TrainingProgress(0, 100, 10, math.nan, math.nan))
             display.ended(one, "")
-        expected = ["a new store: here", "training 10 × LSTM T=100, at most 1000 updates"]
+        expected = ["a new store: here", "training 10 × LSTM T=100, at most 100 updates"]
         expected += ["done: 10 × LSTM T=100 (all done)"]
         assert file.getvalue().splitlines() == ([] if quiet else expected)
 

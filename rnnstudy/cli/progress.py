@@ -4,11 +4,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import final
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
 from rich.table import Column
+from rich.text import Text
 
 from rnnstudy.run import Run
 from rnnstudy.sweep.messages import Assignment
@@ -23,7 +25,7 @@ STARTING = "worker starts"
 PHASES: dict[Phase, str] = {
     "compiling": "compiling kernels (once, half a minute)",
     "measuring": "measuring before training",
-    "testing": "measuring after training, testing",
+    "testing": "testing, measuring after training",
 }
 """What stands in place of loss and error while a population is not training."""
 
@@ -51,7 +53,7 @@ class SweepDisplay(ProgressListener):
             _text("[bold]all runs"),
             BarColumn(None, table_column=Column(ratio=1, min_width=6)),
             _text("{task.completed:.0f}/{task.total:.0f}"),
-            _text("{task.fields[state]}"),
+            ShortenedColumn("{task.fields[state]}", table_column=Column()),
             console=console,
             expand=True,
         )
@@ -59,7 +61,7 @@ class SweepDisplay(ProgressListener):
             _text("{task.description}"),
             BarColumn(None, table_column=Column(ratio=1, min_width=4)),
             _text("{task.fields[steps]}"),
-            _text("{task.fields[state]}"),
+            ShortenedColumn("{task.fields[state]}", table_column=Column()),
             console=console,
             expand=True,
         )
@@ -167,6 +169,17 @@ class SweepDisplay(ProgressListener):
         done, seconds = self._done(), time.monotonic() - self._began
         pace = (done - self._share_at_first) / seconds if seconds > 0 else 0.0
         return f"about {duration((1 - done) / pace)} left" if pace > 0 and done < 1 else ""
+
+
+@final
+class ShortenedColumn(TextColumn):
+    """A text that is cut, before all other columns, where the terminal is too narrow."""
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        # The column may shrink, since it could wrap; the text in it does not wrap.
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
 
 def _text(form: str) -> TextColumn:
