@@ -136,8 +136,12 @@ class Run(Spec):
 
     @property
     def name(self) -> str:
-        """A name for people, never parsed: `lstm-T0100-s0`. `unique_names` adds the fields that differ in a sweep."""
-        return f"{self.cell.label()}-T{self.task.length:04d}-s{self.seed}"
+        """A name for people, never parsed: `LSTM T=100 lr 0.01 s0`. `unique_names` adds what else differs."""
+        return f"{self._setting} s{self.seed}"
+
+    @property
+    def _setting(self) -> str:
+        return f"{type(self.cell).__name__} T={self.task.length} lr {self.training.learning_rate:.3g}"
 
     @property
     def short_parameters(self) -> dict[str, Any]:
@@ -160,19 +164,25 @@ class Run(Spec):
 
 
 def unique_names(runs: Sequence[Run]) -> dict[str, str]:
-    """Key to name; fields that differ between runs of the same cell, length and seed are appended."""
-    fields = distinguishing_fields(runs)
-    return {
-        run.key: "-".join([run.name, *(_field_and_value(field, run) for field in fields if field in flatten(run))])
+    """Key to name; fields that differ between runs of the same cell, length and seed stand before the seed.
+
+    A name depends on all `runs`: those of a whole experiment, so that a run has the same name in each part of it.
+    """
+    named = ("training.learning_rate", "data_seed")
+    fields = [field for field in distinguishing_fields(runs) if field not in named]
+    names = {
+        run.key: " ".join([run._setting, *(_field_and_value(field, run) for field in fields if field in flatten(run))])
         for run in runs
     }
+    paired = {run.key: "" if run.data_seed in (None, run.seed) else f" data s{run.data_seed}" for run in runs}
+    return {run.key: f"{names[run.key]} s{run.seed}{paired[run.key]}" for run in runs}
 
 
 def distinguishing_fields(runs: Sequence[Run]) -> list[str]:
     """Dotted names of the fields that differ between runs of the same cell, length and seed."""
-    groups: dict[str, list[Run]] = defaultdict(list)
+    groups: dict[tuple[str, int, int], list[Run]] = defaultdict(list)
     for run in runs:
-        groups[run.name].append(run)
+        groups[type(run.cell).__name__, run.task.length, run.seed].append(run)
     return list(dict.fromkeys(field for group in groups.values() for field in differing_fields(group)))
 
 

@@ -1,6 +1,7 @@
 """The command line as a person meets it: what it prints, its exit codes, and what it leaves in the store."""
 
 import inspect
+import json
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ from rnnstudy.spec import concrete
 from rnnstudy.store import mlflow_database
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project
+from rnnstudy.sweep import Resources, launch
 from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.sweep.grids import Scale
 from rnnstudy.sweep.plan import make_plan
@@ -120,13 +122,31 @@ def test_a_sweep_its_second_start_and_what_can_be_asked_of_it(
     assert "4 in the store, 0 to train" in again.stdout
     assert len(statuses_in_mlflow(project)) == 4
 
+    silent = rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--quiet")
+    assert (silent.returncode, silent.stdout, silent.stderr) == (0, "", "")
+    told = json.loads(rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--json").stdout)
+    assert (told["runs"], len(told["complete_before"]), told["ended"]) == (4, 4, {})
+    assert [(row["cell"], row["runs"]) for row in told["table"]] == [("Elman", 2), ("LSTM", 2)]
+    listed = json.loads(rnnstudy("list", "experiments/small.py", "--scale", "smoke", "--json").stdout)
+    assert [row["state"] for row in listed["runs"]] == 4 * ["finished"]
+    assert (listed["complete"], listed["to_train"]) == (4, 0)
+
     [first_run, *_] = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)
     shown = rnnstudy("show", first_run.key[:8])
     assert shown.returncode == 0
-    assert "elman-T0010-s0" in shown.stdout
+    assert "Elman T=10 lr 0.001 s0" in shown.stdout
     command = re.search(r"rnnstudy (sweep .*--rerun)", shown.stdout)
     assert command is not None
-    assert "through_time/h (log10)" in shown.stdout
+    for field, value in (("learning_rate", "0.001"), ("batch", "4"), ("optimiser", "Adam")):
+        assert re.search(rf"^ +training\.{field} +{value}", shown.stdout, re.MULTILINE), shown.stdout
+    recorded = results.load([first_run.key], project=Project(project)).runs.loc[first_run.key, "error"]
+    assert re.search(rf"^test error +{recorded:.4g} *$", shown.stdout, re.MULTILINE)
+    described = json.loads(rnnstudy("show", first_run.key, "--json").stdout)
+    assert described["specification"]["training.optimiser"] == "Adam"
+    assert described["outcome"]["error"] == pytest.approx(recorded)
+    loss = next(row for row in described["readings"] if row["name"] == "learning/loss")
+    whole = results.load([first_run.key], project=Project(project)).readings("learning/loss")["value"]
+    assert (loss["first"], loss["last"]) == pytest.approx((whole.iloc[0], whole.iloc[-1]))
 
     repeated = rnnstudy(*command[1].split())
     assert repeated.returncode == 0, repeated.stdout + repeated.stderr
@@ -382,6 +402,8 @@ def test_offline_runs_come_in_by_sync(project: Path, rnnstudy: Callable[..., Any
         (("probe", "0000", "LyapunovExponents", "--set", "sequence=3"), "has no field 'sequence'; did you mean"),
         (("probe", "0000", "LyapunovExponents", "--set", "sequences=0"), "must be at least 1"),
         (("probe", "0000"), "Missing argument 'PROBE'"),
+        (("completion", "tcsh"), "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
+        (("report", "--replace"), "--replace belongs to --export"),
         (("ui",), "there is no store"),
     ],
 )
@@ -439,9 +461,27 @@ def test_list_and_dry_run_train_nothing(project: Path, rnnstudy: Callable[..., A
     listed = rnnstudy("list", "experiments/small.py", "--scale", "smoke")
     dry = rnnstudy("sweep", "experiments/small.py", "--scale", "smoke", "--dry-run")
     assert listed.stdout == dry.stdout
-    assert "elman-T0010-s0" in listed.stdout
+    assert "Elman T=10 lr 0.001 s0" in listed.stdout
     assert listed.stdout.count("absent") == 4
     assert not (project / "mlruns" / "mlflow.db").exists()
+
+
+def test_a_run_has_one_name_whichever_part_of_its_experiment_is_asked_for(
+    project_with_store: Path, rnnstudy: Callable[..., Any]
+) -> None:
+    path = project_with_store / "experiments" / "small.py"
+    varied = '{"cell": [Elman(width=4), LSTM(width=4)]}'
+    assert varied in path.read_text()
+    path.write_text(path.read_text().replace(varied, '{"training.batch": [3, 4]}'))
+    options = ("experiments/small.py", "--scale", "smoke", "--json")
+    names = {row["key"]: row["name"] for row in json.loads(rnnstudy("list", *options).stdout)["runs"]}
+    assert sorted(names.values())[0] == "Elman T=10 lr 0.001 batch=3 s0"
+    key = list(names)[-1]
+    [row] = json.loads(rnnstudy("list", *options, "--only", key).stdout)["runs"]
+    assert row["name"] == names[key]
+    told = launch(path, scale=Scale.SMOKE, only=[key], resources=Resources(workers=1, engine="reference"))
+    assert told.names[key] == names[key]
+    assert [run.name for run in Store(Project(project_with_store)).runs()] == [names[key]]
 
 
 def test_help_imports_nothing_heavy() -> None:

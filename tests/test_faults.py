@@ -84,12 +84,12 @@ def test_a_population_that_does_not_fit_is_halved_and_a_run_that_does_not_fit_is
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r"out of memory \(OutOfMemoryError: CUDA out of memory.*\); .* continues as two halves", said)
     assert "2 times at the same step (out of memory?)" in said
-    assert "elman-T0010-s1 does not fit into memory, even alone (MemoryError: cannot allocate 5 GiB)" in said
+    assert "Elman T=10 lr 0.001 s1 does not fit into memory, even alone (MemoryError: cannot allocate 5 GiB)" in said
     assert statuses(project) == ["FAILED", "FINISHED", "FINISHED", "FINISHED"]
     again = rnnstudy(*SWEEP)
     assert again.returncode == 1
     assert "3 in the store, 0 to train" in again.stdout
-    assert "given up after 3 failed attempts: elman-T0010-s1" in again.stdout
+    assert "given up after 3 failed attempts: Elman T=10 lr 0.001 s1" in again.stdout
 
 
 DISK_FULL = """
@@ -144,7 +144,7 @@ def test_a_run_that_fails_three_times_is_set_aside_until_it_is_forgotten(
     store = Store(Project(project))
     failed = rnnstudy(*SWEEP)
     assert failed.returncode == 1
-    assert "2 runs failed: lstm-T0010-s0, lstm-T0010-s1" in failed.stdout
+    assert "2 runs failed: LSTM T=10 lr 0.001 s0, LSTM T=10 lr 0.001 s1" in failed.stdout
     assert {key: one.attempts for key, one in store.failures().items()} == dict.fromkeys(lstm, 1)
     for run in store.runs(lstm[0]):
         store.client.set_tag(run.identity, "rnnstudy.attempts", "2")
@@ -154,7 +154,7 @@ def test_a_run_that_fails_three_times_is_set_aside_until_it_is_forgotten(
     aside = rnnstudy(*SWEEP)
     assert aside.returncode == 1
     assert "2 in the store, 1 to train" in aside.stdout
-    assert "given up after 3 failed attempts: lstm-T0010-s0 (RuntimeError: no data today)" in aside.stdout
+    assert "given up after 3 failed attempts: LSTM T=10 lr 0.001 s0 (RuntimeError: no data today)" in aside.stdout
     assert f"rnnstudy forget {lstm[0]}, or --rerun, tries it again" in aside.stdout
     assert rnnstudy("forget", lstm[0]).returncode == 0
     assert store.failures() == {}

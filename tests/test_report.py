@@ -1,21 +1,29 @@
 """Reports run by this Python, written whole or not at all, the same bytes every time."""
 
+import base64
+import html
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import nbformat
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from rnnstudy.report import ReportError
+from rnnstudy.figures.picture import Picture, rendered
+from rnnstudy.report import Notebook, ReportError, build
 from rnnstudy.report.build import build_reports, export
-from rnnstudy.report.study import load_study, open_source
+from rnnstudy.report.outline import read_outline
+from rnnstudy.report.pages import notebook_page
+from rnnstudy.report.study import Study, load_study, open_source
 from rnnstudy.results.results import Results
 from rnnstudy.results.search_trials import SearchTrials
 from rnnstudy.results.source import MissingRuns, ResultsSource
@@ -31,6 +39,18 @@ from rnnstudy.sweep.grids import Scale
 from rnnstudy.training.loop import train
 
 PROJECT = Path(__file__).parents[1]
+
+EXPERIMENT = """
+from rnnstudy.cells import LSTM
+from rnnstudy.run import Run, Training
+from rnnstudy.sweep import grid
+from rnnstudy.tasks import TemporalOrder
+
+
+def runs(scale):
+    training = Training(steps=scale.pick(smoke=1, desk=2, paper=3))
+    return grid(Run(task=TemporalOrder(length=10), cell=LSTM(), training=training), {}, seeds=range(4))
+"""
 
 PLAIN = """# %% [markdown]
 # # A plain report
@@ -105,7 +125,8 @@ def test_quickstart_is_built_from_a_store(quickstart: Project, monkeypatch: pyte
     assert all(path.stat().st_size > 100 for path in written)
     page = (pages / "quickstart.html").read_text(encoding="utf-8")
     assert len(re.findall(r'src="data:image/png;base64,', page)) == len(pictures)
-    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert not re.search(r'src="(?!data:)', page)
+    assert set(re.findall(r'href="([^"#]+)', page)) == {"index.html", "quickstart.ipynb"}
     runs = smoke_runs(quickstart)
     assert f"{len(runs)} of the {len(runs)} runs of scale <code>smoke</code>: {len(runs)} finished" in page
     described = json.loads((figures / "success_by_length.json").read_text(encoding="utf-8"))
@@ -133,11 +154,12 @@ def test_a_study_knows_the_runs_of_its_scale(quickstart: Project) -> None:
 class PlannedSource(ResultsSource):
     """A source with the runs `keys`, without readings."""
 
-    def __init__(self) -> None:
+    def __init__(self, experiment: str = "quickstart") -> None:
         self.keys: list[str] = []
+        self.experiment = experiment
 
     def complete_keys(self) -> dict[str, str]:
-        return dict.fromkeys(self.keys, "quickstart")
+        return dict.fromkeys(self.keys, self.experiment)
 
     def load(self, keys: Iterable[str] | None = None, **_: object) -> Results:
         return cast(Results, SimpleNamespace(runs=pd.DataFrame(index=self.keys if keys is None else list(keys))))
@@ -314,5 +336,122 @@ def test_the_index_page_links_what_is_there_and_says_how_to_see_runs(project: Pr
     assert all((project.built_reports / link).resolve().exists() for link in links)
     assert "Look." in page
     assert "other: not built yet" in page
+    assert "<title>Reports</title>" in page
     assert "<code>rnnstudy sweep experiments/one.py --scale desk</code>" in page
     assert "<code>rnnstudy show 3f2a</code>" in page
+
+
+def words(text: str) -> list[str]:
+    """What a person reads of Markdown or HTML: words and numbers, exponents marked."""
+    text = re.sub(r"<(style|summary|nav)\b.*?</\1>|<[^<>]*\bclass=\"highlight\".*?</pre>", " ", text, flags=re.DOTALL)
+    text = re.sub(r"<sup>(.*?)</sup>", r"^(\1)", text)
+    text = html.unescape(re.sub(r"</?[a-zA-Z!][^<>]*>", " ", text))
+    return re.findall(r"\^\([^)]*\)|[−-]?\d+(?:\.\d+)?|\w+", re.sub(r"[*`_]", "", text))
+
+
+@pytest.mark.parametrize("name", ["spectra", "vanishing_to_exploding", "forgetting", "cliff"])
+def test_a_page_says_what_its_notebook_says_exponents_too(name: str) -> None:
+    notebook = nbformat.read(PROJECT / "reports" / f"{name}.ipynb", 4)
+    page = words(notebook_page(notebook, name, read_outline(Project(PROJECT)), {name}).decode())
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())]
+    texts += [data["text/markdown"] for data in outputs if "text/markdown" in data]
+    said = words("\n".join(texts))
+    assert any(word.startswith("^(") for word in said)
+    # The page has the text of tables and codes besides.
+    missing = Counter(said) - Counter(page)
+    assert not missing
+
+
+@pytest.mark.parametrize("page", sorted((PROJECT / "reports").glob("*.html")), ids=lambda page: page.stem)
+def test_the_committed_pages_have_their_exponents_and_a_way_back(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<sup></sup>" not in text
+    links = set(re.findall(r'href="([^"#:]+)', text))
+    assert page.stem == "index" or "index.html" in links
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_a_page_links_the_index_and_its_neighbours_and_gives_its_pictures_their_size(project: Project) -> None:
+    for name, order in (("first", 10), ("second", 20), ("third", 30), ("unbuilt", 25)):
+        source = (
+            f"# ---\n# jupyter:\n#   rnnstudy:\n#     order: {order}\n# ---\n\n# %% [markdown]\n# # The {name} one\n"
+        )
+        write(project.reports / f"{name}.py", source)
+    write(project.reports / "chapters.toml", '[[chapter]]\nfrom = 15\ntitle = "Later"\nquestion = "Why?"\n')
+    outline = read_outline(project)
+    chapters = [(chapter.title, chapter.question, chapter.reports) for chapter in outline.chapters]
+    assert chapters == [("Later", "Why?", ("second", "unbuilt", "third")), ("More reports", "", ("first", "plain"))]
+    picture = base64.b64encode(rendered(Figure((2, 1)), "png")).decode()
+    output = nbformat.v4.new_output("display_data", {"image/png": picture}, metadata={"image/png": {"alt": "drawn"}})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[output])])
+    before = nbformat.writes(notebook)
+    page = notebook_page(notebook, "third", outline, {"second", "third", "first"}).decode()
+    assert nbformat.writes(notebook) == before
+    links = dict(re.findall(r'rel="(prev|next)" href="([^"]+)"', page))
+    assert links == {"prev": "second.html", "next": "first.html"}
+    assert 'href="index.html"' in page
+    assert re.search(r'<img alt="drawn" height="160" src="data:[^"]*" width="320"', page)
+    assert "<title>The third one</title>" in page
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[[chapter]\n", '[[chapter]]\ntitle = "A"\n', '[[chapter]]\nfrom = "x"\ntitle = "A"\n', "chapter = 3\n",
+     '[[chapter]]\nfrom = 1\ntitle = "A"\norder = 2\n', '[[chapter]]\nfrom = 1000\ntitle = "A"\n',
+     '[[chapter]]\nfrom = 1\ntitle = "A"\n[[chapter]]\nfrom = 1\ntitle = "B"\n'],
+)  # fmt: skip
+def test_chapters_that_cannot_be_read_are_refused_in_one_line(project: Project, text: str) -> None:
+    write(project.reports / "chapters.toml", text)
+    before = contents(project.root)
+    with pytest.raises(ReportError, match=r"chapters.toml: it holds \[\[chapter\]\] tables"):
+        build_reports(["plain"], project)
+    assert contents(project.root) == before
+
+
+def test_a_published_study_is_not_replaced_by_a_smaller_one(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(project.root / "experiments" / "small.py", EXPERIMENT)
+    write(project.reports / "small.py", "# %%\n")
+    write(project.reports / "data" / "manifest.json", "{}")
+    write(project.reports / "small.html", "published")
+    experiment = load_experiment(project.root / "experiments" / "small.py")
+    smoke, desk = ([run.key for run in experiment.runs(scale)] for scale in (Scale.SMOKE, Scale.DESK))
+    published, here = PlannedSource("small"), PlannedSource("small")
+    sources = {None: here, (project.reports / "data").resolve(): published}
+    monkeypatch.setattr(build, "open_source", lambda _, archive: sources[archive])
+    built = []
+    monkeypatch.setattr(build, "_build", lambda names, *_: built.append(names) or [])
+    monkeypatch.setattr(build, "write_archive", lambda *_, **__: [])
+    before = contents(project.root)
+    for old, new, said in (
+        (desk, smoke, f"has {len(desk)} runs of scale desk, and this one only {len(smoke)} runs of scale smoke"),
+        (desk, desk[1:], f"has {len(desk)} runs of scale desk, and this one only {len(desk) - 1} runs of scale desk"),
+        (smoke, ["set by hand"], "and this one only 1 runs of no named scale"),
+    ):
+        published.keys, here.keys = old, new
+        with pytest.raises(RequestError, match=said):
+            export(["small"], project, project.reports / "data")
+        with pytest.raises(RequestError, match="--replace publishes the smaller study"):
+            export(["small"], project, project.root / "elsewhere")
+        assert not built
+        export(["small"], project, project.reports / "data", replace=True)
+        assert built.pop() == ["small"]
+    published.keys, here.keys = smoke, desk
+    export(["small"], project, project.reports / "data")
+    assert contents(project.root) == before
+
+
+@pytest.mark.parametrize("scale", [Scale.SMOKE, Scale.DESK, None])
+def test_figures_of_smoke_runs_are_stamped(
+    project: Project, scale: Scale | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RNNSTUDY_HOME", str(project.root))
+    here = Notebook("plain")
+    columns = ("width", "training.steps", "training.batch", "seed")
+    runs = pd.DataFrame({name: [3] for name in columns}, index=["3f2a"])
+    here._studies["small"] = Study("small", scale, 1, cast(Results, SimpleNamespace(runs=runs)))
+    for keys in (("3f2a",), ()):
+        picture = Picture(Figure(), pd.DataFrame({"a": [1]}), keys, "A curve.")
+        here.show(picture, "curve")
+        stamped = any("smoke" in text.get_text() for text in picture.figure.texts)
+        assert stamped == (scale is Scale.SMOKE and bool(keys))

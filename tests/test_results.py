@@ -261,7 +261,7 @@ def test_unfinished_records_are_joined():
     frame = loaded.readings("learning/loss")
     assert frame["step"].tolist() == whole.steps.tolist()
     np.testing.assert_array_equal(frame["value"], whole.values.astype(np.float32))
-    with pytest.raises(RequestError, match="no record of elman-T0020-s1; "):
+    with pytest.raises(RequestError, match=r"no record of Elman T=20 lr 0\.001 s1; "):
         from_records(pieces, sweep()[:2])
 
 

@@ -147,16 +147,16 @@ def test_a_run_can_be_rebuilt_from_its_text_and_its_canonical_form(run):
 
 
 def test_names_contain_cell_length_seed_and_the_differing_fields():
-    assert BASE.name == "lstm-T0100-s0"
-    assert Run(task=TemporalOrder(length=1200), cell=Elman(), seed=12).name == "elman-T1200-s12"
+    assert BASE.name == "LSTM T=100 lr 0.001 s0"
+    assert Run(task=TemporalOrder(length=1200), cell=Elman(), seed=12).name == "Elman T=1200 lr 0.001 s12"
     alike = [
         BASE.replace(training=Training(learning_rate=rate), initialisation=initialisation)
         for rate in (1e-3, 1e-2)
         for initialisation in (PyTorchDefault(), Orthogonal(gain=1.1))
     ]
     named = unique_names(alike)
-    assert named[alike[0].key] == "lstm-T0100-s0-initialisation=PyTorchDefault-learning_rate=0.001"
-    assert named[alike[3].key] == "lstm-T0100-s0-initialisation=Orthogonal-learning_rate=0.01-gain=1.1"
+    assert named[alike[0].key] == "LSTM T=100 lr 0.001 initialisation=PyTorchDefault s0"
+    assert named[alike[3].key] == "LSTM T=100 lr 0.01 initialisation=Orthogonal gain=1.1 s0"
     assert len(set(named.values())) == len(alike)
 
 

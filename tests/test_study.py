@@ -13,7 +13,8 @@ import pytest
 
 from rnnstudy import figures
 from rnnstudy.report import ReportError, notebook
-from rnnstudy.report.build import build_reports, export, header, known_reports
+from rnnstudy.report.build import build_reports, export
+from rnnstudy.report.outline import header, known_reports
 from rnnstudy.report.study import Study, load_study, open_source
 from rnnstudy.results.results import Results
 from rnnstudy.results.source import MissingRuns
@@ -170,7 +171,7 @@ def test_the_index_page_shows_every_figure_that_has_a_story(studied: Project) ->
     links = set(re.findall(r'(?:href|src)="([^"#]+)"', page))
     for link in links:
         assert (studied.reports / link).resolve().exists(), link
-    orders = [header(name, studied).order for name in re.findall(r'<section id="(\w+?)-', page)]
+    orders = [header(name, studied).order for name in re.findall(r'<section class="figure" id="(\w+?)-', page)]
     assert orders == sorted(orders)
 
 

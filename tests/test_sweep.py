@@ -78,12 +78,15 @@ def test_override_sets_a_field_of_every_run_and_keeps_equal_runs_once():
 def test_names_carry_the_fields_that_tell_runs_apart():
     runs = grid(BASE, {"cell": [Elman(width=3), LSTM(width=3)], "training.learning_rate": [1e-3, 1e-2]})
     assert list(unique_names(runs).values()) == [
-        "elman-T0010-s0-learning_rate=0.001",
-        "elman-T0010-s0-learning_rate=0.01",
-        "lstm-T0010-s0-learning_rate=0.001",
-        "lstm-T0010-s0-learning_rate=0.01",
+        "Elman T=10 lr 0.001 s0",
+        "Elman T=10 lr 0.01 s0",
+        "LSTM T=10 lr 0.001 s0",
+        "LSTM T=10 lr 0.01 s0",
     ]
-    assert list(unique_names(grid(BASE, {}, seeds=range(2))).values()) == ["elman-T0010-s0", "elman-T0010-s1"]
+    assert list(unique_names(grid(BASE, {}, seeds=range(2))).values()) == [
+        "Elman T=10 lr 0.001 s0",
+        "Elman T=10 lr 0.001 s1",
+    ]
 
 
 def test_what_an_experiment_file_defines_has_the_same_identity_wherever_the_file_lies(tmp_path: Path):

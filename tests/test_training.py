@@ -12,6 +12,7 @@ import torch
 import rnnstudy
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.initialisation import Gaussian, Orthogonal
+from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.optimisers import SGD, ClipNorm
 from rnnstudy.probes import ParameterGradients
 from rnnstudy.run import Run, Training
@@ -409,7 +410,9 @@ def test_when_all_have_diverged_training_ends_at_the_next_check():
     reports = []
     last = ended(run, progress=reports.append)[run.key]
     assert last.outcome.status == "diverged"
-    assert [(report.step, report.steps, report.active) for report in reports] == [(10, 100, 1), (20, 100, 0)]
+    told = [(report.step, report.steps, report.active) for report in reports if report.phase == "training"]
+    assert told == [(0, 100, 1), (10, 100, 1), (20, 100, 0)]
+    assert (reports[-1].phase, reports[-1].active) == ("testing", 0)
 
 
 def test_a_pruned_run_ends_where_it_is_and_the_other_replicas_do_not_change(tmp_path):
@@ -452,6 +455,8 @@ def test_progress_reports_the_numbers_of_the_last_check():
     run = Run(task=Coin(), cell=Elman(width=3), training=Training(steps=25, check_every=10, **SMALL))
     reports = []
     last = ended([run, run.replace(seed=1)], progress=reports.append)
+    assert [report.phase for report in reports] == ["measuring", *(4 * ["training"]), "testing"]
+    reports = [report for report in reports if report.phase == "training" and report.step]
     assert [(report.step, report.active) for report in reports] == [(10, 2), (20, 2), (25, 2)]
     errors = [record.series["learning/error"].values for record in last.values()]
     assert [report.error for report in reports] == pytest.approx(np.min(errors, axis=0).tolist())
@@ -459,6 +464,20 @@ def test_progress_reports_the_numbers_of_the_last_check():
     assert [report.loss for report in reports] == pytest.approx(np.sort(losses, axis=0)[0].tolist()), (
         "torch's lower median"
     )
+
+
+class Compiling(ReferenceEngine):
+    """Says that it compiles."""
+
+    def compiles(self, cell):
+        return True
+
+
+def test_progress_tells_when_kernels_are_compiled():
+    run = Run(task=Coin(), cell=Elman(width=3), training=Training(steps=1, **SMALL))
+    reports = []
+    ended(run, engine=Compiling(), progress=reports.append)
+    assert [report.phase for report in reports] == ["measuring", "compiling", "training", "testing"]
 
 
 def test_records_between_add_up_to_the_last_one():

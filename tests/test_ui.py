@@ -16,8 +16,10 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from rnnstudy.cells import LSTM, Elman
+from rnnstudy.figures.style import style
 from rnnstudy.report.mlflow_pages import charts
 from rnnstudy.report.mlflow_pages import server as ui
 from rnnstudy.report.mlflow_pages.run_pictures import (
@@ -108,12 +110,11 @@ def test_a_link_carries_the_view_that_the_experiment_has_been_given(small: Proje
     )
     state = unpacked(experiment.tags[charts.VIEW_TAG])
     assert sections(state) == {
+        "Success and error": ["learning/loss", "summary/solved"],
         "Profile (step = lag)": ["profile/h_initial"],
         "Gradient through time": ["through_time/h_first", "through_time/h_last"],
-        "Learning": ["learning/loss", "summary/solved"],
     }
-    assert [key["groupByData"] for key in state["groupBy"]["groupByKeys"]] == ["cell", "length"]
-    assert state["groupsExpanded"] == {"param.cell.LSTM,param.length.10": False}
+    assert state["groupBy"] is None, "each run is a line, in the colour of its cell"
     assert state["searchFilter"] == "", "one run needs no choice"
 
 
@@ -143,7 +144,12 @@ def test_of_more_runs_than_the_page_loads_representative_ones_are_shown(
     add(small, others[0], outcome="failed")
     add(small, *others[1:])
     [(_, link, note)] = ui.experiment_links(store, "http://here", "3.17.2")
-    assert tagged(store) == ["elman-T0010-s0", "elman-T0010-s1", "lstm-T0010-s0", "lstm-T0010-s1"]
+    assert tagged(store) == [
+        "Elman T=10 lr 0.001 s0",
+        "Elman T=10 lr 0.001 s1",
+        "LSTM T=10 lr 0.001 s0",
+        "LSTM T=10 lr 0.001 s1",
+    ]
     assert note == "shows 4 of 9 runs, spread over all settings; clear its search for the rest"
     assert "searchFilter" not in link, "with a filter in its link, the page leaves the view aside"
     [experiment] = [one for one in store.experiments() if one.name == "small"]
@@ -154,7 +160,7 @@ def test_of_more_runs_than_the_page_loads_representative_ones_are_shown(
     longer = RUN.replace(task=TemporalOrder(length=20))
     add(small, longer)
     ui.experiment_links(store, "http://here", "3.17.2")
-    assert tagged(store) == ["elman-T0010-s0", "lstm-T0010-s0", "lstm-T0020-s0"]
+    assert tagged(store) == ["Elman T=10 lr 0.001 s0", "LSTM T=10 lr 0.001 s0", "LSTM T=20 lr 0.001 s0"]
     store.forget([longer.key, *(run.key for run in others)])
     [(_, _, note)] = ui.experiment_links(store, "http://here", "3.17.2")
     assert (note, tagged(store)) == ("", [])
@@ -172,7 +178,7 @@ def test_runs_that_start_while_the_page_is_open_are_included(small: Project, mon
         deadline = time.monotonic() + 30
         while len(tagged(store)) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
-    assert tagged(store) == ["elman-T0010-s0", "lstm-T0010-s0"]
+    assert tagged(store) == ["Elman T=10 lr 0.001 s0", "LSTM T=10 lr 0.001 s0"]
 
 
 def test_the_experiment_with_the_newest_run_comes_first(small: Project) -> None:
@@ -191,37 +197,42 @@ def parameters(runs: list[Run]) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "lines", "grouped_by", "averaged"),
+    ("experiment", "first", "rest"),
     [
-        ("quickstart", 12, ("learning_rate",), ()),
-        ("clipping", 6, ("learning_rate", "training.clip"), ()),
-        ("gate_bias", 8, ("initialisation.gate_bias.value",), ()),
-        ("truncation", 12, ("training.truncation.window",), ()),
-        ("sequence_length", 12, (), ("learning_rate",)),
-        ("recurrence_and_depth", 9, (), ("layers",)),
-        ("vanishing_to_exploding", 3, ("cell.activation",), ("initialisation.gain",)),
+        ("quickstart", ("learning_rate",), ()),
+        ("clipping", ("learning_rate", "training.clip"), ()),
+        ("gate_bias", ("initialisation.gate_bias.value",), ()),
+        ("truncation", ("training.truncation.window",), ()),
+        ("sequence_length", (), ("learning_rate",)),
+        ("recurrence_and_depth", (), ("layers",)),
+        ("vanishing_to_exploding", ("cell.activation",), ("initialisation.gain",)),
     ],
 )
-def test_charts_have_a_line_for_each_setting_as_long_as_they_can_be_distinguished(
-    experiment: str, lines: int, grouped_by: tuple[str, ...], averaged: tuple[str, ...]
+def test_the_parameters_that_tell_runs_apart_are_columns(
+    experiment: str, first: tuple[str, ...], rest: tuple[str, ...]
 ) -> None:
     """The initialisation that is chosen by cell and length says nothing more; dotted paths repeat short names."""
     file = Path(__file__).parents[1] / "experiments" / f"{experiment}.py"
     found = parameters(load_experiment(file).runs(Scale("desk")))
-    assert charts.grouping(found) == (("cell", "length", *grouped_by), averaged)
-    state = charts.view_state([], found, charts.grouping(found)[0])
-    assert len(state["groupsExpanded"]) == lines
-    assert set(state["selectedColumns"]) >= {f"params.`{name}`" for name in grouped_by}
+    assert charts.grouping(found) == (("cell", "length", *first), rest)
+    state = charts.view_state([], charts.grouping(found)[0])
+    assert set(state["selectedColumns"]) >= {f"params.`{name}`" for name in first}
 
 
-def test_what_a_line_averages_over_is_noted(small: Project) -> None:
-    rates = [0.001 * number for number in range(1, charts.MOST_GROUPS + 1)]
-    add(small, *(RUN.replace(training=RUN.training.replace(learning_rate=rate)) for rate in rates[1:]))
-    [link] = ui.experiment_links(Store(small), "http://here", "3.17.2")
-    assert link.note == "", "the run that was there and eleven more"
-    add(small, RUN.replace(training=RUN.training.replace(learning_rate=0.5)))
-    [link] = ui.experiment_links(Store(small), "http://here", "3.17.2")
-    assert link.note == "a line is the mean over learning_rate and seeds"
+def test_runs_have_the_colours_of_the_reports(small: Project) -> None:
+    add(small, RUN.replace(cell=Elman(width=3)), RUN.replace(task=TemporalOrder(length=200)))
+    store = Store(small)
+    for _ in range(2):
+        ui.experiment_links(store, "http://here", "3.17.2")
+        tags = {run.name: run.tags for run in store.runs()}
+        colours = {name.split(" lr")[0]: to_rgb(one["mlflow.runColor"]) for name, one in tags.items()}
+    # The colour of the cell; light for the shorter task, dark for the longer one.
+    blue, vermilion = to_rgb(style("LSTM").colour), to_rgb(style("Elman").colour)
+    assert colours["LSTM T=200"] == pytest.approx([0.775 * part for part in blue], abs=0.01)
+    assert colours["LSTM T=10"] == pytest.approx([0.775 * part + 0.225 for part in blue], abs=0.01)
+    assert colours["Elman T=10"] == pytest.approx([0.775 * part + 0.225 for part in vermilion], abs=0.01)
+    # One length alone has the colour itself.
+    assert charts.colours([{"cell": "LSTM", "length": "50"}]) == [style("LSTM").colour.lower()]
 
 
 def test_representatives_are_equally_many_of_each_setting_with_the_lowest_seeds() -> None:
@@ -287,8 +298,7 @@ def test_every_metric_has_one_chart_and_what_is_not_asked_for_is_folded() -> Non
         *("through_time/h_first", "through_time/c_first", "gradient/global_before", "gradient/b_h_before"),
         *("learning/loss", "learning/error", "summary/solved", "summary/rate_initial", "lyapunov/exponents"),
     ]
-    runs = [{"cell": cell, "length": "50"} for cell in ("LSTM", "Elman", "LSTM")]
-    state = charts.view_state(metrics, runs, charts.GROUPED_BY)
+    state = charts.view_state(metrics, charts.GROUPED_BY)
     shown = sections(state)
     assert sorted(metric for section in shown.values() for metric in section) == sorted(metrics)
     assert [section["name"] for section in state["compareRunSections"] if not section["display"]] == [charts.REST]
@@ -300,14 +310,14 @@ def test_every_metric_has_one_chart_and_what_is_not_asked_for_is_folded() -> Non
         "summary/rate_initial",
     ]
     assert shown["Profile (step = lag)"][0] == "profile/h_initial"
-    assert len(state["groupsExpanded"]) == 2
+    assert next(iter(shown)) == "Success and error"
     identities = [chart["uuid"] for chart in state["compareRunCharts"]]
     assert len(set(identities)) == len(identities)
 
 
 def test_layers_have_charts_of_their_own() -> None:
     metrics = ["profile/h_layer1_initial", "profile/h_layer2_initial", "through_time/h_layer2_first"]
-    shown = sections(charts.view_state(metrics, [], charts.GROUPED_BY))
+    shown = sections(charts.view_state(metrics, charts.GROUPED_BY))
     assert shown == {
         "Profile (step = lag)": ["profile/h_layer1_initial", "profile/h_layer2_initial"],
         "Gradient through time": ["through_time/h_layer2_first"],
@@ -341,7 +351,7 @@ def test_a_run_whose_file_is_gone_does_not_keep_others_from_their_pictures(small
     said: list[str] = []
     assert add_missing_pictures(store, Event(), said.append) == 0
     [line] = said
-    assert line.startswith("no pictures of lstm-T0010-s0: ")
+    assert line.startswith("no pictures of LSTM T=10 lr 0.001 s0: ")
     assert "is gone" in line
 
 

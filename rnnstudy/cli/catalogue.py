@@ -19,9 +19,15 @@ def known_classes(kind: Kind) -> dict[str, type[Any]]:
 
 def catalogue_lines(kind: Kind) -> list[str]:
     """One line for each class: its name, the first paragraph of its docstring, and its source."""
-    found = known_classes(kind)
-    width = max(map(len, found), default=0)
-    return [f"{name:{width}}  {_summary(cls)}  [{cls.source}]" for name, cls in found.items()]
+    rows = catalogue_rows(kind)
+    width = max((len(row["name"]) for row in rows), default=0)
+    return [f"{row['name']:{width}}  {row['summary']}  [{row['source']}]" for row in rows]
+
+
+def catalogue_rows(kind: Kind) -> list[dict[str, str]]:
+    """Name, summary and source of each class."""
+    found = known_classes(kind).items()
+    return [{"name": name, "summary": _summary(cls), "source": cls.source} for name, cls in found]
 
 
 def make_probe(name: str, settings: Sequence[str] = ()) -> Any:

@@ -3,11 +3,23 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import click
 
-from rnnstudy.cli.catalogue import Kind, catalogue_lines, make_probe
-from rnnstudy.cli.common import BAD_INPUT, FOLDER, INTERRUPTED, make_console, say, which_runs
+from rnnstudy.cli.catalogue import Kind, catalogue_lines, catalogue_rows, make_probe
+from rnnstudy.cli.common import (
+    BAD_INPUT,
+    FOLDER,
+    INTERRUPTED,
+    SOME_FAILED,
+    as_json,
+    make_console,
+    print_json,
+    say,
+    which_runs,
+)
+from rnnstudy.cli.completion import PROGRAM, Shell, complete_key, complete_report, completion_script
 from rnnstudy.spec import RequestError, RnnstudyError
 from rnnstudy.store.project import find_project
 
@@ -33,48 +45,65 @@ def app() -> None:
 @click.option("--cells", "kind", flag_value="cells", help="What recurrences there are.")
 @click.option("--probes", "kind", flag_value="probes", help="What can be measured.")
 @which_runs
-def list_(file: Path | None, kind: Kind | None, scale: str, settings: tuple[str, ...], only: tuple[str, ...]) -> None:
+@as_json
+def list_(
+    file: Path | None, kind: Kind | None, scale: str, settings: tuple[str, ...], only: tuple[str, ...], json_: bool
+) -> None:
     """Show what a sweep would run: key, name, state in the store, estimates of time and disk.
 
     Or, with --tasks, --cells or --probes, what there is to build runs from, one line each with its source.
     """
-    from rnnstudy.sweep.experiment import load_experiment, select_runs
+    from rnnstudy.sweep.experiment import load_experiment, run_names, select_runs
 
     if kind is not None:
         if file is not None:
             load_experiment(file)
+        if json_:
+            print_json(catalogue_rows(kind))
+            return
         for line in catalogue_lines(kind):
             click.echo(line)
         return
     if file is None:
         raise click.UsageError("Missing argument 'FILE': an experiment file, or --tasks, --cells or --probes.")
-    from rnnstudy.cli.tables import list_table, size
+    from rnnstudy.cli.tables import list_rows, list_table, size
     from rnnstudy.store.mlflow_store import Store
     from rnnstudy.sweep.grids import Scale
     from rnnstudy.sweep.plan import duration, make_plan
 
-    experiment = load_experiment(file)
-    runs = select_runs(experiment, Scale(scale), settings, only)
+    experiment, chosen = load_experiment(file), Scale(scale)
+    runs = select_runs(experiment, chosen, settings, only)
+    names = run_names(experiment, chosen, settings) if only else None
     project = find_project(experiment.path)
     store = Store(project)
-    planned = make_plan(runs, store, project.checkpoints, workers=1)
-    make_console().print(list_table(planned, store.states([run.key for run in runs])))
-    cost = planned.cost
+    planned = make_plan(runs, store, project.checkpoints, workers=1, names=names)
+    states, cost = store.states([run.key for run in runs]), planned.cost
+    if json_:
+        totals = {"complete": len(planned.complete), "to_train": planned.run_count}
+        totals |= {"seconds": cost.seconds, "bytes": cost.bytes}
+        print_json({"experiment": experiment.name, "scale": scale, **totals, "runs": list_rows(planned, states)})
+        return
+    make_console().print(list_table(planned, states))
+    estimate = f": together at most about {duration(cost.seconds)} on one CPU thread, {size(cost.bytes)} on disk"
     say(
-        f"{len(runs)} runs, {len(planned.complete)} already in the store, {planned.run_count} to train: "
-        f"together at most about {duration(cost.seconds)} on one CPU thread, {size(cost.bytes)} on disk"
+        f"{len(runs)} runs, {len(planned.complete)} already in the store, {planned.run_count} to train"
+        + (estimate if planned.run_count else "")
     )
 
 
 @app.command("studies")
 @click.option("--storage", metavar="URL", help="Where the studies are kept. Default: mlruns/optuna.db.")
-def studies_(storage: str | None) -> None:
+@as_json
+def studies_(storage: str | None, json_: bool) -> None:
     """Show how the searches stand: trials, best value and parameters, and the winner's result on fresh seeds."""
-    from rnnstudy.cli.tables import studies_table
+    from rnnstudy.cli.tables import studies_rows, studies_table
     from rnnstudy.search.studies import storage_url, study_statuses, without_password
 
     project = find_project()
     found = study_statuses(project, storage)
+    if json_:
+        print_json(studies_rows(found, project))
+        return
     if not found:
         where = without_password(storage_url(project, storage))
         say(f"no studies in {where}; `rnnstudy sweep experiments/tuned_comparison.py` makes some")
@@ -83,16 +112,21 @@ def studies_(storage: str | None) -> None:
 
 
 @app.command()
-@click.argument("key")
-def show(key: str) -> None:
-    """Show a run: its specification, outcome, readings, and the command that repeats it. KEY may be a beginning."""
-    from rnnstudy.cli.tables import run_page
+@click.argument("key", shell_complete=complete_key)
+@as_json
+def show(key: str, json_: bool) -> None:
+    """Show a run: outcome, specification, readings, and the command that repeats it. KEY may be a beginning."""
+    from rnnstudy.cli.run_page import RunPage
 
-    make_console().print(run_page(key, find_project()))
+    page = RunPage.of(key, find_project())
+    if json_:
+        print_json(page.document())
+    else:
+        make_console().print(page.view())
 
 
 @app.command()
-@click.argument("key")
+@click.argument("key", shell_complete=complete_key)
 @click.argument("probe")
 @click.option("--set", "settings", metavar="FIELD=VALUE", multiple=True, help="Set a field of the probe. Repeatable.")
 @click.option("--file", type=FOLDER, help="The experiment file that defines the run's task or cell, or the probe.")
@@ -118,7 +152,7 @@ def probe(key: str, probe: str, settings: tuple[str, ...], file: Path | None) ->
 
 
 @app.command()
-@click.argument("keys", nargs=-1, required=True)
+@click.argument("keys", nargs=-1, required=True, shell_complete=complete_key)
 def forget(keys: Sequence[str]) -> None:
     """Delete runs from the store, so that they are trained again. KEYS may be beginnings."""
     from rnnstudy import results
@@ -148,7 +182,7 @@ def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
 
 
 @app.command()
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=complete_report)
 @click.option("--from", "archive", type=FOLDER, metavar="DIR", help="Read committed results, not the store.")
 @click.option(
     "--export",
@@ -157,23 +191,30 @@ def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
     metavar="DIR",
     help="Redraw the committed reports, and write the results that they are drawn from into DIR.",
 )
-def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> None:
+@click.option("--replace", is_flag=True, help="With --export: replace a published study even by a smaller one.")
+def report(names: Sequence[str], archive: Path | None, folder: Path | None, replace: bool) -> None:
     """Build reports from their notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON.
 
-    Without NAMES, all reports. They are written to build/reports, which git ignores; with --export, to reports.
+    Without NAMES, all reports. They are written to build/reports, which git ignores; with --export, to reports. A
+    published study is not replaced by one of a smaller scale or with fewer runs, unless --replace is given.
 
     \b
     rnnstudy report quickstart               # from the runs in the store
     rnnstudy report --from reports/data      # every figure, from the committed results, without training
     rnnstudy report --export reports/data    # redraw the committed reports, and export their results
     """
-    from rnnstudy.report.build import build_reports, export, known_reports
+    from rnnstudy.report.build import build_reports, export
+    from rnnstudy.report.outline import known_reports
 
+    if replace and folder is None:
+        raise RequestError("--replace belongs to --export; without --export, no published study is touched")
     project = find_project()
     wanted = list(names) or known_reports(project)
     if not wanted:
         raise RequestError(f"there are no reports in {project.reports}")
-    written = export(wanted, project, folder, archive) if folder else build_reports(wanted, project, archive)
+    written = (
+        export(wanted, project, folder, archive, replace=replace) if folder else build_reports(wanted, project, archive)
+    )
     pages = project.reports if folder else project.built_reports
     page = pages / (f"{wanted[0]}.html" if len(wanted) == 1 else "index.html")
     shown = [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in (*written, page)]
@@ -196,10 +237,42 @@ def sync(folders: Sequence[Path]) -> None:
         sys.exit(1)
 
 
+@app.command()
+@as_json
+def doctor(json_: bool) -> None:
+    """Say what this machine has, and what is wrong with it or with the store, each with its remedy.
+
+    Exit code 1 when something is wrong.
+    """
+    from rnnstudy.cli.doctor import documents, examine, findings_table
+
+    findings = list(examine(find_project()))
+    if json_:
+        print_json(documents(findings))
+    else:
+        make_console().print(findings_table(findings))
+        wrong = [finding.about for finding in findings if finding.verdict == "wrong"]
+        say(f"wrong: {', '.join(wrong)}" if wrong else "nothing is wrong")
+    if any(finding.verdict == "wrong" for finding in findings):
+        sys.exit(SOME_FAILED)
+
+
+@app.command()
+@click.argument("shell", type=click.Choice(get_args(Shell)))
+def completion(shell: Shell) -> None:
+    """Print the script that completes commands, options, run keys and reports in a shell.
+
+    \b
+    eval "$(rnnstudy completion bash)"       # in ~/.bashrc; likewise zsh in ~/.zshrc
+    rnnstudy completion fish > ~/.config/fish/completions/rnnstudy.fish
+    """
+    click.echo(completion_script(app, shell))
+
+
 def main() -> None:
     """Run the command line. Bad input gives one line and exit code 2."""
     try:
-        app(standalone_mode=False)
+        app(prog_name=PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
     except click.ClickException as error:

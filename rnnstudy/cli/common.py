@@ -1,8 +1,10 @@
-"""What several commands share: options, exit codes, the console."""
+"""What several commands share: options, exit codes, the console, JSON."""
 
+import json
+import os
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,30 +17,67 @@ FOLDER = click.Path(path_type=Path)
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes; 0 when every run finished or diverged."""
 
+PIPED_WIDTH = 1000
+"""Columns where the output is no terminal: each row of a table stays on one line, for other programs."""
 
-def make_console() -> "Console":
-    """The terminal that tables are printed to."""
+as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON document instead of a table.")
+
+
+def make_console(*, stderr: bool = False) -> "Console":
+    """Where tables are printed: as wide as the terminal, without a limit in a pipe or a file."""
     from rich.console import Console
 
-    console = Console()
-    # A table that does not fit is wrapped by the terminal, which is better than cutting it.
-    console.width = max(console.width, 120)
+    console = Console(stderr=stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
     return console
 
 
-def make_table(headings: Iterable[str], left: Collection[str] = (), *, no_wrap: bool = False) -> "Table":
-    """A table without lines; the columns in `left` are aligned there, the others at the right."""
+def make_table(
+    headings: Iterable[str],
+    left: Collection[str] = (),
+    *,
+    whole: Collection[str] = (),
+    vertical: Literal["top", "bottom"] = "top",
+) -> "Table":
+    """A table without lines; the columns in `left` are aligned there, the others at the right.
+
+    Where the terminal is too narrow, cells are wrapped between words, except those of the columns in `whole`;
+    `vertical` says where the shorter cells of a row, and headings, then stand.
+    """
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=no_wrap)
+        kept = heading in whole
+        justify = "left" if heading in left else "right"
+        table.add_column(heading, justify=justify, no_wrap=kept, overflow="fold", vertical=vertical)
     return table
 
 
 def say(line: str) -> None:
     """Print one line as it is, without colours."""
     make_console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """Print a document as JSON; NaN and missing values are null."""
+    click.echo(json.dumps(_plain(document), indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {str(name): _plain(one) for name, one in value.items()}
+        case list() | tuple() | set():
+            return [_plain(one) for one in value]
+        case Path():
+            return str(value)
+        case str() | None:
+            return value
+    # A number of numpy or pandas, too; a missing one is not equal to itself, or cannot say.
+    plain = getattr(value, "item", lambda: value)()
+    return None if str(plain) in ("nan", "<NA>", "inf", "-inf") else plain
 
 
 def which_runs(command: Callable[..., Any]) -> Callable[..., Any]:

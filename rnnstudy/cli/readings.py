@@ -18,7 +18,7 @@ def reading_tables(readings: list[Reading]) -> Iterator[Table]:
     """The scalars in one table, then a table for each reading with axes, thinned to evenly spaced positions."""
     scalars = [reading for reading in readings if not reading.axes]
     if scalars:
-        table = make_table(["reading", "value", "unit"], ("reading", "unit"), no_wrap=True)
+        table = make_table(["reading", "value", "unit"], ("reading", "unit"))
         for scalar in scalars:
             table.add_row(scalar.name.removeprefix("summary/"), _shown(float(scalar.values[0])), scalar.unit)
         yield table
@@ -35,7 +35,7 @@ def _curve(reading: Reading) -> Table:
         headings = [f"{100 * quantile:.0f} %" for quantile in QUANTILES]
     else:
         values = values[..., None]
-    table = make_table([*axes, *headings], no_wrap=True)
+    table = make_table([*axes, *headings])
     table.title, table.title_justify, table.title_style = f"{reading.name} ({reading.unit})", "left", "bold"
     most = MOST_ROWS.get(len(axes), 3)
     shown = [np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(int)) for size in values.shape[:-1]]

@@ -2,20 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from rnnstudy.cli.commands import app, list_
-from rnnstudy.cli.common import FOLDER, INTERRUPTED, SOME_FAILED, make_console, say, which_runs
+from rnnstudy.cli.common import FOLDER, INTERRUPTED, SOME_FAILED, as_json, make_console, print_json, say, which_runs
 from rnnstudy.engines import ENGINE_NAMES, EngineName
 from rnnstudy.spec import RequestError
 from rnnstudy.store.project import find_project
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from rich.console import Console
     from rich.table import Table
 
     from rnnstudy.sweep.summary import SweepSummary
@@ -45,6 +42,8 @@ if TYPE_CHECKING:
 )
 @click.option("--gpus-per-worker", type=float, default=0.0, help="With --ray: GPUs for each worker, such as 0.25.")
 @click.option("--system-metrics", is_flag=True, help="Log CPU, memory and GPU use to each run, every 10 s.")
+@click.option("--quiet", is_flag=True, help="Print nothing but what went wrong.")
+@as_json
 def sweep(
     file: Path,
     scale: str,
@@ -61,6 +60,8 @@ def sweep(
     ray: str | None,
     gpus_per_worker: float,
     system_metrics: bool,
+    quiet: bool,
+    json_: bool,
 ) -> None:
     """Train the runs of an experiment file that the store does not hold yet, or continue its searches.
 
@@ -68,12 +69,16 @@ def sweep(
     each sweep trains what the others do not.
     """
     from rnnstudy.cli.progress import SweepDisplay
-    from rnnstudy.cli.tables import outcomes, search_outcomes
+    from rnnstudy.cli.tables import next_steps, outcomes, studies_rows, studies_table, summary_document
     from rnnstudy.sweep import Resources, Scale, launch, load_experiment
     from rnnstudy.sweep.experiment import select_runs
+    from rnnstudy.sweep.summary import SweepSummary
 
     resources = Resources(workers, device, engine, ray, gpus_per_worker, system_metrics)
-    experiment, chosen, console = load_experiment(file), Scale(scale), make_console()
+    experiment, chosen = load_experiment(file), Scale(scale)
+    # With --json, standard output holds the document alone.
+    display = SweepDisplay(make_console(stderr=json_), quiet=quiet)
+    project = find_project(experiment.path)
     if experiment.searches_here:
         options = {"--set": settings, "--only": only, "--shard": shard}
         options |= {"--dry-run": dry_run, "--rerun": rerun, "--offline": offline}
@@ -83,22 +88,27 @@ def sweep(
             )
         from rnnstudy.search.session import launch_search
 
-        with SweepDisplay(console) as display:
+        with display:
             search = launch_search(experiment, scale=chosen, storage=storage, resources=resources, listener=display)
-        _finish(console, search.sweep, search_outcomes(search, find_project(experiment.path)))
-        return
+        if json_:
+            print_json(summary_document(search.sweep) | {"studies": studies_rows(search.studies, project)})
+        elif not quiet and not search.sweep.interrupted:
+            _print(studies_table(search.studies, project), "next: rnnstudy studies  ·  rnnstudy ui")
+        _finish(search.sweep, stderr=json_ or quiet)
     if storage is not None:
         raise RequestError(f"--storage is where searches are stored, and {file} defines none")
     if shard:
         runs = select_runs(experiment, chosen, settings, only, shard)
         if not runs:
-            say(f"shard {shard} has nothing to do: the sweep has fewer populations than shards")
+            display.message(f"shard {shard} has nothing to do: the sweep has fewer populations than shards")
+            if json_:
+                print_json(summary_document(SweepSummary()))
             return
         only, shard = tuple(run.key for run in runs), None
     if dry_run:
-        click.get_current_context().invoke(list_, file=file, scale=scale, settings=settings, only=only)
+        click.get_current_context().invoke(list_, file=file, scale=scale, settings=settings, only=only, json_=json_)
         return
-    with SweepDisplay(console) as display:
+    with display:
         summary = launch(
             experiment,
             scale=chosen,
@@ -109,15 +119,29 @@ def sweep(
             resources=resources,
             listener=display,
         )
-    _finish(console, summary, outcomes(summary))
+    if json_:
+        print_json(summary_document(summary))
+    elif not quiet and not summary.interrupted:
+        _print(*outcomes(summary), next_steps(experiment.name, summary))
+    _finish(summary, stderr=json_ or quiet)
 
 
-def _finish(console: "Console", summary: "SweepSummary", parts: "Iterable[Table | str]") -> None:
-    """Print how a sweep or a search ended, and exit with its code."""
-    if summary.interrupted:
-        say(f"interrupted: {len(summary.ended)} runs ended; the same command continues")
-        sys.exit(INTERRUPTED)
+def _print(*parts: "Table | str") -> None:
+    """Print tables and lines; empty lines are left out."""
     for part in parts:
-        say(part) if isinstance(part, str) else console.print(part)
-    if summary.failed or summary.given_up:
-        sys.exit(SOME_FAILED)
+        if isinstance(part, str):
+            say(part) if part else None
+        else:
+            make_console().print(part)
+
+
+def _finish(summary: "SweepSummary", *, stderr: bool) -> NoReturn:
+    """Say what went wrong in a sweep or a search, and exit with its code."""
+    from rnnstudy.cli.tables import troubles
+
+    if summary.interrupted:
+        click.echo(f"interrupted: {len(summary.ended)} runs ended; the same command continues", err=stderr)
+        sys.exit(INTERRUPTED)
+    for line in troubles(summary):
+        click.echo(line, err=stderr)
+    sys.exit(SOME_FAILED if summary.failed or summary.given_up else 0)

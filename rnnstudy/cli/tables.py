@@ -1,6 +1,6 @@
-"""Tables for the terminal: what would run, how a sweep came out, how searches progress, one run."""
+"""Tables for the terminal: what would run, how a sweep came out, how searches progress. `run_page.py` shows one run."""
 
-import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +8,6 @@ from rich.table import Table
 
 from rnnstudy.cli.common import make_table
 from rnnstudy.store.project import Project
-from rnnstudy.store.run_description import repeating
-from rnnstudy.store.stored_run import COMPLETE
 from rnnstudy.sweep.plan import Plan, duration
 from rnnstudy.sweep.summary import SweepSummary
 from rnnstudy.training.cost import cost
@@ -17,36 +15,93 @@ from rnnstudy.training.population import Population
 from rnnstudy.training.records import RunState
 
 if TYPE_CHECKING:
-    from rnnstudy.search.session import SearchSummary
     from rnnstudy.search.studies import StudyStatus
 
 
 def list_table(plan: Plan, states: Mapping[str, RunState]) -> Table:
-    """What a sweep would run: a row for each run, with its state in the store and upper estimates of its cost."""
-    texts = ("key", "name", "task", "cell", "state")
-    table = make_table(["key", "name", "task", "cell", "T", "seed", "state", "time", "disk"], texts, no_wrap=True)
-    for run in plan.runs:
-        alone = cost(Population((run,)))
-        table.add_row(
-            run.key, plan.names[run.key], type(run.task).__name__, type(run.cell).__name__, str(run.task.length),
-            str(run.seed), states[run.key], duration(alone.seconds), size(alone.bytes),
-        )  # fmt: skip
+    """What a sweep would run: a row for each run, with its state in the store and upper estimates of its cost.
+
+    The task is a column where the runs have several.
+    """
+    several = len({type(run.task) for run in plan.runs}) > 1
+    tasks = ["task"] if several else []
+    table = make_table(
+        ["key", "name", *tasks, "state", "time", "disk"], ["key", "name", "task", "state"], whole=["key", "disk"]
+    )
+    for row in list_rows(plan, states):
+        task = [row["task"]] if several else []
+        table.add_row(row["key"], row["name"], *task, row["state"], duration(row["seconds"]), size(row["bytes"]))
     return table
 
 
+def list_rows(plan: Plan, states: Mapping[str, RunState]) -> list[dict[str, Any]]:
+    """The rows of `list_table` as plain values."""
+    rows = []
+    for run in plan.runs:
+        alone = cost(Population((run,)))
+        described = {"key": run.key, "name": plan.names[run.key], **run.short_parameters, "state": states[run.key]}
+        rows.append(described | {"seconds": alone.seconds, "bytes": alone.bytes})
+    return rows
+
+
 def outcomes(summary: SweepSummary) -> Iterator[Table | str]:
-    """What is printed at the end of a sweep: the table of outcomes, then a line for each thing that went wrong."""
+    """What is printed at the end of a sweep: the table of outcomes, or where the runs are."""
     if summary.offline:
         yield f"{len(summary.ended)} runs ended; rnnstudy sync {summary.offline} brings them into the store"
-    elif not summary.fell_back_to_files and len(summary.failed) + len(summary.given_up) < len(summary.runs):
+    elif has_table(summary):
         yield outcomes_table(summary.table)
+
+
+def has_table(summary: SweepSummary) -> bool:
+    """Whether the store holds some of the sweep's runs."""
+    in_store = summary.offline is None and not summary.fell_back_to_files
+    return in_store and len(summary.failed) + len(summary.given_up) < len(summary.runs)
+
+
+def troubles(summary: SweepSummary) -> Iterator[str]:
+    """A line for each thing that went wrong in a sweep."""
     for key, failures in summary.given_up.items():
         yield (
             f"given up after {failures.attempts} failed attempts: {summary.names[key]} ({failures.reason}); "
             f"rnnstudy forget {key}, or --rerun, tries it again"
         )
     if summary.failed:
-        yield f"{len(summary.failed)} runs failed: {', '.join(summary.names[key] for key in summary.failed)}"
+        names = ", ".join(summary.names.get(key, key) for key in summary.failed)
+        yield f"{len(summary.failed)} runs failed: {names}; the same command tries them again"
+
+
+def summary_document(summary: SweepSummary) -> dict[str, Any]:
+    """How a sweep ended, with the rows of `outcomes_table`, as plain values."""
+    ended = {
+        key: {"status": outcome.status, "solved": outcome.solved, "step": outcome.step, "reason": outcome.reason}
+        for key, outcome in summary.ended.items()
+    }
+    return {
+        "runs": len(summary.runs),
+        "complete_before": sorted(summary.complete),
+        "ended": ended,
+        "given_up": {key: failures.reason for key, failures in summary.given_up.items()},
+        "interrupted": summary.interrupted,
+        "offline": summary.offline,
+        "table": summary.table.to_dict("records") if has_table(summary) and not summary.interrupted else [],
+    }
+
+
+def next_steps(experiment: str, summary: SweepSummary) -> str:
+    """The commands that show the runs of a sweep that has ended; empty where the store holds none."""
+    project = summary.project
+    if project is None or not has_table(summary):
+        return ""
+    mentioned = re.compile(rf"^#\s+experiments:.*\b{re.escape(experiment)}\b", re.MULTILINE)
+    reports = [
+        source.stem
+        for source in sorted(project.reports.glob("*.py"))
+        if source.stem == experiment or mentioned.search(source.read_text(encoding="utf-8"))
+    ]
+    shown = next(run.key for run in summary.runs if run.key not in {*summary.failed, *summary.given_up})
+    # The experiment's own report, or the first that uses its runs.
+    report = [f"rnnstudy report {sorted(reports, key=lambda name: name != experiment)[0]}"] if reports else []
+    return "next: " + "  ·  ".join(["rnnstudy ui", *report, f"rnnstudy show {shown}"])
 
 
 def outcomes_table(frame: Any) -> Table:
@@ -54,7 +109,8 @@ def outcomes_table(frame: Any) -> Table:
     settings = list(frame.columns[: list(frame.columns).index("runs")])
     shown = [name.rpartition(".")[2].replace("_", " ") for name in settings]
     measures = ["solved", "diverged", "steps to solve", "error", "log10 ratio before", "and after"]
-    table = make_table([*shown, *measures], ["cell"])
+    texts = [heading for name, heading in zip(settings, shown, strict=True) if frame[name].map(type).eq(str).any()]
+    table = make_table([*shown, *measures], ["cell"], whole=texts, vertical="bottom")
     forms = {"steps_to_solve": ".0f", "error": ".3g", "log10_ratio_initial": ".1f", "log10_ratio_final": ".1f"}
     for row in frame.to_dict("records"):
         table.add_row(
@@ -73,21 +129,14 @@ def _text(value: Any, form: str) -> str:
     return format(value, form) if isinstance(value, float) else str(value)
 
 
-def search_outcomes(summary: "SearchSummary", project: Project) -> Iterator[Table | str]:
-    """What is printed at the end of a search: the table of its studies, then the runs that failed."""
-    yield studies_table(summary.studies, project)
-    if failed := summary.sweep.failed:
-        yield f"{len(failed)} runs failed: {', '.join(failed)}"
-
-
 def studies_table(statuses: "Sequence[StudyStatus]", project: Project) -> Table:
     """The progress of searches. The last columns are the winner's results on fresh seeds, which no search has seen."""
-    table = make_table(["study"], ["study"], no_wrap=True)
     parameters = list(dict.fromkeys(name for status in statuses for name in status.params))
     shown = [name.replace("_", " ") for name in parameters]
-    for heading in ("trials", "complete", "pruned", "failed", "best", *shown, "fresh: solved", "test error"):
-        table.add_column(heading, justify="right")
+    headings = ["study", "trials", "complete", "pruned", "failed", "best", *shown, "fresh: solved", "test error"]
+    table = make_table(headings, ["study"], vertical="bottom")
     for status in statuses:
+        row = _fresh(status, project)
         table.add_row(
             status.name,
             f"{status.judged} of {status.planned}" + (f", {status.running} open" if status.running else ""),
@@ -96,57 +145,49 @@ def studies_table(statuses: "Sequence[StudyStatus]", project: Project) -> Table:
             str(status.failed),
             _text(status.best.value if status.best else None, ".3g"),
             *(_text(status.params.get(name), ".3g") for name in parameters),
-            *_fresh(status, project),
+            f"{row['fresh_solved']} of {row['fresh_runs']}" if row["fresh_runs"] else "–",
+            _text(row["fresh_error"], ".3g"),
         )
     return table
 
 
-def _fresh(status: "StudyStatus", project: Project) -> tuple[str, str]:
-    """Share solved and median test error of the winner's runs on fresh seeds that are complete in the store."""
+def studies_rows(statuses: "Sequence[StudyStatus]", project: Project) -> list[dict[str, Any]]:
+    """The rows of `studies_table` as plain values."""
+    return [
+        {
+            "study": status.name,
+            "planned": status.planned,
+            "complete": status.complete,
+            "pruned": status.pruned,
+            "failed": status.failed,
+            "running": status.running,
+            "best_error": status.best.value if status.best else None,
+            "parameters": dict(status.params),
+            **_fresh(status, project),
+        }
+        for status in statuses
+    ]
+
+
+def _fresh(status: "StudyStatus", project: Project) -> dict[str, Any]:
+    """How many of the winner's runs on fresh seeds are complete, how many solved, and their median test error."""
     from rnnstudy import results
     from rnnstudy.results.outcomes import median, solved_count
 
     complete = results.complete_keys(project=project)
     keys = [key for key in status.fresh_keys if key in complete]
-    if not keys:
-        return "–", "–"
-    runs = results.load(keys, project=project).runs
-    return f"{solved_count(runs)} of {len(keys)}", _text(median(runs, "error"), ".3g")
-
-
-def run_page(prefix: str, project: Project) -> Table:
-    """One run in the store: state, outcome, readings, specification, and the command that repeats it."""
-    from rnnstudy import results
-
-    run = results.stored_run(prefix, project=project)
-    facts = Table(box=None, show_header=False, pad_edge=False)
-    facts.add_column(style="bold")
-    facts.add_column()
-    facts.add_row("run", f"{run.name}  {run.key}  ({run.experiment})")
-    facts.add_row("state", run.state)
-    if run.state in COMPLETE:
-        loaded = results.load([run.key], project=project)
-        row = loaded.runs.loc[run.key]
-        # Missing where the run was not solved.
-        steps = str(row["steps_to_solve"]).replace("<NA>", "–")
-        facts.add_row("solved", f"{row['solved']}, steps to solve {steps}")
-        facts.add_row("updates", f"{row['step']} in {duration(float(row['seconds']))}, engine {row['engine']}")
-        facts.add_row("readings", "\n".join(f"{name} ({loaded.units[name]})" for name in loaded.names))
-    described = json.loads(run.tags["rnnstudy.spec"])
-    facts.add_row("specification", "\n".join(_specification(described)))
-    facts.add_row("to repeat it", repeating(run.key, run.tags.get("rnnstudy.command", "rnnstudy sweep …")))
-    return facts
-
-
-def _specification(described: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """A canonical specification, one line for each field; fields that are not shown have their default."""
-    for name, value in described["fields"].items():
-        inner = isinstance(value, Mapping)
-        yield f"{indent}{name}: {value['class'].rpartition(':')[2] if inner else value}"
-        if inner:
-            yield from _specification(value, indent + "  ")
+    runs = results.load(keys, project=project).runs if keys else None
+    return {
+        "fresh_runs": len(keys),
+        "fresh_solved": solved_count(runs) if keys else 0,
+        "fresh_error": median(runs, "error") if keys else None,
+    }
 
 
 def size(count: float) -> str:
-    """`3.1 MB`."""
-    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+    """`320 B`, `12 kB`, `3.1 MB`, `1.2 GB`."""
+    for unit, digits in (("B", 0), ("kB", 0), ("MB", 1)):
+        if count < 999.5:
+            return f"{count:.{digits}f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

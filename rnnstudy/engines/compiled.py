@@ -39,6 +39,9 @@ ACTIVATIONS = ("tanh", "relu", "sigmoid", "linear")
 BLOCKS: dict[type[Cell], int] = {Elman: 1, LSTM: 4, GRU: 4}
 """The cells that have kernels, and how many blocks a step computes: gates, and for a GRU h_{t−1} W_hh̃ + b_hn."""
 
+KERNELS = "rnnstudy.engines.numba_kernels"
+"""The package with a module of kernels for each cell."""
+
 BUFFERS = BufferPool()
 
 
@@ -81,6 +84,15 @@ class CompiledEngine(Engine):
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
         """Elman, GRU, and LSTM with its forget gate, unless a method cuts the gradient or needs it itself."""
         return not needs and _has_kernels(cell)
+
+    def compiles(self, cell: Cell) -> bool:
+        """Whether the cell's kernels are neither loaded nor cached on disk."""
+        name = type(cell).__name__.lower()
+        if f"{KERNELS}.{name}" in sys.modules:
+            return False
+        from rnnstudy.engines.numba_kernels.compiling import cache_folder
+
+        return not any(cache_folder().rglob(f"{name}.backward-*.nbi"))
 
     def unroll_layer(self, run: LayerRun) -> CompiledTrajectory:
         """As for every engine. Raises `RuntimeError` for a cell without kernels and unless it is float32 on the CPU.
@@ -195,7 +207,7 @@ def kernels_of(cell: type[Cell]) -> ModuleType:
             """Nothing to log."""
 
     with event.install_listener("numba:compile", Announcement()):
-        return importlib.import_module(f"rnnstudy.engines.numba_kernels.{cell.__name__.lower()}")
+        return importlib.import_module(f"{KERNELS}.{cell.__name__.lower()}")
 
 
 def for_each_replica(replicas: int, run: Callable[[int], None]) -> None:

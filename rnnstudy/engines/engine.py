@@ -89,6 +89,10 @@ class Engine(ABC):
         """Whether this engine trains `cell` with methods that require `needs`; if not, the reference engine does."""
         return not needs
 
+    def compiles(self, cell: Cell) -> bool:
+        """Whether the first call for `cell` on this machine compiles something first, for up to half a minute."""
+        return False
+
     def unroll(
         self,
         cell: Cell,

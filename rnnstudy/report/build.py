@@ -1,7 +1,7 @@
 """Building reports: each notebook is run by this Python, and written with its outputs, as a web page, with its figures.
 
 The source of a report is `reports/<name>.py`, a notebook in jupytext's percent format that begins with
-`rnnstudy.report.Notebook(name)`. Its YAML header is described by `Header`.
+`rnnstudy.report.Notebook(name)`. Its YAML header is described by `outline.Header`.
 """
 
 import asyncio
@@ -11,12 +11,11 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import jupytext
 import nbformat
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
@@ -24,11 +23,12 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from rnnstudy.report.notebook import ARCHIVE, FIGURES, REQUESTS
+from rnnstudy.report.outline import Outline, header, known_reports, read_notebook, read_outline, require_source
 from rnnstudy.report.pages import index_page, notebook_page
 from rnnstudy.report.study import ReportError, load_study, open_source
 from rnnstudy.results.archive import MANIFEST, ExportedExperiment, ReadingRequest, write_archive
 from rnnstudy.results.source import MissingRuns, ResultsSource
-from rnnstudy.spec import RequestError, nearest
+from rnnstudy.spec import RequestError
 from rnnstudy.store.project import Project
 from rnnstudy.training.atomic import write_all
 
@@ -37,29 +37,6 @@ CELL_SECONDS = 900
 
 PARALLEL = 2
 """How many notebooks run at the same time."""
-
-LAST = 1000
-"""The order of a report that states none."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """The YAML header of a report's source:
-
-        # ---
-        # jupyter:
-        #   rnnstudy:
-        #     order: 20
-        #     experiments: [sequence_length]
-        # ---
-
-    Attributes:
-        order: its position on the index page, lowest first; reports of equal order are sorted by name.
-        experiments: the experiments whose runs it needs; by default the one with the report's own name, if it exists.
-    """
-
-    order: float
-    experiments: tuple[str, ...]
 
 
 def build_reports(names: Iterable[str], project: Project, archive: Path | None = None) -> list[Path]:
@@ -74,30 +51,55 @@ def build_reports(names: Iterable[str], project: Project, archive: Path | None =
     return _build(list(names), project, archive, project.built_reports)
 
 
-def export(names: Iterable[str], project: Project, folder: Path, archive: Path | None = None) -> list[Path]:
+def export(
+    names: Iterable[str], project: Project, folder: Path, archive: Path | None = None, *, replace: bool = False
+) -> list[Path]:
     """Build the named reports in the project's folder `reports`, and write the results they use into `folder`.
 
     If these are all reports, `folder` then holds exactly what they use; if only some, what it holds for the others
     stays. With `archive`, the runs are read from that folder of committed results; if it is `folder` itself, its files
-    are not changed, and only the reports are built. Returns the files written. Raises what `build_reports` raises.
+    are not changed, and only the reports are built. Returns the files written.
+
+    Raises what `build_reports` raises, and `RequestError` where a published study is larger than the one that would
+    replace it (a larger scale, or more runs), unless `replace` is given.
     """
     names = list(names)
     if archive is not None and archive.resolve() == folder.resolve():
         return _build(names, project, archive, project.reports)
+    experiments = {experiment for name in names for experiment in header(name, project).experiments}
+    source = open_source(project, archive)
+    if not replace:
+        for published in {folder.resolve(), (project.reports / "data").resolve()}:
+            if (published / MANIFEST).is_file():
+                _require_no_smaller(experiments, project, source, open_source(project, published))
     with tempfile.TemporaryDirectory(prefix="rnnstudy-export-") as temporary:
         file = Path(temporary) / "requests"
         file.touch()
         built = _build(names, project, archive, project.reports, file)
         requests = [ReadingRequest(*json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
-    experiments = {request.experiment for request in requests}.union(
-        *(header(name, project).experiments for name in names)
-    )
-    source = open_source(project, archive)
+    experiments |= {request.experiment for request in requests}
     studies = {experiment: load_study(experiment, project, source) for experiment in sorted(experiments)}
     exported = {
         name: ExportedExperiment(study.command, study.results, study.searches) for name, study in studies.items()
     }
     return [*built, *write_archive(folder, exported, requests, add=set(names) != set(known_reports(project)))]
+
+
+def _require_no_smaller(
+    experiments: AbstractSet[str], project: Project, source: ResultsSource, published: ResultsSource
+) -> None:
+    """Raises `RequestError` for the first experiment of which `published` holds a larger study than `source`."""
+    for experiment in sorted(experiments & set(published.complete_keys().values())):
+        try:
+            old, new = (load_study(experiment, project, one) for one in (published, source))
+        except MissingRuns:
+            # Of an experiment without runs, the build says which sweep to launch.
+            continue
+        if new.size < old.size:
+            raise RequestError(
+                f"the published study of experiments/{experiment}.py has {old.words}, and this one only {new.words}; "
+                f"nothing was changed; `{old.command}` trains the rest, --replace publishes the smaller study"
+            )
 
 
 def _build(
@@ -106,27 +108,27 @@ def _build(
     if archive is not None and not archive.is_dir():
         raise RequestError(f"--from: {archive} is no folder; `rnnstudy report --export DIR` writes one")
     source = open_source(project, archive)
-    headers = {name: header(name, project) for name in names}
-    experiments = dict.fromkeys(experiment for known in headers.values() for experiment in known.experiments)
+    for name in names:
+        require_source(name, project)
+    with warnings.catch_warnings(action="ignore"):
+        outline = read_outline(project)
+    experiments = dict.fromkeys(experiment for name in names for experiment in outline.headers[name].experiments)
     incomplete = _require_runs(experiments, project, source, offer_committed=archive is None)
     environment = _environment(project, archive, requests)
 
     def build_one(name: str) -> list[Path]:
-        messages = [incomplete[experiment] for experiment in headers[name].experiments if incomplete[experiment]]
-        return _build_one(name, project, output, environment, messages)
+        messages = [
+            incomplete[experiment] for experiment in outline.headers[name].experiments if incomplete[experiment]
+        ]
+        return _build_one(name, project, output, environment, messages, outline, present)
 
+    present = {*names, *(name for name in outline.names if (output / f"{name}.html").is_file())}
     # The notebook libraries cause deprecation warnings among themselves.
     with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(PARALLEL) as pool:
         written = list(pool.map(build_one, names))
-    in_order = sorted(known_reports(project), key=lambda name: (header(name, project).order, name))
     index = output / "index.html"
-    write_all({index: index_page(project, output, in_order)})
+    write_all({index: index_page(project, output, outline)})
     return [*(path for files in written for path in files), index]
-
-
-def known_reports(project: Project) -> list[str]:
-    """The reports of a project, in alphabetical order."""
-    return sorted(path.stem for path in project.reports.glob("*.py"))
 
 
 def _require_runs(
@@ -153,44 +155,26 @@ def _require_runs(
     raise MissingRuns(f"there are no runs of {', '.join(errors)}; run {sweeps} first{hint}")
 
 
-def _require_source(name: str, project: Project) -> Path:
-    source = project.reports / f"{name}.py"
-    if not source.is_file():
-        names = known_reports(project)
-        known = f"Reports here: {', '.join(names)}" if names else f"There are no reports in {project.reports}"
-        raise RequestError(f"there is no report '{name}'{nearest(name, names) or ';'} {known}")
-    return source
-
-
-def header(name: str, project: Project) -> Header:
-    """The header of the report `name`. Raises `ReportError` for fields or values that it may not have."""
-    with warnings.catch_warnings(action="ignore"):
-        fields = _read(_require_source(name, project)).metadata.get("rnnstudy", {})
-    own = [name] if (project.root / "experiments" / f"{name}.py").is_file() else []
-    order, experiments = fields.get("order", LAST), fields.get("experiments", own)
-    valid = isinstance(order, int | float) and isinstance(experiments, list) and set(fields) <= {"order", "experiments"}
-    if not valid or not all(isinstance(experiment, str) for experiment in experiments):
-        raise ReportError(
-            f"{project.reports / name}.py: its header may hold `order`, a number, and `experiments`, a list of names; "
-            f"not {dict(fields)}"
-        )
-    return Header(float(order), tuple(experiments))
-
-
 def _build_one(
-    name: str, project: Project, output: Path, environment: Mapping[str, str], incomplete: Sequence[str]
+    name: str,
+    project: Project,
+    output: Path,
+    environment: Mapping[str, str],
+    incomplete: Sequence[str],
+    outline: Outline,
+    present: Collection[str],
 ) -> list[Path]:
     figure_files = output / "figures" / name
     with tempfile.TemporaryDirectory(prefix="rnnstudy-report-") as folder:
         temporary = Path(folder) / "figures"
         temporary.mkdir()
-        source = _require_source(name, project)
-        notebook = _read(source)
+        source = require_source(name, project)
+        notebook = read_notebook(source)
         _execute(notebook, source, Path(folder), environment, incomplete)
         _tidy(notebook, project)
         contents = {
             output / f"{name}.ipynb": (nbformat.writes(notebook).rstrip("\n") + "\n").encode(),
-            output / f"{name}.html": notebook_page(notebook, name),
+            output / f"{name}.html": notebook_page(notebook, name, outline, present),
         }
         drawn = sorted(path for path in temporary.rglob("*") if path.is_file())
         contents |= {figure_files / path.relative_to(temporary): path.read_bytes() for path in drawn}
@@ -200,15 +184,6 @@ def _build_one(
         if path.is_file() and path not in contents:
             path.unlink()
     return written
-
-
-def _read(source: Path) -> nbformat.NotebookNode:
-    """The notebook of a percent script, with stable cell identifiers."""
-    notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    for number, cell in enumerate(notebook.cells, start=1):
-        cell["id"] = f"cell-{number:02d}"
-    return notebook
 
 
 def _execute(

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
+from matplotlib.figure import Figure
 
 from rnnstudy.figures.picture import Picture
 from rnnstudy.report.figure_files import save
@@ -23,6 +24,7 @@ from rnnstudy.results.search_trials import SearchTrials
 from rnnstudy.spec import RequestError
 from rnnstudy.store.git import checked_out_commit
 from rnnstudy.store.project import find_project
+from rnnstudy.sweep.grids import Scale
 
 FIGURES = "RNNSTUDY_FIGURES"
 """Environment variable: the folder in which a notebook saves its figures while it is being built."""
@@ -32,6 +34,9 @@ ARCHIVE = "RNNSTUDY_ARCHIVE"
 
 REQUESTS = "RNNSTUDY_REQUESTS"
 """Environment variable: a file to which a notebook adds a line for every reading that it uses."""
+
+SMOKE = "smoke scale:\nshows only that the programs work"
+"""Stamped on figures of runs that are too small to mean anything."""
 
 NOT_RUN = "not run"
 """What a text says in place of a number when the runs for it are missing."""
@@ -46,6 +51,12 @@ def value_at(values: pd.Series, index: Hashable, form: str = "{:.1f}") -> str:
 def power_of_ten(decades: float, digits: int = 1) -> str:
     """10 with a superscript, for Markdown; `NOT_RUN` for NaN."""
     return NOT_RUN if np.isnan(decades) else f"10<sup>{decades:.{digits}f}</sup>".replace("-", "−")
+
+
+def stamp(figure: Figure, words: str) -> None:
+    """Write words across a figure, large, in translucent red; what is below stays visible."""
+    size = 3.4 * min(figure.get_size_inches())
+    figure.text(0.5, 0.5, words, color="#c00000", alpha=0.35, fontsize=size + 6, rotation=18, ha="center", va="center")
 
 
 def _request_log(experiment: str) -> Listener | None:
@@ -102,6 +113,8 @@ class Notebook:
         drawn = [study for study in self._studies.values() if set(picture.keys) & set(study.results.runs.index)]
         experiments = [f"experiments/{study.experiment}.py" for study in drawn]
         command = " && ".join([*(study.command for study in drawn), f"rnnstudy report {self.name}"])
+        if any(study.scale is Scale.SMOKE for study in drawn):
+            stamp(picture.figure, SMOKE)
         commit = checked_out_commit(find_project().root)
         provenance = {"experiments": experiments, "command": command, "commit": commit}
         save(picture, self.figures, name, provenance, story)

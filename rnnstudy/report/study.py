@@ -58,6 +58,17 @@ class Study:
         return f"rnnstudy sweep experiments/{self.experiment}.py{scale}"
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Sorts studies of one experiment: by scale, where none is the smallest, then by the number of runs."""
+        rank = len(LARGEST_FIRST) - LARGEST_FIRST.index(self.scale) if self.scale else 0
+        return rank, len(self.results.runs)
+
+    @property
+    def words(self) -> str:
+        """`240 runs of scale desk`."""
+        return f"{len(self.results.runs)} runs of {f'scale {self.scale.value}' if self.scale else 'no named scale'}"
+
+    @property
     def missing_message(self) -> str:
         """What is missing of an incomplete study, and the command that completes it; empty when it is complete."""
         count = len(self.results.runs)

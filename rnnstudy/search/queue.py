@@ -144,11 +144,11 @@ class SearchQueue:
         return [(study, candidate) for study in self.studies for candidate in study.open if key in candidate.keys]
 
     def run_name(self, run: Run) -> str:
-        numbers = "+".join(
-            f"trial{candidate.number}" + ("" if candidate.trial else "-fresh")
+        numbers = " + ".join(
+            f"trial {candidate.number}" + ("" if candidate.trial else " fresh")
             for _, candidate in self._users_of(run.key)
         )
-        return f"{run.name}-{numbers}" if numbers else run.name
+        return f"{run.name} {numbers}" if numbers else run.name
 
     def run_tags(self, run: Run) -> Mapping[str, str]:
         users = self._users_of(run.key)

@@ -317,6 +317,13 @@ class Store(RunIndex):
                 elif run.data.tags.get(name) != "yes":
                     self.client.set_tag(run.info.run_id, name, "yes")
 
+    def tag_each(self, name: str, runs: "Sequence[MlflowRun]", values: Sequence[str]) -> None:
+        """Set the tag `name` of each of `runs` to its value, where it has another."""
+        with self._as_store_error():
+            for run, value in zip(runs, values, strict=True):
+                if run.data.tags.get(name) != value:
+                    self.client.set_tag(run.info.run_id, name, value)
+
     def forget(self, keys: Iterable[str]) -> int:
         """Delete these runs as MLflow's pages do, which keep them until garbage collection; returns how many."""
         wanted = set(keys)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from rnnstudy.run import Run
+from rnnstudy.run import Run, unique_names
 from rnnstudy.spec import RequestError, RnnstudyError, nearest
 from rnnstudy.sweep.grids import Scale, override
 from rnnstudy.sweep.shards import Shard
@@ -130,6 +130,11 @@ def select_runs(
             )
     runs = [run for run in runs if not only or run.key.startswith(tuple(only))]
     return part.of(runs) if part else runs
+
+
+def run_names(experiment: Experiment, scale: Scale, settings: Sequence[str] = ()) -> dict[str, str]:
+    """Key to name of all runs of an experiment: a run has one name, whichever part of the experiment is asked for."""
+    return unique_names(override(experiment.runs(scale), settings))
 
 
 def _make_package(folder: str) -> None:

@@ -36,9 +36,8 @@ def grid(
     >>> from rnnstudy.tasks import TemporalOrder
     >>> base = Run(task=TemporalOrder(length=50), cell=LSTM())
     >>> runs = grid(base, {"cell": [Elman(), LSTM()], "task.length": [50, 100]}, seeds=range(2))
-    >>> [run.name for run in runs]
-    ['elman-T0050-s0', 'elman-T0050-s1', 'elman-T0100-s0', 'elman-T0100-s1',
-     'lstm-T0050-s0', 'lstm-T0050-s1', 'lstm-T0100-s0', 'lstm-T0100-s1']
+    >>> [run.name for run in runs[:3]]
+    ['Elman T=50 lr 0.001 s0', 'Elman T=50 lr 0.001 s1', 'Elman T=100 lr 0.001 s0']
     """
     axes: dict[str | tuple[str, ...], Sequence[Any]] = dict(vary)
     if seeds is not None:

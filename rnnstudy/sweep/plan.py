@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rnnstudy.engines import EngineName
+from rnnstudy.engines.choice import choose
 from rnnstudy.run import Run, unique_names
 from rnnstudy.store.tracker import Failures, KnownRuns
 from rnnstudy.sweep.messages import Assignment
@@ -16,6 +18,12 @@ from rnnstudy.training.population import Population
 
 ATTEMPTS = 3
 """How often a run may fail before it is given up."""
+
+SECONDS_TO_START = 5.0
+"""Until a worker process has begun and imported torch and the experiment."""
+
+SECONDS_TO_COMPILE = 30.0
+"""Upper estimate for the kernels of one cell."""
 
 
 @dataclass
@@ -52,26 +60,55 @@ class Plan:
         """How many runs are to be trained."""
         return sum(len(assignment.runs) for assignment in self.assignments)
 
-    def headline(self, workers: int) -> str:
-        """How many runs there are, how many must be trained, and the upper estimate of how long that takes."""
+    def headline(self, workers: int, engine: EngineName = "auto", device: str = "cpu") -> str:
+        """How many runs there are, how many must be trained, and the upper estimate of how long that takes.
+
+        The estimate includes the start of the workers and, where the engine has to, compiling its kernels.
+        """
+        counted = f"{len(self.runs)} runs: {len(self.complete)} in the store, {self.run_count} to train"
+        if not self.assignments:
+            return counted
         side_by_side = max(1, min(workers, len(self.assignments)))
-        estimate = f", at most about {duration(self.cost.seconds / side_by_side)}" if self.assignments else ""
-        return f"{len(self.runs)} runs: {len(self.complete)} in the store, {self.run_count} to train{estimate}"
+        compiling = SECONDS_TO_COMPILE * len(self._cells_to_compile(engine, device))
+        seconds = self.cost.seconds / side_by_side + SECONDS_TO_START + compiling
+        once = f" (of these {duration(compiling)} to compile kernels, once on this machine)" if compiling else ""
+        return f"{counted}, at most about {duration(seconds)}{once}"
+
+    def _cells_to_compile(self, engine: EngineName, device: str) -> set[type]:
+        """The cells whose kernels the engine has yet to compile; on a GPU that is not known beforehand."""
+        where = resolve_device(device)
+        if where.type != "cpu":
+            return set()
+        firsts = [assignment.runs[0] for assignment in self.assignments]
+        return {
+            type(run.cell) for run in firsts if choose(run.cell, run.training.needs, where, engine).compiles(run.cell)
+        }
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `7 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """`0.4 s`, `42 s`, `7 min`, `3.5 h`, `2.3 days`; `under 0.1 s` for less."""
+    if seconds < 0.1:
+        return "under 0.1 s"
+    if seconds < 89.5:
+        return f"{seconds:.{int(seconds < 9.95)}f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
 def make_plan(
-    runs: Sequence[Run], store: KnownRuns, folder: Path, workers: int, rerun: bool = False, device: str = "cpu"
+    runs: Sequence[Run],
+    store: KnownRuns,
+    folder: Path,
+    workers: int,
+    rerun: bool = False,
+    device: str = "cpu",
+    names: Mapping[str, str] | None = None,
 ) -> Plan:
     """Decide what to train, in populations that fit into the device's memory.
 
-    `folder` holds the checkpoints of earlier, interrupted sweeps.
+    `folder` holds the checkpoints of earlier, interrupted sweeps; `names` are the runs' names, by key, where `runs` are
+    a part of an experiment.
     """
     failures = {} if rerun else store.failures()
     given_up = {run.key: failures[run.key] for run in runs if run.key in failures}
@@ -92,7 +129,7 @@ def make_plan(
     groups = populations(list(waiting.values()), *population_bounds(resolve_device(device), workers))
     assignments += [_assignment(population.runs, folder, None) for population in split_evenly(groups, workers)]
     assignments.sort(key=lambda assignment: -cost(Population(assignment.runs)).seconds)
-    return Plan(runs, unique_names(runs), complete, assignments, warnings, given_up)
+    return Plan(runs, names or unique_names(runs), complete, assignments, warnings, given_up)
 
 
 def _assignment(runs: tuple[Run, ...], folder: Path, resume: Path | None) -> Assignment:

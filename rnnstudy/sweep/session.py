@@ -15,7 +15,7 @@ from rnnstudy.store.project import Project, find_project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.store.stored_run import RunIndex
 from rnnstudy.sweep.claims import Claims
-from rnnstudy.sweep.experiment import Experiment, load_experiment, select_runs
+from rnnstudy.sweep.experiment import Experiment, load_experiment, run_names, select_runs
 from rnnstudy.sweep.grids import Scale
 from rnnstudy.sweep.launcher import Launcher
 from rnnstudy.sweep.plan import Plan, make_plan
@@ -111,8 +111,10 @@ def launch(
     if rerun:
         claims.require_free(run.key for run in runs)
         index.forget([run.key for run in runs])
-    plan = make_plan(runs, index, project.checkpoints, pool.count, rerun, pool.planning_device)
-    for line in [*plan.warnings, plan.headline(pool.count)]:
+    # A run has one name, whichever part of its experiment is launched.
+    names = run_names(experiment, scale, settings) if only or shard else None
+    plan = make_plan(runs, index, project.checkpoints, pool.count, rerun, pool.planning_device, names)
+    for line in [*plan.warnings, plan.headline(pool.count, pool.engine, pool.planning_device)]:
         listener.message(line)
     listener.planned(plan.assignments)
     summary = session.train(plan.queue(), index, claims)

@@ -18,7 +18,7 @@ from rnnstudy.run import Training
 from rnnstudy.training.checkpoint import load_checkpoint, save_checkpoint
 from rnnstudy.training.history import History
 from rnnstudy.training.population import Population
-from rnnstudy.training.records import Outcome, Record, TrainingProgress, ValidationCheck
+from rnnstudy.training.records import Outcome, Phase, Record, TrainingProgress, ValidationCheck
 from rnnstudy.training.verdicts import Verdicts
 
 SUMMARY = "summary/"
@@ -285,9 +285,9 @@ class Learner:
         self.history.fetch(time.time())
         self.complete = True
 
-    def progress(self) -> TrainingProgress:
+    def progress(self, phase: Phase = "training") -> TrainingProgress:
         """For a display: the step, and the numbers of the last check. The host does not wait for the device."""
-        return dataclasses.replace(self._at_last_check, step=self.step)
+        return dataclasses.replace(self._at_last_check, step=self.step, phase=phase)
 
     def new_records(self) -> Iterator[Record]:
         """The records of all blocks of readings since the previous call."""

@@ -57,7 +57,7 @@ def train(
         checkpoint_seconds: least time between two checkpoints.
         stop: called before each update; when it returns True, a checkpoint is saved and the records end without an
             outcome.
-        progress: called every few updates and at each validation check.
+        progress: called every few updates, at each validation check, and when another phase begins.
         prune: called with the errors at each validation check; returns the keys of the runs to stop as `pruned`.
 
     Raises:
@@ -114,7 +114,9 @@ def _train(
     validation = [batch.narrow(learner.positions) for batch in validation]
     batches = TrainingBatches(learner.live, learner.step, device)
     if learner.history.blocks == 0:
+        progress(learner.progress("measuring"))
         read_probes(learner, "initial")
+    progress(learner.progress("compiling" if engine.compiles(model.cell) else "training"))
 
     checked = False
     while not learner.complete and learner.verdicts.any_active and learner.step < training.steps:
@@ -160,6 +162,7 @@ def _train(
         if learner.verdicts.pruned().all():
             learner.finish({})
         else:
+            progress(learner.progress("testing"))
             learner.include_stopped()
             read_probes(learner, "final")
             learner.finish(evaluate_test(learner, engine))

@@ -109,6 +109,11 @@ class ValidationCheck:
     errors: Mapping[str, float]
 
 
+Phase = Literal["compiling", "measuring", "training", "testing"]
+"""What a population is busy with: compiling its engine's kernels, reading the probes before the first update, training,
+or reading the probes and the test sequences after the last."""
+
+
 @dataclass(frozen=True)
 class TrainingProgress:
     """The progress of a population, for a display.
@@ -116,7 +121,8 @@ class TrainingProgress:
     Attributes:
         step, steps: updates made, and the most that will be made.
         active: replicas still training at the last check.
-        loss: median over the active replicas of the training loss at that check; NaN before the first one.
+        loss: median over the active replicas of the training loss at that check; NaN before the first one, and when no
+            replica is active any more.
         error: smallest validation error over all replicas at that check.
     """
 
@@ -125,3 +131,4 @@ class TrainingProgress:
     active: int
     loss: float
     error: float
+    phase: Phase = "training"

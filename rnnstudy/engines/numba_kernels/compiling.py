@@ -32,6 +32,11 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     return compiled
 
 
+def cache_folder() -> Path:
+    """Where compiled kernels are cached; a folder of its own for each state of their sources."""
+    return Path(settings.CACHE_DIR or Path(__file__).parent / "__pycache__") / _digest()
+
+
 @functools.cache
 def _digest() -> str:
     sources = sorted(Path(__file__).parent.glob("*.py"))

@@ -15,6 +15,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pandas as pd
+from matplotlib.colors import to_hex, to_rgb
+
+from rnnstudy.figures.style import shade, style
 
 MLFLOW = "3.17"
 """The minor version of MLflow that the views are for."""
@@ -31,11 +34,14 @@ REPRESENTATIVE = "rnnstudy.representative"
 FILTER = f"tags.\"{REPRESENTATIVE}\" = 'yes'"
 """The text in the page's search field then: when it is cleared, the page lists all runs."""
 
+COLOUR_TAG = "mlflow.runColor"
+"""MLflow's tag for the colour of a run, in all charts and lists."""
+
 GROUPED_BY = ("cell", "length")
-"""Charts are always grouped by these parameters; see `grouping`."""
+"""Runs are always told apart by these parameters; see `grouping`."""
 
 MOST_GROUPS = 12
-"""The most lines in one chart that can be told apart."""
+"""The most settings that are told apart where not all runs can be shown."""
 
 SEEDS = ("seed", "data_seed")
 """The parameters in which runs of one setting differ."""
@@ -73,11 +79,11 @@ def experiment_url(address: str, experiment: str, *, with_view: bool) -> str:
 
 
 def grouping(runs: Sequence[Parameters]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(grouped by, averaged over): the parameters that make the lines of a chart, and those that a line averages over.
+    """(first, rest): the parameters that tell runs apart, in two lists.
 
-    Grouped by are cell and length, then every other parameter in which the runs differ, as long as there are at most
-    `MOST_GROUPS` lines. The rest are averaged over, as seeds always are. A parameter that is determined by others, such
-    as a bias that is chosen by length, is in neither list.
+    First are cell and length, then every other parameter in which the runs differ, as long as there are at most
+    `MOST_GROUPS` combinations of values. The rest are the others, without seeds. A parameter that is determined by
+    others, such as a bias that is chosen by length, is in neither list.
     """
     names = {name for run in runs for name in run} - {*GROUPED_BY, *SEEDS}
     lines: list[str] = list(GROUPED_BY)
@@ -91,6 +97,19 @@ def grouping(runs: Sequence[Parameters]) -> tuple[tuple[str, ...], tuple[str, ..
     # A part's class is redundant where one of its numbers already tells the runs apart.
     needed = _without_redundant(runs, lines, GROUPED_BY)
     return tuple(needed), tuple(_without_redundant(runs, [*needed, *rest], needed)[len(needed) :])
+
+
+def colours(runs: Sequence[Parameters]) -> list[str]:
+    """The colour of each run: that of its cell in the reports, lighter for a short task, darker for a long one."""
+    lengths = sorted({float(run["length"]) for run in runs if "length" in run})
+    found = []
+    for run in runs:
+        rank = lengths.index(float(run["length"])) if "length" in run else 0
+        own = style(run.get("cell", "")).colour
+        shaded = shade(own, rank, max(1, len(lengths)))
+        # Half as far as in the reports, where the dash pattern tells lengths apart as well.
+        found.append(to_hex([(part + full) / 2 for part, full in zip(shaded, to_rgb(own), strict=True)]))
+    return found
 
 
 def _count(runs: Sequence[Parameters], names: Sequence[str]) -> int:
@@ -147,41 +166,34 @@ def _equal_share(sizes: Sequence[int]) -> int:
     return share
 
 
-def packed_view(
-    metrics: Iterable[str], runs: Sequence[Parameters], grouped_by: Sequence[str], *, filtered: bool
-) -> str:
+def packed_view(metrics: Iterable[str], shown: Sequence[str], *, filtered: bool) -> str:
     """The value of the tag `VIEW_TAG`; see `view_state`. Equal arguments give equal values."""
-    state = view_state(metrics, runs, grouped_by, filtered=filtered)
+    state = view_state(metrics, shown, filtered=filtered)
     packed = zlib.compress(json.dumps(state, separators=(",", ":")).encode(), 9)
     return "deflate;" + base64.b64encode(packed).decode()
 
 
-def view_state(
-    metrics: Iterable[str], runs: Sequence[Parameters], grouped_by: Sequence[str], *, filtered: bool = False
-) -> dict[str, Any]:
-    """The state of MLflow's page, in the format that MLflow itself writes.
+def view_state(metrics: Iterable[str], shown: Sequence[str], *, filtered: bool = False) -> dict[str, Any]:
+    """The state of MLflow's page, in the format that MLflow itself writes. Each run is a line, in its own colour.
 
     Args:
         metrics: those that some run of the experiment has.
-        runs: the parameters of its runs.
-        grouped_by: each combination of values of these parameters is one line in a chart, and one folded row in the
-            list of runs.
+        shown: the parameters in which the runs differ: columns of the list of runs.
         filtered: show only the runs with the tag `REPRESENTATIVE`. The filter is here and not in the link: MLflow's
             page ignores a shared view when its link has a filter of its own.
     """
-    columns = list(dict.fromkeys([*(f"params.`{name}`" for name in grouped_by), *COLUMNS]))
+    columns = list(dict.fromkeys([*(f"params.`{name}`" for name in shown), *COLUMNS]))
     left = sorted(name for name in set(metrics) if not name.startswith("system/"))
     charts: list[dict[str, Any]] = []
     sections = []
     for title, wanted in {**_sections(left), REST: left}.items():
-        shown = [name for name in wanted if name in left]
-        left = [name for name in left if name not in shown]
-        if shown:
+        there = [name for name in wanted if name in left]
+        left = [name for name in left if name not in there]
+        if there:
             section = {"uuid": _identity(title), "name": title, "display": title != REST}
             sections.append(_TEMPLATES["section"] | section)
-            charts += [_chart(name, title) for name in shown]
+            charts += [_chart(name, title) for name in there]
     page = _TEMPLATES["page"]
-    lines = [zip(grouped_by, values, strict=True) for values in sorted(set(settings(runs, grouped_by)))]
     return page | {
         "searchFilter": FILTER if filtered else "",
         "selectedColumns": columns,
@@ -189,8 +201,6 @@ def view_state(
         "columnWidths": {"attributes.`Run Name`": 260, **{name: 60 + 7 * len(name.split("`")[1]) for name in columns}},
         "compareRunCharts": charts,
         "compareRunSections": sections,
-        "groupBy": page["groupBy"] | {"groupByKeys": [{"mode": "param", "groupByData": name} for name in grouped_by]},
-        "groupsExpanded": {",".join(f"param.{name}.{value}" for name, value in line): False for line in lines},
     }
 
 

@@ -51,7 +51,7 @@ def serve(project: Project, port: int, *, browser: bool = True, pictures: bool =
         raise RequestError(f"there is no store at {store.database}; rnnstudy sweep experiments/quickstart.py makes one")
     if store.uri.startswith("http"):
         address = store.uri.rstrip("/")
-        _say(f"the store is a server with a UI of its own: {address}")
+        _say("the store is a server with a UI of its own")
         _print_links(store, address, browser)
         if pictures:
             _draw_pictures(store, threading.Event())
@@ -64,8 +64,8 @@ def serve(project: Project, port: int, *, browser: bool = True, pictures: bool =
         try:
             _say("starting MLflow's UI …")
             _wait_until_it_answers(server, address, project.logs / "ui.log")
-            _say(f"MLflow's UI: {address}  (Ctrl-C ends it)")
             _print_links(store, address, browser)
+            _say("Ctrl-C ends it")
             with (
                 _in_background(lambda stop: _update_views(store, address, stop)),
                 _in_background(lambda stop: _draw_pictures(store, stop)) if pictures else contextlib.nullcontext(),
@@ -117,20 +117,18 @@ def experiment_links(store: Store, address: str, version: str) -> list[Experimen
 def _prepare_view(store: Store, experiment: "Experiment", runs: "list[MlflowRun]") -> str:
     """Write the view of an experiment, and tag the runs that it shows. Returns a note on what it does not show."""
     parameters = [run.data.params for run in runs]
-    grouped_by, averaged = charts.grouping(parameters)
+    told_apart, _ = charts.grouping(parameters)
     filtered = len(runs) > charts.MOST_RUNS
-    shown = charts.representatives(parameters, grouped_by, _unrepresentative(runs)) if filtered else []
+    shown = charts.representatives(parameters, told_apart, _unrepresentative(runs)) if filtered else []
     store.tag_only(charts.REPRESENTATIVE, runs, {runs[position].info.run_id for position in shown})
+    store.tag_each(charts.COLOUR_TAG, runs, charts.colours(parameters))
     metrics = {name for run in runs for name in run.data.metrics}
-    view = charts.packed_view(metrics, parameters, grouped_by, filtered=filtered)
+    view = charts.packed_view(metrics, told_apart, filtered=filtered)
     if experiment.tags.get(charts.VIEW_TAG) != view:
         store.tag_experiment(experiment.experiment_id, charts.VIEW_TAG, view)
-    notes = []
-    if filtered:
-        notes.append(f"shows {len(shown)} of {len(runs)} runs, spread over all settings; clear its search for the rest")
-    if averaged:
-        notes.append(f"a line is the mean over {', '.join(averaged)} and seeds")
-    return "; ".join(notes)
+    if not filtered:
+        return ""
+    return f"shows {len(shown)} of {len(runs)} runs, spread over all settings; clear its search for the rest"
 
 
 def _unrepresentative(runs: "list[MlflowRun]") -> Iterator[int]:
@@ -150,13 +148,15 @@ def _print_links(store: Store, address: str, browser: bool) -> None:
     links = experiment_links(store, address, version)
     if links and not charts.supported(version):
         _say(f"this is MLflow {version or 'of an unknown version'}; the ready-made views are for {charts.MLFLOW}")
+    if links:
+        _say("MLflow's UI, each experiment at its charts:")
     width = max((len(link.experiment) for link in links), default=0)
     for link in links:
         _say(f"  {link.experiment:{width}}  {link.url}")
         if link.note:
             _say(f"  {'':{width}}  ({link.note})")
     if not links:
-        _say("no experiment has runs yet")
+        _say(f"no experiment has runs yet: {address}/#/experiments?workflowType=machine_learning")
     elif browser and _has_display():
         webbrowser.open(links[0].url)
 
