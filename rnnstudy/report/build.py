@@ -26,7 +26,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from rnnstudy.report.notebook import ARCHIVE, FIGURES, REQUESTS
 from rnnstudy.report.pages import index_page, notebook_page
 from rnnstudy.report.study import ReportError, load_study, open_source
-from rnnstudy.results.archive import MANIFEST, ExportedExperiment, ReadingRequest, write_archive
+from rnnstudy.results.archive import MANIFEST, ExportedExperiment, ReadingRequest, require_own_files, write_archive
 from rnnstudy.results.source import MissingRuns, ResultsSource
 from rnnstudy.spec import RequestError, nearest
 from rnnstudy.store.project import Project
@@ -84,6 +84,7 @@ def export(names: Iterable[str], project: Project, folder: Path, archive: Path |
     names = list(names)
     if archive is not None and archive.resolve() == folder.resolve():
         return _build(names, project, archive, project.reports)
+    require_own_files(folder, {experiment for name in names for experiment in header(name, project).experiments})
     with tempfile.TemporaryDirectory(prefix="rnnstudy-export-") as temporary:
         file = Path(temporary) / "requests"
         file.touch()

@@ -9,9 +9,19 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypeVar
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AliasChoices, ConfigDict, Field, FiniteFloat, JsonValue, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 from typing_extensions import TypedDict
 
 from rnnstudy.errors import shown
@@ -32,10 +42,32 @@ FileName = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f/
 """The name of a file in its folder; it leads to no other folder."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Tags = dict[Line, Text]
+Plain = None | bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | FiniteFloat | Text
+Number = Annotated[int, Field(ge=-(2**53), lt=2**53)] | FiniteFloat
 
 STRICT = with_config(ConfigDict(strict=True, extra="forbid"))
 OPEN = with_config(ConfigDict(strict=True, extra="allow"))
 """Later versions may add fields, which are kept."""
+
+
+@OPEN
+class ShortParametersShape(TypedDict):
+    """`Run.short_parameters`, by which tables are grouped."""
+
+    task: Line
+    cell: Line
+    length: Count
+    width: Count
+    layers: Count
+    seed: Count
+    learning_rate: FiniteFloat
+
+
+Parameters = Annotated[
+    dict[Line, Plain | list[Plain | list[Plain]]],
+    AfterValidator(lambda found: found | _adapter(ShortParametersShape).validate_python(found)),
+]
+"""A run's fields by their dotted paths and short names."""
 
 
 @STRICT
@@ -65,7 +97,7 @@ class DescriptionShape(TypedDict):
     name: Line
     experiment: FileName
     steps: Count
-    parameters: dict[Line, JsonValue]
+    parameters: Parameters
     tags: Tags
     documents: Annotated[dict[FileName, Text], Field(validation_alias=AliasChoices("documents", "papers"))]
     data_set: DataSetShape | Nothing
@@ -123,8 +155,8 @@ class HeaderShape(TypedDict):
 
     key: Key
     name: Line
-    experiment: FileName
-    parameters: dict[Line, JsonValue]
+    experiment: Line
+    parameters: Parameters
     tags: Tags
     outcome: OutcomeShape
     summary: dict[Line, FiniteFloat]
@@ -138,7 +170,7 @@ class LabelsShape(TypedDict):
     axes: list[Annotated[Line, Field(pattern=r"^\w+$")]]
     unit: Line
     spacing: Count
-    coordinates: dict[Line, list[FiniteFloat]]
+    coordinates: dict[Line, list[Number]]
 
 
 @OPEN
@@ -149,7 +181,8 @@ class ReadingsShape(TypedDict):
     series: dict[Annotated[str, Field(pattern=r"^\w[\w/.-]{0,200}$")], LabelsShape]
 
 
-Shape = TypeVar("Shape")
+WORDS = {"string_pattern_mismatch": "a text of another form, or with characters that are not allowed there"}
+"""What is said in place of pydantic's sentence about a kind of error."""
 
 
 @functools.cache
@@ -164,7 +197,8 @@ def parsed(text: str | bytes, shape: Any, what: str) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise DamagedFile(f"{what} ({f'{shown(where)}: ' if where else ''}{first['msg']})") from None
+        reason = WORDS.get(first["type"], first["msg"])
+        raise DamagedFile(f"{what} ({f'{shown(where)}: ' if where else ''}{reason})") from None
 
 
 def regular_file(folder: Path, name: str, largest: int | None = None) -> Path:
