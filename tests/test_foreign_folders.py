@@ -15,6 +15,7 @@ from rnnstudy.cells import Elman
 from rnnstudy.probes import GradientThroughTime
 from rnnstudy.run import Run, Training
 from rnnstudy.store.arrays import MANIFEST, READINGS, WEIGHTS, read_manifest, read_series, read_weights
+from rnnstudy.store.documents import NOTE
 from rnnstudy.store.errors import DamagedFile
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.offline import DESCRIPTION, ENDING, POINTS, OfflineFolder, OfflineTracker
@@ -203,6 +204,14 @@ def test_a_sound_run_comes_in_beside_a_spoilt_one(folder: Path, project_with_sto
     report = sync([folder.parent], store)
     assert (report.added, list(report.refused)) == ((folder.name,), [spoilt.name])
     assert [run.state for run in store.runs()] == ["finished"]
+
+
+def test_descriptions_of_other_people_hold_no_html(folder: Path) -> None:
+    in_description(hypothesis="<img src=x onerror=alert(1)>")(folder)
+    changed(folder / DESCRIPTION, lambda described: described["tags"].update({NOTE: "<script>1 < 2</script>"}))
+    described = OfflineRun.read(folder).described
+    assert described.hypothesis == "&lt;img src=x onerror=alert(1)>"
+    assert described.tags[NOTE] == "&lt;script>1 < 2&lt;/script>"
 
 
 def test_points_are_appended_to_no_link(folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from nbformat import NotebookNode
 
+from rnnstudy.report.sanitising import clean_html
 from rnnstudy.store.project import Project
 
 INTRODUCTION = "introduction.md"
@@ -33,6 +34,9 @@ def notebook_page(notebook: NotebookNode, name: str) -> bytes:
         exclude_anchor_links=True,
         embed_images=True,
     )
+    # Outputs hold texts of the store and of other people's folders.
+    exporter.sanitize_html = True
+    exporter.register_filter("clean_html", clean_html)
     body, _ = exporter.from_notebook_node(notebook)
     texts = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     heading = re.search(r"^# +(.+)$", texts, re.MULTILINE)
@@ -81,4 +85,4 @@ def _stories(project: Project, folder: Path, name: str) -> list[dict[str, Any]]:
 def _html(markdown: str) -> Markup:
     from nbconvert.filters import markdown2html
 
-    return Markup(markdown2html(markdown))
+    return clean_html(markdown2html(markdown))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from rnnstudy.spec import RequestError
 from rnnstudy.store.decimation import Point
+from rnnstudy.store.documents import NOTE
 from rnnstudy.store.errors import DamagedFile, StoreError, StoreUnavailable
+from rnnstudy.store.foreign import inert_markdown
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.mlflow_tracker import experiment_tags
 from rnnstudy.store.offline import arrays_in, description_in, ending_of, final_tags, points_in, run_folders
@@ -50,6 +52,9 @@ class OfflineRun:
     def read(folder: Path) -> "OfflineRun":
         """Raises `DamagedFile` for anything in it that no offline sweep writes."""
         described, ending = description_in(folder), ending_of(folder)
+        note = {NOTE: inert_markdown(described.tags[NOTE])} if NOTE in described.tags else {}
+        hypothesis = inert_markdown(described.hypothesis)
+        described = dataclasses.replace(described, tags={**described.tags, **note}, hypothesis=hypothesis)
         return OfflineRun(described, ending, points_in(folder), arrays_in(folder, described) if ending else [])
 
 
