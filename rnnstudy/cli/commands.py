@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from rnnstudy.cli.catalogue import Kind, catalogue_lines, make_probe
-from rnnstudy.cli.common import BAD_INPUT, FOLDER, INTERRUPTED, make_console, say, which_runs
-from rnnstudy.spec import RequestError, RnnstudyError
+from rnnstudy.cli.common import BAD_INPUT, FOLDER, INTERRUPTED, make_console, say, storage_option, which_runs
+from rnnstudy.errors import RequestError, RnnstudyError, without_passwords
 from rnnstudy.store.project import find_project
 
 
@@ -67,16 +67,16 @@ def list_(file: Path | None, kind: Kind | None, scale: str, settings: tuple[str,
 
 
 @app.command("studies")
-@click.option("--storage", metavar="URL", help="Where the studies are kept. Default: mlruns/optuna.db.")
+@storage_option
 def studies_(storage: str | None) -> None:
     """Show how the searches stand: trials, best value and parameters, and the winner's result on fresh seeds."""
     from rnnstudy.cli.tables import studies_table
-    from rnnstudy.search.studies import storage_url, study_statuses, without_password
+    from rnnstudy.search.studies import storage_url, study_statuses
 
     project = find_project()
     found = study_statuses(project, storage)
     if not found:
-        where = without_password(storage_url(project, storage))
+        where = without_passwords(storage_url(project, storage))
         say(f"no studies in {where}; `rnnstudy sweep experiments/tuned_comparison.py` makes some")
         return
     make_console().print(studies_table(found, project))

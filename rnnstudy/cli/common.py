@@ -16,6 +16,16 @@ SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes; 0 when every run finished or diverged."""
 
 
+storage_option = click.option(
+    "--storage",
+    metavar="URL",
+    envvar="RNNSTUDY_STORAGE",
+    show_envvar=True,
+    help="Where searches keep their studies. Default: mlruns/optuna.db.",
+)
+"""Other users of the machine can read a command line, but not an environment: a password belongs there."""
+
+
 def make_console() -> "Console":
     """The terminal that tables are printed to."""
     from rich.console import Console
