@@ -47,6 +47,14 @@ def without_passwords(text: str) -> str:
     return PASSWORD.sub(lambda found: f"{found[1]}…@" if found[1] else f"{found[2]}…", text)
 
 
+def message_of(error: BaseException) -> str:
+    """`str(error)` in one line, also where that fails."""
+    try:
+        return " ".join(str(error).split())[: 10 * LONGEST]
+    except (Exception, SystemExit):
+        return "an error without a text"
+
+
 def shown(value: object) -> str:
     """`repr(value)` in one line of at most `LONGEST` characters, also where the object's own `__repr__` fails.
 

@@ -306,6 +306,8 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             raise SpecError(f"{where} is {shown(value)}; it takes a finite number")
         return float(value)
     if hint is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        if abs(int(value)) >= 2**63:  # Those of arrays and databases are smaller, too.
+            raise SpecError(f"{where} is {shown(value)}; it must be less than 2^63", out_of_bounds=True)
         return int(value)
     if hint is int or (isinstance(hint, type) and not isinstance(value, hint)):
         raise SpecError(f"{where} is {shown(value)}; it takes {_type_description(hint)}")
@@ -315,8 +317,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
 def _is_finite(value: numbers.Real) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:
-        # An integer beyond the range of floats.
+    except OverflowError:  # An integer beyond the range of floats.
         return False
 
 
