@@ -70,7 +70,8 @@ def test_a_hostile_file_is_refused_in_one_line(
     project: Path, rnnstudy: Callable[..., Any], text: str, words: str
 ) -> None:
     (project / "experiments" / "hostile.py").write_text(HEAD + text)
-    answer = rnnstudy("sweep", "experiments/hostile.py", "--workers", "1")
+    command = ["sweep", "--workers", "1"] if "searches" in text else ["list"]
+    answer = rnnstudy(*command, "experiments/hostile.py")
     assert answer.returncode == 2
     assert words in answer.stderr
     assert len(answer.stderr.splitlines()) == 1

@@ -42,7 +42,7 @@ SECONDS_PER_PROBED_STEP = 1e-3
 MOST_STEPS_ASKED = 10_000
 """At so many steps of a long run a probe is asked whether it is due; the number of its readings follows from those."""
 
-OUT_OF_REACH = 100
+OUT_OF_REACH = 500
 """A run that needs so many times the memory there is will not train, however rough the estimate is."""
 
 SECONDS_PER_STORED_RUN = 0.2
