@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rnnstudy.errors import shown
 from rnnstudy.run import Run
 from rnnstudy.spec import Spec, SpecError, at_least, digest
-from rnnstudy.sweep.experiment import Experiment, ExperimentError, errors_of
+from rnnstudy.sweep.experiment import Experiment, ExperimentError, errors_of, one_line
 from rnnstudy.sweep.grids import Scale, at_most
 
 if TYPE_CHECKING:
@@ -162,11 +162,24 @@ class Search(Spec):
         return digest([self.objective, list(self.seeds)])
 
 
-def _is_optuna(value: object, base: Literal["BaseSampler", "BasePruner"]) -> bool:
+def _is_optuna(value: object, base: Literal["BaseSampler", "BasePruner", "TrialPruned"]) -> bool:
     """Whether `value` is an object of this Optuna class. If Optuna was never imported it cannot be one, and is not
     imported here: a worker does not need it."""
-    module = sys.modules.get("optuna.samplers" if base == "BaseSampler" else "optuna.pruners")
+    where = {"BaseSampler": "optuna.samplers", "BasePruner": "optuna.pruners", "TrialPruned": "optuna.exceptions"}
+    module = sys.modules.get(where[base])
     return module is not None and isinstance(value, vars(module)[base])
+
+
+class Infeasible(ExperimentError):
+    """A combination of parameters that cannot be trained.
+
+    `told`: `sample` said so itself, in Optuna's way (`raise optuna.TrialPruned()`); otherwise its specification is
+    impossible.
+    """
+
+    def __init__(self, message: str, *, told: bool) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 def with_seeds(run: Run, seeds: Sequence[int]) -> tuple[Run, ...]:
@@ -194,9 +207,20 @@ class StudyDefinition:
     path: Path
 
     def candidate(self, trial: object) -> Run:
-        """The run that `sample` makes from a trial. Raises `ExperimentError` if it fails or returns something else."""
+        """The run that `sample` makes from a trial.
+
+        Raises `Infeasible` for a combination that cannot be trained, `ExperimentError` if `sample` fails otherwise or
+        returns something else.
+        """
         with errors_of(self.path):
-            run = self.sample(trial, self.scale)
+            try:
+                run = self.sample(trial, self.scale)
+            except SpecError as error:
+                raise Infeasible(one_line(self.path, error), told=False) from None
+            except Exception as error:
+                if _is_optuna(error, "TrialPruned"):
+                    raise Infeasible(one_line(self.path, error), told=True) from None
+                raise
         if not isinstance(run, Run):
             raise ExperimentError(f"{self.path}: sample(trial, scale) must return a Run, not {type(run).__name__}")
         return run

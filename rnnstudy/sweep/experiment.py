@@ -151,7 +151,7 @@ def errors_of(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ExperimentError):
         raise
     except BaseException as error:
         raise ExperimentError(one_line(path, error)) from None
