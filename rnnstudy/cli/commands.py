@@ -1,5 +1,6 @@
 """The command line. Thin: each command imports what it needs and calls it, so that --help answers at once."""
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -198,6 +199,10 @@ def sync(folders: Sequence[Path]) -> None:
 
 def main() -> None:
     """Run the command line. Bad input gives one line and exit code 2."""
+    # In an ASCII locale, as batch systems have, a character that cannot be printed must not end a finished sweep.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -211,5 +216,7 @@ def main() -> None:
 
 
 def _refuse(message: str) -> None:
-    click.echo("rnnstudy: " + " ".join(message.split()), err=True)
+    # Part of it may come from other people: no escape sequences for the terminal.
+    printable = "".join(character if character.isprintable() else "�" for character in " ".join(message.split()))
+    click.echo(f"rnnstudy: {printable}", err=True)
     sys.exit(BAD_INPUT)
