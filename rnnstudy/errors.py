@@ -2,8 +2,8 @@
 
 import re
 
-PASSWORD = re.compile(r"(://[^\s/:@]*:)\S*@|([?&](?:password|passwd|pwd|token|sslpassword)=)[^\s&]+", re.IGNORECASE)
-"""A password in an address: `scheme://user:password@host`, or a field of its query."""
+PASSWORD = re.compile(r"(:/{1,2}[^\s/:@]*:)\S*@|([?&](?:password|passwd|pwd|token|sslpassword)=)[^\s&]+", re.IGNORECASE)
+"""A password in an address: `scheme://user:password@host` (a path has one slash), or a field of its query."""
 
 LONGEST = 200
 """The most characters of a value that an error shows."""

@@ -108,6 +108,7 @@ def test_values_are_shown_short_and_in_one_line() -> None:
         ("postgresql+psycopg2://me:se:cr@et@host/db", "postgresql+psycopg2://me:…@host/db"),
         ("postgresql://me:se/cret@host/db down", "postgresql://me:…@host/db down"),
         ("postgresql:///db?user=me&password=secret&x=1", "postgresql:///db?user=me&password=…&x=1"),
+        ("there is no file http:/me:secret@host", "there is no file http:/me:…@host"),
         ("http://host:5000/#/experiments/1", "http://host:5000/#/experiments/1"),
         ("sqlite:////home/me/mlflow.db", "sqlite:////home/me/mlflow.db"),
         ("write to me@host or postgresql://me@host/db", "write to me@host or postgresql://me@host/db"),

@@ -1,16 +1,35 @@
 """What several commands share: options, exit codes, the console."""
 
+import os
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from rnnstudy.errors import shown
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-FOLDER = click.Path(path_type=Path)
+
+class AnyPath(click.Path):
+    """A path, of something that is there or not. Refuses names that no file can have, and what cannot be looked at."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            self.fail(f"{shown(str(path))} cannot be used: {reason}", param, ctx)
+        return path
+
+
+FOLDER = AnyPath(path_type=Path)
 
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes; 0 when every run finished or diverged."""

@@ -326,8 +326,8 @@ def _row(key: str, name: str, series: Series) -> dict[str, Any]:
 
 def _series(row: Mapping[str, Any], what: str) -> Series:
     """The series of a row. Raises `DamagedFile`, which begins with `what`, when its parts do not belong together."""
-    labels = {name: row[name] if name != "axes" else list(row[name]) for name in ("unit", "spacing", "axes")}
     try:
+        labels = {"unit": row["unit"], "spacing": int(row["spacing"]), "axes": list(row["axes"])}
         known = foreign.parsed(row["coordinates"] or "", dict[foreign.Line, list[foreign.Number]], what)
         steps = np.asarray(row["steps"], dtype=np.int64)
         values = np.asarray(row["values"], dtype=np.float32).reshape(tuple(row["shape"]))
@@ -336,7 +336,8 @@ def _series(row: Mapping[str, Any], what: str) -> Series:
             len(known[axis]) if axis in known else size
             for axis, size in zip(series.axes, values.shape[1:], strict=True)
         ]
-        sound = lengths == list(values.shape[1:]) and values.shape[:1] == steps.shape and isinstance(series.unit, str)
+        sound = lengths == list(values.shape[1:]) and values.shape[:1] == steps.shape
+        sound = sound and all(isinstance(text, str) for text in (row["key"], row["name"], series.unit, *series.axes))
     except (ValueError, TypeError, OverflowError) as error:
         raise DamagedFile(f"{what} ({error})") from None
     if not sound:
