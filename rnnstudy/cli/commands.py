@@ -216,7 +216,8 @@ def main() -> None:
 
 
 def _refuse(message: str) -> None:
+    words = without_passwords(" ".join(message.split()))
     # Part of it may come from other people: no escape sequences for the terminal.
-    printable = "".join(character if character.isprintable() else "�" for character in " ".join(message.split()))
+    printable = "".join(character if character.isprintable() else "�" for character in words)
     click.echo(f"rnnstudy: {printable}", err=True)
     sys.exit(BAD_INPUT)
