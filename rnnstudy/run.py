@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from rnnstudy.cells.cell import Cell, require_repeatable
 from rnnstudy.cells.initialisation import Initialisation, PyTorchDefault
 from rnnstudy.engines.engine import Need
+from rnnstudy.errors import SpecError
 from rnnstudy.optimisers.adam import Adam
 from rnnstudy.optimisers.clipping import Clip, ClipNorm
 from rnnstudy.optimisers.constant_norm import ConstantNorm
@@ -21,7 +22,7 @@ from rnnstudy.optimisers.weight_decay import WeightDecay
 from rnnstudy.probes.gradient_through_time import GradientThroughTime
 from rnnstudy.probes.parameter_gradients import ParameterGradients
 from rnnstudy.probes.probe import Probe
-from rnnstudy.spec import NOT_IDENTITY, PER_REPLICA, Spec, SpecError, above, at_least, canonical, digest, flatten
+from rnnstudy.spec import NOT_IDENTITY, PER_REPLICA, Spec, above, at_least, between, canonical, digest, flatten
 from rnnstudy.tasks.task import Task
 
 
@@ -47,7 +48,7 @@ class Training(Spec):
         other_lengths: further lengths T at which the trained network is evaluated (length generalisation).
     """
 
-    steps: Annotated[int, at_least(1)] = 1000
+    steps: Annotated[int, between(1, 10**8)] = 1000
     batch: Annotated[int, at_least(1)] = 20
     learning_rate: Annotated[float, above(0), PER_REPLICA] = 1e-3
     optimiser: Optimiser = Adam()
@@ -109,7 +110,7 @@ class Run(Spec):
 
     task: Task
     cell: Cell
-    layers: Annotated[int, at_least(1)] = 1
+    layers: Annotated[int, between(1, 1000)] = 1
     initialisation: Initialisation = PyTorchDefault()
     training: Training = Training()
     probes: Annotated[tuple[Probe, ...], NOT_IDENTITY] = (ParameterGradients(), GradientThroughTime())

@@ -9,10 +9,10 @@ fails at once, with one line that says what is allowed:
 ...     rate: Annotated[float, above(0)] = 0.1
 >>> Ramp(steps=0)
 Traceback (most recent call last):
-rnnstudy.spec.SpecError: Ramp.steps is 0; it must be at least 1
+rnnstudy.errors.SpecError: Ramp.steps is 0; it must be at least 1
 >>> Ramp(step=3)
 Traceback (most recent call last):
-rnnstudy.spec.SpecError: Ramp has no field 'step'; did you mean 'steps'? Its fields: steps, rate
+rnnstudy.errors.SpecError: Ramp has no field 'step'; did you mean 'steps'? Its fields: steps, rate
 >>> Ramp(steps=3)
 Ramp(steps=3)
 """
@@ -27,30 +27,14 @@ import json
 import math
 import numbers
 import pkgutil
+import sys
 import types
 import typing
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeVar, dataclass_transform
 
-
-class RnnstudyError(Exception):
-    """The base of all errors of this package. The message is one line: what is wrong, and what is allowed."""
-
-
-class RequestError(RnnstudyError):
-    """Something requested does not exist or cannot be done here: an option, a run, a report, a device."""
-
-
-class SpecError(RnnstudyError, ValueError):
-    """An impossible specification.
-
-    `out_of_bounds`: the value has the right type but is out of range, so a union need not try another type.
-    """
-
-    def __init__(self, message: str, out_of_bounds: bool = False) -> None:
-        super().__init__(message)
-        self.out_of_bounds = out_of_bounds
+from rnnstudy.errors import ClassMissing, RequestError, RnnstudyError, SpecError, shown  # noqa: F401
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,36 +160,43 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-class ClassMissing(SpecError):
-    """A class of a stored specification that cannot be imported."""
-
-
 def build(described: Any) -> Any:
-    """The inverse of `canonical`: imports the classes and builds the specification again.
+    """The inverse of `canonical`: finds the classes and builds the specification again.
 
-    Raises `ClassMissing` when a class can no longer be imported, and `SpecError` when its version has changed, or when
-    `described` does not describe a specification.
+    Raises `ClassMissing` when a class is not loaded, and `SpecError` when its version has changed, or when `described`
+    does not describe a specification.
     """
     if isinstance(described, Mapping):
-        if not {"class", "fields"} <= set(described):
-            raise SpecError(f"{dict(described)} is not a specification; it needs 'class' and 'fields'")
-        module, _, name = described["class"].partition(":")
-        try:
-            cls: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
-        except (ImportError, AttributeError) as error:
-            unknown = f"{described['class']} cannot be imported ({error}); load the file that defines it"
-            raise ClassMissing(unknown) from None
-        if not (isinstance(cls, type) and issubclass(cls, Spec)):
-            raise SpecError(f"{described['class']} is not a specification class")
+        if not (isinstance(described.get("class"), str) and isinstance(described.get("fields"), Mapping)):
+            raise SpecError(f"{shown(described)} is not a specification; it needs 'class' and 'fields'")
+        cls = _class_called(described["class"])
         if described.get("version", 1) != cls.version:
             raise SpecError(
-                f"{name} was stored as version {described.get('version', 1)} and is now version {cls.version}; "
-                "check out the commit named in the run's tags to build it again"
+                f"{cls.__name__} was stored as version {shown(described.get('version', 1))} and is now version "
+                f"{cls.version}; check out the commit named in the run's tags to build it again"
             )
-        return cls(**{field: build(item) for field, item in described["fields"].items()})
+        return cls(**{str(field): build(item) for field, item in described["fields"].items()})
     if isinstance(described, list):
         return tuple(build(item) for item in described)
     return described
+
+
+def _class_called(name: str) -> type[Spec]:
+    """The specification class of a qualified name.
+
+    Only modules of this package are imported: a stored specification may come from other people, and importing runs
+    code. The classes of an experiment file are found once the user has loaded that file.
+    """
+    module, _, path = name.partition(":")
+    try:
+        if module.startswith(f"{__package__}."):
+            importlib.import_module(module)
+        cls = functools.reduce(lambda scope, part: vars(scope)[part], path.split("."), sys.modules[module])
+    except (ImportError, KeyError, TypeError):
+        raise ClassMissing(f"{shown(name)[1:-1]} cannot be found; load the file that defines it") from None
+    if not (isinstance(cls, type) and issubclass(cls, Spec)):
+        raise SpecError(f"{shown(name)[1:-1]} is not a specification class")
+    return cls
 
 
 def flatten(spec: Spec, prefix: str = "") -> dict[str, Any]:
@@ -237,7 +228,7 @@ def assign(spec: SomeSpec, path: str, value: Any) -> SomeSpec:
         return spec.replace(**{name: value})
     inner = known[name]
     if not isinstance(inner, Spec):
-        raise SpecError(f"{type(spec).__name__}.{name} is {inner!r} and has no field '{rest}'")
+        raise SpecError(f"{type(spec).__name__}.{name} is {shown(inner)} and has no field '{rest}'")
     return spec.replace(**{name: assign(inner, rest, value)})
 
 
@@ -292,7 +283,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         value = _coerce(value, plain, where)
         for bound in extras:
             if isinstance(bound, Bound) and value is not None and not bound.contains(value):
-                raise SpecError(f"{where} is {value!r}; it must be {bound.description}", out_of_bounds=True)
+                raise SpecError(f"{where} is {shown(value)}; it must be {bound.description}", out_of_bounds=True)
         return value
     if origin in (typing.Union, types.UnionType):
         for option in typing.get_args(hint):
@@ -301,29 +292,38 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             except SpecError as error:
                 if error.out_of_bounds:
                     raise
-        raise SpecError(f"{where} is {value!r}; it takes {_type_description(hint)}")
+        raise SpecError(f"{where} is {shown(value)}; it takes {_type_description(hint)}")
     if origin is typing.Literal:
         options = typing.get_args(hint)
         if value not in options:
-            close = nearest(str(value), map(str, options)) or ";"
-            raise SpecError(f"{where} is {value!r}{close} It takes {', '.join(map(repr, options))}")
+            close = nearest(str(value) if isinstance(value, str) else "", map(str, options)) or ";"
+            raise SpecError(f"{where} is {shown(value)}{close} It takes {', '.join(map(repr, options))}")
         return value
     if origin is tuple:
         return _coerce_tuple(value, hint, where)
     if hint is float:
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-            raise SpecError(f"{where} is {value!r}; it takes a finite number")
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not _is_finite(value):
+            raise SpecError(f"{where} is {shown(value)}; it takes a finite number")
         return float(value)
     if hint is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        if abs(int(value)) >= 2**63:  # Those of arrays and databases are smaller, too.
+            raise SpecError(f"{where} is {shown(value)}; it must be less than 2^63", out_of_bounds=True)
         return int(value)
     if hint is int or (isinstance(hint, type) and not isinstance(value, hint)):
-        raise SpecError(f"{where} is {value!r}; it takes {_type_description(hint)}")
+        raise SpecError(f"{where} is {shown(value)}; it takes {_type_description(hint)}")
     return value
+
+
+def _is_finite(value: numbers.Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # An integer beyond the range of floats.
+        return False
 
 
 def _coerce_tuple(value: Any, hint: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, tuple | list):
-        raise SpecError(f"{where} is {value!r}; it takes {_type_description(hint)}")
+        raise SpecError(f"{where} is {shown(value)}; it takes {_type_description(hint)}")
     items = typing.get_args(hint)
     if len(items) == 2 and items[1] is Ellipsis:
         items = (items[0],) * len(value)

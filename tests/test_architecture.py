@@ -13,12 +13,12 @@ import rnnstudy
 ROOT = Path(rnnstudy.__file__).parent
 
 ORDER = [
-    *("spec", "cells", "tasks", "optimisers", "engines", "figures", "probes", "run"),
+    *("errors", "spec", "cells", "tasks", "optimisers", "engines", "figures", "probes", "run"),
     *("training", "store", "results", "sweep", "search", "report", "watching", "cli"),
 ]
 """A wing imports only what stands to its left."""
 
-NARROWER = {"figures": {"spec", "tasks"}}
+NARROWER = {"figures": {"errors", "spec", "tasks"}}
 """Wings that may import less than what stands to their left."""
 
 OWNERS = {
@@ -33,10 +33,11 @@ OWNERS = {
     "optuna": {"search"},
     "click": {"cli"},
     "rich": {"cli"},
+    "pydantic": {"store", "results"},
 }
 """Which wings may import a foreign library; the libraries that are not named here are everybody's."""
 
-TRAINING = ("spec", "cells", "tasks", "optimisers", "engines", "probes", "run", "training")
+TRAINING = ("errors", "spec", "cells", "tasks", "optimisers", "engines", "probes", "run", "training")
 FOREIGN = ["mlflow", "optuna", "pandas", "click", "rich", "matplotlib", "seaborn", "sqlalchemy", "nbconvert"]
 
 

@@ -90,7 +90,7 @@ REFUSED = [
     (lambda: assign(Ramp(), "zzz", 3), "Ramp has no field 'zzz'; Its fields: steps, rate"),
     (lambda: assign(Ramp(), "steps.more", 3), "Ramp.steps is 10 and has no field 'more'"),
     (lambda: build({"class": "rnnstudy.tasks.adding:Addin", "fields": {}}), "rnnstudy.tasks.adding:Addin cannot be"),
-    (lambda: build({"class": "no_such_module:Task", "fields": {}}), "no_such_module:Task cannot be imported"),
+    (lambda: build({"class": "no_such_module:Task", "fields": {}}), "no_such_module:Task cannot be found"),
 ]
 
 

@@ -1,5 +1,6 @@
 """The command line. Thin: each command imports what it needs and calls it, so that --help answers at once."""
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +18,11 @@ from rnnstudy.cli.common import (
     make_console,
     print_json,
     say,
+    storage_option,
     which_runs,
 )
 from rnnstudy.cli.completion import PROGRAM, Shell, complete_key, complete_report, completion_script
-from rnnstudy.spec import RequestError, RnnstudyError
+from rnnstudy.errors import RequestError, RnnstudyError, without_passwords
 from rnnstudy.store.project import find_project
 
 
@@ -92,12 +94,12 @@ def list_(
 
 
 @app.command("studies")
-@click.option("--storage", metavar="URL", help="Where the studies are kept. Default: mlruns/optuna.db.")
+@storage_option
 @as_json
 def studies_(storage: str | None, json_: bool) -> None:
     """Show how the searches stand: trials, best value and parameters, and the winner's result on fresh seeds."""
     from rnnstudy.cli.tables import studies_rows, studies_table
-    from rnnstudy.search.studies import storage_url, study_statuses, without_password
+    from rnnstudy.search.studies import storage_url, study_statuses
 
     project = find_project()
     found = study_statuses(project, storage)
@@ -105,7 +107,7 @@ def studies_(storage: str | None, json_: bool) -> None:
         print_json(studies_rows(found, project))
         return
     if not found:
-        where = without_password(storage_url(project, storage))
+        where = without_passwords(storage_url(project, storage))
         say(f"no studies in {where}; `rnnstudy sweep experiments/tuned_comparison.py` makes some")
         return
     make_console().print(studies_table(found, project))
@@ -271,6 +273,10 @@ def completion(shell: Shell) -> None:
 
 def main() -> None:
     """Run the command line. Bad input gives one line and exit code 2."""
+    # In an ASCII locale, as batch systems have, a character that cannot be printed must not end a finished sweep.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name=PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -284,5 +290,8 @@ def main() -> None:
 
 
 def _refuse(message: str) -> None:
-    click.echo("rnnstudy: " + " ".join(message.split()), err=True)
+    words = without_passwords(" ".join(message.split()))
+    # Part of it may come from other people: no escape sequences for the terminal.
+    printable = "".join(character if character.isprintable() else "�" for character in words)
+    click.echo(f"rnnstudy: {printable}", err=True)
     sys.exit(BAD_INPUT)

@@ -8,11 +8,29 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from rnnstudy.errors import shown
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-FOLDER = click.Path(path_type=Path)
+
+class AnyPath(click.Path):
+    """A path, of something that is there or not. Refuses names that no file can have, and what cannot be looked at."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            self.fail(f"{shown(str(path))} cannot be used: {reason}", param, ctx)
+        return path
+
+
+FOLDER = AnyPath(path_type=Path)
 
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes; 0 when every run finished or diverged."""
@@ -21,6 +39,15 @@ PIPED_WIDTH = 1000
 """Columns where the output is no terminal: each row of a table stays on one line, for other programs."""
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON document instead of a table.")
+
+storage_option = click.option(
+    "--storage",
+    metavar="URL",
+    envvar="RNNSTUDY_STORAGE",
+    show_envvar=True,
+    help="Where searches keep their studies. Default: mlruns/optuna.db.",
+)
+"""Other users of the machine can read a command line, but not an environment: a password belongs there."""
 
 
 def make_console(*, stderr: bool = False) -> "Console":

@@ -5,9 +5,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from rnnstudy.cli.commands import app, list_
-from rnnstudy.cli.common import FOLDER, INTERRUPTED, SOME_FAILED, as_json, make_console, print_json, say, which_runs
+from rnnstudy.cli.common import (
+    FOLDER,
+    INTERRUPTED,
+    SOME_FAILED,
+    as_json,
+    make_console,
+    print_json,
+    say,
+    storage_option,
+    which_runs,
+)
 from rnnstudy.engines import ENGINE_NAMES, EngineName
 from rnnstudy.spec import RequestError
 from rnnstudy.store.project import find_project
@@ -34,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--rerun", is_flag=True, help="Forget the runs of this sweep and train them again.")
 @click.option("--offline", type=FOLDER, metavar="DIR", help="Write to files in DIR, for rnnstudy sync.")
 @click.option("--shard", metavar="PART/PARTS", help="Only this part of the sweep, for example 3/16.")
-@click.option("--storage", metavar="URL", help="Where a search keeps its studies. Default: mlruns/optuna.db.")
+@storage_option
 @click.option(
     "--ray",
     metavar="ADDRESS",
@@ -95,7 +106,8 @@ def sweep(
         elif not quiet and not search.sweep.interrupted:
             _print(studies_table(search.studies, project), "next: rnnstudy studies  ·  rnnstudy ui")
         _finish(search.sweep, stderr=json_ or quiet)
-    if storage is not None:
+    named = click.get_current_context().get_parameter_source("storage")
+    if storage is not None and named is not ParameterSource.ENVIRONMENT:
         raise RequestError(f"--storage is where searches are stored, and {file} defines none")
     if shard:
         runs = select_runs(experiment, chosen, settings, only, shard)

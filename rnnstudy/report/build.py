@@ -26,7 +26,7 @@ from rnnstudy.report.notebook import ARCHIVE, FIGURES, REQUESTS
 from rnnstudy.report.outline import Outline, header, known_reports, read_notebook, read_outline, require_source
 from rnnstudy.report.pages import index_page, notebook_page
 from rnnstudy.report.study import ReportError, load_study, open_source
-from rnnstudy.results.archive import MANIFEST, ExportedExperiment, ReadingRequest, write_archive
+from rnnstudy.results.archive import MANIFEST, ExportedExperiment, ReadingRequest, require_own_files, write_archive
 from rnnstudy.results.source import MissingRuns, ResultsSource
 from rnnstudy.spec import RequestError
 from rnnstudy.store.project import Project
@@ -67,6 +67,7 @@ def export(
     if archive is not None and archive.resolve() == folder.resolve():
         return _build(names, project, archive, project.reports)
     experiments = {experiment for name in names for experiment in header(name, project).experiments}
+    require_own_files(folder, experiments)
     source = open_source(project, archive)
     if not replace:
         for published in {folder.resolve(), (project.reports / "data").resolve()}:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from nbformat import NotebookNode
 
 from rnnstudy.report.outline import Outline
+from rnnstudy.report.sanitising import clean_html
 from rnnstudy.store.project import Project
 
 INTRODUCTION = "introduction.md"
@@ -43,6 +44,9 @@ def notebook_page(notebook: NotebookNode, name: str, outline: Outline, present: 
         exclude_anchor_links=True,
         # Not embed_images: it would empty the tags inside a line of Markdown, such as <sup>.
     )
+    # Outputs hold texts of the store and of other people's folders.
+    exporter.sanitize_html = True
+    exporter.register_filter("clean_html", clean_html)
     body, _ = exporter.from_notebook_node(_with_picture_sizes(notebook))
     colours = (("default", ""), ("github-dark", "(prefers-color-scheme: dark)"))
     styles = [(HtmlFormatter(style=style).get_style_defs(".highlight"), media) for style, media in colours]
@@ -148,4 +152,4 @@ def _split_after(text: str, words: int) -> tuple[str, str]:
 def _html(markdown: str) -> Markup:
     from nbconvert.filters import markdown2html
 
-    return Markup(markdown2html(markdown))
+    return clean_html(markdown2html(markdown))

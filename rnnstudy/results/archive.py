@@ -8,23 +8,26 @@ complete: figures drawn from the folder have the same bytes as figures drawn fro
 """
 
 import json
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+from typing_extensions import TypedDict
 
+from rnnstudy.errors import RequestError, shown
 from rnnstudy.probes.reading import QUANTILES
+from rnnstudy.results.parquet import parquet, read_parquet
 from rnnstudy.results.results import Listener, Results, RunReadings
 from rnnstudy.results.search_trials import SearchTrials
 from rnnstudy.results.source import MissingRuns, ResultsSource
-from rnnstudy.spec import RequestError
+from rnnstudy.spec import digest
+from rnnstudy.store import foreign
 from rnnstudy.store.errors import DamagedFile
 from rnnstudy.training.atomic import write_all
 from rnnstudy.training.records import Series
@@ -47,6 +50,23 @@ _SERIES = pa.schema(
     | {"steps": pa.list_(pa.int32()), "shape": pa.list_(pa.int32())}
     | {"values": pa.list_(pa.float32()), "axes": pa.list_(pa.string())}
 )
+
+
+@foreign.OPEN
+class _FormatShape(TypedDict):
+    format: int
+
+
+@foreign.OPEN
+class _EntryShape(TypedDict):
+    command: foreign.Line
+    commits: list[foreign.Line]
+    keys: list[foreign.Key]
+
+
+@foreign.OPEN
+class _ManifestShape(TypedDict):
+    experiments: dict[foreign.FileName, _EntryShape]
 
 
 class ReadingRequest(NamedTuple):
@@ -79,7 +99,8 @@ def write_archive(
     With `add`, what the folder holds already is kept: other experiments stay as they are, and for those in `studies`
     the readings stored earlier are written again. Otherwise the earlier contents are removed.
 
-    Returns the files written. Raises `DamagedFile` when there are earlier contents to keep and they cannot be read.
+    Only files that an earlier export wrote are overwritten or removed. Returns the files written. Raises `DamagedFile`
+    when there are earlier contents and they cannot be read, `RequestError` when another file has one of their names.
     """
     wanted: _Wanted = defaultdict(lambda: defaultdict(set))
     for request in requests:
@@ -104,12 +125,12 @@ def write_archive(
             for (key, name), quantiles in sorted(wanted[experiment].items())
             if key in runs and name in runs[key].units
         ]
-        contents[folder / f"{experiment}.parquet"] = _parquet(pa.Table.from_pylist(rows, schema=_SERIES))
+        contents[folder / f"{experiment}.parquet"] = parquet(pa.Table.from_pylist(rows, schema=_SERIES))
         if exported.searches is not None:
             for name in _SEARCH_TABLES:
                 table = pa.Table.from_pandas(getattr(exported.searches, name), preserve_index=False)
                 # Without the metadata that pandas would add about itself.
-                contents[folder / f"{experiment}.{name}.parquet"] = _parquet(table.replace_schema_metadata(None))
+                contents[folder / f"{experiment}.{name}.parquet"] = parquet(table.replace_schema_metadata(None))
         entries[experiment] = {
             "file": f"experiments/{experiment}.py",
             "command": exported.command,
@@ -117,7 +138,7 @@ def write_archive(
             "keys": sorted(runs),
         }
     runs_table = pa.Table.from_pylist([_run_row(headers[key]) for key in sorted(headers)], schema=_RUNS)
-    contents[folder / RUNS] = _parquet(runs_table)
+    contents[folder / RUNS] = parquet(runs_table)
     manifest = {
         "format": FORMAT,
         "written by": "rnnstudy report --export DIR",
@@ -125,11 +146,30 @@ def write_archive(
         "experiments": dict(sorted(entries.items())),
     }
     contents[folder / MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
+    own = require_own_files(folder, studies)
     written = write_all(contents)
-    for path in folder.glob("*.parquet"):
-        if path not in contents and path.name.partition(".")[0] not in others:
-            path.unlink()
+    for name in own - {path.name for path in contents} - _files_of(others):
+        (folder / name).unlink(missing_ok=True)
     return written
+
+
+def require_own_files(folder: Path, experiments: Iterable[str]) -> set[str]:
+    """The names of the files that an earlier export wrote into `folder`, as its manifest lists them.
+
+    Raises `RequestError` when an export of `experiments` would overwrite another file, and `DamagedFile` when the
+    manifest cannot be read.
+    """
+    own = _files_of(_manifest(folder)["experiments"]) if (folder / MANIFEST).exists() else set()
+    for name in sorted(_files_of(experiments) - own):
+        if os.path.lexists(folder / name):
+            raise RequestError(f"{folder / name} was not written by an export; name another folder, or move it away")
+    return own
+
+
+def _files_of(experiments: Iterable[str]) -> set[str]:
+    """The names of the files that a folder may hold with these experiments."""
+    tables = {f"{one}.{name}" for one in experiments for name in ("parquet", *(f"{s}.parquet" for s in _SEARCH_TABLES))}
+    return {MANIFEST, RUNS, *tables}
 
 
 def _add_stored_readings(wanted: _Wanted, experiment: str, before: "Archive") -> None:
@@ -156,21 +196,32 @@ class Archive(ResultsSource):
 
     @staticmethod
     def open(folder: Path) -> "Archive":
-        """Raises `RequestError` when the folder holds no results, and `DamagedFile` when it cannot be read."""
+        """Raises `RequestError` when the folder holds no results, and `DamagedFile` when it cannot be read.
+
+        The folder may come from other people: everything but the tables of readings is checked here, and each of those
+        when it is read.
+        """
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            table = pd.read_parquet(folder / RUNS) if manifest.get("format") == FORMAT else pd.DataFrame()
+            experiments = _manifest(folder)["experiments"]
+            table = read_parquet(folder, RUNS, _RUNS.equals)
         except FileNotFoundError as error:
             raise RequestError(
                 f"{folder} holds no results of a study ({Path(error.filename or MANIFEST).name} is not there); "
                 "`rnnstudy report --export DIR` writes such a folder"
             ) from None
-        except (ValueError, OSError) as error:
-            raise DamagedFile(f"{folder} cannot be read ({error}); restore it, or export it again") from None
-        if manifest.get("format") != FORMAT:
-            raise DamagedFile(f"{folder} has format {manifest.get('format')}; this version reads format {FORMAT}")
-        headers = {key: json.loads(text) for key, text in zip(table["key"], table["header"], strict=True)}
-        return Archive(folder, manifest["experiments"], headers)
+        headers = {}
+        for number, text in enumerate(table["header"], 1):
+            what = f"{folder / RUNS}, row {number} is damaged"
+            header = foreign.parsed(text or "", foreign.HeaderShape, what)
+            specification = foreign.parsed(
+                header["tags"].get("rnnstudy.spec", ""), foreign.SpecificationShape, f"{what}: its specification"
+            )
+            if digest(specification) != header["key"]:
+                raise DamagedFile(f"{what}: its key {header['key']} is not the hash of its specification")
+            headers[header["key"]] = header
+        if absent := {key for entry in experiments.values() for key in entry["keys"]} - headers.keys():
+            raise DamagedFile(f"{folder / MANIFEST} lists {len(absent)} runs that {RUNS} does not hold")
+        return Archive(folder, experiments, headers)
 
     def complete_keys(self) -> dict[str, str]:
         return {key: header["experiment"] for key, header in self.headers.items()}
@@ -189,13 +240,17 @@ class Archive(ResultsSource):
         series: dict[str, dict[str, Series]] = defaultdict(dict)
         for name in self.experiments if experiment is None else [experiment]:
             for row in self.table(name).to_dict("records"):
-                series[row["key"]][row["name"]] = _series(row)
+                what = f"{self.folder / name}.parquet: {shown(row['name'])} of run {shown(row['key'])} is damaged"
+                series[row["key"]][row["name"]] = _series(row, what)
         return Results([RunReadings.of(self.headers[key], series[key]) for key in wanted], listener)
 
     def search_trials(self, experiment: str, scale: str) -> SearchTrials:
         self._entry(experiment)
-        tables = (self.table(f"{experiment}.{name}") for name in _SEARCH_TABLES)
-        return SearchTrials(*tables).of_study(f"{experiment}/{scale}")
+        trials = self.table(f"{experiment}.trials", _is_trials)
+        importances = self.table(f"{experiment}.importances", _is_importances)
+        if trials[["study", "keys", "fresh"]].isna().any(axis=None) or importances["study"].isna().any():
+            raise DamagedFile(f"{self.folder / experiment}.trials.parquet has rows without a study")
+        return SearchTrials(trials, importances).of_study(f"{experiment}/{scale}")
 
     def _entry(self, experiment: str) -> Mapping[str, Any]:
         """What the manifest says about an experiment. Raises `MissingRuns` when the folder has no run of it."""
@@ -207,13 +262,39 @@ class Archive(ResultsSource):
             )
         return self.experiments[experiment]
 
-    def table(self, name: str) -> pd.DataFrame:
+    def table(
+        self, name: str, expected: Callable[[pa.Schema], bool] = lambda found: found.equals(_SERIES)
+    ) -> pd.DataFrame:
         """The table in `name`.parquet. Raises `DamagedFile` when the file cannot be read."""
-        path = self.folder / f"{name}.parquet"
         try:
-            return pd.read_parquet(path)
-        except (ValueError, OSError) as error:
-            raise DamagedFile(f"{path} cannot be read ({error}); restore it, or export it again") from None
+            return read_parquet(self.folder, f"{name}.parquet", expected)
+        except FileNotFoundError:
+            path = self.folder / f"{name}.parquet"
+            raise DamagedFile(f"{path} cannot be read (it is gone); restore it, or export it again") from None
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
+    """The manifest of a folder. Raises `FileNotFoundError` where there is none, `DamagedFile` for a damaged one."""
+    path = foreign.regular_file(folder, MANIFEST, foreign.LARGEST_DOCUMENT)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise DamagedFile(f"{path} cannot be read ({error.strerror}); restore it, or export it again") from None
+    version = foreign.parsed(text, _FormatShape, f"{folder} cannot be read")["format"]
+    if version != FORMAT:
+        raise DamagedFile(f"{folder} has format {version}; this version reads format {FORMAT}")
+    return foreign.parsed(text, _ManifestShape, f"{path} cannot be read")
+
+
+def _is_trials(found: pa.Schema) -> bool:
+    kinds = {name: str(found.field(name).type) for name in found.names}
+    texts = {kinds.get(name, "").removeprefix("large_") for name in ("study", "state", "keys", "fresh")}
+    return texts == {"string"} and kinds.get("trial") == "int64" and kinds.get("value") == "double"
+
+
+def _is_importances(found: pa.Schema) -> bool:
+    kinds = [str(kind).removeprefix("large_") for kind in found.types]
+    return (found.names, kinds) == (["study", "parameter", "importance"], ["string", "string", "double"])
 
 
 def _run_row(header: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,19 +324,22 @@ def _row(key: str, name: str, series: Series) -> dict[str, Any]:
     }
 
 
-def _series(row: Mapping[str, Any]) -> Series:
-    return Series(
-        steps=np.asarray(row["steps"], dtype=np.int64),
-        values=np.asarray(row["values"], dtype=np.float32).reshape(tuple(row["shape"])),
-        axes=tuple(row["axes"]),
-        unit=row["unit"],
-        spacing=int(row["spacing"]),
-        coordinates={axis: tuple(along) for axis, along in json.loads(row["coordinates"]).items()},
-    )
-
-
-def _parquet(table: pa.Table) -> bytes:
-    """A table as a Parquet file; the same table gives the same bytes."""
-    buffer = BytesIO()
-    pq.write_table(table, buffer, compression="zstd", compression_level=9)
-    return buffer.getvalue()
+def _series(row: Mapping[str, Any], what: str) -> Series:
+    """The series of a row. Raises `DamagedFile`, which begins with `what`, when its parts do not belong together."""
+    try:
+        labels = {"unit": row["unit"], "spacing": int(row["spacing"]), "axes": list(row["axes"])}
+        known = foreign.parsed(row["coordinates"] or "", dict[foreign.Line, list[foreign.Number]], what)
+        steps = np.asarray(row["steps"], dtype=np.int64)
+        values = np.asarray(row["values"], dtype=np.float32).reshape(tuple(row["shape"]))
+        series = Series.labelled({**labels, "coordinates": known}, steps, values)
+        lengths = [
+            len(known[axis]) if axis in known else size
+            for axis, size in zip(series.axes, values.shape[1:], strict=True)
+        ]
+        sound = lengths == list(values.shape[1:]) and values.shape[:1] == steps.shape
+        sound = sound and all(isinstance(text, str) for text in (row["key"], row["name"], series.unit, *series.axes))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DamagedFile(f"{what} ({error})") from None
+    if not sound:
+        raise DamagedFile(f"{what} (its shape {values.shape} does not belong to its steps and coordinates)")
+    return series

@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from rnnstudy.errors import shown
 from rnnstudy.run import Run
 from rnnstudy.spec import Spec, SpecError, at_least, digest
-from rnnstudy.sweep.experiment import Experiment, ExperimentError, one_line
-from rnnstudy.sweep.grids import Scale
+from rnnstudy.sweep.experiment import Experiment, ExperimentError, errors_of, one_line
+from rnnstudy.sweep.grids import Scale, at_most
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -36,6 +37,9 @@ SMALLEST_ERROR = 1e-6
 
 SEED_STRIDE = 1_000_003
 """Distance between the sampler seed of a batch and the seed for the rest of a batch that was interrupted."""
+
+MOST_SEARCHES = 10_000
+"""The most studies of one experiment file."""
 
 Objective = Literal["error", "log10_error", "steps_to_solve", "steps_then_error"]
 
@@ -118,11 +122,11 @@ class Search(Spec):
             raise SpecError(f"Search.fresh_seeds holds {shared[0]}, which the search itself uses; choose other seeds")
         if not _is_optuna(self.sampler, "BaseSampler") and not inspect.isroutine(self.sampler):
             raise SpecError(
-                f"Search.sampler is {self.sampler!r}; it takes an Optuna sampler such as TPESampler(seed=0), or a "
+                f"Search.sampler is {shown(self.sampler)}; it takes an Optuna sampler such as TPESampler(seed=0), or a "
                 "function that makes one from a seed"
             )
         if self.pruner is not None and not _is_optuna(self.pruner, "BasePruner"):
-            raise SpecError(f"Search.pruner is {self.pruner!r}; it takes an Optuna pruner such as MedianPruner()")
+            raise SpecError(f"Search.pruner is {shown(self.pruner)}; it takes an Optuna pruner such as MedianPruner()")
 
     def sampler_for(self, batch: int, resumed: bool, queued: int = 0) -> "BaseSampler":
         """The sampler for one batch; `batch` is the number of trials judged before it.
@@ -138,7 +142,7 @@ class Search(Spec):
         if not isinstance(self.sampler, BaseSampler):
             sampler = self.sampler(self.own_seed + batch + SEED_STRIDE * queued)  # type: ignore[operator]
             if not isinstance(sampler, BaseSampler):
-                raise SpecError(f"Search.sampler made {sampler!r} from a seed; it must make an Optuna sampler")
+                raise SpecError(f"Search.sampler made {shown(sampler)} from a seed; it must make an Optuna sampler")
             return sampler
         if resumed:
             self.sampler.reseed_rng()
@@ -177,11 +181,24 @@ class Search(Spec):
         return digest([self.objective, list(self.seeds)])
 
 
-def _is_optuna(value: object, base: Literal["BaseSampler", "BasePruner"]) -> bool:
+def _is_optuna(value: object, base: Literal["BaseSampler", "BasePruner", "TrialPruned"]) -> bool:
     """Whether `value` is an object of this Optuna class. If Optuna was never imported it cannot be one, and is not
     imported here: a worker does not need it."""
-    module = sys.modules.get("optuna.samplers" if base == "BaseSampler" else "optuna.pruners")
+    where = {"BaseSampler": "optuna.samplers", "BasePruner": "optuna.pruners", "TrialPruned": "optuna.exceptions"}
+    module = sys.modules.get(where[base])
     return module is not None and isinstance(value, vars(module)[base])
+
+
+class Infeasible(ExperimentError):
+    """A combination of parameters that cannot be trained.
+
+    `told`: `sample` said so itself, in Optuna's way (`raise optuna.TrialPruned()`); otherwise its specification is
+    impossible.
+    """
+
+    def __init__(self, message: str, *, told: bool) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 def with_seeds(run: Run, seeds: Sequence[int]) -> tuple[Run, ...]:
@@ -209,11 +226,20 @@ class StudyDefinition:
     path: Path
 
     def candidate(self, trial: object) -> Run:
-        """The run that `sample` makes from a trial. Raises `ExperimentError` if it fails or returns something else."""
-        try:
-            run = self.sample(trial, self.scale)
-        except Exception as error:
-            raise ExperimentError(one_line(self.path, error)) from None
+        """The run that `sample` makes from a trial.
+
+        Raises `Infeasible` for a combination that cannot be trained, `ExperimentError` if `sample` fails otherwise or
+        returns something else.
+        """
+        with errors_of(self.path):
+            try:
+                run = self.sample(trial, self.scale)
+            except SpecError as error:
+                raise Infeasible(one_line(self.path, error), told=False) from None
+            except Exception as error:
+                if _is_optuna(error, "TrialPruned"):
+                    raise Infeasible(one_line(self.path, error), told=True) from None
+                raise
         if not isinstance(run, Run):
             raise ExperimentError(f"{self.path}: sample(trial, scale) must return a Run, not {type(run).__name__}")
         return run
@@ -225,14 +251,13 @@ def searches_of(experiment: Experiment, scale: Scale) -> list[StudyDefinition]:
     Raises `ExperimentError` if the file defines something else, two searches of one name, or one without `sample`.
     """
     defined, path = vars(experiment.module), experiment.path
-    try:
-        searches = list(defined["searches"](scale)) if "searches" in defined else [defined["SEARCH"]]
-    except Exception as error:
-        raise ExperimentError(one_line(path, error)) from None
+    with errors_of(path):
+        made = defined["searches"](scale) if "searches" in defined else [defined["SEARCH"]]
+        searches = at_most(MOST_SEARCHES, made, f"searches({scale.value})")
     studies: dict[str, StudyDefinition] = {}
     for search in searches:
         if not isinstance(search, Search):
-            raise ExperimentError(f"{path}: SEARCH and searches(scale) take Search objects, not {search!r}")
+            raise ExperimentError(f"{path}: SEARCH and searches(scale) take Search objects, not {shown(search)}")
         sample: Callable[..., Run] | None = search.sample or defined.get("sample")
         if not callable(sample):
             raise ExperimentError(f"{path} defines no sample(trial, scale) for its search {search.name!r}")

@@ -4,9 +4,10 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from rnnstudy.errors import without_passwords
 from rnnstudy.search.definition import searches_of
 from rnnstudy.search.queue import SearchQueue, claim_studies
-from rnnstudy.search.studies import StudyStatus, connect_storage, study_status, without_password
+from rnnstudy.search.studies import StudyStatus, connect_storage, study_status
 from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.experiment import Experiment, load_experiment
 from rnnstudy.sweep.grids import Scale
@@ -39,7 +40,7 @@ def launch_search(
     resources, listener = resources or Resources(), listener or Silent()
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(Path(experiment))
     definitions = searches_of(experiment, scale)
-    options = ["--storage", without_password(storage)] if storage else []
+    options = ["--storage", without_passwords(storage)] if storage else []
     session = Session(experiment, scale, options, resources, listener)
     connected = connect_storage(session.project, storage)
     store = session.open_store()

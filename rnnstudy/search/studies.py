@@ -11,6 +11,7 @@ from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from rnnstudy.errors import without_passwords
 from rnnstudy.search.definition import Search
 from rnnstudy.spec import RequestError, RnnstudyError
 from rnnstudy.store.mlflow_database import database_errors
@@ -33,12 +34,7 @@ def storage_errors(url: str) -> Iterator[None]:
     except (OptunaError, *database_errors(), ImportError, OSError) as error:
         cause = error.__cause__ or error
         reason = " ".join(str(cause).split())[:200]
-        raise StorageError(f"the storage of searches {without_password(url)} cannot be used: {reason}") from None
-
-
-def without_password(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    return f"{head.rpartition(':')[0]}:…@{tail}" if at and head.count(":") > 1 else url
+        raise StorageError(f"the storage of searches {without_passwords(url)} cannot be used: {reason}") from None
 
 
 def storage_url(project: Project, url: str | None) -> str:
@@ -53,7 +49,10 @@ def connect_storage(project: Project, url: str | None) -> RDBStorage:
         project.mlruns.mkdir(parents=True, exist_ok=True)
     url = storage_url(project, url)
     with storage_errors(url), warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        return RDBStorage(_with_driver(url))
+        try:
+            return RDBStorage(_with_driver(url))
+        except ValueError as error:
+            raise StorageError(f"--storage is {url}, which is no address of a database ({error})") from None
 
 
 def _with_driver(url: str) -> str:
@@ -77,7 +76,7 @@ def open_study(storage: RDBStorage, name: str, search: Search) -> optuna.Study:
         elif stored != search.comparability_hash:
             raise RequestError(
                 f"study '{name}' was begun with another objective or other seeds; give the search another name, or "
-                f"delete it: optuna delete-study --study-name '{name}' --storage {without_password(storage.url)}"
+                f"delete it: optuna delete-study --study-name '{name}' --storage {without_passwords(storage.url)}"
             )
         if study.user_attrs.get(PLANNED) != search.trials:
             study.set_user_attr(PLANNED, search.trials)

@@ -7,16 +7,28 @@ exceptions. A sampler that is an object, not a function of a seed, continues at 
 compares candidates in training with each other (successive halving) depends on the order in which errors arrive.
 """
 
-from collections.abc import Mapping
+import contextlib
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, check_distribution_compatibility
 from optuna.trial import FixedTrial, TrialState
 
+from rnnstudy.errors import RequestError, shown
 from rnnstudy.run import Run
-from rnnstudy.search.definition import StudyDefinition, ValidationResult, with_seeds
+from rnnstudy.search.definition import Infeasible, StudyDefinition, ValidationResult, with_seeds
 from rnnstudy.search.studies import FRESH, KEYS, study_status
+from rnnstudy.sweep.experiment import ExperimentError
 from rnnstudy.training.records import ValidationCheck
+
+INFEASIBLE = "infeasible"
+"""An attribute of a trial: why its combination of parameters cannot be trained."""
+
+
+def _words(drawn: BaseDistribution) -> str:
+    return f"one of {shown(drawn.choices)}" if isinstance(drawn, CategoricalDistribution) else shown(drawn)
 
 
 @dataclass
@@ -54,6 +66,7 @@ class StudyRunner:
         self._failed = 0
         self.open: list[Candidate] = []
         self.done = False
+        self._require_comparable()
 
     @property
     def trials_left(self) -> int:
@@ -80,14 +93,63 @@ class StudyRunner:
         queued = sum(bool(trial.params) for trial in waiting)
         self.study.sampler = self.search.sampler_for(study_status(self.study).judged, self._resumed, queued)
         self._resumed = False
+        refused: list[tuple[optuna.Trial, Infeasible]] = []
         for _ in range(count):
             trial = self.study.ask()
-            run = self.definition.candidate(trial)
+            try:
+                run = self.definition.candidate(trial)
+            except Infeasible as error:
+                refused.append((trial, error))
+                continue
+            except ExperimentError:
+                # Left open, it would be queued again at each start, with the same parameters.
+                self._tell(trial, state=TrialState.FAIL)
+                raise
             runs = with_seeds(run, self.search.seeds)
             trial.set_user_attr(KEYS, [run.key for run in runs])
             trial.set_user_attr("name", run.name)
             reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
             self.open.append(Candidate(trial.number, runs, trial, set(reported)))
+        self._close_infeasible(refused)
+
+    def _close_infeasible(self, refused: Sequence[tuple[optuna.Trial, Infeasible]]) -> None:
+        """Tell Optuna that these trials are pruned, as candidates that cannot be trained.
+
+        Raises `ExperimentError` if no candidate of the study has ever been possible, without a word from `sample`: then
+        the file is wrong, and not the parameters.
+        """
+        others = [trial for trial in self.study.get_trials(deepcopy=False) if KEYS in trial.user_attrs]
+        mistake = next((error for _, error in refused if not error.told), None)
+        wrong = mistake is not None and not others and all(not error.told for _, error in refused)
+        for trial, error in refused:
+            trial.set_user_attr(INFEASIBLE, str(error))
+            self._tell(trial, state=TrialState.FAIL if wrong else TrialState.PRUNED)
+        if wrong:
+            raise ExperimentError(str(mistake))
+
+    def _require_comparable(self) -> None:
+        """Raises `RequestError` if `sample` now draws a parameter in a way that cannot be compared with earlier trials.
+
+        Found out without a trial, which would be left behind.
+        """
+        trials = [trial for trial in self.study.get_trials(deepcopy=False) if trial.params]
+        if not trials:
+            return
+        asked = FixedTrial(trials[-1].params, trials[-1].number)
+        with warnings.catch_warnings(action="ignore"), contextlib.suppress(ExperimentError):
+            # It may refuse the old values; what it has asked for until then is known.
+            self.definition.candidate(asked)
+        before = {name: drawn for trial in trials for name, drawn in trial.distributions.items()}
+        for name in before.keys() & asked.distributions.keys():
+            try:
+                check_distribution_compatibility(before[name], asked.distributions[name])
+            except ValueError:
+                raise RequestError(
+                    f"study '{self.study.study_name}': parameter '{name}' was {_words(before[name])} and is now "
+                    f"{_words(asked.distributions[name])}, which Optuna cannot compare; give the parameter or the "
+                    f"search another name, or delete the study: optuna delete-study --study-name "
+                    f"'{self.study.study_name}' --storage URL"
+                ) from None
 
     def report(self, errors: Mapping[str, Mapping[int, float]], check: ValidationCheck) -> set[str]:
         """Report to the pruner each candidate whose errors at this check are now complete.

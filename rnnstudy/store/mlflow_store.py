@@ -11,9 +11,8 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
 from urllib.parse import urlparse
-from urllib.request import Request, url2pathname, urlopen
+from urllib.request import url2pathname
 
 from rnnstudy.store import mlflow_database
 from rnnstudy.store.decimation import milliseconds
@@ -127,6 +126,9 @@ class Store(RunIndex):
         try:
             with mlflow_database.quiet_mlflow():
                 yield
+        except ImportError as error:
+            needed = "rnnstudy[postgres] brings that of PostgreSQL" if "psycopg" in str(error) else "install it"
+            raise StoreError(f"the MLflow store {self.uri} needs a driver ({error}); {needed}") from None
         except (MlflowException, OSError, *mlflow_database.database_errors()) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if isinstance(error, MlflowException) and error.error_code in REFUSALS:
@@ -369,12 +371,14 @@ def _mlflow_status(state: RunState) -> str:
 
 def _check_server(uri: str) -> None:
     """Raises `StoreError` when no server answers: MLflow's own client would retry for minutes."""
+    # What MLflow's client uses: it understands http://user:password@host, netrc and proxies alike.
+    import requests
+
     remedy = f"start it, or unset {TRACKING_URI} to use the project's own store"
     try:
-        with urlopen(Request(f"{uri.rstrip('/')}/health"), timeout=10):
-            pass
+        status = requests.get(f"{uri.rstrip('/')}/health", timeout=10).status_code
     except (OSError, ValueError) as error:
-        # Any answer will do, since not every server has this page; these codes come from a gateway before it.
-        if isinstance(error, HTTPError) and error.code not in (502, 503, 504):
-            return
         raise StoreError(f"the MLflow server {uri} cannot be reached ({error}); {remedy}") from None
+    # Any answer will do, since not every server has this page; these codes come from a gateway before it.
+    if status in (502, 503, 504):
+        raise StoreError(f"the MLflow server {uri} cannot be reached (status {status}); {remedy}")

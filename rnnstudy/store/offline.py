@@ -1,5 +1,6 @@
 """Runs in a folder of files, for where no store can be reached. `sync` copies them into a store later."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from rnnstudy.run import Run
+from rnnstudy.store import arrays, foreign
 from rnnstudy.store.decimation import Point
 from rnnstudy.store.documents import NOTE
 from rnnstudy.store.errors import DamagedFile
@@ -99,31 +101,52 @@ def run_folders(folder: Path) -> list[Path]:
 
 
 def description_in(folder: Path) -> Description:
-    """The description of an offline run. Raises `DamagedFile` when it cannot be read."""
-    path = folder / DESCRIPTION
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        # Named so before 2026-12.
-        if "papers" in fields:
-            fields["documents"] = fields.pop("papers")
-        return Description(**fields)
-    except (OSError, ValueError, TypeError) as error:
-        raise DamagedFile(f"{path} does not describe an offline run ({error})") from None
+    """The description of an offline run. Raises `DamagedFile` when it cannot be read, or is that of another run."""
+    what = f"{folder / DESCRIPTION} does not describe an offline run"
+    fields = foreign.parsed(_bytes(folder, DESCRIPTION, foreign.LARGEST_DOCUMENT), foreign.DescriptionShape, what)
+    foreign.require_own_key(fields, what)
+    if fields["key"] != folder.name:
+        raise DamagedFile(f"{what}: its key is {fields['key']}, and its folder has another name")
+    return Description(**fields)
 
 
 def points_in(folder: Path) -> list[Point]:
-    """The points of an offline run, without those of a last line that a kill has cut."""
-    path = folder / POINTS
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [Point(*point) for line in lines for point in json.loads(line)]
+    """The points of an offline run, without those of a last line that a kill has cut. Raises `DamagedFile`."""
+    what, content = f"{folder / POINTS}, line", _bytes(folder, POINTS, foreign.LARGEST_TABLE)
+    lines = content.split(b"\n")[:-1]
+    parts = (foreign.parsed(line, list[foreign.PointShape], f"{what} {one}") for one, line in enumerate(lines, 1))
+    return [Point(*point) for points in parts for point in points]
 
 
 def ending_of(folder: Path) -> dict[str, str]:
-    """The tags that an offline run ended with; none when it has not ended."""
-    path = folder / ENDING
-    return json.loads(path.read_text(encoding="utf-8"))["tags"] if path.exists() else {}
+    """The tags that an offline run ended with; none when it has not ended. Raises `DamagedFile`."""
+    content = _bytes(folder, ENDING, foreign.LARGEST_DOCUMENT)
+    what = f"{folder / ENDING} does not say how a run ended"
+    return foreign.parsed(content, foreign.EndingShape, what)["tags"] if content else {}
+
+
+def arrays_in(folder: Path, described: Description) -> list[Path]:
+    """The array files of an offline run that has ended, each checked whole. Raises `DamagedFile`."""
+    checks = {
+        arrays.READINGS: lambda path: arrays.check_readings(path, described.key, described.steps),
+        arrays.WEIGHTS: arrays.check_weights,
+    }
+    files = []
+    for name, check in checks.items():
+        with contextlib.suppress(FileNotFoundError):
+            files.append(foreign.regular_file(folder, name))
+            check(files[-1])
+    return files
+
+
+def _bytes(folder: Path, name: str, largest: int) -> bytes:
+    """The content of a file of an offline run; empty where there is none, or an empty one."""
+    try:
+        return foreign.regular_file(folder, name, largest).read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise DamagedFile(f"{folder / name} cannot be read ({error.strerror or error})") from None
 
 
 def final_tags(described: Description, ending: Mapping[str, str]) -> dict[str, str]:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnnstudy.spec import RequestError
-from rnnstudy.store.arrays import READINGS, WEIGHTS
 from rnnstudy.store.decimation import Point
-from rnnstudy.store.errors import StoreError, StoreUnavailable
+from rnnstudy.store.documents import NOTE
+from rnnstudy.store.errors import DamagedFile, StoreError, StoreUnavailable
+from rnnstudy.store.foreign import inert_markdown
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.mlflow_tracker import experiment_tags
-from rnnstudy.store.offline import description_in, ending_of, final_tags, points_in, run_folders
+from rnnstudy.store.offline import arrays_in, description_in, ending_of, final_tags, points_in, run_folders
 from rnnstudy.store.owner import Owner
 from rnnstudy.store.run_description import Description
 from rnnstudy.store.stored_run import COMPLETE, state_of
@@ -29,7 +30,7 @@ class SyncReport:
         added: runs that were not in the store.
         updated: runs of which the store had less.
         unchanged: runs that the store already had.
-        refused: runs that the store refuses, with its reason; nothing of them was written.
+        refused: runs that are damaged or that the store refuses, with the reason; nothing of them was written.
     """
 
     added: tuple[str, ...]
@@ -38,35 +39,61 @@ class SyncReport:
     refused: Mapping[str, str]
 
 
+@dataclasses.dataclass(frozen=True)
+class OfflineRun:
+    """A run in an offline folder: everything that is copied of it, checked whole."""
+
+    described: Description
+    ending: Mapping[str, str]
+    points: Sequence[Point]
+    files: Sequence[Path]
+
+    @staticmethod
+    def read(folder: Path) -> "OfflineRun":
+        """Raises `DamagedFile` for anything in it that no offline sweep writes."""
+        described, ending = description_in(folder), ending_of(folder)
+        note = {NOTE: inert_markdown(described.tags[NOTE])} if NOTE in described.tags else {}
+        hypothesis = inert_markdown(described.hypothesis)
+        described = dataclasses.replace(described, tags={**described.tags, **note}, hypothesis=hypothesis)
+        return OfflineRun(described, ending, points_in(folder), arrays_in(folder, described) if ending else [])
+
+
 def sync(folders: Iterable[Path], store: Store) -> SyncReport:
     """Copy runs from offline folders into `store`. A second time changes nothing.
 
+    A folder may come from other people: every run in it is checked whole before the first is written (see `foreign`).
     Runs that have not ended arrive as interrupted. Runs that are complete in the store with the same probes, and runs
-    that another process is writing at this moment, are left alone. Where the store refuses a run, the others are copied
-    all the same. Raises `RequestError` for a folder that holds no runs.
+    that another process is writing at this moment, are left alone. Where a run is damaged, or the store refuses it, the
+    others are copied all the same. Raises `RequestError` for a folder that holds no runs.
     """
-    descriptions = []
+    found: list[OfflineRun] = []
+    done: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": []}
+    refused: dict[str, str] = {}
     for folder in folders:
         runs = run_folders(folder)
         if not runs:
             raise RequestError(f"{folder} holds no runs; name the folder that the offline sweep wrote")
-        descriptions += [(run, description_in(run)) for run in runs]
+        for run in runs:
+            try:
+                if not run.resolve().is_relative_to(folder.resolve()):
+                    raise DamagedFile(f"{run} leads out of {folder}")
+                found.append(OfflineRun.read(run))
+            except (DamagedFile, OSError) as error:
+                refused[run.name] = str(error)
     store.require_writable()
     store.mark_interrupted()
-    done: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": []}
-    refused: dict[str, str] = {}
-    for run_folder, described in descriptions:
+    for run in found:
         try:
-            done[_sync_run(store, run_folder, described)].append(described.key)
+            done[_sync_run(store, run)].append(run.described.key)
         except StoreUnavailable:
             raise
         except StoreError as error:
-            refused[described.key] = str(error)
+            refused[run.described.key] = str(error)
     return SyncReport(**{how: tuple(keys) for how, keys in done.items()}, refused=refused)
 
 
-def _sync_run(store: Store, folder: Path, described: Description) -> str:
-    ending, points = ending_of(folder), points_in(folder)
+def _sync_run(store: Store, run: OfflineRun) -> str:
+    described, ending, points = run.described, run.ending, run.points
     for known in store.runs(described.key):
         covered = all(probe in known.probes for probe in json.loads(described.tags["rnnstudy.probes"]))
         # A sweep that has given up the store writes files alone: its own runs are not being written any more.
@@ -84,8 +111,7 @@ def _sync_run(store: Store, folder: Path, described: Description) -> str:
     tags = experiment_tags(described.tags.get("mlflow.source.name", ""), described.hypothesis)
     opened = store.start(borrowed, store.experiment(described.experiment, tags), min(times, default=None))
     opened.buffer += opened.new_points(points)
-    files = [path for path in (folder / READINGS, folder / WEIGHTS) if ending and path.exists()]
-    store.end(opened, final_tags(described, ending), files, max(times, default=None))
+    store.end(opened, final_tags(described, ending), run.files, max(times, default=None))
     return "added" if present is None else "updated"
 
 

@@ -6,14 +6,16 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from rnnstudy.errors import RequestError, RnnstudyError, SpecError, message_of, shown
 from rnnstudy.run import Run, unique_names
-from rnnstudy.spec import RequestError, RnnstudyError, nearest
-from rnnstudy.sweep.grids import Scale, override
+from rnnstudy.spec import nearest
+from rnnstudy.sweep.grids import MOST_RUNS, Scale, override
 from rnnstudy.sweep.shards import Shard
 
 
@@ -58,20 +60,19 @@ class Experiment:
                 f"{self.path} defines a search, whose runs are chosen as it goes on; `rnnstudy sweep {self.path.name}` "
                 "runs it, `rnnstudy studies` shows its progress"
             )
-        try:
-            runs = list(self.module.runs(scale))
-        except Exception as error:
-            raise ExperimentError(one_line(self.path, error)) from None
-        if not runs:
-            raise ExperimentError(f"{self.path}: runs({scale.value}) returns no runs")
         by_key: dict[str, Run] = {}
-        for run in runs:
-            if not isinstance(run, Run):
-                raise ExperimentError(f"{self.path}: runs(scale) must return Run objects, not {type(run).__name__}")
-            if run.key in by_key:
-                raise ExperimentError(f"{self.path}: two runs mean the same: {run!r}")
-            by_key[run.key] = run
-        return runs
+        with errors_of(self.path):
+            for run in self.module.runs(scale):
+                if not isinstance(run, Run):
+                    raise SpecError(f"runs(scale) must return Run objects, not {type(run).__name__}")
+                if run.key in by_key:
+                    raise SpecError(f"two runs mean the same: {shown(run)}")
+                if len(by_key) == MOST_RUNS:
+                    raise SpecError(f"runs({scale.value}) returns more than {MOST_RUNS} runs; does it end?")
+                by_key[run.key] = run
+        if not by_key:
+            raise ExperimentError(f"{self.path}: runs({scale.value}) returns no runs")
+        return list(by_key.values())
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -92,12 +93,14 @@ def load_experiment(path: Path) -> Experiment:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     if folder not in sys.path:
-        sys.path.insert(0, folder)
+        # Last: a file such as random.py beside the experiment must not take the place of Python's own module.
+        sys.path.append(folder)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with errors_of(path):
+            spec.loader.exec_module(module)
+    except ExperimentError:
         del sys.modules[name]
-        raise ExperimentError(one_line(path, error)) from None
+        raise
     defined = vars(module)
     if not callable(defined.get("runs")) and not callable(defined.get("searches")) and "SEARCH" not in defined:
         del sys.modules[name]
@@ -145,7 +148,21 @@ def _make_package(folder: str) -> None:
         folders.append(folder)
 
 
-def one_line(path: Path, error: Exception) -> str:
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Raises what the code of an experiment file raises in this block as an `ExperimentError` of one line.
+
+    That it ends the program is an error, too: otherwise a command would end with exit code 0 and without a word.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, ExperimentError):
+        raise
+    except BaseException as error:
+        raise ExperimentError(one_line(path, error)) from None
+
+
+def one_line(path: Path, error: BaseException) -> str:
     """File, line and message of an error raised by an experiment file; the nearest name for a failed import."""
     if isinstance(error, SyntaxError):
         return f"{path}:{error.lineno}: {error.msg}"
@@ -155,14 +172,21 @@ def one_line(path: Path, error: Exception) -> str:
     where = f"{path}:{lines[-1]}" if lines else str(path)
     if isinstance(error, RnnstudyError):
         return f"{where}: {error}"
-    without_location = re.sub(r" \((unknown location|/[^)]*)\)$", "", " ".join(str(error).split()))
-    return f"{where}: {type(error).__name__}: {without_location}{_import_hint(error)}"
+    if isinstance(error, SystemExit):
+        return f"{where}: it ends the program (exit code {shown(error.code)}); an experiment file only defines"
+    without_location = re.sub(r" \((unknown location|/[^)]*)\)$", "", message_of(error))
+    return f"{where}: {type(error).__name__}: {without_location}{_import_hint(error, path)}"
 
 
-def _import_hint(error: Exception) -> str:
-    """For `cannot import name`, the nearest name that the module does have."""
-    wanted = re.match(r"cannot import name '(\w+)'", str(error))
-    module = sys.modules.get(error.name or "") if isinstance(error, ImportError) else None
+def _import_hint(error: BaseException, path: Path) -> str:
+    """For a failed import, the file beside the experiment that another module hides, or the nearest name there is."""
+    if not isinstance(error, ImportError):
+        return ""
+    package = (error.name or "").partition(".")[0]
+    beside, module = path.resolve().with_name(f"{package}.py"), sys.modules.get(error.name or "")
+    if package and beside.is_file() and getattr(module, "__file__", "") != str(beside):
+        return f"; {beside.name} beside it has the name of another module, which comes first: rename the file"
+    wanted = re.match(r"cannot import name '(\w+)'", message_of(error))
     return nearest(wanted[1], vars(module)) if wanted and module else ""
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
@@ -10,6 +11,18 @@ from rnnstudy.run import Run
 from rnnstudy.spec import SpecError, assign
 
 Value = TypeVar("Value")
+
+
+MOST_RUNS = 100_000
+"""The most runs of a sweep. More would be a mistake: a generator that does not end, or a product of many lists."""
+
+
+def at_most(most: int, items: Iterable[Value], what: str) -> list[Value]:
+    """A list of `items`. Raises `SpecError` when there are more than `most`, perhaps without an end."""
+    listed = list(itertools.islice(items, most + 1))
+    if len(listed) > most:
+        raise SpecError(f"{what} are more than {most}; do they end?")
+    return listed
 
 
 class Scale(Enum):
@@ -39,9 +52,13 @@ def grid(
     >>> [run.name for run in runs[:3]]
     ['Elman T=50 lr 0.001 s0', 'Elman T=50 lr 0.001 s1', 'Elman T=100 lr 0.001 s0']
     """
-    axes: dict[str | tuple[str, ...], Sequence[Any]] = dict(vary)
+    axes: dict[str | tuple[str, ...], Sequence[Any]] = {
+        field: at_most(MOST_RUNS, values, f"grid: the values of {field}") for field, values in vary.items()
+    }
     if seeds is not None:
-        axes["seed"] = list(seeds)
+        axes["seed"] = at_most(MOST_RUNS, seeds, "grid: the seeds")
+    if (count := math.prod(map(len, axes.values()))) > MOST_RUNS:
+        raise SpecError(f"grid: {count} combinations; a sweep has at most {MOST_RUNS} runs")
     runs = []
     for combination in itertools.product(*axes.values()):
         run = base
@@ -79,6 +96,7 @@ def parsed(setting: str) -> tuple[str, Any]:
         raise SpecError(f"--set takes FIELD=VALUE, for example training.steps=500; not '{setting}'")
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        # The last three: what Python's parser says about {[]: 1} and about texts that nest deeply.
         value = text
     return field.strip(), value

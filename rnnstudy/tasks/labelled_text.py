@@ -9,41 +9,53 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from rnnstudy.errors import shown
 from rnnstudy.spec import SpecError, at_least
 from rnnstudy.tasks.data_set import DataSet
 from rnnstudy.tasks.task import Batch, Criterion, inside, one_hot, supervised_at_end
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
-SHARES = {"training": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
-"""Part to its first and last share of the texts in their fixed random order."""
+HELD_BACK = 0.1
+"""The share of each label's texts in the validation part, and the same in the test part."""
+
+FEWEST = 3
+"""Each label needs so many texts, one for each part."""
+
+UNLABELLED = ("unsup", "unlabeled", "unlabelled", "unlabel")
+"""Names of folders that hold texts without a label in collections that people have."""
 
 
 class LabelledText(DataSet):
     """A text is read one character or one word at each step; at its last step, name its label.
 
     `path` is a CSV or TSV file (UTF-8) with a header and one text per row, or a folder with one folder per label and
-    one text per `.txt` file. `text` and `label` name the columns. A text is cut after T = `length` symbols. `unit`:
+    one text per `.txt` file. `text` and `label` name the columns. `quoting` says what quotation marks mean in a table:
+    in `quotes`, a field in quotes may hold separators and line ends; in `none`, they are characters like others, and
+    each line is one text; by default `quotes`, or `none` for a TSV file that quotes would make no sense of. Texts whose
+    label is in `leave_out` are not used. A text is cut after T = `length` symbols. `unit`:
     `character`, or `word` (lower case; punctuation marks are words). Each of the `symbols` most frequent symbols of the
     training part has its own one-hot input; all others share one more. One output per label, softmax and cross-entropy
     (nats) at the last step of each text.
 
-    Equal texts count once. A random order that depends on the texts alone makes 80 % of them the training part, 10 %
-    the validation part and 10 % the test part; texts are drawn with replacement. `content` is a hash of all texts and
-    labels, computed when it is empty: a changed file makes another run, and a stored run refuses a changed file.
+    Equal texts count once. Of each label, a random order that depends on the texts alone makes 80 % the training
+    part, 10 % the validation part and 10 % the test part, at least one each; texts are drawn with replacement.
+    `content` is a hash of all texts and labels, computed when it is empty: a changed file makes another run, and a
+    stored run refuses a changed file.
 
     Error: the share of texts misclassified. The criterion, ours: less than half the errors of always answering the most
     frequent label of the training part.
 
     Raises `SpecError`, which names the file and the line, for a file that does not exist, a missing column, a row with
-    too many or too few fields, an empty text or label, or bytes that are not UTF-8; and for fewer than two labels or
-    fewer than ten different texts.
+    too many or too few fields, an empty text or label, or bytes that are not UTF-8; for quotes that can be read in two
+    ways; and for fewer than two labels, a label with fewer than three texts, a text with two labels, or fewer than ten
+    different texts.
 
     Sentiment analysis of a few reviews:
 
@@ -58,19 +70,22 @@ class LabelledText(DataSet):
     >>> for row in range(3):
     ...     words = reviews.read(drawn.inputs[: drawn.lengths[row], row])
     ...     print(" ".join(words), "->", reviews.labels[drawn.targets[3, row]])
-    good film number 12 -> +
-    good film number 5 -> +
-    bad film number 8 -> -
+    bad film number 2 -> -
+    good film number 1 -> +
+    bad film number 5 -> -
     >>> folder.cleanup()
     """
 
     source: ClassVar[str] = "the user's texts"
+    version: ClassVar[int] = 2
 
     path: str
     text: str = "text"
     label: str = "label"
     unit: Literal["character", "word"] = "character"
     symbols: Annotated[int, at_least(1)] = 1000
+    quoting: Literal["automatic", "quotes", "none"] = "automatic"
+    leave_out: tuple[str, ...] = ()
     content: str = ""
 
     def check(self) -> None:
@@ -81,13 +96,25 @@ class LabelledText(DataSet):
             raise SpecError(
                 f"{self.path} has {len(collection.texts)} different texts; it takes 10 or more to make three parts"
             )
+        counts = Counter(label for _, label in collection.texts)
+        if rare := [f"{label!r} ({count})" for label, count in sorted(counts.items()) if count < FEWEST]:
+            raise SpecError(
+                f"{self.path} has {len(rare)} labels with fewer than {FEWEST} different texts, one for each part: "
+                f"{', '.join(rare[:5])}; add texts, or leave_out these labels"
+            )
+        if twice := [text for text, number in Counter(text for text, _ in collection.texts).items() if number > 1]:
+            raise SpecError(
+                f"{self.path} has {len(twice)} texts with two labels, such as {shown(sorted(twice)[0][:60])}; "
+                "keep each with one label"
+            )
         if self.content not in ("", collection.digest):
             raise SpecError(f"{self.path} has changed: its hash was {self.content} and is {collection.digest}")
         object.__setattr__(self, "content", collection.digest)
 
     @functools.cached_property
     def _collection(self) -> "_Collection":
-        return _read(self.path, self.text, self.label, _stamp(Path(self.path).expanduser()))
+        columns = (self.text, self.label)
+        return _read(self.path, columns, self.quoting, self.leave_out, _stamp(Path(self.path).expanduser()))
 
     @property
     def _encoded(self) -> "_Encoded":
@@ -148,8 +175,15 @@ class _Collection:
         return hash(self.digest)
 
     def part(self, part: str) -> tuple[tuple[str, str], ...]:
-        first, last = (round(share * len(self.texts)) for share in SHARES[part])
-        return self.texts[first:last]
+        """The texts of a part, of every label its share."""
+        chosen = []
+        for label in self.labels:
+            texts = [row for row in self.texts if row[1] == label]
+            held_back = max(1, round(HELD_BACK * len(texts)))
+            ends = {"training": -2 * held_back, "validation": -held_back, "test": len(texts)}
+            begins = {"training": 0, "validation": -2 * held_back, "test": -held_back}
+            chosen += texts[begins[part] : ends[part]]
+        return tuple(chosen)
 
 
 @dataclass(frozen=True)
@@ -166,10 +200,16 @@ def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _read(path: str, text: str, label: str, stamp: tuple[tuple[str, int, int], ...]) -> _Collection:
+def _read(
+    path: str,
+    columns: tuple[str, str],
+    quoting: str,
+    leave_out: tuple[str, ...],
+    stamp: tuple[tuple[str, int, int], ...],
+) -> _Collection:
     source = Path(path).expanduser()
     if source.is_dir():
-        rows = set(_folder_rows(source, [Path(file) for file, _, _ in stamp]))
+        found = _folder_rows(source, [Path(file) for file, _, _ in stamp], leave_out)
     elif not stamp:
         raise SpecError(f"there is no file or folder {path}; LabelledText.path is a CSV or TSV file, or a folder")
     elif source.suffix.lower() not in SEPARATORS:
@@ -177,7 +217,8 @@ def _read(path: str, text: str, label: str, stamp: tuple[tuple[str, int, int], .
             f"{path} ends in '{source.suffix}'; it takes .csv, .tsv, or a folder with one folder for each label"
         )
     else:
-        rows = set(_table_rows(source, text, label))
+        found = _table_rows(source, columns, quoting)
+    rows = {(text, label) for text, label in found if label not in leave_out}
     ordered = sorted(rows, key=lambda row: hashlib.sha256("\0".join(row).encode()).digest())
     digest = hashlib.sha256(repr(ordered).encode()).hexdigest()[:12]
     return _Collection(tuple(ordered), tuple(sorted({label for _, label in ordered})), digest)
@@ -194,37 +235,105 @@ def _decoded(path: Path) -> str:
         ) from None
 
 
-def _folder_rows(folder: Path, files: list[Path]) -> Iterator[tuple[str, str]]:
+def _folder_rows(folder: Path, files: list[Path], leave_out: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    parts = sorted({file.parent.parent.name for file in folder.glob("*/*/*.txt")})
+    if parts:
+        raise SpecError(
+            f"{folder} has folders within folders ({', '.join(parts[:5])}); name the one whose folders are the labels, "
+            f"for example {folder / parts[0]}"
+        )
     if not files:
         raise SpecError(f"{folder} has no texts; it takes one folder for each label, with .txt files in it")
     for file in files:
+        label = file.parent.name
+        if label in leave_out:
+            continue
+        if label.lower() in UNLABELLED:
+            raise SpecError(
+                f"{file.parent} seems to hold texts without a label; leave_out=('{label}',) leaves them out"
+            )
         content = _decoded(file).strip()
         if not content:
             raise SpecError(f"{file}, line 1: the file is empty; it must contain a text")
-        yield content, file.parent.name
+        yield content, label
 
 
-def _table_rows(path: Path, text: str, label: str) -> Iterator[tuple[str, str]]:
-    rows = csv.reader(io.StringIO(_decoded(path), newline=""), delimiter=SEPARATORS[path.suffix.lower()], strict=True)
+class _Row(NamedTuple):
+    """The fields of a row of a table, and its first and last line."""
+
+    first: int
+    last: int
+    fields: list[str]
+
+
+def _table_rows(path: Path, columns: tuple[str, str], quoting: str) -> Iterator[tuple[str, str]]:
+    header, *rows = _rows(path, quoting) or [_Row(1, 1, [])]
+    names = [name.strip() for name in header.fields]
+    for column in columns:
+        if column not in names:
+            raise SpecError(f"{path}, line 1: there is no column '{column}'; the columns are {', '.join(names)}")
+        if names.count(column) > 1:
+            raise SpecError(f"{path}, line 1: {names.count(column)} columns are called '{column}'; rename the others")
+    for row in rows:
+        if len(row.fields) != len(names):
+            raise SpecError(f"{path}, line {row.first}: {len(row.fields)} fields; the header has {len(names)}")
+        text, label = (row.fields[names.index(column)].strip() for column in columns)
+        for column, value in zip(columns, (text, label), strict=True):
+            if not value:
+                raise SpecError(f"{path}, line {row.first}: the {column} is empty")
+        yield text, label
+
+
+def _rows(path: Path, quoting: str) -> list[_Row]:
+    """The rows of a table, without empty lines."""
+    content, separator = _decoded(path), SEPARATORS[path.suffix.lower()]
+    lines = re.split(r"\r\n|\n|\r", content)
+    plain = [_Row(number, number, line.split(separator)) for number, line in enumerate(lines, 1) if line]
+    if quoting == "none" or '"' not in content:
+        return plain
+    # Without quotes, is every line a whole row?
+    whole = len({len(row.fields) for row in plain}) == 1
     try:
-        header = next(rows, [])
-        line = rows.line_num
-        for column in (text, label):
-            if column not in header:
-                raise SpecError(f"{path}, line 1: there is no column '{column}'; the columns are {', '.join(header)}")
-        for row in rows:
-            first, line = line + 1, rows.line_num
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise SpecError(f"{path}, line {first}: {len(row)} fields; the header has {len(header)}")
-            fields = dict(zip(header, map(str.strip, row), strict=True))
-            for column in (text, label):
-                if not fields[column]:
-                    raise SpecError(f"{path}, line {first}: the {column} is empty")
-            yield fields[text], fields[label]
+        rows = _quoted(path, content, separator)
+    except SpecError:
+        if quoting == "automatic" and path.suffix.lower() == ".tsv" and whole:
+            return plain
+        raise
+    width = len(plain[0].fields)
+    for row in rows:
+        inside = _field_counts(lines[row.first - 1 : row.last], separator)
+        if quoting == "automatic" and row.last > row.first and all(count == width for count in inside):
+            if path.suffix.lower() == ".tsv" and whole:
+                return plain
+            raise SpecError(
+                f"{path}, lines {row.first} to {row.last}: quotes make one text of rows that are whole without them; "
+                "quoting='none' takes quotes as characters, quoting='quotes' takes the lines as one text"
+            )
+    return rows
+
+
+def _field_counts(lines: list[str], separator: str) -> list[int]:
+    """The number of fields in each line, without regard to quotes."""
+    return [line.count(separator) + 1 for line in lines]
+
+
+def _quoted(path: Path, content: str, separator: str) -> list[_Row]:
+    # Python's own limit of 131,072 characters for a field is for the whole process.
+    limit = csv.field_size_limit(max(len(content), csv.field_size_limit()))
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
+    rows, line = [], 0
+    try:
+        for fields in reader:
+            if fields:
+                rows.append(_Row(line + 1, reader.line_num, fields))
+            line = reader.line_num
     except csv.Error as error:
-        raise SpecError(f"{path}, line {rows.line_num}: {error}") from None
+        raise SpecError(
+            f"{path}, line {reader.line_num}: {error}; where quotes are plain characters, set quoting='none'"
+        ) from None
+    finally:
+        csv.field_size_limit(limit)
+    return rows
 
 
 def _split_up(text: str, unit: str) -> list[str]:

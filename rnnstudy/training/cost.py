@@ -1,10 +1,12 @@
 """Estimates before training: how many replicas fit into a device's memory, and what a population costs."""
 
 import math
+import random
 from dataclasses import dataclass
 
 import torch
 
+from rnnstudy.errors import RequestError
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.run import Run
 from rnnstudy.training.batches import BLOCK, MOST_NUMBERS_DRAWN
@@ -37,6 +39,12 @@ SECONDS_PER_STATE_STEP = 70e-6
 OPERATIONS_PER_SECOND = 2.0e10
 SECONDS_PER_PROBED_STEP = 1e-3
 """For each time step and replica: reading the gradients before and after training, in float64."""
+MOST_STEPS_ASKED = 10_000
+"""At so many steps of a long run a probe is asked whether it is due; the number of its readings follows from those."""
+
+OUT_OF_REACH = 500
+"""A run that needs so many times the memory there is will not train, however rough the estimate is."""
+
 SECONDS_PER_STORED_RUN = 0.2
 """Writing a run's weights, readings and documents into the store."""
 
@@ -51,11 +59,20 @@ def population_bounds(device: torch.device, workers: int = 1) -> tuple[int, floa
 
 
 def replicas_that_fit(run: Run, room: float) -> int:
-    """The largest population of such runs in `room` bytes; at least one."""
+    """The largest population of such runs in `room` bytes; at least one.
+
+    Raises `RequestError` for a run that is far too large for this machine.
+    """
+    needed = bytes_per_replica(run)
+    if needed > OUT_OF_REACH * max(room, SHARED_BYTES):
+        raise RequestError(
+            f"{run.name} would need about {needed / 1e9:.3g} GB of memory, and there are {room / 1e9:.3g} GB for it; "
+            "a smaller batch, width, length or number of layers would fit"
+        )
     # `SHARED_BYTES` includes a side batch of `MOST_NUMBERS_PROBED`; a single long run may need more.
     beyond = max(0, _numbers_probed(run) - MOST_NUMBERS_PROBED)
     shared = SHARED_BYTES + 8 * COPIES_OF_PROBED * beyond
-    return max(1, int(max(room - shared, room / 4) / bytes_per_replica(run)))
+    return max(1, int(max(room - shared, room / 4) / needed))
 
 
 def replicas_probed_together(run: Run, device: torch.device) -> int:
@@ -136,6 +153,9 @@ def _numbers_probed(run: Run) -> int:
 
 def _numbers_read(run: Run) -> int:
     """Numbers in the readings that one run makes in training."""
-    curves = sum(probe.due(step) for probe in run.probes if probe.observes for step in range(run.training.steps))
+    steps, weight = range(run.training.steps), 1.0
+    if len(steps) > MOST_STEPS_ASKED:
+        steps, weight = random.Random(0).sample(steps, MOST_STEPS_ASKED), len(steps) / MOST_STEPS_ASKED
+    curves = math.ceil(weight * sum(probe.due(step) for probe in run.probes if probe.observes for step in steps))
     profile = run.task.steps * len(QUANTILES) * len(run.cell.states) * run.layers
     return curves * profile + 10 * run.training.steps

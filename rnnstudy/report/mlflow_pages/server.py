@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.request import urlopen
 
 import psutil
 
@@ -50,9 +50,10 @@ def serve(project: Project, port: int, *, browser: bool = True, pictures: bool =
     if not store.exists:
         raise RequestError(f"there is no store at {store.database}; rnnstudy sweep experiments/quickstart.py makes one")
     if store.uri.startswith("http"):
-        address = store.uri.rstrip("/")
+        # Links are printed and opened: they hold neither user nor password, for which the browser asks.
+        address = re.sub(r"//[^/]*@", "//", store.uri.rstrip("/"))
         _say("the store is a server with a UI of its own")
-        _print_links(store, address, browser)
+        _print_links(store, address, browser, _version(store.uri.rstrip("/")))
         if pictures:
             _draw_pictures(store, threading.Event())
         return 0
@@ -64,7 +65,7 @@ def serve(project: Project, port: int, *, browser: bool = True, pictures: bool =
         try:
             _say("starting MLflow's UI …")
             _wait_until_it_answers(server, address, project.logs / "ui.log")
-            _print_links(store, address, browser)
+            _print_links(store, address, browser, _version(address))
             _say("Ctrl-C ends it")
             with (
                 _in_background(lambda stop: _update_views(store, address, stop)),
@@ -142,9 +143,8 @@ def _unrepresentative(runs: "list[MlflowRun]") -> Iterator[int]:
             seen.add(key)
 
 
-def _print_links(store: Store, address: str, browser: bool) -> None:
+def _print_links(store: Store, address: str, browser: bool, version: str) -> None:
     """Print the links, and open the first in the browser."""
-    version = _version(address)
     links = experiment_links(store, address, version)
     if links and not charts.supported(version):
         _say(f"this is MLflow {version or 'of an unknown version'}; the ready-made views are for {charts.MLFLOW}")
@@ -213,11 +213,13 @@ def _in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
 @contextlib.contextmanager
 def _server(store: Store, port: int, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """MLflow's server over the store: one worker, no jobs, no telemetry. It is stopped on exit."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command = [sys.executable, "-m", "mlflow", "server"]
     if store.artifacts is not None:
         command += ["--default-artifact-root", store.artifacts.as_uri()]
     command += ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level=warning"]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # The address of a database may hold a password, and every user of a machine sees command lines.
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri}
+    environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
         # In a process group of its own, the server does not receive Ctrl-C: this process stops it in order.
@@ -243,8 +245,11 @@ def _wait_until_it_answers(server: "subprocess.Popen[bytes]", address: str, log:
 
 def _answer(url: str) -> str | None:
     """What a server sends; None if it does not answer, or with an error."""
-    with contextlib.suppress(OSError, ValueError), urlopen(url, timeout=10) as answer:
-        return answer.read().decode()
+    import requests
+
+    with contextlib.suppress(OSError, ValueError):
+        answer = requests.get(url, timeout=10)
+        return answer.text if answer.ok else None
     return None
 
 
