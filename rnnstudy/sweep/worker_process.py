@@ -14,6 +14,7 @@ from rnnstudy.run import Run
 from rnnstudy.store.errors import DiskFull, disk_is_full, memory_is_full
 from rnnstudy.sweep.messages import Failed, Finished, Message, Notice, Prune, Stopped
 from rnnstudy.sweep.signals import STOP_SIGNALS
+from rnnstudy.training.population import Population
 from rnnstudy.training.records import ValidationCheck
 
 
@@ -101,16 +102,8 @@ def train_messages(
 
     `prune` is that of `train`. An error is told, not raised.
     """
-    from rnnstudy.training.checkpoint import rename_damaged
-    from rnnstudy.training.loop import train
-    from rnnstudy.training.population import Population
-
     try:
-        for path in (checkpoint, resume):
-            if damaged := rename_damaged(path):
-                yield Notice(f"a checkpoint was damaged, its runs begin anew; it is kept as {damaged}")
-        ended = 0
-        for record in train(
+        yield from _records_or_anew(
             Population(runs),
             device=device,
             engine=engine,
@@ -119,10 +112,7 @@ def train_messages(
             stop=stopping,
             progress=send,
             prune=prune,
-        ):
-            ended += record.outcome is not None
-            yield record
-        yield Finished() if ended == len(runs) else Stopped()
+        )
     except Exception as error:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -130,3 +120,25 @@ def train_messages(
             yield Failed(str(DiskFull.caused_by(error)), "disk")
         else:
             yield Failed(reason, "memory" if memory_is_full(error) else "")
+
+
+def _records_or_anew(population: Population, **options: Any) -> Iterator[Message]:
+    """The records of `train`. A checkpoint that cannot be used is renamed, and the population begins without it."""
+    from rnnstudy.training.checkpoint import CheckpointError
+    from rnnstudy.training.loop import train
+
+    ended = 0
+    try:
+        for record in train(population, **options):
+            ended += record.outcome is not None
+            yield record
+    except CheckpointError as error:
+        # Raised before the first record; a renamed file is not found again.
+        if error.unusable is None:
+            raise
+        print(error)
+        kept = error.unusable.rename(error.unusable.with_name(f"{error.unusable.name}.damaged"))
+        yield Notice(f"a checkpoint was damaged, its runs begin anew; it is kept as {kept}")
+        yield from _records_or_anew(population, **options)
+    else:
+        yield Finished() if ended == len(population.runs) else Stopped()

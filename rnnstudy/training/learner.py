@@ -15,7 +15,7 @@ from rnnstudy.engines.engine import Trajectory
 from rnnstudy.optimisers.clipping import Gradients, broadcast_replicas, concatenate_parameters, global_norms
 from rnnstudy.probes.reading import Reading
 from rnnstudy.run import Training
-from rnnstudy.training.checkpoint import load_checkpoint, save_checkpoint
+from rnnstudy.training.checkpoint import incomplete, load_checkpoint, save_checkpoint
 from rnnstudy.training.history import History
 from rnnstudy.training.population import Population
 from rnnstudy.training.records import Outcome, Record, TrainingProgress, ValidationCheck
@@ -122,7 +122,17 @@ class Learner:
         if path is None or not path.exists():
             return None
         state = load_checkpoint(path, population.keys)
+        try:
+            return Learner._restored(population, device, state)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise incomplete(path, f"{type(error).__name__}: {error}") from None
+
+    @staticmethod
+    def _restored(population: Population, device: torch.device, state: Mapping[str, Any]) -> "Learner":
         replicas = state["replicas"]
+        expected = {name: value.shape for name, value in population.initial_parameters().items()}
+        if {name: value.shape for name, value in replicas["parameters"].items()} != expected:
+            raise ValueError("its weights have other shapes")
         learner = Learner(population, device, replicas["parameters"])
         learner.step = state["step"]
         learner.engine = state.get("engine", "reference")
