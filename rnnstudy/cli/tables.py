@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from rnnstudy.cli.common import make_table
+from rnnstudy.spec import RnnstudyError
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import repeating
-from rnnstudy.store.stored_run import COMPLETE
+from rnnstudy.store.stored_run import COMPLETE, StoredRun
 from rnnstudy.sweep.plan import Plan, duration
 from rnnstudy.sweep.summary import SweepSummary
 from rnnstudy.training.cost import cost
@@ -131,11 +132,27 @@ def run_page(prefix: str, project: Project) -> Table:
         steps = str(row["steps_to_solve"]).replace("<NA>", "–")
         facts.add_row("solved", f"{row['solved']}, steps to solve {steps}")
         facts.add_row("updates", f"{row['step']} in {duration(float(row['seconds']))}, engine {row['engine']}")
+        facts.add_row("trained on", _kind_of_machine(run, project))
         facts.add_row("readings", "\n".join(f"{name} ({loaded.units[name]})" for name in loaded.names))
     described = json.loads(run.tags["rnnstudy.spec"])
     facts.add_row("specification", "\n".join(_specification(described)))
     facts.add_row("to repeat it", repeating(run.key, run.tags.get("rnnstudy.command", "rnnstudy sweep …")))
     return facts
+
+
+def _kind_of_machine(run: StoredRun, project: Project) -> str:
+    """Where a run was trained, and how far it repeats elsewhere."""
+    from rnnstudy.store.documents import ENVIRONMENT
+    from rnnstudy.store.mlflow_store import Store
+
+    promise = "equal bits on this kind of machine, agreement within the spread over seeds on others"
+    try:
+        found = json.loads(Store(project).artifact(run, ENVIRONMENT).read_text(encoding="utf-8"))
+        kind = f"{found['machine']} {found.get('instructions', '')}".strip()
+        return f"{kind}, torch {found['packages']['torch']}, numba {found['packages']['numba']}\n({promise})"
+    except (RnnstudyError, OSError, ValueError, TypeError, KeyError):
+        # An older version did not write it, or the file is damaged.
+        return f"an unknown kind of machine\n({promise})"
 
 
 def _specification(described: Mapping[str, Any], indent: str = "") -> Iterator[str]:
