@@ -202,13 +202,13 @@ def test_the_names_in_a_checkpoint_and_those_that_older_versions_did_not_write(t
     list(train(runs, device="cpu", engine="reference", checkpoint=path))
     state = torch.load(path, weights_only=True)
     assert state.keys() == {
-        "format", "keys", "structure", "step", "engine", "complete", "handed_on", "seconds", "seconds_each",
+        "format", "keys", "structure", "step", "engine", "complete", "handed_on", "seconds", "seconds_each", "began",
         "replicas", "optimiser", "history",
     }  # fmt: skip
     assert state["replicas"].keys() == {
         "parameters", "active", "diverged_at", "ended_at", "passes", "solved_at", "pruned_at", "error", "summary",
     }  # fmt: skip
-    del state["replicas"]["pruned_at"], state["replicas"]["error"], state["engine"]
+    del state["replicas"]["pruned_at"], state["replicas"]["error"], state["engine"], state["began"]
     torch.save(state, path)
     assert_same(
         last_of(train(runs, device="cpu", checkpoint=path)), last_of(train(runs, device="cpu", engine="reference"))

@@ -1,5 +1,6 @@
 """The command line. Thin: each command imports what it needs and calls it, so that --help answers at once."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import click
 
 from rnnstudy.cli.catalogue import Kind, catalogue_lines, make_probe
-from rnnstudy.cli.common import BAD_INPUT, FOLDER, INTERRUPTED, make_console, say, which_runs
+from rnnstudy.cli.common import BAD_INPUT, FOLDER, INTERRUPTED, SOME_FAILED, make_console, say, which_runs
 from rnnstudy.spec import RequestError, RnnstudyError
 from rnnstudy.store.project import find_project
 
@@ -208,6 +209,14 @@ def main() -> None:
         _refuse(str(error))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever reads has seen enough; the interpreter would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(SOME_FAILED)
+    except OSError as error:
+        from rnnstudy.store.errors import DiskFull, disk_is_full
+
+        _refuse(str(DiskFull.caused_by(error)) if disk_is_full(error) else f"the system refuses: {error}")
 
 
 def _refuse(message: str) -> None:

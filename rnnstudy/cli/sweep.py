@@ -119,5 +119,5 @@ def _finish(console: "Console", summary: "SweepSummary", parts: "Iterable[Table 
         sys.exit(INTERRUPTED)
     for part in parts:
         say(part) if isinstance(part, str) else console.print(part)
-    if summary.failed or summary.given_up:
+    if summary.failed or summary.given_up or summary.fell_back_to_files:
         sys.exit(SOME_FAILED)

@@ -1,7 +1,9 @@
 """A worker process: trains the populations it is given and hands their records up through a pipe."""
 
+import contextlib
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from multiprocessing import parent_process
@@ -12,7 +14,7 @@ from typing import Any
 from rnnstudy.engines import EngineName
 from rnnstudy.run import Run
 from rnnstudy.store.errors import DiskFull, disk_is_full, memory_is_full
-from rnnstudy.sweep.messages import Failed, Finished, Message, Notice, Prune, Stopped
+from rnnstudy.sweep.messages import Began, Failed, Finished, Message, Notice, Prune, Ready, Stopped
 from rnnstudy.sweep.signals import STOP_SIGNALS
 from rnnstudy.training.population import Population
 from rnnstudy.training.records import ValidationCheck
@@ -31,8 +33,11 @@ def run_worker(
         signal.signal(number, signal.SIG_IGN)
     terminated: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", buffering=1) as stream:
+    try:
+        stream = log.open("a", buffering=1)
+    except OSError as error:
+        sys.exit(f"rnnstudy: a worker cannot write its log {log}: {error.strerror}")
+    with stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         prepare_process(experiment)
@@ -60,6 +65,7 @@ def run_worker(
                 orphaned.append(True)
             return keys
 
+        send(Ready())
         try:
             while (assignment := connection.recv()) is not None:
                 if parent is not None and not parent.is_alive():
@@ -110,11 +116,14 @@ def train_messages(
             checkpoint=checkpoint,
             resume=resume,
             stop=stopping,
+            began=lambda time: send(Began(time)),
             progress=send,
             prune=prune,
         )
     except Exception as error:
-        traceback.print_exc()
+        # The log may be on the disk that is full.
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if disk_is_full(error):
             yield Failed(str(DiskFull.caused_by(error)), "disk")
@@ -136,7 +145,8 @@ def _records_or_anew(population: Population, **options: Any) -> Iterator[Message
         # Raised before the first record; a renamed file is not found again.
         if error.unusable is None:
             raise
-        print(error)
+        with contextlib.suppress(OSError):
+            print(error)
         kept = error.unusable.rename(error.unusable.with_name(f"{error.unusable.name}.damaged"))
         yield Notice(f"a checkpoint was damaged, its runs begin anew; it is kept as {kept}")
         yield from _records_or_anew(population, **options)
