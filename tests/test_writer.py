@@ -34,7 +34,7 @@ class Notebook:
             raise self._faults.pop(0)
         self.noted.append(what)
 
-    def begin(self, run: Run, name: str, tags: Any = ()) -> None:
+    def begin(self, run: Run, name: str, tags: Any = (), began: float | None = None) -> None:
         self._note(("begin", run.key))
 
     def write(self, record: Record) -> None:
