@@ -2,14 +2,21 @@
 
 import dataclasses
 import functools
+import io
 import itertools
 import os
 import pickle
+import tempfile
 import time
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.cells.initialisation import Gaussian, Orthogonal
@@ -195,13 +202,13 @@ def test_the_names_in_a_checkpoint_and_those_that_older_versions_did_not_write(t
     list(train(runs, device="cpu", engine="reference", checkpoint=path))
     state = torch.load(path, weights_only=True)
     assert state.keys() == {
-        "format", "keys", "structure", "step", "engine", "complete", "handed_on", "seconds", "seconds_each",
+        "format", "keys", "structure", "step", "engine", "complete", "handed_on", "seconds", "seconds_each", "began",
         "replicas", "optimiser", "history",
     }  # fmt: skip
     assert state["replicas"].keys() == {
         "parameters", "active", "diverged_at", "ended_at", "passes", "solved_at", "pruned_at", "error", "summary",
     }  # fmt: skip
-    del state["replicas"]["pruned_at"], state["replicas"]["error"], state["engine"]
+    del state["replicas"]["pruned_at"], state["replicas"]["error"], state["engine"], state["began"]
     torch.save(state, path)
     assert_same(
         last_of(train(runs, device="cpu", checkpoint=path)), last_of(train(runs, device="cpu", engine="reference"))
@@ -330,3 +337,120 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
         save_checkpoint(path, {"keys": ["b"]})
     assert path.read_bytes() == old
     assert os.listdir(path.parent) == ["checkpoint"]
+
+
+@functools.cache
+def saved():
+    """The bytes of a checkpoint, and of what it holds."""
+    runs = population(Elman(width=3), Adam(), steps=10, rates=(1e-3, 1e-2))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint"
+        list(train(runs, device="cpu", engine="reference", checkpoint=path))
+        return runs, path.read_bytes(), content_of(path, runs)
+
+
+def content_of(path, runs):
+    """Everything that a checkpoint says, comparable: tensors as their bytes."""
+
+    def plain(value):
+        if isinstance(value, torch.Tensor):
+            return value.dtype, tuple(value.shape), value.numpy().tobytes()
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list) else repr(value)
+
+    return plain(load_checkpoint(path, runs.keys))
+
+
+@contextmanager
+def suppress_refusals(path):
+    """Nothing is raised in the block but a `CheckpointError` of one line."""
+    refusal = CheckpointError("")
+    try:
+        yield
+    except CheckpointError as error:
+        refusal = error
+    assert "\n" not in str(refusal)
+    assert refusal.unusable in (path, None)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), min_size=1, max_size=3))
+def test_a_checkpoint_with_flipped_bits_is_refused_or_reads_the_same(flips, tmp_path):
+    """torch itself reads most of them, with other numbers. Some bits, such as padding, mean nothing."""
+    runs, content, good = saved()
+    damaged, path = bytearray(content), tmp_path / "checkpoint"
+    for where, bit in flips:
+        damaged[int(where * len(damaged))] ^= 1 << bit
+    path.write_bytes(damaged)
+    checkpoint_keys(path)
+    with suppress_refusals(path):
+        assert content_of(path, runs) == good
+
+
+def test_a_flipped_bit_in_a_weight_is_named(tmp_path):
+    runs, content, _ = saved()
+    path = tmp_path / "checkpoint"
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        numbers = [part for part in archive.infolist() if "/data/" in part.filename]
+    longest = max(numbers, key=lambda part: part.file_size)
+    damaged = bytearray(content)
+    # Beyond the part's own header and padding, which fill less than 192 bytes.
+    assert longest.file_size > 192
+    damaged[longest.header_offset + 192] ^= 1
+    path.write_bytes(damaged)
+    torch.load(path, weights_only=True)
+    with pytest.raises(CheckpointError, match=r"is not a readable checkpoint \(Bad CRC-32 for file '.*'\)"):
+        next(train(runs, device="cpu", checkpoint=path))
+    # What is planned needs no numbers.
+    assert checkpoint_keys(path) == runs.keys
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def refused_or_resumed(choice, other, removed, path):
+    """Resume from a sound file that something else wrote: one entry, at any depth, is missing or is `other`."""
+    runs, content, _ = saved()
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    place, names = state, []
+    while isinstance(place, dict) and place and not (names and choice.random() < 0.3):
+        names.append(choice.choice(list(place)))
+        outer, place = place, place[names[-1]]
+    if removed:
+        del outer[names[-1]]
+    else:
+        outer[names[-1]] = other
+    torch.save(state, path)
+    checkpoint_keys(path)
+    can_resume(path, runs.runs[0])
+    with suppress_refusals(path):
+        Learner.resume(runs, CPU, path)
+
+
+def other_content(examples):
+    """A test of so many files with other content."""
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(choice=st.randoms(use_true_random=False), other=PLAIN, removed=st.booleans())
+    def check(choice, other, removed, tmp_path):
+        refused_or_resumed(choice, other, removed, tmp_path / "checkpoint")
+
+    return check
+
+
+test_a_checkpoint_with_other_content_is_refused_in_one_line = other_content(12)
+test_many_checkpoints_with_other_content = pytest.mark.slow(other_content(300))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    runs, content, _ = saved()
+    state, path = torch.load(io.BytesIO(content), weights_only=True), tmp_path / "checkpoint"
+    state["replicas"]["parameters"]["W_hh"] = torch.zeros(2, 4, 4)
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"is not a complete checkpoint .*its weights have other shapes"):
+        next(train(runs, device="cpu", checkpoint=path))

@@ -55,10 +55,10 @@ SEARCH = Search(trials=8, together=4, seeds=(0, 1, 2), fresh_seeds=(100, 101))
 class EmptyIndex:
     """A store that holds nothing."""
 
-    def finished(self) -> Mapping[str, CompletedRun]:
+    def finished(self, keys: Any = None) -> Mapping[str, CompletedRun]:
         return {}
 
-    def failures(self) -> Mapping[str, Any]:
+    def failures(self, keys: Any = None) -> Mapping[str, Any]:
         return {}
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,10 +32,10 @@ BASE = Run(
 class Shelf:
     """A store that holds nothing."""
 
-    def finished(self) -> dict[str, CompletedRun]:
+    def finished(self, keys: Any = None) -> dict[str, CompletedRun]:
         return {}
 
-    def failures(self) -> dict[str, Failures]:
+    def failures(self, keys: Any = None) -> dict[str, Failures]:
         return {}
 
 

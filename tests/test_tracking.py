@@ -26,10 +26,10 @@ from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.probes.reading import MEDIAN
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import RequestError
-from rnnstudy.store import source_hashes
+from rnnstudy.store import mlflow_database, source_hashes
 from rnnstudy.store.arrays import READINGS, WEIGHTS, read_manifest, read_series, read_weights
 from rnnstudy.store.decimation import points_of, scheduled, summary_points, thinned
-from rnnstudy.store.errors import DamagedFile, StoreError, StoreUnavailable
+from rnnstudy.store.errors import DamagedFile, DiskFull, StoreError, StoreUnavailable
 from rnnstudy.store.mlflow_database import schema_revisions
 from rnnstudy.store.mlflow_store import Store, open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
@@ -131,7 +131,7 @@ def project(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def finish(tracker: Tracker, run: Run, name: str = "elman-T0020-s0") -> None:
-    tracker.begin(run, name)
+    tracker.begin(run, name, began=900.5)
     for record in [*pieces(run.key, 130, 260), last(run.key)]:
         tracker.write(record)
 
@@ -228,7 +228,7 @@ def test_what_was_written_is_in_the_store(project: Project):
     assert tags["pid"] == str(os.getpid())
     in_mlflow = tracker.store.client.get_run(stored.identity)
     assert in_mlflow.info.status == "FINISHED"
-    assert in_mlflow.info.end_time == 2000250
+    assert (in_mlflow.info.start_time, in_mlflow.info.end_time) == (900500, 2000250)
     assert "mlflow.parentRunId" not in in_mlflow.data.tags
     parameters = in_mlflow.data.params
     assert (parameters["cell"], parameters["length"], parameters["training.batch"]) == ("Elman", "20", "20")
@@ -471,7 +471,8 @@ def test_only_runs_of_dead_processes_are_marked_interrupted(project: Project):
     identity = {run.key: run.identity for run in tracker.store.runs()}
     tracker.store.client.set_tag(identity[dead.key], "rnnstudy.pid", str(process.pid))
     tracker.store.client.set_tag(identity[elsewhere.key], "rnnstudy.pid", str(process.pid))
-    tracker.store.client.set_tag(identity[elsewhere.key], "rnnstudy.host", "another.host")
+    # A container with this host name.
+    tracker.store.client.set_tag(identity[elsewhere.key], "rnnstudy.pid_space", "another-boot pid:[1] -")
     tracker.store.client.set_tag(identity[reused.key], "rnnstudy.pid_started", "12.5")
     assert tracker.store.mark_interrupted() == 2
     assert tracker.store.states([dead.key, alive.key, elsewhere.key, reused.key]) == {
@@ -505,6 +506,124 @@ def test_a_moved_project_takes_its_store_along(project: Project, tmp_path: Path)
         assert stored.artifacts.startswith(moved.artifacts.as_uri())
         assert tracker.store.artifact(stored, WEIGHTS).is_relative_to(moved.root)
     assert not project.root.exists()
+
+
+def test_a_copied_project_reads_and_writes_its_own_artifacts(project: Project, tmp_path: Path):
+    """It read the original's, and `ui` in the copy wrote pictures into the original."""
+    run = a_run()
+    finish(MlflowTracker(open_store(project), INFO), run)
+    copy = Project(Path(shutil.copytree(project.root, tmp_path / "copy")))
+    from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+
+    # As in a process of its own: MLflow remembers the folder of each run.
+    _artifact_repos_cache.clear()
+    before, store = as_files(project.root), Store(copy)
+    stored = store.finished()[run.key]
+    assert store.artifact(stored, READINGS).is_relative_to(copy.root)
+    store.relocate()
+    [stored] = store.runs(run.key)
+    assert stored.artifacts == f"{copy.artifacts.as_uri()}/{stored.identity}/artifacts"
+    (tmp_path / "picture.png").write_bytes(b"picture")
+    store.add_artifacts(stored, "pictures", [tmp_path / "picture.png"], {})
+    assert (copy.artifacts / stored.identity / "artifacts" / "pictures" / "picture.png").exists()
+    finish(MlflowTracker(open_store(copy), INFO), a_run(1))
+    assert as_files(project.root) == before
+    shutil.rmtree(copy.artifacts)
+    with pytest.raises(DamagedFile, match=f"{copy.artifacts}.* is gone"):
+        store.artifact(stored, READINGS)
+    once = snapshot(copy)
+    Store(copy).relocate()
+    assert snapshot(copy) == once
+
+
+def times(project: Project) -> tuple[int, int | None]:
+    [(began, ended)] = rows(project, "SELECT start_time, end_time FROM runs")
+    return began, ended
+
+
+def test_a_run_takes_from_its_first_update_to_its_last_record(project: Project):
+    """Not from when it was handed to a worker, perhaps long before."""
+    run = a_run()
+    tracker = MlflowTracker(open_store(project), INFO)
+    tracker.begin(run, run.name, began=990.25)
+    tracker.interrupt(run.key)
+    assert times(project)[1] is not None
+    again = MlflowTracker(open_store(project), INFO)
+    again.begin(run, run.name, began=990.25)
+    again.write(last(run.key))
+    assert times(project) == (990250, 2000250)
+
+
+def test_no_run_ends_before_it_began_whatever_the_clock_was_set_to(project: Project, monkeypatch: pytest.MonkeyPatch):
+    run = a_run()
+    tracker = MlflowTracker(open_store(project), INFO)
+    tracker.begin(run, run.name, began=3000.0)
+    tracker.write(last(run.key))
+    assert times(project) == (3_000_000, 3_000_000)
+
+
+def test_a_run_of_a_dead_process_ended_when_it_was_last_heard_of(project: Project):
+    """Not when that was noticed: a night without power was shown as training."""
+    tracker, run = MlflowTracker(open_store(project), INFO), a_run()
+    tracker.begin(run, run.name, began=900.0)
+    for record in pieces(run.key, 130, 260):
+        tracker.write(record)
+    tracker.close()
+    [stored] = tracker.store.runs()
+    tracker.store.client.set_tag(stored.identity, "rnnstudy.pid_started", "12.5")
+    assert tracker.store.mark_interrupted() == 1
+    assert times(project) == (900_000, round((1000.0 + 260 / 7) * 1000))
+
+
+def test_what_is_asked_for_does_not_cost_what_the_store_holds(project: Project):
+    """With 10,000 runs in the store, `list` took 18 s."""
+    finish(MlflowTracker(open_store(project), INFO), a_run())
+    [stored] = Store(project).runs()
+    with contextlib.closing(sqlite3.connect(project.database)) as database:
+        for table in ("runs", "tags"):
+            columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            copied = ", ".join("printf('%032d', number)" if name == "run_uuid" else name for name in columns)
+            copied = copied.replace("value", "iif(key = 'rnnstudy.key', printf('%012d', number), value)")
+            counted = "WITH RECURSIVE numbers(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers LIMIT 3000)"
+            database.execute(f"INSERT INTO {table} {counted} SELECT {copied} FROM {table}, numbers")
+        database.commit()
+    steps: list[int] = []
+
+    def counting(path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path)
+        connection.set_progress_handler(lambda: steps.append(1), 1000)
+        return connection
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow_database, "_connect", counting)
+        store = Store(project)
+        assert set(store.finished([stored.key, "000000000007"])) == {stored.key, "000000000007"}
+        assert store.mark_interrupted() == 0
+        asked = len(steps)
+        assert len(store.finished()) == 3001
+    assert asked < (len(steps) - asked) / 5
+
+
+def test_a_database_that_was_removed_is_said_to_be_gone(project: Project):
+    """MLflow's connection went on writing into the file without a name."""
+    run, tracker = a_run(), MlflowTracker(open_store(project), INFO)
+    tracker.begin(run, run.name)
+    project.database.unlink()
+    with pytest.raises(StoreUnavailable, match=r"mlflow\.db is gone"):
+        tracker.write(last(run.key))
+
+
+def test_a_full_disk_at_first_contact_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It ended in a traceback of the database's library."""
+    from sqlalchemy.exc import OperationalError
+
+    def full(path: Path) -> None:
+        raise OperationalError("CREATE TABLE", {}, sqlite3.OperationalError("database or disk is full"))
+
+    monkeypatch.setattr(mlflow_database, "create_database", full)
+    with pytest.raises(DiskFull, match="the disk is full"):
+        open_store(Project(tmp_path))
+    assert not (tmp_path / "mlruns" / "mlflow.db").exists()
 
 
 def first_contact(root: str, seed: int) -> None:

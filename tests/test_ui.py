@@ -1,10 +1,12 @@
 """`rnnstudy ui` as a person starts it: which port, which links, what the views show. See test_browser.py."""
 
 import base64
+import contextlib
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from threading import Event
 from typing import Any, cast
 
 import numpy as np
+import psutil
 import pytest
 from matplotlib.colors import to_rgb
 
@@ -30,6 +33,7 @@ from rnnstudy.report.mlflow_pages.run_pictures import (
 from rnnstudy.run import Run
 from rnnstudy.spec import RequestError, flatten
 from rnnstudy.store.documents import NOTE
+from rnnstudy.store.errors import StoreError
 from rnnstudy.store.mlflow_store import Store, open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
@@ -423,3 +427,56 @@ def test_the_server_answers_prints_the_link_and_ends_with_the_command(small: Pro
     address = f"http://{ui.HOST}:{used}"
     assert f"small  {address}/#/experiments/1/runs?workflowType=machine_learning" in printed
     assert ui._answer(f"{address}/health") is None, "the server outlived its command"
+
+
+PARENT = """
+import subprocess, sys
+guard = [sys.executable, "-m", "rnnstudy.report.mlflow_pages.guard"]
+program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+child = [sys.executable, "-c", program]
+process = subprocess.Popen([*guard, *child], stdin=subprocess.PIPE, start_new_session=True)
+print(process.pid, flush=True)
+process.wait()
+"""
+
+
+def test_a_guarded_server_ends_with_the_process_that_started_it_however_that_ends() -> None:
+    """After kill -9 of `ui`, two processes of the server went on listening."""
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    guard = psutil.Process(int(parent.stdout.readline()))
+    deadline = time.monotonic() + 60
+    while len(family := guard.children(recursive=True)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    parent.kill()
+    parent.communicate()
+    _, alive = psutil.wait_procs([guard, *family], timeout=60)
+    assert alive == []
+
+
+def test_ui_refuses_what_the_other_commands_refuse_and_changes_nothing(project: Path, monkeypatch) -> None:
+    """It served, and wrote into, another program's database and one of an older MLflow."""
+    database = project / "mlruns" / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE mine (a)")
+        connection.commit()
+    before = database.read_bytes()
+    monkeypatch.setattr(ui, "_server", lambda *_: pytest.fail("no server is started"))
+    with pytest.raises(StoreError, match="is an sqlite database, but not MLflow's"):
+        ui.serve(Project(project), 5000)
+    assert database.read_bytes() == before
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("DROP TABLE mine")
+        for table in ("experiments", "runs", "alembic_version"):
+            connection.execute(f"CREATE TABLE {table} (version_num)")
+        connection.execute("INSERT INTO alembic_version VALUES ('451aebb31d03')")
+        connection.commit()
+    with pytest.raises(StoreError, match="is of an older MLflow"):
+        ui.serve(Project(project), 5000)
+
+
+def test_ui_names_a_log_that_cannot_be_written(project_with_store: Path) -> None:
+    (project_with_store / "mlruns" / "logs").write_text("a file")
+    with pytest.raises(StoreError, match="logs cannot be written"):
+        ui.serve(Project(project_with_store), 5000, browser=False, pictures=False)

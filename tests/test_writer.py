@@ -34,7 +34,7 @@ class Notebook:
             raise self._faults.pop(0)
         self.noted.append(what)
 
-    def begin(self, run: Run, name: str, tags: Any = ()) -> None:
+    def begin(self, run: Run, name: str, tags: Any = (), began: float | None = None) -> None:
         self._note(("begin", run.key))
 
     def write(self, record: Record) -> None:
@@ -45,6 +45,9 @@ class Notebook:
 
     def interrupt(self, key: str) -> None:
         self._note("interrupt")
+
+    def drop(self, key: str) -> None:
+        self._note("drop")
 
     def close(self) -> None:
         self._note("close")
@@ -175,3 +178,32 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_a_run_that_another_launcher_has_taken_over_is_dropped_and_never_written_again():
+    tracker, answers = Notebook(), [True, True, OSError("stale"), True, False]
+
+    def may_write(key: str) -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    writer = Writer(tracker, None, may_write=may_write)
+    writer.begin(RUN, "a", {})
+    for step in (1, 2, 3):
+        writer.write(record(step))
+    writer.write(record(4, Outcome("finished", 4)))
+    writer.interrupt(RUN.key)
+    writer.close()
+    assert writer.fault is None
+    assert tracker.noted == [("begin", RUN.key), 1, 2, "drop", "close"]
+
+
+def test_a_run_that_was_lost_before_it_began_is_not_begun():
+    tracker = Notebook()
+    writer = Writer(tracker, None, may_write=lambda key: False)
+    writer.begin(RUN, "a", {})
+    writer.write(record(1))
+    writer.close()
+    assert tracker.noted == ["close"]

@@ -1,6 +1,7 @@
 """The command line. Thin: each command imports what it needs and calls it, so that --help answers at once."""
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -287,6 +288,14 @@ def main() -> None:
         _refuse(str(error))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever reads has seen enough; the interpreter would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(SOME_FAILED)
+    except OSError as error:
+        from rnnstudy.store.errors import DiskFull, disk_is_full
+
+        _refuse(str(DiskFull.caused_by(error)) if disk_is_full(error) else f"the system refuses: {error}")
 
 
 def _refuse(message: str) -> None:

@@ -23,6 +23,9 @@ from rnnstudy.sweep.plan import duration
 COUNTS = ("_zeros", "_nonfinite")
 """The readings beside a profile that count what it leaves out."""
 
+PROMISE = "equal bits on this kind of machine, agreement within the spread over seeds on others"
+"""What is promised of a run that is repeated."""
+
 
 @dataclass(frozen=True)
 class RunPage:
@@ -31,10 +34,12 @@ class RunPage:
     Attributes:
         run: as it is stored.
         results: its results, if it is complete.
+        project: whose store it is in.
     """
 
     run: StoredRun
     results: Results | None
+    project: Project
 
     @staticmethod
     def of(prefix: str, project: Project) -> "RunPage":
@@ -42,7 +47,8 @@ class RunPage:
         from rnnstudy import results
 
         run = results.stored_run(prefix, project=project)
-        return RunPage(run, results.load([run.key], project=project) if run.state in COMPLETE else None)
+        found = results.load([run.key], project=project) if run.state in COMPLETE else None
+        return RunPage(run, found, project)
 
     @property
     def fields(self) -> list[tuple[str, Any, bool]]:
@@ -81,6 +87,20 @@ class RunPage:
         """
         return [] if self.results is None else [_reading(self.results.per_run[0], name) for name in self.results.names]
 
+    @property
+    def machine(self) -> str:
+        """The kind of machine that trained the run, as far as bits depend on it."""
+        from rnnstudy.store.documents import ENVIRONMENT
+        from rnnstudy.store.mlflow_store import Store
+
+        try:
+            found = json.loads(Store(self.project).artifact(self.run, ENVIRONMENT).read_text(encoding="utf-8"))
+            kind = f"{found['machine']} {found.get('instructions', '')}".strip()
+            return f"{kind}, torch {found['packages']['torch']}, numba {found['packages']['numba']}"
+        except (RnnstudyError, OSError, ValueError, TypeError, KeyError):
+            # An older version did not write it, or the file is damaged.
+            return "an unknown kind of machine"
+
     def document(self) -> dict[str, Any]:
         """All of it, for JSON."""
         run = self.run
@@ -92,6 +112,7 @@ class RunPage:
             "outcome": self.outcome,
             "specification": {name: value for name, value, _ in self.fields},
             "readings": self.readings,
+            "machine": self.machine,
             "command": self.command,
         }
 
@@ -109,6 +130,7 @@ class RunPage:
             facts.add_row("solved", solved + after)
             facts.add_row("test error", _number(outcome.get("error")))
             facts.add_row("updates", f"{outcome['step']} in {duration(outcome['seconds'])}, engine {outcome['engine']}")
+            facts.add_row("trained on", f"{self.machine}\n({PROMISE})")
         facts.add_row("to repeat it", self.command)
         return Group(facts, *self._parts(outcome))
 

@@ -156,4 +156,4 @@ def _finish(summary: "SweepSummary", *, stderr: bool) -> NoReturn:
         sys.exit(INTERRUPTED)
     for line in troubles(summary):
         click.echo(line, err=stderr)
-    sys.exit(SOME_FAILED if summary.failed or summary.given_up else 0)
+    sys.exit(SOME_FAILED if summary.failed or summary.given_up or summary.fell_back_to_files else 0)

@@ -46,7 +46,8 @@ class StoreSource(ResultsSource):
 
     def complete_runs(self, keys: Iterable[str] | None, experiment: str | None = None) -> list[StoredRun]:
         """The runs that `load` reads. Raises `MissingRuns` when one of them is not complete, or when there is none."""
-        runs = self.store.runs()
+        keys = None if keys is None else list(keys)
+        runs = self.store.runs() if keys is None else self.store.runs_with(keys)
         complete = _complete(runs)
         if keys is None:
             keys = [key for key, run in complete.items() if experiment in (None, run.experiment)]

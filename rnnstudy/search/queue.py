@@ -165,10 +165,10 @@ class _Snapshot:
     def __init__(self, known: KnownRuns) -> None:
         self._finished, self._failures = dict(known.finished()), dict(known.failures())
 
-    def finished(self) -> Mapping[str, CompletedRun]:
+    def finished(self, keys: Collection[str] | None = None) -> Mapping[str, CompletedRun]:
         return self._finished
 
-    def failures(self) -> Mapping[str, Failures]:
+    def failures(self, keys: Collection[str] | None = None) -> Mapping[str, Failures]:
         return self._failures
 
 
@@ -201,7 +201,6 @@ def claim_studies(claims: Claims, storage: RDBStorage, names: Sequence[str]) -> 
     for key in by_key.keys() - claims.take(by_key):
         claims.release(by_key)
         owner = claims.holder(key)
-        raise RequestError(
-            f"study '{by_key[key]}' is being searched by {owner or 'another process, which has just ended'}; "
-            "wait for it, or end it first"
-        )
+        if owner is None:
+            raise RequestError(f"study '{by_key[key]}' was being searched by a process that has just ended; try again")
+        raise RequestError(f"study '{by_key[key]}' is being searched by {owner}; {claims.remedy(key, owner)}")

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
+import torch
+
 from rnnstudy.run import Run
 from rnnstudy.spec import Spec, canonical, digest, field_values, qualified_name
 from rnnstudy.tasks.task import Task
@@ -122,6 +124,8 @@ def environment() -> Mapping[str, Any]:
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "system": platform.platform(),
         "machine": platform.machine(),
+        # Sums over vectors of other widths are rounded differently.
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "variables": {name: os.environ[name] for name in settings if name in os.environ},
     }

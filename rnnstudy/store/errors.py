@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 from rnnstudy.spec import RnnstudyError
 
@@ -42,6 +43,13 @@ def disk_is_full(error: BaseException) -> bool:
         or "database or disk is full" in str(cause)
         for cause in _causes(error)
     )
+
+
+def write_error(error: OSError, folder: Path) -> RnnstudyError:
+    """The one-line error for a write that failed in `folder`."""
+    if disk_is_full(error):
+        return DiskFull.caused_by(error)
+    return StoreError(f"{folder} cannot be written ({error.strerror or error}); make it writable, and start again")
 
 
 def memory_is_full(error: BaseException) -> bool:

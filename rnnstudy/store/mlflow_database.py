@@ -5,13 +5,14 @@ second for 200 runs, many times that for a study; and importing MLflow takes mor
 """
 
 import functools
+import json
 import logging
 import os
 import re
 import sqlite3
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Collection, Iterator, Sequence, Set
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,22 +78,26 @@ def check_writable(path: Path) -> None:
         raise _unusable(path, error) from None
 
 
-def read_runs(path: Path, key: str | None, only_running: bool) -> list[StoredRun]:
-    """The runs of this package that are not deleted, newest first; see `Store.runs`."""
-    keyed = "SELECT run_uuid FROM tags WHERE key = 'rnnstudy.key'" + (" AND value = ?" if key is not None else "")
+def read_runs(path: Path, keys: Collection[str] | None, only_running: bool) -> list[StoredRun]:
+    """The runs of this package that are not deleted, newest first; see `Store.runs`.
+
+    What is not asked for costs next to nothing: the keys of all runs are compared, and nothing else of them is read.
+    """
+    asked = "" if keys is None else "AND keyed.value IN (SELECT value FROM json_each(?))"
     select_runs = f"""
-        SELECT runs.run_uuid, runs.name, experiments.name, runs.artifact_uri FROM runs JOIN experiments
-        ON runs.experiment_id = experiments.experiment_id
+        SELECT runs.run_uuid, runs.name, experiments.name, runs.artifact_uri
+        FROM runs JOIN experiments ON runs.experiment_id = experiments.experiment_id
+        JOIN tags AS keyed ON keyed.run_uuid = runs.run_uuid AND keyed.key = 'rnnstudy.key' {asked}
         WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
         {"AND runs.status = 'RUNNING'" if only_running else ""}
-        AND runs.run_uuid IN ({keyed}) ORDER BY runs.start_time DESC, runs.run_uuid
+        ORDER BY runs.start_time DESC, runs.run_uuid
     """
-    select_tags = f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({keyed})"
-    values = () if key is None else (key,)
+    select_tags = "SELECT run_uuid, key, value FROM tags WHERE run_uuid IN (SELECT value FROM json_each(?))"
+    values = () if keys is None else (json.dumps(list(keys)),)
     tags: dict[str, dict[str, str]] = defaultdict(dict)
     with _transaction(path) as tables:
         runs = tables.execute(select_runs, values).fetchall()
-        for run, name, value in tables.execute(select_tags, values):
+        for run, name, value in tables.execute(select_tags, (json.dumps([row[0] for row in runs]),)):
             tags[run][name] = value
     return [
         StoredRun(tags[run]["rnnstudy.key"], name or "", experiment, state_of(tags[run]), tags[run], run, artifacts)
@@ -114,16 +119,24 @@ def experiment_with(path: Path, name: str, tags: Set[str], location: str | None)
     return str(row[0]) if tags <= present else None
 
 
-def relocate_artifacts(path: Path, experiment_id: str, old: str, new: str) -> None:
-    """Follow a project folder that was moved: MLflow stores absolute addresses and has no call to change them."""
-    with closing(sqlite3.connect(path, timeout=20)) as connection, connection:
+def relocate_artifacts(path: Path, location: str) -> None:
+    """Follow a project folder that was moved or copied: MLflow stores absolute addresses and cannot change them.
+
+    The artifacts of this package's experiments then lie at `location`, the folder `artifacts` beside the database.
+    """
+    own = "SELECT experiment_id FROM experiment_tags WHERE key = 'rnnstudy.experiment_file'"
+    elsewhere = "LIKE 'file:%/artifacts' AND artifact_location != ?"
+    with _writing(path) as connection:
         connection.execute(
-            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
-            "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
-            (new, len(old) + 1, int(experiment_id), len(old) + 1, old + "/"),
+            "UPDATE runs SET artifact_uri = ?1 || '/' || run_uuid || '/artifacts' "
+            "WHERE artifact_uri LIKE 'file:%/artifacts/' || run_uuid || '/artifacts' "
+            f"AND artifact_uri != ?1 || '/' || run_uuid || '/artifacts' AND experiment_id IN ({own})",
+            (location,),
         )
         connection.execute(
-            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (new, int(experiment_id))
+            f"UPDATE experiments SET artifact_location = ? WHERE artifact_location {elsewhere} "
+            f"AND experiment_id IN ({own})",
+            (location, location),
         )
 
 
@@ -174,6 +187,16 @@ def _connect(path: Path) -> sqlite3.Connection:
     """A connection to an existing database."""
     # mode=rw and not ro: a writer that was killed may have left a journal to roll back.
     return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection whose changes are written together, at the end of the block."""
+    try:
+        with closing(_connect(path)) as connection, connection:
+            yield connection
+    except sqlite3.OperationalError as error:
+        raise _unusable(path, error) from None
 
 
 @contextmanager

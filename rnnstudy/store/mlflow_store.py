@@ -7,7 +7,8 @@ metrics are a decimated copy for its pages (see `decimation`).
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+import time as clock
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,9 @@ from urllib.request import url2pathname
 from rnnstudy.store import mlflow_database
 from rnnstudy.store.decimation import milliseconds
 from rnnstudy.store.documents import NOTE
-from rnnstudy.store.errors import DamagedFile, StoreError, StoreUnavailable
+from rnnstudy.store.errors import DamagedFile, DiskFull, StoreError, StoreUnavailable, disk_is_full
 from rnnstudy.store.mlflow_documents import data_input
+from rnnstudy.store.mlflow_server import TRACKING_URI, check_server
 from rnnstudy.store.open_run import OpenRun
 from rnnstudy.store.owner import Owner
 from rnnstudy.store.project import Project
@@ -36,8 +38,6 @@ LOCK_SECONDS = 120
 
 REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "PERMISSION_DENIED", "BAD_REQUEST")
 """MLflow's error codes for a request that will never succeed; any other may succeed later."""
-
-TRACKING_URI = "MLFLOW_TRACKING_URI"
 
 
 def _all_pages(search: Callable[..., Any]) -> list[Any]:
@@ -68,6 +68,7 @@ class Store(RunIndex):
             )
         if scheme == "sqlite" and ":///" not in named:
             raise StoreError(f"{TRACKING_URI} is {named!r}, which names no file; sqlite:////absolute/path.db does")
+        self._connected = False
         self.database: Path | None = None
         if not named or scheme == "sqlite":
             path = project.database if not named else Path(named.split(":///", 1)[-1])
@@ -91,16 +92,18 @@ class Store(RunIndex):
         """MLflow's client; on first contact the database is made, under a lock."""
         if self.database is not None:
             if not self.exists:
-                with self.locked():
+                with self.locked(), self._as_store_error():
                     if not self.exists:
                         mlflow_database.create_database(self.database)
             mlflow_database.check_database(self.database)
         elif urlparse(self.uri).scheme in ("http", "https"):
-            _check_server(self.uri)
+            check_server(self.uri)
         with self._as_store_error():
             from mlflow.tracking import MlflowClient
 
-            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        self._connected = True
+        return client
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -123,6 +126,9 @@ class Store(RunIndex):
         """Re-raise an error of MLflow or its database in one line: `StoreUnavailable` if it may pass."""
         from mlflow.exceptions import MlflowException
 
+        if self._connected and not self.exists:
+            # Its client would write into a file that has no name any more.
+            raise StoreUnavailable(f"{self.database} is gone")
         try:
             with mlflow_database.quiet_mlflow():
                 yield
@@ -130,6 +136,8 @@ class Store(RunIndex):
             needed = "rnnstudy[postgres] brings that of PostgreSQL" if "psycopg" in str(error) else "install it"
             raise StoreError(f"the MLflow store {self.uri} needs a driver ({error}); {needed}") from None
         except (MlflowException, OSError, *mlflow_database.database_errors()) as error:
+            if disk_is_full(error):
+                raise DiskFull.caused_by(error) from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if isinstance(error, MlflowException) and error.error_code in REFUSALS:
                 raise StoreError(f"the MLflow store {self.uri} refuses: {reason}") from None
@@ -147,7 +155,8 @@ class Store(RunIndex):
     def runs(self, key: str | None = None, *, only_running: bool = False) -> list[StoredRun]:
         """The runs of this package, newest first: all, those of one key, or those that MLflow shows as running."""
         if self.database is not None:
-            return mlflow_database.read_runs(self.database, key, only_running) if self.exists else []
+            keys = None if key is None else [key]
+            return mlflow_database.read_runs(self.database, keys, only_running) if self.exists else []
         condition = 'tags."rnnstudy.key" ' + ("LIKE '%'" if key is None else f"= '{key}'")
         if only_running:
             condition += " and attributes.status = 'RUNNING'"
@@ -157,6 +166,11 @@ class Store(RunIndex):
             key, name, artifacts = tags["rnnstudy.key"], info.run_name or "", info.artifact_uri or ""
             runs.append(StoredRun(key, name, experiment, state_of(tags), tags, info.run_id, artifacts))
         return runs
+
+    def runs_with(self, keys: Collection[str]) -> list[StoredRun]:
+        if self.database is None:
+            return super().runs_with(keys)
+        return mlflow_database.read_runs(self.database, keys, only_running=False) if self.exists else []
 
     def experiments(self) -> "list[Experiment]":
         search = self.client.search_experiments
@@ -173,16 +187,31 @@ class Store(RunIndex):
     def artifact(self, run: StoredRun, name: str) -> Path:
         """A local file with the artifact `name`. Raises `DamagedFile` when it is gone."""
         if urlparse(run.artifacts).scheme == "file":
-            path = Path(url2pathname(urlparse(run.artifacts).path)) / name
-            moved = (self.artifacts or path) / run.identity / "artifacts" / name
-            path = path if path.exists() else moved
+            path = self._artifact_folder(run) / name
             if not path.exists():
                 raise DamagedFile(f"{path} is gone; `rnnstudy forget {run.key}` and sweep again")
             return path
         with self._as_store_error():
             return Path(self.client.download_artifacts(run.identity, name, tempfile.mkdtemp(prefix="rnnstudy-")))
 
+    def _artifact_folder(self, run: StoredRun) -> Path:
+        """Where a run's artifacts lie, whatever address MLflow stored: a store that was copied reads its own."""
+        stored = Path(url2pathname(urlparse(run.artifacts).path))
+        if self.database is None or self.artifacts is None or stored.parts[-3::2] != ("artifacts", "artifacts"):
+            return stored
+        own = self.artifacts / run.identity / "artifacts"
+        foreign = (stored.parents[2] / self.database.name).exists()
+        return own if own.exists() or foreign else stored
+
     # Writing
+
+    def relocate(self) -> None:
+        """Have MLflow, too, read and write the artifacts beside the database, in case the project was moved or copied.
+
+        Raises `StoreError` for a database that cannot be written.
+        """
+        if self.database is not None and self.artifacts is not None and self.exists:
+            mlflow_database.relocate_artifacts(self.database, self.artifacts.as_uri())
 
     def require_writable(self) -> None:
         """Raises `StoreError` unless runs can be written. Nothing is left behind."""
@@ -207,17 +236,16 @@ class Store(RunIndex):
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 return client.create_experiment(name, artifact_location=location, tags=dict(tags))
-            identity, old_location = experiment.experiment_id, experiment.artifact_location
+            identity = experiment.experiment_id
             if experiment.lifecycle_stage == "deleted":
                 # Restoring brings back the runs that were deleted with the experiment; they must stay deleted.
                 client.restore_experiment(identity)
                 for run in _all_pages(functools.partial(client.search_runs, [identity])):
                     client.delete_run(run.info.run_id)
-            if self.database and location and old_location not in (location, None):
-                mlflow_database.relocate_artifacts(self.database, identity, old_location, location)
             for tag, value in tags.items():
                 if tag not in experiment.tags:
                     client.set_experiment_tag(identity, tag, value)
+            self.relocate()
             return identity
 
     def unfinished(self, description: Description) -> "MlflowRun | None":
@@ -241,10 +269,11 @@ class Store(RunIndex):
             if present is None:
                 began = None if time is None else milliseconds(time)
                 created = client.create_run(experiment_id, began, tags=description.tags, run_name=description.name)
-                opened = OpenRun(description, created.info.run_id)
+                opened = OpenRun(description, created.info.run_id, started=created.info.start_time)
             else:
                 attempts = attempts_of(present.data.tags)
                 opened = OpenRun(description, present.info.run_id, self.sent(present), attempts=attempts)
+                opened.started = present.info.start_time
             # Written again on a resume: the process may have died before it could write them.
             parameters = [Param(name, parameter_text(value)) for name, value in description.parameters.items()]
             # A note that someone may have edited in MLflow's pages stays as it is.
@@ -289,7 +318,7 @@ class Store(RunIndex):
         self.send(opened)
         with self._as_store_error():
             self._log(opened.identity, files, tags)
-            ended = None if time is None else milliseconds(time)
+            ended = max(milliseconds(clock.time() if time is None else time), opened.started)
             self.client.set_terminated(opened.identity, _mlflow_status(state_of(tags)), end_time=ended)
 
     def add_artifacts(self, run: StoredRun, folder: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
@@ -329,27 +358,33 @@ class Store(RunIndex):
     def forget(self, keys: Iterable[str]) -> int:
         """Delete these runs as MLflow's pages do, which keep them until garbage collection; returns how many."""
         wanted = set(keys)
-        runs = [run for run in self.runs() if run.key in wanted]
+        runs = self.runs_with(wanted)
         for run in runs:
             with self._as_store_error():
                 self.client.delete_run(run.identity)
         return len(runs)
 
     def mark_interrupted(self) -> int:
-        """End the runs that a process of this host left as running when it died; returns how many there were."""
+        """End the runs that a process of this machine left as running when it died; returns how many there were."""
         marked = 0
         for run in self.runs(only_running=True):
             owner = Owner.tagged(run.tags)
-            if owner is None or not owner.here or owner.alive:
+            if owner is None or owner.alive is not False:
                 continue
             state = run.state
             with self._as_store_error():
                 if state == "running":
                     state = "interrupted"
                     self.client.set_tag(run.identity, "rnnstudy.outcome", state)
-                self.client.set_terminated(run.identity, _mlflow_status(state))
+                self.client.set_terminated(run.identity, _mlflow_status(state), end_time=self._last_sign(run))
             marked += 1
         return marked
+
+    def _last_sign(self, run: StoredRun) -> int:
+        """When a run was last heard of, in ms since 1970: when its last loss was measured, or else when it began."""
+        losses = self.client.get_metric_history(run.identity, "learning/loss")
+        began = self.client.get_run(run.identity).info.start_time
+        return max([began, *(loss.timestamp for loss in losses)])
 
 
 def open_store(project: Project) -> Store:
@@ -367,18 +402,3 @@ def open_store(project: Project) -> Store:
 
 def _mlflow_status(state: RunState) -> str:
     return {"finished": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
-
-
-def _check_server(uri: str) -> None:
-    """Raises `StoreError` when no server answers: MLflow's own client would retry for minutes."""
-    # What MLflow's client uses: it understands http://user:password@host, netrc and proxies alike.
-    import requests
-
-    remedy = f"start it, or unset {TRACKING_URI} to use the project's own store"
-    try:
-        status = requests.get(f"{uri.rstrip('/')}/health", timeout=10).status_code
-    except (OSError, ValueError) as error:
-        raise StoreError(f"the MLflow server {uri} cannot be reached ({error}); {remedy}") from None
-    # Any answer will do, since not every server has this page; these codes come from a gateway before it.
-    if status in (502, 503, 504):
-        raise StoreError(f"the MLflow server {uri} cannot be reached (status {status}); {remedy}")

@@ -26,8 +26,10 @@ class MlflowTracker:
         self._experiment = store.experiment(info.experiment, experiment_tags(info.experiment_file, info.hypothesis))
         self._open: dict[str, OpenRun] = {}
 
-    def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
-        self._open[run.key] = self.store.start(self.info.describe(run, name, tags), self._experiment)
+    def begin(
+        self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({}), began: float | None = None
+    ) -> None:
+        self._open[run.key] = self.store.start(self.info.describe(run, name, tags), self._experiment, began)
 
     def write(self, record: Record) -> None:
         opened = self._open[record.key]
@@ -48,6 +50,9 @@ class MlflowTracker:
         if key in self._open:
             self.store.end(self._open[key], {"rnnstudy.outcome": "interrupted"})
             del self._open[key]
+
+    def drop(self, key: str) -> None:
+        self._open.pop(key, None)
 
     def close(self) -> None:
         for opened in self._open.values():

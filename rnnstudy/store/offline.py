@@ -57,7 +57,9 @@ class OfflineTracker:
         self.info = info
         self._open: dict[str, OpenRun] = {}
 
-    def begin(self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({})) -> None:
+    def begin(
+        self, run: Run, name: str, tags: Mapping[str, str] = MappingProxyType({}), began: float | None = None
+    ) -> None:
         folder = self.folder.path / run.key
         if ending_of(folder).get("rnnstudy.outcome") in COMPLETE:
             self.folder.forget([run.key])
@@ -89,6 +91,9 @@ class OfflineTracker:
             _append(Path(opened.identity), opened.take_sample(sample, seconds))
 
     def interrupt(self, key: str) -> None:
+        self._open.pop(key, None)
+
+    def drop(self, key: str) -> None:
         self._open.pop(key, None)
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ class OpenRun:
         sent: per metric, the steps of the points that are stored or buffered.
         buffer: points that are not stored yet.
         attempts: how often the run has failed before.
+        started: when it began, in ms since 1970: it does not end earlier, whatever the clock was set to meanwhile.
         samples: how many sensor readings it has; None before the first one of this process.
     """
 
@@ -30,6 +31,7 @@ class OpenRun:
     sent: dict[str, set[int]] = dataclasses.field(default_factory=dict)
     buffer: list[Point] = dataclasses.field(default_factory=list)
     attempts: int = 0
+    started: int = 0
     samples: int | None = None
 
     def take(self, record: Record) -> list[Point]:

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,6 +91,10 @@ class RunIndex(KnownRuns):
     def runs(self) -> list[StoredRun]:
         """All runs of this package, newest first."""
 
+    def runs_with(self, keys: Collection[str]) -> list[StoredRun]:
+        """The runs with one of these keys, newest first."""
+        return [run for run in self.runs() if run.key in keys]
+
     @abstractmethod
     def forget(self, keys: Iterable[str]) -> int:
         """Delete these runs, so that they are trained again; returns how many there were."""
@@ -99,21 +103,25 @@ class RunIndex(KnownRuns):
     def mark_interrupted(self) -> int:
         """Mark as interrupted the runs that a dead process left as running; returns how many there were."""
 
-    def finished(self) -> dict[str, StoredRun]:
+    def finished(self, keys: Collection[str] | None = None) -> dict[str, StoredRun]:
         """The complete runs by key: finished or diverged, and not deleted."""
-        return {key: run for key, run in newest_complete(self.runs()).items() if run.state in COMPLETE}
+        return {key: run for key, run in self._newest(keys).items() if run.state in COMPLETE}
 
-    def failures(self) -> dict[str, Failures]:
+    def failures(self, keys: Collection[str] | None = None) -> dict[str, Failures]:
         """The runs that have failed and have not been completed since, by key."""
         return {
             key: Failures(attempts_of(run.tags), run.tags.get("rnnstudy.reason", ""))
-            for key, run in newest_complete(self.runs()).items()
+            for key, run in self._newest(keys).items()
             if run.state not in COMPLETE and attempts_of(run.tags)
         }
 
+    def _newest(self, keys: Collection[str] | None) -> dict[str, StoredRun]:
+        return newest_complete(self.runs() if keys is None else self.runs_with(keys))
+
     def states(self, keys: Iterable[str]) -> dict[str, RunState]:
         """The state of each run; `absent` for a run that is not there."""
-        known = newest_complete(self.runs())
+        keys = list(keys)
+        known = self._newest(keys)
         return {key: known[key].state if key in known else "absent" for key in keys}
 
 

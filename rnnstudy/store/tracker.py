@@ -1,6 +1,6 @@
 """The two contracts of a store: `Tracker` writes the records of a sweep, `KnownRuns` says which runs are complete."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,20 +32,21 @@ class Failures:
 class KnownRuns(Protocol):
     """Which runs need no training any more, and which have failed: what a plan is made from."""
 
-    def finished(self) -> Mapping[str, CompletedRun]:
-        """The complete runs (finished or diverged), by key."""
+    def finished(self, keys: Collection[str] | None = ...) -> Mapping[str, CompletedRun]:
+        """The complete runs (finished or diverged), by key: all, or those of `keys`."""
         ...
 
-    def failures(self) -> Mapping[str, Failures]:
-        """The runs whose last attempts failed, by key."""
+    def failures(self, keys: Collection[str] | None = ...) -> Mapping[str, Failures]:
+        """The runs whose last attempts failed, by key: all, or those of `keys`."""
         ...
 
 
 class Tracker(Protocol):
     """Writes the records of a sweep. Exactly one process writes."""
 
-    def begin(self, run: Run, name: str, tags: Mapping[str, str] = ...) -> None:
-        """A run starts, or continues after an interruption. `tags` are stored beside those of the sweep."""
+    def begin(self, run: Run, name: str, tags: Mapping[str, str] = ..., began: float | None = ...) -> None:
+        """A run starts, or continues after an interruption. `tags` are stored beside those of the sweep; its first
+        update `began` at this time, in seconds since 1970 (None: now)."""
 
     def write(self, record: Record) -> None:
         """Store a record; may be buffered. A record with an outcome ends its run."""
@@ -55,6 +56,9 @@ class Tracker(Protocol):
 
     def interrupt(self, key: str) -> None:
         """A run was stopped from outside and can continue later. Ignored for a run that is not open."""
+
+    def drop(self, key: str) -> None:
+        """Another process writes this run from now on: forget it, and write nothing. Ignored if it is not open."""
 
     def close(self) -> None:
         """Write what is still buffered."""

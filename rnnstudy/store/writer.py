@@ -41,6 +41,9 @@ class FallbackTracker:
 class Writer:
     """Writes what a launcher passes to it, in order, in its own thread.
 
+    Before each write it asks `may_write` about the run's key. If the answer is no, another launcher has taken the run
+    over, and it is dropped; an `OSError` means that the answer cannot be had now.
+
     Attributes:
         busy: seconds that the thread has spent writing.
         fell_back_to_files: whether the store was given up, and files are written in its place.
@@ -48,25 +51,31 @@ class Writer:
     """
 
     def __init__(
-        self, tracker: Tracker, fallback: FallbackTracker | None, patience: float = SECONDS_OF_PATIENCE
+        self,
+        tracker: Tracker,
+        fallback: FallbackTracker | None,
+        patience: float = SECONDS_OF_PATIENCE,
+        may_write: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.busy = 0.0
         self.fell_back_to_files = False
         self.fault: Exception | None = None
         self._tracker, self._fallback, self._patience = tracker, fallback, patience
+        self._may_write = may_write
         self._waiting: queue.SimpleQueue[tuple[Callable[[], None], str | None] | None] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._open: dict[str, tuple[Run, str, Mapping[str, str]]] = {}
+        self._open: dict[str, tuple[Run, str, Mapping[str, str], float | None]] = {}
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
-    def begin(self, run: Run, name: str, tags: Mapping[str, str]) -> None:
-        """A run starts, or continues."""
+    def begin(self, run: Run, name: str, tags: Mapping[str, str], began: float | None = None) -> None:
+        """A run starts, or continues; its first update `began` at this time, in seconds since 1970 (None: now)."""
 
         def act() -> None:
-            self._open[run.key] = (run, name, tags)
-            self._tracker.begin(run, name, tags)
+            if self._may_write(run.key):
+                self._open[run.key] = (run, name, tags, began)
+                self._tracker.begin(run, name, tags, began)
 
         self._waiting.put((act, run.key))
 
@@ -74,7 +83,7 @@ class Writer:
         """Write a record; one with an outcome ends its run."""
 
         def act() -> None:
-            if record.key in self._open:
+            if self._writes(record.key):
                 self._tracker.write(record)
                 if record.outcome is not None:
                     del self._open[record.key]
@@ -90,11 +99,18 @@ class Writer:
         """A run was stopped from outside and can continue later."""
 
         def act() -> None:
-            if key in self._open:
+            if self._writes(key):
                 self._tracker.interrupt(key)
                 del self._open[key]
 
         self._waiting.put((act, key))
+
+    def _writes(self, key: str) -> bool:
+        """Whether a run is open and still this launcher's; otherwise it is dropped."""
+        if key in self._open and not self._may_write(key):
+            del self._open[key]
+            self._tracker.drop(key)
+        return key in self._open
 
     def then(self, action: Callable[[], None]) -> None:
         """Call `action` in the writer's thread once everything passed before is in the store (or in the files)."""
@@ -166,8 +182,8 @@ class Writer:
         self._fallback, self.fell_back_to_files = None, True
         try:
             self._tracker = fallback.open()
-            for run, name, tags in self._open.values():
-                self._tracker.begin(run, name, tags)
+            for opened in self._open.values():
+                self._tracker.begin(*opened)
         except (RnnstudyError, OSError) as second:
             self.fault = DiskFull.caused_by(second) if disk_is_full(second) else StoreError(f"{error}; {second}")
             return

@@ -2,16 +2,28 @@
 
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from rnnstudy.store.errors import DiskFull
+from rnnstudy.run import Run
+from rnnstudy.spec import RequestError, RnnstudyError
+from rnnstudy.store.errors import DiskFull, StoreError, write_error
 from rnnstudy.store.project import Project
 from rnnstudy.store.system_metrics import Machine
 from rnnstudy.store.writer import Writer
-from rnnstudy.sweep.messages import Assignment, Failed, Finished, Message, Notice, Stopped, halves, part_of
+from rnnstudy.sweep.messages import (
+    Assignment,
+    Began,
+    Failed,
+    Finished,
+    Message,
+    Notice,
+    Ready,
+    Stopped,
+    halves,
+    part_of,
+)
 from rnnstudy.sweep.plan import ATTEMPTS
 from rnnstudy.sweep.queue import WorkQueue
 from rnnstudy.sweep.sharing import Sharing
@@ -24,6 +36,9 @@ from rnnstudy.training.records import Outcome, Record, TrainingProgress, Validat
 
 SECONDS_TO_STOP = 60.0
 """How long workers may take to save their checkpoints before they are killed."""
+
+STARTS = 5
+"""How often in a row a worker may end before it has started, while no other worker is heard of."""
 
 SECONDS_PER_TURN = 0.1
 """How long the launcher waits for messages before it attends to everything else."""
@@ -69,6 +84,9 @@ class Launcher:
         self._project, self._listener, self._machine = project, listener, machine
         self._crashes: dict[str, CrashCount] = {}
         self._steps: dict[str, int] = {}
+        self._failed_starts = 0
+        self._assigned: dict[str, Run] = {}
+        self._open: set[str] = set()
         self._written_ends: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
         self._error: Exception | None = None
         self.summary = SweepSummary()
@@ -76,12 +94,19 @@ class Launcher:
     def run(self) -> SweepSummary:
         """Train everything, or stop cleanly at a stop signal; the same command then continues.
 
-        Raises `DiskFull` or `StoreError` when nothing can be written any more; what was saved is kept.
+        Raises `DiskFull` or `StoreError` when nothing can be written any more, `RequestError` when no worker starts.
+        What was saved is kept.
         """
         with stop_twice(self._pool.stop, lambda: self._pool.stopping) as stopped_twice:
             try:
                 self._loop()
+            except RnnstudyError as error:
+                self._error = error
+            except OSError as error:
+                self._error = write_error(error, self._project.mlruns)
             finally:
+                for worker in self._pool.busy:
+                    self._interrupt(worker.busy_with)
                 self._pool.close()
                 self._writer.close(lambda: self._between_turns() or stopped_twice())
                 self._sharing.claims.close()
@@ -106,21 +131,17 @@ class Launcher:
                 deadline = time.monotonic() + SECONDS_TO_STOP
             if deadline is not None and time.monotonic() > deadline:
                 break
-            by_connection = {worker.connection: worker for worker in self._pool.busy}
-            if not by_connection:
-                # Nobody trains, and at this moment there is nothing to assign.
-                time.sleep(SECONDS_PER_TURN)
-            for ready in wait(list(by_connection), timeout=SECONDS_PER_TURN):
-                assert isinstance(ready, Connection)
-                self._receive(by_connection[ready])
+            for worker, message in self._pool.received(SECONDS_PER_TURN):
+                # Not what one sent that has been dismissed since.
+                if worker in self._pool.workers:
+                    self._receive(worker, message)
             self._report_written_ends()
+            self._leave_lost_runs()
             self._take_over_released_runs()
             self._assign_work()
             self._between_turns()
         if not self._done:
             self.summary.interrupted = True
-        for worker in self._pool.busy:
-            self._interrupt(worker.busy_with)
 
     @property
     def _done(self) -> bool:
@@ -137,14 +158,24 @@ class Launcher:
 
     # Messages of workers
 
-    def _receive(self, worker: Worker) -> None:
-        assignment = worker.busy_with
-        try:
-            message: Message = worker.connection.recv()
-        except (EOFError, ConnectionResetError):
-            self._on_crash(worker, assignment, worker.exit_reason())
+    def _receive(self, worker: Worker, message: Message | None) -> None:
+        if message is not None:
+            worker.ready, self._failed_starts = True, 0
+        if isinstance(message, Ready):
             return
+        if worker.assignment is None:
+            if message is None:
+                # It ended while it was idle. Another one is started when there is work for it.
+                self._pool.dismiss(worker)
+            return
+        assignment = worker.assignment
         match message:
+            case None if worker.ready:
+                self._on_crash(worker, assignment, worker.exit_reason())
+            case None:
+                self._on_failed_start(worker, assignment, worker.exit_reason())
+            case Began():
+                self._begin(assignment.runs, message.time)
             case Record():
                 self._writer.write(message)
                 if message.outcome is not None:
@@ -177,6 +208,14 @@ class Launcher:
                 self._fail(assignment, message.reason, line)
         if isinstance(message, Finished | Stopped | Failed):
             worker.assignment = None
+
+    def _on_failed_start(self, worker: Worker, assignment: Assignment, reason: str) -> None:
+        """Try again with a new worker. That none starts is no failure of the runs, and nothing will be trained."""
+        self._failed_starts += 1
+        self._continue_elsewhere(worker, assignment, reason)
+        if self._failed_starts >= STARTS:
+            log = f"; see {worker.log}" if worker.log.exists() else ""
+            raise RequestError(f"no worker starts ({reason}, {self._failed_starts} times in a row{log})")
 
     def _on_crash(self, worker: Worker, assignment: Assignment, reason: str) -> None:
         """Recover from a worker that ended without a message: it was killed, perhaps for lack of memory.
@@ -217,7 +256,7 @@ class Launcher:
             return
         parts = parts or [part_of(assignment, assignment.runs)]
         for run in assignment.runs:
-            self._writer.interrupt(run.key)
+            self._leave(run.key)
         for part in reversed(parts):
             self._queue.requeue(part)
         self._listener.ended(assignment, "halved" if len(parts) > 1 else "interrupted")
@@ -235,10 +274,28 @@ class Launcher:
             assignment = self._sharing.claim(queued, self.summary.ended.keys())
             if assignment is None:
                 continue
-            self._pool.idle_worker().assign(assignment)
+            self._assigned |= {run.key: run for run in assignment.runs}
+            worker = self._pool.idle_worker()
+            try:
+                worker.assign(assignment)
+            except OSError:
+                # It ended while it was idle.
+                self._pool.dismiss(worker)
+                self._queue.requeue(assignment)
+                continue
             self._listener.started(assignment)
-            for run in assignment.runs:
-                self._writer.begin(run, self._queue.run_name(run), self._queue.run_tags(run))
+
+    def _begin(self, runs: Iterable[Run], began: float) -> None:
+        """Have those runs opened in the store that are not open yet: their time of training starts here."""
+        for run in runs:
+            if run.key not in self._open:
+                self._open.add(run.key)
+                self._writer.begin(run, self._queue.run_name(run), self._queue.run_tags(run), began)
+
+    def _leave(self, key: str) -> None:
+        """Have a run marked as interrupted."""
+        self._open.discard(key)
+        self._writer.interrupt(key)
 
     def _take_over_released_runs(self) -> None:
         """Find out what became of runs that other launchers had claimed; train those that are free again."""
@@ -252,13 +309,40 @@ class Launcher:
             self._queue.requeue(assignment)
         self._queue.on_ended_elsewhere(plan.complete, plan.given_up.keys())
 
+    def _leave_lost_runs(self) -> None:
+        """Stop training the runs whose claims another launcher has taken over, and wait for what becomes of them."""
+        lost = self._sharing.newly_lost()
+        if not lost:
+            return
+        if other := sorted(lost - self._assigned.keys()):
+            raise StoreError(f"another launcher has taken over {', '.join(other)}; nothing more is written here")
+        self._sharing.lost(self._assigned[key] for key in lost)
+        for key in lost:
+            self.summary.ended.pop(key, None)
+            self._open.discard(key)
+        for worker in self._pool.busy:
+            assignment = worker.busy_with
+            if lost.isdisjoint(run.key for run in assignment.runs):
+                continue
+            rest = [run for run in assignment.runs if run.key not in lost | self.summary.ended.keys()]
+            for run in rest:
+                self._leave(run.key)
+            self._pool.dismiss(worker)
+            self._listener.ended(assignment, "interrupted")
+            if rest:
+                self._queue.requeue(part_of(assignment, tuple(rest)))
+        names = ", ".join(sorted(self._queue.run_name(self._assigned[key]) for key in lost))
+        self._listener.message(
+            f"{names}: another launcher took this launcher for dead and has taken over; nothing more is written here"
+        )
+
     # How runs end
 
     def _interrupt(self, assignment: Assignment) -> None:
         self.summary.interrupted = True
         left = [run.key for run in assignment.runs if run.key not in self.summary.ended]
         for key in left:
-            self._writer.interrupt(key)
+            self._leave(key)
         self._writer.then(lambda: self._sharing.claims.release(left))
         self._listener.ended(assignment, "interrupted")
 
@@ -266,6 +350,7 @@ class Launcher:
         """Record the failure of all runs that have not ended; the user is told in one line."""
         for run in assignment.runs:
             if run.key not in self.summary.ended:
+                self._begin([run], time.time())
                 outcome = Outcome("failed", 0, reason=reason, attempts=attempts)
                 self._writer.write(Record(run.key, 0, time.time(), {}, outcome))
                 self._on_ended(run.key, outcome)
@@ -275,8 +360,12 @@ class Launcher:
     def _on_ended(self, key: str, outcome: Outcome) -> None:
         self.summary.ended[key] = outcome
         # A search that heard of a run before the store has it would not ask for it again, should this process die now.
-        self._writer.then(lambda: self._written_ends.put((key, outcome)))
-        self._writer.then(lambda: self._sharing.claims.ended([key]))
+        self._writer.then(lambda: self._after_writing(key, outcome))
+
+    def _after_writing(self, key: str, outcome: Outcome) -> None:
+        if key in self._sharing.claims.held:
+            self._written_ends.put((key, outcome))
+            self._sharing.claims.ended([key])
 
     def _report_written_ends(self) -> None:
         """Tell the work queue which runs have ended and been written."""

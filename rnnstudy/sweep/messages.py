@@ -26,6 +26,18 @@ class Prune:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """The worker has started: from now on, its end may have to do with what it trains."""
+
+
+@dataclass(frozen=True)
+class Began:
+    """The first update of the population began at this time, in seconds since 1970."""
+
+    time: float
+
+
+@dataclass(frozen=True)
 class Finished:
     """The population is complete: the last record of every run has been sent."""
 
@@ -54,7 +66,7 @@ class Notice:
     line: str
 
 
-Message = Record | TrainingProgress | ValidationCheck | Finished | Stopped | Failed | Notice
+Message = Ready | Began | Record | TrainingProgress | ValidationCheck | Finished | Stopped | Failed | Notice
 
 
 def part_of(assignment: Assignment, runs: tuple[Run, ...]) -> Assignment:

@@ -110,10 +110,11 @@ def make_plan(
     `folder` holds the checkpoints of earlier, interrupted sweeps; `names` are the runs' names, by key, where `runs` are
     a part of an experiment.
     """
-    failures = {} if rerun else store.failures()
+    keys = [run.key for run in runs]
+    failures = {} if rerun else store.failures(keys)
     given_up = {run.key: failures[run.key] for run in runs if run.key in failures}
     given_up = {key: known for key, known in given_up.items() if known.attempts >= ATTEMPTS}
-    finished = {} if rerun else store.finished()
+    finished = {} if rerun else store.finished(keys)
     complete = {run.key for run in runs if run.key in finished and finished[run.key].serves(run)}
     warnings = [line for run in runs if run.key in complete and (line := finished[run.key].warning(run))]
     waiting = {run.key: run for run in runs if run.key not in complete | given_up.keys()}

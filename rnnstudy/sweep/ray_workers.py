@@ -8,7 +8,6 @@ same reason only the records that end runs are sent; they hold all readings.
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import pickle
 import re
@@ -156,10 +155,12 @@ class RayWorker(Worker):
     """A worker in the cluster: each population assigned to it is a Ray task, whose messages a thread passes on."""
 
     def __init__(self, pool: RayPool, device: str, log: Path) -> None:
-        connection, self._far = multiprocessing.Pipe(duplex=False)
-        super().__init__(log, device, connection)
+        super().__init__(log, device)
         self._pool = pool
         self._reason = ""
+        self._closed = False
+        # Ray says when no node can start a task.
+        self.ready = True
 
     def assign(self, assignment: Assignment) -> None:
         self.assignment = assignment
@@ -172,21 +173,23 @@ class RayWorker(Worker):
         return self._reason
 
     def close(self) -> None:
-        self.connection.close()
+        """Ray ends the task with the sweep; its messages are ignored."""
+        self._closed = True
 
     def _follow(self, assignment: Assignment) -> None:
         try:
             for message in self._pool.messages(assignment):
-                self._far.send(message)
-        except OSError:
-            """The launcher has closed its end: the sweep is over."""
+                if self._closed:
+                    return
+                self._pool.inbox.put((self, message))
         except Exception as error:
             # Ray's errors are of many kinds, and each means that the task is lost: with its process, node or cluster.
             self._reason = f"Ray lost the task ({_one_line(error)})"
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.log.open("a") as stream:
-                stream.write(f"{error}\n")
-            self._far.close()
+            with contextlib.suppress(OSError):
+                self.log.parent.mkdir(parents=True, exist_ok=True)
+                with self.log.open("a") as stream:
+                    stream.write(f"{error}\n")
+            self._pool.inbox.put((self, None))
 
 
 def _train(runs: bytes, experiment: str | None, device: str, engine: EngineName, board: Any) -> Iterator[Message]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from rnnstudy.engines import EngineName
 from rnnstudy.engines.choice import require
 from rnnstudy.run import Run
-from rnnstudy.spec import RequestError
+from rnnstudy.spec import RequestError, RnnstudyError
 from rnnstudy.store import mlflow_store, mlflow_tracker, system_metrics, writer
-from rnnstudy.store.offline import OfflineFolder, OfflineTracker
+from rnnstudy.store.offline import OfflineFolder, OfflineTracker, run_folders
 from rnnstudy.store.project import Project, find_project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.store.stored_run import RunIndex
+from rnnstudy.store.sync import sync
 from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.experiment import Experiment, load_experiment, run_names, select_runs
 from rnnstudy.sweep.grids import Scale
@@ -176,4 +177,24 @@ class Session:
             files = writer.FallbackTracker(str(folder), lambda: OfflineTracker(OfflineFolder(folder), info))
         machine = system_metrics.Machine() if self._resources.system_metrics else None
         sharing = Sharing(claims, index, replan)
-        return Launcher(work, pool, writer.Writer(tracker, files), sharing, project, self._listener, machine).run()
+        written = writer.Writer(tracker, files, may_write=claims.confirm)
+        summary = Launcher(work, pool, written, sharing, project, self._listener, machine).run()
+        if summary.fell_back_to_files and isinstance(index, mlflow_store.Store):
+            summary.fell_back_to_files = not self._brought_back(project.offline / info.sweep, index)
+        return summary
+
+    def _brought_back(self, folder: Path, store: mlflow_store.Store) -> bool:
+        """Copy what went to files into a store that may be back by now. Returns whether nothing is left to copy."""
+        if not run_folders(folder):
+            return True
+        remedy = f"when the store is back, run: rnnstudy sync {folder}"
+        try:
+            report = sync([folder], store)
+        except RnnstudyError as error:
+            self._listener.message(f"{error}; {len(run_folders(folder))} runs are in files: {remedy}")
+            return False
+        for key, reason in report.refused.items():
+            self._listener.message(f"{key} is in files alone: {reason}; {remedy}")
+        copied = len(report.added) + len(report.updated)
+        self._listener.message(f"the store is back: {copied} runs were copied into it from {folder}")
+        return not report.refused

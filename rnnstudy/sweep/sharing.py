@@ -1,7 +1,7 @@
 """Several launchers, one sweep: each trains what the others have not claimed."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from rnnstudy.run import Run
 from rnnstudy.store.errors import StoreUnavailable
@@ -49,6 +49,14 @@ class Sharing:
             return assignment
         runs = tuple(run for run in assignment.runs if run.key in own)
         return part_of(assignment, runs) if runs else None
+
+    def newly_lost(self) -> set[str]:
+        """The keys of the claims that this launcher has lost since the last call: it no longer writes those runs."""
+        return self.claims.newly_lost()
+
+    def lost(self, runs: Iterable[Run]) -> None:
+        """Another launcher has taken these runs over: wait for what becomes of them."""
+        self._elsewhere |= {run.key: run for run in runs}
 
     def released(self, message: Callable[[str], None]) -> Plan | None:
         """A plan for the runs that other launchers had claimed and have released or ended; None when there are none.

@@ -48,7 +48,7 @@ class SweepSummary:
         given_up: the runs that have failed too often to be tried again, by key.
         interrupted: True when something was left to train; launching again continues.
         writing_seconds: time spent writing, beside the training.
-        fell_back_to_files: True when the store stayed away, and files hold what it lacks (`rnnstudy sync`).
+        fell_back_to_files: True when the store stayed away to the end, and files hold what it lacks (`rnnstudy sync`).
         offline: the folder that was written to in place of the store, or None.
         project: whose store holds the runs.
     """

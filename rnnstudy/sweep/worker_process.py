@@ -1,7 +1,9 @@
 """A worker process: trains the populations it is given and hands their records up through a pipe."""
 
+import contextlib
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from multiprocessing import parent_process
@@ -12,8 +14,9 @@ from typing import Any
 from rnnstudy.engines import EngineName
 from rnnstudy.run import Run
 from rnnstudy.store.errors import DiskFull, disk_is_full, memory_is_full
-from rnnstudy.sweep.messages import Failed, Finished, Message, Notice, Prune, Stopped
+from rnnstudy.sweep.messages import Began, Failed, Finished, Message, Notice, Prune, Ready, Stopped
 from rnnstudy.sweep.signals import STOP_SIGNALS
+from rnnstudy.training.population import Population
 from rnnstudy.training.records import ValidationCheck
 
 
@@ -30,8 +33,11 @@ def run_worker(
         signal.signal(number, signal.SIG_IGN)
     terminated: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", buffering=1) as stream:
+    try:
+        stream = log.open("a", buffering=1)
+    except OSError as error:
+        sys.exit(f"rnnstudy: a worker cannot write its log {log}: {error.strerror}")
+    with stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         prepare_process(experiment)
@@ -59,6 +65,7 @@ def run_worker(
                 orphaned.append(True)
             return keys
 
+        send(Ready())
         try:
             while (assignment := connection.recv()) is not None:
                 if parent is not None and not parent.is_alive():
@@ -101,32 +108,47 @@ def train_messages(
 
     `prune` is that of `train`. An error is told, not raised.
     """
-    from rnnstudy.training.checkpoint import rename_damaged
-    from rnnstudy.training.loop import train
-    from rnnstudy.training.population import Population
-
     try:
-        for path in (checkpoint, resume):
-            if damaged := rename_damaged(path):
-                yield Notice(f"a checkpoint was damaged, its runs begin anew; it is kept as {damaged}")
-        ended = 0
-        for record in train(
+        yield from _records_or_anew(
             Population(runs),
             device=device,
             engine=engine,
             checkpoint=checkpoint,
             resume=resume,
             stop=stopping,
+            began=lambda time: send(Began(time)),
             progress=send,
             prune=prune,
-        ):
-            ended += record.outcome is not None
-            yield record
-        yield Finished() if ended == len(runs) else Stopped()
+        )
     except Exception as error:
-        traceback.print_exc()
+        # The log may be on the disk that is full.
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if disk_is_full(error):
             yield Failed(str(DiskFull.caused_by(error)), "disk")
         else:
             yield Failed(reason, "memory" if memory_is_full(error) else "")
+
+
+def _records_or_anew(population: Population, **options: Any) -> Iterator[Message]:
+    """The records of `train`. A checkpoint that cannot be used is renamed, and the population begins without it."""
+    from rnnstudy.training.checkpoint import CheckpointError
+    from rnnstudy.training.loop import train
+
+    ended = 0
+    try:
+        for record in train(population, **options):
+            ended += record.outcome is not None
+            yield record
+    except CheckpointError as error:
+        # Raised before the first record; a renamed file is not found again.
+        if error.unusable is None:
+            raise
+        with contextlib.suppress(OSError):
+            print(error)
+        kept = error.unusable.rename(error.unusable.with_name(f"{error.unusable.name}.damaged"))
+        yield Notice(f"a checkpoint was damaged, its runs begin anew; it is kept as {kept}")
+        yield from _records_or_anew(population, **options)
+    else:
+        yield Finished() if ended == len(population.runs) else Stopped()

@@ -3,14 +3,17 @@
 import contextlib
 import multiprocessing
 import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import final
 
 from rnnstudy.engines import EngineName
-from rnnstudy.sweep.messages import Assignment, Prune
+from rnnstudy.spec import RequestError
+from rnnstudy.store.errors import write_error
+from rnnstudy.sweep.messages import Assignment, Message, Prune
 from rnnstudy.sweep.worker_process import run_worker
 
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**26)}
@@ -19,23 +22,24 @@ afresh, which was measured to double the time of an LSTM's training step (popula
 
 
 class Worker(ABC):
-    """Trains one population at a time and sends `messages.Message`s through `connection`, which closes when it ends.
+    """Trains one population at a time. Its `messages.Message`s go to the pool's inbox, with None when it has ended.
 
     Attributes:
         log: the file that holds the details of a failure.
         device: where it trains.
         assignment: what it trains; None when it is idle.
-        connection: the launcher's end of the pipe.
+        ready: whether it has started.
     """
 
     assignment: Assignment | None = None
+    ready: bool = False
 
-    def __init__(self, log: Path, device: str, connection: Connection) -> None:
-        self.log, self.device, self.connection = log, device, connection
+    def __init__(self, log: Path, device: str) -> None:
+        self.log, self.device = log, device
 
     @abstractmethod
     def assign(self, assignment: Assignment) -> None:
-        """Train this population."""
+        """Train this population. Raises `OSError` when the worker has ended."""
 
     @abstractmethod
     def prune(self, keys: frozenset[str]) -> None:
@@ -43,7 +47,7 @@ class Worker(ABC):
 
     @abstractmethod
     def exit_reason(self) -> str:
-        """Why the worker ended, in a few words, after `connection` has closed."""
+        """Why the worker ended, in a few words."""
 
     @abstractmethod
     def close(self) -> None:
@@ -66,6 +70,7 @@ class WorkerPool(ABC):
         self, count: int, planning_device: str, experiment: Path | None, engine: EngineName, logs: Path
     ) -> None:
         self.workers: list[Worker] = []
+        self.inbox: SimpleQueue[tuple[Worker, Message | None]] = SimpleQueue()
         self.count, self.planning_device = count, planning_device
         self.experiment, self.logs = experiment, logs
         self.engine: EngineName = engine
@@ -100,6 +105,13 @@ class WorkerPool(ABC):
             self.workers.append(worker)
         return worker
 
+    def received(self, seconds: float) -> Iterator[tuple[Worker, Message | None]]:
+        """The messages of all workers that have arrived; waits for the first one, but not longer than this."""
+        with contextlib.suppress(Empty):
+            yield self.inbox.get(timeout=seconds)
+            for _ in range(self.inbox.qsize()):
+                yield self.inbox.get_nowait()
+
     def dismiss(self, worker: Worker) -> None:
         """End a worker; another one may replace it."""
         worker.close()
@@ -116,20 +128,32 @@ class ProcessWorker(Worker):
     """A worker process."""
 
     def __init__(self, pool: "ProcessPool", device: str, log: Path) -> None:
-        connection, remote = pool.context.Pipe()
-        super().__init__(log, device, connection)
+        super().__init__(log, device)
+        self._connection, remote = pool.context.Pipe()
         arguments = (remote, pool.stop_flag, pool.experiment, device, pool.engine, log)
         self.process = pool.context.Process(target=run_worker, args=arguments, daemon=True)
         self.process.start()
         remote.close()
+        # A thread reads: a worker that is stopped in the middle of a message would make the launcher wait for the rest.
+        self._reader = threading.Thread(target=self._read, args=(pool.inbox,), daemon=True)
+        self._reader.start()
+
+    def _read(self, inbox: "SimpleQueue[tuple[Worker, Message | None]]") -> None:
+        try:
+            while True:
+                inbox.put((self, self._connection.recv()))
+        except (EOFError, OSError):
+            """It has ended."""
+        finally:
+            inbox.put((self, None))
 
     def assign(self, assignment: Assignment) -> None:
+        self._connection.send(assignment)
         self.assignment = assignment
-        self.connection.send(assignment)
 
     def prune(self, keys: frozenset[str]) -> None:
         with contextlib.suppress(OSError):
-            self.connection.send(Prune(keys))
+            self._connection.send(Prune(keys))
 
     def exit_reason(self) -> str:
         self.process.join(5)
@@ -139,11 +163,12 @@ class ProcessWorker(Worker):
         """A busy worker is killed: its checkpoint is on disk."""
         if self.assignment is None and self.process.is_alive():
             with contextlib.suppress(OSError):
-                self.connection.send(None)
+                self._connection.send(None)
             self.process.join(5)
         self.process.kill()
         self.process.join()
-        self.connection.close()
+        self._reader.join()
+        self._connection.close()
 
 
 @final
@@ -168,9 +193,19 @@ class ProcessPool(WorkerPool):
         self.stop_flag.value = 1
 
     def start(self) -> Worker:
+        """Raises `RnnstudyError` when no process can be started, or its log cannot be written."""
         for name, value in ALLOCATOR.items():
             os.environ.setdefault(name, value)
         self._started += 1
         used = [worker.device for worker in self.workers]
         device = min(self._devices, key=used.count)
-        return ProcessWorker(self, device, self.logs / f"worker-{os.getpid()}-{self._started}.log")
+        log = self.logs / f"worker-{os.getpid()}-{self._started}.log"
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            log.touch()
+        except OSError as error:
+            raise write_error(error, self.logs) from None
+        try:
+            return ProcessWorker(self, device, log)
+        except OSError as error:
+            raise RequestError(f"no worker process can be started ({error.strerror or error})") from None

@@ -15,7 +15,7 @@ from rnnstudy.engines.engine import Trajectory
 from rnnstudy.optimisers.clipping import Gradients, broadcast_replicas, concatenate_parameters, global_norms
 from rnnstudy.probes.reading import Reading
 from rnnstudy.run import Training
-from rnnstudy.training.checkpoint import load_checkpoint, save_checkpoint
+from rnnstudy.training.checkpoint import incomplete, load_checkpoint, save_checkpoint
 from rnnstudy.training.history import History
 from rnnstudy.training.population import Population
 from rnnstudy.training.records import Outcome, Phase, Record, TrainingProgress, ValidationCheck
@@ -52,6 +52,7 @@ class Learner:
         self.summary: dict[str, Tensor] = {}
         self.seconds_each = 0.0
         self._seconds_before = 0.0
+        self._began: float | None = None
         self._started = time.monotonic()
 
     def _compute(self, positions: Int[Tensor, " replica"], optimiser_state: Mapping[str, Any]) -> None:
@@ -122,7 +123,17 @@ class Learner:
         if path is None or not path.exists():
             return None
         state = load_checkpoint(path, population.keys)
+        try:
+            return Learner._restored(population, device, state)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise incomplete(path, f"{type(error).__name__}: {error}") from None
+
+    @staticmethod
+    def _restored(population: Population, device: torch.device, state: Mapping[str, Any]) -> "Learner":
         replicas = state["replicas"]
+        expected = {name: value.shape for name, value in population.initial_parameters().items()}
+        if {name: value.shape for name, value in replicas["parameters"].items()} != expected:
+            raise ValueError("its weights have other shapes")
         learner = Learner(population, device, replicas["parameters"])
         learner.step = state["step"]
         learner.engine = state.get("engine", "reference")
@@ -134,6 +145,8 @@ class Learner:
         learner.summary = replicas["summary"]
         learner.seconds_each = state["seconds_each"]
         learner.history = History.restore(population.keys, state["history"], state["positions"])
+        # Older versions did not write it: their first readings are the earliest time that is known.
+        learner._began = state.get("began", min(learner.history.times, default=None))
         learner.verdicts.restore(replicas)
         if "error" not in replicas and (error := learner.history.last("learning/error")) is not None:
             learner.verdicts.error = error.double()
@@ -155,6 +168,7 @@ class Learner:
                 "handed_on": self.emitted,
                 "seconds": self.seconds,
                 "seconds_each": self.seconds_each,
+                "began": self._began,
                 "replicas": {
                     "parameters": {name: value.cpu() for name, value in self._weights.items()},
                     **self.verdicts.state(),
@@ -169,6 +183,11 @@ class Learner:
     def seconds(self) -> float:
         """Wall time spent on the population, interruptions left out."""
         return self._seconds_before + time.monotonic() - self._started
+
+    def begin_updates(self) -> float:
+        """When the first update began, in seconds since 1970: now, unless it is known from a checkpoint."""
+        self._began = time.time() if self._began is None else self._began
+        return self._began
 
     def backward(self, loss: Float[Tensor, " replica"]) -> dict[str, Tensor]:
         """The parameter gradients of each replica's loss. Observed trajectories now have their gradients, too."""

@@ -38,6 +38,7 @@ def train(
     resume: Path | None = None,
     checkpoint_seconds: float = 10.0,
     stop: Callable[[], bool] = lambda: False,
+    began: Callable[[float], None] = lambda _: None,
     progress: Callable[[TrainingProgress], None] = lambda _: None,
     prune: Callable[[ValidationCheck], Collection[str]] = lambda _: (),
 ) -> Iterator[Record]:
@@ -57,6 +58,8 @@ def train(
         checkpoint_seconds: least time between two checkpoints.
         stop: called before each update; when it returns True, a checkpoint is saved and the records end without an
             outcome.
+        began: called before the first update here, with the time of a population's first update, in seconds since 1970;
+            earlier than now where it is resumed.
         progress: called every few updates, at each validation check, and when another phase begins.
         prune: called with the errors at each validation check; returns the keys of the runs to stop as `pruned`.
 
@@ -81,7 +84,7 @@ def train(
             )
             saving = Saving(checkpoint, checkpoint_seconds)
             with denormals_flushed():
-                yield from _train(learner, engine_of(learner, engine), saving, stop, progress, prune)
+                yield from _train(learner, engine_of(learner, engine), saving, stop, began, progress, prune)
 
     # A nested generator, so that bad arguments raise on the call and not on first iteration.
     return records()
@@ -104,6 +107,7 @@ def _train(
     engine: Engine,
     saving: "Saving",
     stop: Callable[[], bool],
+    began: Callable[[float], None],
     progress: Callable[[TrainingProgress], None],
     prune: Callable[[ValidationCheck], Collection[str]],
 ) -> Iterator[Record]:
@@ -117,6 +121,7 @@ def _train(
         progress(learner.progress("measuring"))
         read_probes(learner, "initial")
     progress(learner.progress("compiling" if engine.compiles(model.cell) else "training"))
+    began(learner.begin_updates())
 
     checked = False
     while not learner.complete and learner.verdicts.any_active and learner.step < training.steps:

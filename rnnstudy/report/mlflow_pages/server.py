@@ -14,11 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import psutil
-
-from rnnstudy.report.mlflow_pages import charts
+from rnnstudy.report.mlflow_pages import charts, guard
 from rnnstudy.report.mlflow_pages.run_pictures import add_missing_pictures, runs_without_pictures
 from rnnstudy.spec import RequestError, RnnstudyError
+from rnnstudy.store.errors import write_error
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project
 from rnnstudy.store.stored_run import COMPLETE, state_of
@@ -44,7 +43,8 @@ def serve(project: Project, port: int, *, browser: bool = True, pictures: bool =
     `pictures`, draws the missing pictures of runs in the background. If the store is a server itself, nothing is
     served: the links to its own UI are printed.
 
-    Raises `RequestError` when there is no store, no port is free, or the server ends before it answers.
+    Raises `RequestError` when there is no store, no port is free, or the server ends before it answers; `StoreError`
+    for a store that the other commands refuse, too, or that cannot be written.
     """
     store = Store(project)
     if not store.exists:
@@ -57,6 +57,9 @@ def serve(project: Project, port: int, *, browser: bool = True, pictures: bool =
         if pictures:
             _draw_pictures(store, threading.Event())
         return 0
+    # Before MLflow sees it: it would change what the other commands refuse.
+    store.require_writable()
+    store.relocate()
     free = free_port(port)
     if free != port:
         _say(f"port {port} is taken; using {free}")
@@ -213,23 +216,33 @@ def _in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
 @contextlib.contextmanager
 def _server(store: Store, port: int, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """MLflow's server over the store: one worker, no jobs, no telemetry. It is stopped on exit."""
-    command = [sys.executable, "-m", "mlflow", "server"]
+    command = [sys.executable, "-m", guard.__name__, sys.executable, "-m", "mlflow", "server"]
     if store.artifacts is not None:
         command += ["--default-artifact-root", store.artifacts.as_uri()]
     command += ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level=warning"]
     # The address of a database may hold a password, and every user of a machine sees command lines.
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri}
     environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as stream:
-        # In a process group of its own, the server does not receive Ctrl-C: this process stops it in order.
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stream = log.open("wb")
+    except OSError as error:
+        raise write_error(error, log.parent) from None
+    with stream:
+        # In a process group of its own, the server does not receive Ctrl-C: this process stops it in order. The guard
+        # does so if this process is killed.
         process = subprocess.Popen(
-            command, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             yield process
         finally:
-            _end(process.pid)
+            guard.end(process.pid)
             process.wait()
 
 
@@ -251,16 +264,3 @@ def _answer(url: str) -> str | None:
         answer = requests.get(url, timeout=10)
         return answer.text if answer.ok else None
     return None
-
-
-def _end(pid: int) -> None:
-    """End a process and its children: MLflow's server is a child of its command."""
-    if not psutil.pid_exists(pid):
-        return
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=10)
-    for process in alive:
-        process.kill()

@@ -1,0 +1,20 @@
+"""An MLflow server as the store: whether it answers."""
+
+from rnnstudy.store.errors import StoreError
+
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+
+
+def check_server(uri: str) -> None:
+    """Raises `StoreError` when no server answers: MLflow's own client would retry for minutes."""
+    # What MLflow's client uses: it understands http://user:password@host, netrc and proxies alike.
+    import requests
+
+    remedy = f"start it, or unset {TRACKING_URI} to use the project's own store"
+    try:
+        status = requests.get(f"{uri.rstrip('/')}/health", timeout=10).status_code
+    except (OSError, ValueError) as error:
+        raise StoreError(f"the MLflow server {uri} cannot be reached ({error}); {remedy}") from None
+    # Any answer will do, since not every server has this page; these codes come from a gateway before it.
+    if status in (502, 503, 504):
+        raise StoreError(f"the MLflow server {uri} cannot be reached (status {status}); {remedy}")
