@@ -28,6 +28,10 @@ class Receiver(Protocol):
     @property
     def watching(self) -> bool: ...
 
+    def _begin(self) -> None: ...
+
+    def _wants(self, name: str, returned: Tensor) -> bool: ...
+
     def _number(self) -> int: ...
 
     def _received(self, name: str, number: int, call: Any) -> None: ...
@@ -57,10 +61,19 @@ def hooks_of_positions(flow: Receiver, name: str, module: nn.Module, layout: Lay
 
 def _before(flow: Receiver, name: str, module: nn.Module, layout: Layout) -> Callable[..., Any]:
     def hook(_: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        if not flow.watching or not torch.is_grad_enabled():
+        flow._begin()
+        if not torch.is_grad_enabled():
             return None
         read = given[0] if given else next(iter(named.values()))
+        if not isinstance(read, Tensor) or not read.is_floating_point():
+            what = read.dtype if isinstance(read, Tensor) else type(read).__name__
+            raise RequestError(
+                f"'{name}' reads {what}; a watch needs a tensor of floats (batch, time, features): watch an embedding "
+                "or a block inside it"
+            )
         if not read.requires_grad:
+            if not flow.watching:
+                return None
             # What no weight stands before, the data themselves: watched as if it were a leaf.
             read = read.detach().requires_grad_()
             given = (read, *given[1:]) if given else given
@@ -72,7 +85,7 @@ def _before(flow: Receiver, name: str, module: nn.Module, layout: Layout) -> Cal
 
 
 def _ask(flow: Receiver, name: str, module: nn.Module, layout: Layout, values: Tensor) -> None:
-    if not flow.watching or not values.requires_grad:
+    if not flow._wants(name, values):
         return
     if values.ndim != 3:
         raise RequestError(

@@ -69,21 +69,33 @@ def _line(name: str, profile: Profile, row: int) -> str:
     places = [f"layer {layer + 1}"] if profile.rows[-1][0] else []
     places += [_way(reverse)] if profile.rows[-1][1] else []
     where = ", ".join([name or "the model", *places])
-    if profile.states == ("x",):
-        reach, steps = profile.reach(), int(profile.lengths.max())
-        return f"{where}: the loss reaches back {reach} of {steps - 1} steps (to a hundredth of the largest gradient)."
     if (bad := profile.first_nonfinite()) is not None:
         return f"{where}: not finite, first at {bad}."
+    if not profile.has_gain:
+        return f"{where}: {_by_reach(profile)}."
     gains = profile.log10_gain()[row]
     if not bool(gains.isfinite().any()):
         return f"{where}: no gradient goes back through its steps."
     steps, rate = int(profile.lengths.max()), gains[gains.isfinite()].mean().item()
     found = verdict(rate * steps)
-    change = f"{'shrinks' if rate < 0 else 'grows'} by a factor of {10 ** abs(rate):.3g} per step"
-    half = f", halves in {math.log10(2) / -rate:.3g} steps" if rate < 0 else ""
-    line = f"{where}: {found}. Going back, the gradient {change}{half}; over {steps} steps {_factor(rate * steps)}."
+    line = f"{where}: {found}. Going back, the gradient {_change(rate)}; over {steps} steps {_factor(rate * steps)}."
     remedy = REMEDIES.get((profile.kind, found))
     return f"{line} What usually helps: {remedy}." if remedy else line
+
+
+def _by_reach(profile: Profile) -> str:
+    """In words, what is known of gradients alone: how far back the loss reaches, and how fast they fall."""
+    [rate], steps = profile.rate().tolist(), int(profile.lengths.max())
+    reach = f"the loss reaches back {profile.reach()} of {steps - 1} steps (to a hundredth of the largest gradient)"
+    if not profile.recurrent or not math.isfinite(rate):
+        return reach
+    return f"{reach}. From the last step back, the gradient of {profile.states[0]} {_change(rate)}"
+
+
+def _change(rate: float) -> str:
+    """In words, decades per step back."""
+    change = f"{'shrinks' if rate < 0 else 'grows'} by a factor of {10 ** abs(rate):.3g} per step"
+    return f"{change}, halves in {math.log10(2) / -rate:.3g} steps" if rate < 0 else change
 
 
 def _factor(decades: float) -> str:
