@@ -1,5 +1,6 @@
 """`rnnstudy.watch` and the models that people have: what is refused, watched once, accumulated, parametrised."""
 
+import importlib
 import subprocess
 import sys
 from typing import Any
@@ -306,3 +307,34 @@ print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stdout + done.stderr
+
+
+def test_lag_counts_from_the_last_step_that_the_loss_reaches() -> None:
+    """A language model is not asked for what follows the last symbol."""
+    torch.manual_seed(0)
+    model, inputs = nn.LSTM(3, 4, bidirectional=True, dtype=torch.float64), torch.randn(9, 5, 3, dtype=torch.float64)
+    with rnnstudy.watch(model) as flow:
+        outputs = model(inputs)[0]
+        (outputs[6, :, :4].sum() + outputs[2, :, 4:].sum()).backward()
+    profile = flow[""]
+    values = profile.per_sequence()
+    forward, reverse = values[0] - values[0, 6], values[1] - values[1, 2]
+    expected = forward.quantile(0.5, dim=-1)[:7].flip(0)
+    torch.testing.assert_close(profile.by_lag()[0, :7], expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(profile.by_lag()[1, :7], reverse.quantile(0.5, dim=-1)[2:], rtol=1e-12, atol=1e-12)
+    assert profile.by_lag()[:, 7:].isnan().all()
+    assert profile.log10_ratio().tolist() == pytest.approx(
+        [forward[0].quantile(0.5).item(), reverse[-1].quantile(0.5).item()]
+    )
+    assert bool((profile.rate() < 0).all())
+    with rnnstudy.watch(model) as flow:
+        (model(inputs)[0] * 0).sum().backward()
+    assert bool(flow[""].rate().isnan().all())
+
+
+@pytest.mark.parametrize("library", ["lightning", "transformers"])
+def test_a_callback_says_what_to_install(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, f"rnnstudy.watching.callbacks.{library}", raising=False)
+    with pytest.raises(ImportError, match=rf"needs {library}: pip install 'rnnstudy\[{library}\]'"):
+        importlib.import_module(f"rnnstudy.watching.callbacks.{library}")

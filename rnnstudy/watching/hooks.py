@@ -3,7 +3,7 @@
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from rnnstudy.spec import RequestError
 from rnnstudy.watching.call import Call, layer_of
 from rnnstudy.watching.own import CellRecorder
-
-
-class Receiver(Protocol):
-    """What the hooks need of a watch."""
-
-    @property
-    def watching(self) -> bool: ...
-
-    def _begin(self) -> None: ...
-
-    def _wants(self, name: str, returned: Tensor) -> bool: ...
-
-    def _keep(self, name: str, call: Call, outputs: Tensor, last: Sequence[Tensor]) -> None: ...
-
-    def _number(self) -> int: ...
-
-    def _received(self, name: str, number: int, record: Any) -> None: ...
+from rnnstudy.watching.receiver import Receiver
 
 
 class Hooks(ABC):
@@ -133,7 +117,7 @@ class OwnCellHooks(Hooks):
                 self._recorder.add((given, named), states)
 
 
-def refuse_dropout_elsewhere(name: str, module: nn.RNNBase) -> None:
+def refuse_dropout_elsewhere(name: str, module: Any) -> None:
     """Raise `RequestError` for a module that drops out between its layers on another device than the CPU."""
     device = next(module.parameters()).device.type
     if _drops_out(module) and device != "cpu":

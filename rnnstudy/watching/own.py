@@ -7,13 +7,14 @@ the loop over time is an `Unrolled`, filled by torch's own backward pass.
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from rnnstudy.spec import RequestError
+from rnnstudy.watching.receiver import Receiver
 
 MOST_NODES = 1000
 """How many nodes of autograd's graph are looked at, to find the step that a step follows."""
@@ -102,15 +103,7 @@ class Unrolled:
         )
 
 
-class Receiver(Protocol):
-    """What the recorders need of a watch."""
-
-    def _number(self) -> int: ...
-
-    def _received(self, name: str, number: int, record: Any) -> None: ...
-
-
-def record(flow: Receiver, run: Unrolled, state: str, value: Tensor) -> None:
+def ask_gradient(flow: Receiver, run: Unrolled, state: str, value: Tensor) -> None:
     """Ask for the gradient at `value`, a state of the run's newest step."""
     sequences = value.shape[0] if value.ndim > 1 else 1
     step, shape = run.steps[-1], (sequences, value.numel() // max(sequences, 1))
@@ -156,7 +149,7 @@ class CellRecorder:
         run.times.append(len(run.times))
         run.steps.append({})
         for state, value in returned.items():
-            record(self.flow, run, state, value)
+            ask_gradient(self.flow, run, state, value)
             if value.grad_fn is not None:
                 # Kept with the graph, and freed with it.
                 value.grad_fn.metadata[self] = (run, len(run.times))

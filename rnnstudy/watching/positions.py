@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from rnnstudy.spec import RequestError
+from rnnstudy.watching.receiver import Receiver
 
 Layout = Literal["batch time", "time batch", "batch features"]
 """The order of the axes: (batch, time, features), (time, batch, features), or (batch, features, time)."""
@@ -20,21 +21,6 @@ class Position:
 
     kind: str
     gradient: Tensor | None = None
-
-
-class Receiver(Protocol):
-    """What the hooks need of a watch."""
-
-    @property
-    def watching(self) -> bool: ...
-
-    def _begin(self) -> None: ...
-
-    def _wants(self, name: str, returned: Tensor) -> bool: ...
-
-    def _number(self) -> int: ...
-
-    def _received(self, name: str, number: int, call: Any) -> None: ...
 
 
 def layout_of(model: nn.Module, module: nn.Module, batch_first: bool | None) -> Layout:

@@ -136,18 +136,35 @@ class Profile:
         """Where, going back in time, a value first is not finite: layer, direction, step and gate; None if nowhere."""
         return self._gradients.first_nonfinite()
 
-    def by_lag(self, state: str | None = None) -> Float[Tensor, "row lag"]:
-        """The median over sequences of log10 (‖dL/ds_t‖ / ‖dL/ds_τ‖), by lag from the step τ that is reached last.
+    def _reached_last(self, values: Float[Tensor, "row time sequence"]) -> Int[Tensor, "row sequence"]:
+        """τ: the last step of each sequence, or first one in the reverse direction, whose gradient is not zero.
 
-        That is the last step of each sequence, and the first one for the reverse direction.
+        For a loss at every step it is the last step; for a model that predicts the next symbol, often the one before.
         """
-        values = self.per_sequence(state)
         time = values.shape[1]
-        lags = torch.arange(time, device=values.device)[:, None]
+        steps = torch.arange(time, device=values.device)[:, None].expand_as(values[0])
         rows = []
         for (_, reverse), row in zip(self.rows, values, strict=True):
-            steps = lags.expand_as(row) if reverse else self.lengths - 1 - lags
-            aligned = torch.where(steps >= 0, row.gather(0, steps.clamp(min=0)), torch.nan)
+            reached = self.measured & ~row.isneginf()
+            if reverse:
+                first = torch.where(reached, steps, time).amin(0)
+                rows.append(torch.where(first == time, 0, first))
+            else:
+                last = torch.where(reached, steps, -1).amax(0)
+                rows.append(torch.where(last < 0, self.lengths - 1, last))
+        return torch.stack(rows)
+
+    def by_lag(self, state: str | None = None) -> Float[Tensor, "row lag"]:
+        """The median over sequences of log10 (‖dL/ds_t‖ / ‖dL/ds_τ‖), by lag from the step τ that the gradient reaches
+        first on its way back: the last step that is not exactly zero, and the first such one for the reverse direction.
+        """
+        values = self.per_sequence(state)
+        lags = torch.arange(values.shape[1], device=values.device)[:, None]
+        rows = []
+        for (_, reverse), row, tau in zip(self.rows, values, self._reached_last(values), strict=True):
+            steps = tau + lags if reverse else tau - lags
+            there = (steps >= 0) & (steps < self.lengths)
+            aligned = torch.where(there, row.gather(0, steps.clamp(0, len(row) - 1)), torch.nan)
             rows.append(_quantile(aligned - aligned[0], 0.5))
         return torch.stack(rows)
 
@@ -168,12 +185,14 @@ class Profile:
         return _quantile(torch.where(self.measured, self._gradients.log_gain(), torch.nan), 0.5)
 
     def reach(self, state: str | None = None) -> int:
-        """How far back the loss reaches: the steps from the one it reaches last, at lag 0, to the furthest one whose
-        median norm is above a hundredth of the maximum. Of the first row."""
+        """How far back the loss reaches: the steps from the one at lag 0 to the furthest one whose median norm is above
+        a hundredth of the maximum. Of the first row."""
         median = self.log10(state)[0]
         median = median if self.rows[0][1] else median.flip(0)
-        near = (median > median[median.isfinite()].max() - 2).nonzero() if bool(median.isfinite().any()) else []
-        return int(near[-1]) if len(near) else 0
+        if not bool(median.isfinite().any()):
+            return 0
+        near = (median > median[median.isfinite()].max() - 2).nonzero()
+        return int(near[-1]) - int(median.isfinite().nonzero()[0])
 
     def rate(self, state: str | None = None) -> Float[Tensor, " row"]:
         """Decades per step back: the Theil–Sen slope of `by_lag`. Negative where the gradient vanishes."""
@@ -188,11 +207,10 @@ class Profile:
     def log10_ratio(self, state: str | None = None) -> Float[Tensor, " row"]:
         """log10 of the norm at the step furthest back relative to that at lag 0, in decades: the median."""
         values = self.per_sequence(state)
-        last = (self.lengths - 1).expand(len(values), 1, -1)
-        at_end, at_start = values.gather(1, last)[:, 0], values[:, 0]
+        at_last = values.gather(1, self._reached_last(values)[:, None])[:, 0]
+        ends = values.gather(1, (self.lengths - 1).expand(len(values), 1, -1))[:, 0]
         reverse = torch.tensor([reverse for _, reverse in self.rows], device=values.device)[:, None]
-        ratio = torch.where(reverse, at_end - at_start, at_start - at_end)
-        return _quantile(ratio, 0.5)
+        return _quantile(torch.where(reverse, ends, values[:, 0]) - at_last, 0.5)
 
 
 def _first(values: Mapping[str, Tensor]) -> Tensor:

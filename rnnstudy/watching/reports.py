@@ -106,9 +106,12 @@ def _factor(decades: float) -> str:
 
 def scalars(profiles: Mapping[str, Profile]) -> dict[str, float]:
     """Name to number, for a log: the ratio over the sequence (decades), the rate (decades per step) and the half-life
-    (steps) of every state; what is not finite is left out."""
-    found = {}
+    (steps) of every state, of modules that are not recurrent how far back the loss reaches (steps); what is not finite
+    is left out."""
+    found: dict[str, float] = {}
     for name, profile in profiles.items():
+        if not profile.recurrent:
+            found["/".join(filter(None, ("through_time", name, "x", "reach")))] = float(profile.reach())
         for state in profile.states:
             for row, (layer, reverse) in enumerate(profile.rows):
                 place = f"_layer{layer + 1}{'_reverse' if reverse else ''}" if len(profile.rows) > 1 else ""

@@ -14,7 +14,7 @@ from rnnstudy.spec import RequestError
 from rnnstudy.watching import reports
 from rnnstudy.watching.call import CELLS, RECURRENT, Call, torch_class
 from rnnstudy.watching.hooks import CellHooks, OwnCellHooks, RecurrentHooks, refuse_dropout_elsewhere, untraced
-from rnnstudy.watching.own import Unrolled, record, states_of, tensors_in
+from rnnstudy.watching.own import Unrolled, ask_gradient, states_of, tensors_in
 from rnnstudy.watching.positions import hooks_of_positions, layout_of
 from rnnstudy.watching.profile import Profile
 
@@ -89,7 +89,7 @@ class Flow(Mapping[str, Profile]):
             if run.times[-1:] != [t]:
                 run.times.append(t)
                 run.steps.append({})
-            record(self, run, name, value)
+            ask_gradient(self, run, name, value)
         return value
 
     def to_frame(self) -> "pd.DataFrame":
@@ -223,15 +223,15 @@ class Flow(Mapping[str, Profile]):
         self._calls += 1
         return self._calls
 
-    def _received(self, name: str, number: int, call: Any) -> None:
-        """A gradient has reached a call: when its backward pass has ended, the profile is computed.
+    def _received(self, name: str, number: int, record: Any) -> None:
+        """A gradient has reached a record: when its backward pass has ended, the profile is computed.
 
         Not later, because the optimiser will change the weights.
         """
         if (backward := torch._C._current_graph_task_id()) != self._backward:
             self._backward = backward
             torch.autograd.Variable._execution_engine.queue_callback(self._evaluate)
-        self._reached.setdefault(name, {})[number] = call
+        self._reached.setdefault(name, {})[number] = record
 
     def _evaluate(self) -> None:
         reached, self._reached, self._fresh, self._backward = self._reached, {}, True, -1
@@ -317,19 +317,20 @@ def watch(
         if patterns is not None:
             raise RequestError("names of modules need the model: watch(model, names)")
         return flow
-    model = getattr(model, "_orig_mod", model)
+    # torch.compile's wrapper and the model inside are one model.
+    root: nn.Module = getattr(model, "_orig_mod", model)
     asked = (patterns, every, to, batch_first)
-    attached, before = _WATCHES.get(model, (lambda: None, None))
+    attached, before = _WATCHES.get(root, (lambda: None, None))
     if (current := attached()) is not None and current._attached:
         if asked != before:
             raise RequestError(
-                f"this {type(model).__name__} is watched already, with other arguments; end that watch first with its "
+                f"this {type(root).__name__} is watched already, with other arguments; end that watch first with its "
                 "detach(), or name all modules in one: watch(model, [pattern, pattern])"
             )
         return current
-    _refuse(model, all_recurrent=patterns is None)
+    _refuse(root, all_recurrent=patterns is None)
     try:
-        flow._attach(model, patterns, batch_first)
+        flow._attach(root, patterns, batch_first)
     except RequestError:
         flow.detach()
         raise
@@ -337,10 +338,10 @@ def watch(
         flow.detach()
         wanted = "' or '".join(patterns or ())
         raise RequestError(
-            f"no module of {type(model).__name__} is called like '{wanted}'; the names are those of "
+            f"no module of {type(root).__name__} is called like '{wanted}'; the names are those of "
             "model.named_modules(), and * stands for what is between two dots"
         )
-    _WATCHES[model] = (weakref.ref(flow), asked)
+    _WATCHES[root] = (weakref.ref(flow), asked)
     return flow
 
 
