@@ -8,6 +8,7 @@ import torch
 
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.spec import RequestError
+from rnnstudy.watching.call import Direction
 from rnnstudy.watching.profile import Profile
 
 if TYPE_CHECKING:
@@ -144,43 +145,62 @@ def sender(to: Any) -> Callable[[dict[str, float], int], None]:
     )
 
 
+COLUMNS = 3
+"""Panels side by side, at most."""
+
+LINES_WITH_BANDS = 2
+"""Of more lines in a panel, the bands would hide each other."""
+
+
 def figure(profiles: Mapping[str, Profile]) -> "Figure":
-    """A panel for each module: the median of log10 ‖dL/ds_t‖ by time, with the middle 80 % of sequences as a band."""
+    """A panel for each module and state: the median over sequences of log10 ‖dL/ds_t‖ by time.
+
+    The colour of a line is its layer, darker further up; it is dashed in the reverse direction. One line, or two, have
+    the middle 80 % of sequences as a band. Exact zeros and what is not finite leave gaps.
+    """
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    names = list(profiles)
-    columns = min(len(names), 3)
-    rows = -(-len(names) // columns)
+    wanted = [(name, state) for name, profile in profiles.items() for state in profile.states]
+    columns = min(len(wanted), COLUMNS if all(len(profile.states) == 1 for profile in profiles.values()) else 2)
+    rows = -(-len(wanted) // columns)
     drawn = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
     panels = drawn.subplots(rows, columns, squeeze=False)
-    for panel in panels.flat[len(names) :]:
+    for panel in panels.flat[len(wanted) :]:
         panel.remove()
-    for panel, name in zip(panels.flat, names, strict=False):
+    for panel, (name, state) in zip(panels.flat, wanted, strict=False):
         profile = profiles[name]
-        lines = list(_lines(profile))
-        for colour, (label, low, median, high) in zip(sns.color_palette(n_colors=len(lines)), lines, strict=True):
+        lines = list(_lines(profile, state))
+        layers = profile.rows[-1][0] + 1
+        colours = sns.color_palette("crest", n_colors=layers) if layers > 1 else sns.color_palette(n_colors=1)
+        for (layer, reverse), label, low, median, high in lines:
             time = torch.arange(1, len(median) + 1)
-            panel.fill_between(time, low, high, color=colour, alpha=0.2, linewidth=0)
-            panel.plot(time, median, color=colour, label=label)
-        panel.set(title=name or "the model", xlabel="time step", ylabel=r"$\log_{10}\,\|dL/ds_t\|$")
+            if len(lines) <= LINES_WITH_BANDS:
+                panel.fill_between(time, low, high, color=colours[layer], alpha=0.2, linewidth=0)
+            # A loss on one output of a direction reaches one step of it, which is no line.
+            marker = "o" if sum(map(math.isfinite, median)) == 1 else ""
+            dash = "--" if reverse else "-"
+            panel.plot(time, median, color=colours[layer], linestyle=dash, marker=marker, markersize=4, label=label)
+        panel.set(
+            title=f"{name or 'the model'}: {state}", xlabel="time step", ylabel=rf"$\log_{{10}}\,\|dL/d{state}_t\|$"
+        )
         if len(lines) > 1:
             panel.legend(frameon=False, fontsize="small")
         sns.despine(ax=panel)
     return drawn
 
 
-def _lines(profile: Profile) -> Iterator[tuple[str, Any, Any, Any]]:
-    """Label and quantiles of each line: a state of a layer in a direction; −inf and NaN leave gaps."""
-    for state in profile.states:
-        low, median, high = (
-            values.nan_to_num(nan=torch.nan, neginf=torch.nan, posinf=torch.nan).cpu().numpy()
-            for values in (profile.quantile(share, state) for share in (0.1, 0.5, 0.9))
-        )
-        for row, (layer, reverse) in enumerate(profile.rows):
-            place = f", layer {layer + 1}" if profile.rows[-1][0] else ""
-            way = f", {_way(reverse)}" if any(reverse for _, reverse in profile.rows) else ""
-            yield f"{state}{place}{way}", low[row], median[row], high[row]
+def _lines(profile: Profile, state: str) -> Iterator[tuple[Direction, str, Any, Any, Any]]:
+    """Layer and direction, label and quantiles of each line; −inf and NaN leave gaps."""
+    low, median, high = (
+        values.nan_to_num(nan=torch.nan, neginf=torch.nan, posinf=torch.nan).cpu().numpy()
+        for values in (profile.quantile(share, state) for share in (0.1, 0.5, 0.9))
+    )
+    directions = len({reverse for _, reverse in profile.rows})
+    for row, (layer, reverse) in enumerate(profile.rows):
+        parts = [f"layer {layer + 1}"] if profile.rows[-1][0] else []
+        parts += [_way(reverse)] if directions > 1 else []
+        yield (layer, reverse), ", ".join(parts), low[row], median[row], high[row]
 
 
 def _way(reverse: bool) -> str:
