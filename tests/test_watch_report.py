@@ -46,6 +46,7 @@ def test_strips_show_each_word_below_the_largest_of_its_strip() -> None:
     assert [text.get_text() for text in panels[1].get_yticklabels()] == ["before", "after"]
     drawn = np.ma.getdata(panels[0].collections[0].get_array())
     assert drawn[0].tolist() == [0, -1]
+    assert panels[0].collections[0].get_clim() == (-3, 0)
     assert np.ma.getmaskarray(panels[0].collections[0].get_array()).tolist() == [[False, False], [False, True]]
 
 

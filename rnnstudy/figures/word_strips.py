@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.style import ABSENT, HEAT, house_style
 
-DECADES = 3.0
-"""The range of colours: what is smaller by more decades than this has the colour of its lower end."""
+MOST_DECADES = 3.0
+"""The widest range of colours: what is smaller by more decades has the colour of its lower end."""
 
 
 def word_strips(values: pd.DataFrame) -> Picture:
@@ -29,6 +29,8 @@ def word_strips(values: pd.DataFrame) -> Picture:
     sentences = list(dict.fromkeys(values["sentence"]))
     strips = list(dict.fromkeys(values["strip"]))
     words = int(values["position"].max())
+    shortfall = -values["decades_below_largest"].replace(-np.inf, 0).min()
+    decades = float(np.clip(np.ceil(2 * shortfall) / 2, 0.5, MOST_DECADES))
     colours = matplotlib.colormaps[HEAT].with_extremes(bad=ABSENT)
     with house_style():
         figure = Figure(figsize=(0.72 * words + 3.2, (0.3 * len(strips) + 1.35) * len(sentences)), layout="constrained")
@@ -37,7 +39,7 @@ def word_strips(values: pd.DataFrame) -> Picture:
             part = values[values["sentence"] == sentence]
             grid = part.pivot(index="strip", columns="position", values="decades_below_largest").loc[strips]
             shown = np.ma.masked_invalid(grid.to_numpy())
-            mesh = panel.pcolormesh(shown, cmap=colours, vmin=-DECADES, vmax=0, edgecolors="white", linewidth=1)
+            mesh = panel.pcolormesh(shown, cmap=colours, vmin=-decades, vmax=0, edgecolors="white", linewidth=1)
             first = part[part["strip"] == strips[0]].sort_values("position")
             panel.set(xlim=(0, words), ylim=(len(strips), 0), yticks=np.arange(len(strips)) + 0.5, yticklabels=strips)
             panel.set_xticks(
@@ -48,7 +50,8 @@ def word_strips(values: pd.DataFrame) -> Picture:
             panel.grid(False)
             panel.set_title(sentence, loc="left")
         figure.colorbar(
-            mesh, ax=panels, shrink=min(1.0, 2 / len(sentences)), aspect=25, extend="min", pad=0.01,
+            mesh, ax=panels, shrink=min(1.0, 2 / len(sentences)), aspect=25, pad=0.01,
+            extend="min" if shortfall > decades else "neither",
             label="gradient at the word,\ndecades below the largest (log10)",
         )  # fmt: skip
     caption = (

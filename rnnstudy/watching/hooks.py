@@ -26,7 +26,7 @@ class Hooks(ABC):
         return [module.register_forward_hook(untraced(self._after), with_kwargs=True)]
 
     def _after(self, module: nn.Module, given: Sequence[Any], named: Mapping[str, Any], returned: Any) -> None:
-        if getattr(module, "_is_replica", False):
+        if "_is_replica" in vars(module):
             raise RequestError(
                 f"'{self.name}' runs in a copy of nn.DataParallel, whose calls a watch cannot tell apart; train on one "
                 "device, or in one process for each device"

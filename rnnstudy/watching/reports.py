@@ -100,8 +100,9 @@ def _change(rate: float) -> str:
 
 
 def _factor(decades: float) -> str:
-    size = 10 ** abs(decades) if abs(decades) < 4 else None
-    shown = f"{size:.3g}" if size else f"10^{abs(decades):.0f}"
+    size = 10 ** min(abs(decades), 4)
+    shown = f"{size:.3g}" if size < 1000 else f"{round(size, -1):,.0f}"
+    shown = shown if abs(decades) < 4 else f"10^{abs(decades):.0f}"
     return f"that is a factor of {shown}"
 
 
@@ -160,6 +161,7 @@ def figure(profiles: Mapping[str, Profile]) -> "Figure":
     """
     import seaborn as sns
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     wanted = [(name, state) for name, profile in profiles.items() for state in profile.states]
     columns = min(len(wanted), COLUMNS if all(len(profile.states) == 1 for profile in profiles.values()) else 2)
@@ -184,6 +186,7 @@ def figure(profiles: Mapping[str, Profile]) -> "Figure":
         panel.set(
             title=f"{name or 'the model'}: {state}", xlabel="time step", ylabel=rf"$\log_{{10}}\,\|dL/d{state}_t\|$"
         )
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(lines) > 1:
             panel.legend(frameon=False, fontsize="small")
         sns.despine(ax=panel)

@@ -190,7 +190,7 @@ class Flow(Mapping[str, Profile]):
 
     def _notice(self, returned: Any) -> None:
         """The model has returned: its backward pass will be noticed, also when it is not watched."""
-        if not self.watching:
+        if not self.watching and "" not in self._noticed:
             tensor = next((tensor for tensor in tensors_in(returned) if tensor.requires_grad), None)
             if tensor is not None:
                 tensor.register_hook(self._passed)
