@@ -282,10 +282,11 @@ def test_numbers_go_to_tensorboard_and_mlflow(monkeypatch: pytest.MonkeyPatch) -
     model, writer, logged = nn.GRU(3, 4), Writer(), []
     flow = rnnstudy.watch(model, to=writer)
     differentiate(model)
-    assert {tag for tag, _, _ in writer.written} == {
-        f"through_time/h/{name}" for name in ("rate", "log10_ratio", "half_life")
-    }
-    assert dict((tag, value) for tag, value, _ in writer.written)["through_time/h/rate"] == flow[""].rate().item()
+    numbers = {tag: value for tag, value, _ in writer.written}
+    assert set(numbers) == {
+        *(f"through_time/h/{name}" for name in ("rate", "log10_ratio", "half_life")), "through_time/log10_gain",
+    }  # fmt: skip
+    assert numbers["through_time/h/rate"] == flow[""].rate().item()
     monkeypatch.setattr(mlflow, "log_metrics", lambda numbers, step: logged.append((step, numbers)))
     flow.log(7)
     assert logged == [(7, flow.scalars())]
@@ -338,3 +339,23 @@ def test_a_callback_says_what_to_install(library: str, monkeypatch: pytest.Monke
     monkeypatch.delitem(sys.modules, f"rnnstudy.watching.callbacks.{library}", raising=False)
     with pytest.raises(ImportError, match=rf"needs {library}: pip install 'rnnstudy\[{library}\]'"):
         importlib.import_module(f"rnnstudy.watching.callbacks.{library}")
+
+
+def test_the_logged_gain_shows_that_a_network_forgets_also_with_a_loss_at_every_step() -> None:
+    """The gradients themselves then look even, because each step adds to them."""
+    torch.manual_seed(0)
+    model, inputs = nn.LSTM(3, 5, num_layers=2), torch.randn(40, 4, 3)
+    found = {}
+    for where in ("last", "every"):
+        with rnnstudy.watch(model) as flow:
+            outputs, _ = model(inputs)
+            (outputs[-1] if where == "last" else outputs).square().sum().backward()
+        found[where] = flow.scalars()
+        gains = flow[""].log10_gain()[1]
+        name = "through_time/layer2/log10_gain"
+        assert found[where][name] == pytest.approx(gains[gains.isfinite()].mean().item())
+    rate = "through_time/h_layer2/rate"
+    assert found["last"][name] == pytest.approx(found["last"][rate], rel=0.2)
+    # A gradient that has just entered points elsewhere than one from far away, so the two gains are not equal.
+    assert found["every"][name] < -0.2
+    assert abs(found["every"][rate]) < 0.1 * abs(found["last"][rate])

@@ -177,7 +177,7 @@ class Profile:
         """The median over sequences of log10 of the factor by which one step back changes the gradient's norm.
 
         ‖(∂s_t/∂s_{t−1})ᵀ G_t‖ / ‖G_t‖, with s_t the states of the step side by side and G_t the gradient that arrives
-        at them. Unlike the profile itself, it does not depend on where the loss enters: below 0 the gradient vanishes,
+        at them. Unlike the profile itself, it is not evened out by a loss at every step: below 0 the gradient vanishes,
         above 0 it explodes. NaN where nothing arrives; the first step of a row leads to its initial states.
 
         Raises `RequestError` for a module that is not a recurrent one of torch.nn.

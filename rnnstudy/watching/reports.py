@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.spec import RequestError
@@ -74,10 +75,9 @@ def _line(name: str, profile: Profile, row: int) -> str:
         return f"{where}: not finite, first at {bad}."
     if not profile.has_gain:
         return f"{where}: {_by_reach(profile)}."
-    gains = profile.log10_gain()[row]
-    if not bool(gains.isfinite().any()):
+    steps, rate = int(profile.lengths.max()), _mean_gain(profile.log10_gain()[row])
+    if math.isnan(rate):
         return f"{where}: no gradient goes back through its steps."
-    steps, rate = int(profile.lengths.max()), gains[gains.isfinite()].mean().item()
     found = verdict(rate * steps)
     line = f"{where}: {found}. Going back, the gradient {_change(rate)}; over {steps} steps {_factor(rate * steps)}."
     remedy = REMEDIES.get((profile.kind, found))
@@ -107,20 +107,37 @@ def _factor(decades: float) -> str:
 
 
 def scalars(profiles: Mapping[str, Profile]) -> dict[str, float]:
-    """Name to number, for a log: the ratio over the sequence (decades), the rate (decades per step) and the half-life
-    (steps) of every state, of modules that are not recurrent how far back the loss reaches (steps); what is not finite
-    is left out."""
+    """Name to number, for a log; what is not finite is left out.
+
+    Of every state, layer and direction the ratio over the sequence (decades), the rate (decades per step) and the
+    half-life (steps), which compare the gradients themselves: they say how fast it falls where the loss is at the end.
+    Of recurrent modules of torch.nn the mean gain of a step back (decades), also for a loss at every step; of modules
+    that are not recurrent how far back the loss reaches (steps).
+    """
     found: dict[str, float] = {}
+
+    def note(value: float, *parts: str) -> None:
+        if math.isfinite(value):
+            found["/".join(filter(None, ("through_time", *parts)))] = value
+
     for name, profile in profiles.items():
         if not profile.recurrent:
-            found["/".join(filter(None, ("through_time", name, "x", "reach")))] = float(profile.reach())
-        for state in profile.states:
-            for row, (layer, reverse) in enumerate(profile.rows):
-                place = f"_layer{layer + 1}{'_reverse' if reverse else ''}" if len(profile.rows) > 1 else ""
+            note(profile.reach(), name, "x", "reach")
+        gains = profile.log10_gain() if profile.has_gain else None
+        for row, (layer, reverse) in enumerate(profile.rows):
+            place = f"layer{layer + 1}{'_reverse' if reverse else ''}" if len(profile.rows) > 1 else ""
+            for state in profile.states:
                 for quantity in ("log10_ratio", "rate", "half_life"):
                     value = getattr(profile, quantity)(state)[row].item()
-                    found["/".join(filter(None, ("through_time", name, f"{state}{place}", quantity)))] = value
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+                    note(value, name, "_".join(filter(None, (state, place))), quantity)
+            if gains is not None:
+                note(_mean_gain(gains[row]), name, place, "log10_gain")
+    return found
+
+
+def _mean_gain(gains: Tensor) -> float:
+    """The mean over the steps where it is known; NaN where it is nowhere."""
+    return gains[gains.isfinite()].mean().item()
 
 
 def sender(to: Any) -> Callable[[dict[str, float], int], None]:

@@ -105,11 +105,11 @@ class Flow(Mapping[str, Profile]):
         return reports.explanation(self)
 
     def scalars(self) -> dict[str, float]:
-        """What is logged: ratio, rate and half-life of every state; see `reports.scalars`."""
+        """What is logged: gains of a step back, and ratio, rate and half-life of every state; see `reports.scalars`."""
         return reports.scalars(self)
 
     def log(self, step: int, to: Any = None) -> None:
-        """Log ratio, rate and half-life of every state into the active MLflow run, or `to` as in `watch`."""
+        """Log what `scalars` returns into the active MLflow run, or `to` as in `watch`."""
         if to is None:
             import mlflow
 
@@ -298,8 +298,8 @@ def watch(
         names: which modules, by one or several patterns of their names, in which `*` stands for what is between two
             dots, `**` for any number of parts; None for all recurrent ones.
         every: watch every `every`-th forward pass of the model, beginning with the first.
-        to: where ratio, rate and half-life of every state are logged after each watched backward pass, with the number
-            of the forward pass as the step: mlflow, a W&B run, a TensorBoard writer or a function (numbers, step).
+        to: where the numbers of `Flow.scalars` are logged after each watched backward pass, with the number of the
+            forward pass as the step: mlflow, a W&B run, a TensorBoard writer or a function (numbers, step).
         batch_first: whether the other modules read (batch, time, features) or (time, batch, features); None where the
             modules of the model say so themselves.
 

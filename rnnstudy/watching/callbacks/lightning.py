@@ -13,7 +13,7 @@ from rnnstudy.watching.watch import Flow, watch
 
 @final
 class WatchGradients(Callback):
-    """Watches the module during `fit`, and logs ratio, rate and half-life of every state to the trainer's loggers.
+    """Watches the module during `fit`, and logs the numbers of `Flow.scalars` to the trainer's loggers.
 
         trainer = Trainer(callbacks=[WatchGradients(every=100)])
         trainer.fit(module, data)

@@ -16,7 +16,7 @@ from rnnstudy.watching.watch import Flow, watch
 
 @final
 class WatchGradients(TrainerCallback):
-    """Watches the model during `train`: ratio, rate and half-life of every state go to the trainer's log history.
+    """Watches the model during `train`: the numbers of `Flow.scalars` go to the trainer's log history.
 
         watcher = WatchGradients("transformer.h.*", every=100)
         Trainer(model, arguments, train_dataset=data, callbacks=[watcher]).train()
