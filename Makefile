@@ -17,13 +17,13 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
 	touch $(READY)
 
-# What the benchmarks compare with, and what the slow tests talk to: neither is needed for work with the package.
+# What the benchmarks compare with, and what the slow tests talk to and train with: neither is needed for work with the package.
 $(WITH_PEERS): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]' --constraint constraints.txt
 	touch $(WITH_PEERS)
 
 $(WITH_SERVERS): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray,postgres,browser]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray,postgres,browser,lightning,transformers]' --constraint constraints.txt
 	touch $(WITH_SERVERS)
 
 demo: install

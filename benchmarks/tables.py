@@ -125,15 +125,26 @@ def _loading(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _watching(results: Sequence[dict[str, Any]]) -> str:
+    steps = [one for one in results if one["module"] != "import"]
     lines = [
         [
-            f"nn.{one['module']}", f"B={one['batch']}, H={one['width']}, T={one['length']}",
-            "every step" if one["every"] == 1 else f"every {one['every']} steps",
+            f"nn.{one['module']}", f"B={one['batch']}, H={one['width']}, T={one['length']}", _watched(one),
             f"{one['milliseconds']['without']:.1f}", f"{one['ratio']:.2f}", f"{one['limit']:g}",
         ]
-        for one in results
+        for one in steps
     ]  # fmt: skip
-    return _table(["watched module", "sizes", "watched", "ms a step without", "ratio with", "limit"], lines)
+    imports = "".join(
+        f"\n`import rnnstudy` takes {one['seconds']:.2f} s beyond importing torch (limit {one['limit']:g} s).\n"
+        for one in results
+        if one["module"] == "import"
+    )
+    return _table(["watched module", "sizes", "watched", "ms a step without", "ratio with", "limit"], lines) + imports
+
+
+def _watched(one: dict[str, Any]) -> str:
+    if one["every"] > 1:
+        return f"every {one['every']} steps"
+    return "every step" if one["parts"] == 1 else f"each of {one['parts']} accumulated passes"
 
 
 COSTS = {

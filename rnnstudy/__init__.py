@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rnnstudy.training.grouping import populations
     from rnnstudy.training.loop import train
     from rnnstudy.training.population import Population
+    from rnnstudy.watching.own import states
     from rnnstudy.watching.watch import watch
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "grid",
     "load",
     "populations",
+    "states",
     "train",
     "watch",
 ]
@@ -48,6 +50,7 @@ __getattr__ = lazy_names(
         "grid": "sweep.grids",
         "load": "results.trained:load_network",
         "populations": "training.grouping",
+        "states": "watching.own",
         "train": "training.loop",
         "watch": "watching.watch",
     },

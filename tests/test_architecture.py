@@ -31,6 +31,8 @@ OWNERS = {
     "pandas": {"results", "figures", "report", "watching"},
     "ray": {"sweep"},
     "optuna": {"search"},
+    "lightning": {"watching"},
+    "transformers": {"watching"},
     "click": {"cli"},
     "rich": {"cli"},
     "pydantic": {"store", "results"},

@@ -365,11 +365,14 @@ def test_a_flow_is_a_mapping_from_the_modules_names_and_a_table_and_a_figure() -
         values = flow[module].per_sequence(state)[row]
         assert part["q90"].tolist() == pytest.approx(values.quantile(0.9, dim=-1).tolist())
     panels = flow.plot().axes
-    assert sorted(panel.get_title() for panel in panels) == ["decoder.gru", "encoder"]
-    [encoder] = [panel for panel in panels if panel.get_title() == "encoder"]
-    assert [text.get_text() for text in encoder.get_legend().get_texts()] == [
-        "h, forward", "h, reverse", "c, forward", "c, reverse",
-    ]  # fmt: skip
+    assert [panel.get_title() for panel in panels] == ["encoder: h", "encoder: c", "decoder.gru: h"]
+    for panel in panels:
+        name, _, state = panel.get_title().partition(": ")
+        labels = ["forward", "reverse"] if name == "encoder" else ["layer 1", "layer 2"]
+        assert [text.get_text() for text in panel.get_legend().get_texts()] == labels
+        assert [line.get_linestyle() for line in panel.lines] == (["-", "--"] if name == "encoder" else ["-", "-"])
+        for row, line in enumerate(panel.lines):
+            assert line.get_ydata().tolist() == flow[name].log10(state)[row].tolist()
     with pytest.raises(RequestError, match="there is no state 'C'"):
         flow["encoder"].log10("C")
 

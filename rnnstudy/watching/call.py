@@ -55,6 +55,7 @@ class Call:
         last: the last states that it returned.
         through_h: whether the gradient at c_n includes the path through h_n. In torch.nn.LSTMCell on the CPU, h is
             computed from the very c that it returns.
+        cell: whose weights they are, where the module stands for a cell.
     """
 
     module: nn.RNNBase
@@ -67,6 +68,7 @@ class Call:
     weights: dict[Direction, Weights] = field(default_factory=dict)
     last: tuple[Tensor, ...] = ()
     through_h: bool = False
+    cell: nn.RNNCellBase | None = None
 
     def begins_from(self, earlier: "Call") -> bool:
         """Whether its initial states are those that an earlier call returned."""
@@ -76,7 +78,17 @@ class Call:
     @property
     def dtype(self) -> torch.dtype:
         """The type that gradients are computed in: float64 for a module in float64, otherwise float32."""
-        return torch.float64 if self.module.weight_ih_l0.dtype == torch.float64 else torch.float32
+        owner = self.module if self.cell is None else self.cell
+        return torch.float64 if next(owner.parameters()).dtype == torch.float64 else torch.float32
+
+    @property
+    def kind(self) -> type[nn.RNNBase]:
+        """nn.RNN, nn.LSTM or nn.GRU, also for a subclass."""
+        return next(cls for cls in RECURRENT if isinstance(self.module, cls))
+
+    @property
+    def device(self) -> torch.device:
+        return self.inputs.data.device
 
     @property
     def directions(self) -> list[Direction]:
@@ -88,14 +100,17 @@ class Call:
         """Units of h in one direction."""
         return self.module.proj_size or self.module.hidden_size
 
+    @torch.no_grad()
     def keep_weights(self) -> None:
         """Copy the weights, before an optimiser changes them."""
         self.weights = {direction: self._weights_now(*direction) for direction in self.directions}
 
     def _weights_now(self, layer: int, reverse: bool) -> Weights:
         values = {}
+        ending = f"_l{layer}{'_reverse' if reverse else ''}" if self.cell is None else ""
+        owner = self.module if self.cell is None else self.cell
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"):
-            value = getattr(self.module, f"{name}_l{layer}{'_reverse' if reverse else ''}", None)
+            value = getattr(owner, name + ending, None)
             values[name] = None if value is None else value.detach().to(self.dtype, copy=True)
         return Weights(**values)
 
@@ -152,11 +167,16 @@ class Call:
         return Padded(values.to(self.dtype), lengths)
 
 
-def layer_of(cell: nn.RNNCellBase) -> nn.RNNBase:
-    """The module of one layer with the weights of a cell."""
+def torch_class(module: nn.Module) -> type[nn.Module] | None:
+    """Which class of torch.nn computes the module's forward pass: RNN, LSTM, GRU or a cell of them; else None.
+
+    A subclass counts, such as that of a parametrised module, unless it has a `forward` of its own.
+    """
+    classes = [cls for cls in (*RECURRENT, *CELLS) if isinstance(module, cls)]
+    return next((cls for cls in classes if type(module).forward is cls.forward), None)
+
+
+def layer_of(cell: nn.RNNCellBase, kind: type[nn.Module]) -> nn.RNNBase:
+    """A module of one layer that computes what a cell of class `kind` computes, without weights of its own."""
     options = {"nonlinearity": cell.nonlinearity} if isinstance(cell, nn.RNNCell) else {}
-    layer = CELLS[type(cell)](cell.input_size, cell.hidden_size, bias=cell.bias, device="meta", **options)
-    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-        layer._parameters.pop(f"{name}_l0", None)
-        vars(layer)[f"{name}_l0"] = getattr(cell, name)
-    return layer
+    return CELLS[kind](cell.input_size, cell.hidden_size, bias=cell.bias, device="meta", **options)

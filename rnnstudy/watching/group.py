@@ -91,6 +91,7 @@ def _stacked(calls: Sequence[Call]) -> Call | None:
         at_last=at_last,
         weights=first.weights,
         through_h=first.through_h,
+        cell=first.cell,
     )
 
 

@@ -28,9 +28,9 @@ def cell_of(module: nn.RNNBase) -> Cell:
     return Elman(width=module.hidden_size, activation=module.nonlinearity)
 
 
-def serve(module: nn.RNNBase, dtype: torch.dtype) -> bool:
+def serve(module: nn.RNNBase, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether the kernels can serve a module, if it was given no initial states, and c_n has no gradient."""
-    on_cpu = module.weight_ih_l0.device.type == "cpu" and dtype == torch.float32
+    on_cpu = device.type == "cpu" and dtype == torch.float32
     return on_cpu and module.num_layers == 1 and not module.proj_size and installed("numba")
 
 

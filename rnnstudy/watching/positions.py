@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from rnnstudy.spec import RequestError
+from rnnstudy.watching.receiver import Receiver
 
 Layout = Literal["batch time", "time batch", "batch features"]
 """The order of the axes: (batch, time, features), (time, batch, features), or (batch, features, time)."""
@@ -20,17 +21,6 @@ class Position:
 
     kind: str
     gradient: Tensor | None = None
-
-
-class Receiver(Protocol):
-    """What the hooks need of a watch."""
-
-    @property
-    def watching(self) -> bool: ...
-
-    def _number(self) -> int: ...
-
-    def _received(self, name: str, number: int, call: Any) -> None: ...
 
 
 def layout_of(model: nn.Module, module: nn.Module, batch_first: bool | None) -> Layout:
@@ -57,10 +47,19 @@ def hooks_of_positions(flow: Receiver, name: str, module: nn.Module, layout: Lay
 
 def _before(flow: Receiver, name: str, module: nn.Module, layout: Layout) -> Callable[..., Any]:
     def hook(_: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        if not flow.watching or not torch.is_grad_enabled():
+        flow._begin()
+        if not torch.is_grad_enabled():
             return None
         read = given[0] if given else next(iter(named.values()))
+        if not isinstance(read, Tensor) or not read.is_floating_point():
+            what = read.dtype if isinstance(read, Tensor) else type(read).__name__
+            raise RequestError(
+                f"'{name}' reads {what}; a watch needs a tensor of floats (batch, time, features): watch an embedding "
+                "or a block inside it"
+            )
         if not read.requires_grad:
+            if not flow.watching:
+                return None
             # What no weight stands before, the data themselves: watched as if it were a leaf.
             read = read.detach().requires_grad_()
             given = (read, *given[1:]) if given else given
@@ -72,7 +71,7 @@ def _before(flow: Receiver, name: str, module: nn.Module, layout: Layout) -> Cal
 
 
 def _ask(flow: Receiver, name: str, module: nn.Module, layout: Layout, values: Tensor) -> None:
-    if not flow.watching or not values.requires_grad:
+    if not flow._wants(name, values):
         return
     if values.ndim != 3:
         raise RequestError(

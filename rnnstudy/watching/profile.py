@@ -1,8 +1,7 @@
 """The gradient of one recurrent module by time: norms for each sequence, their medians, and how fast they fall."""
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,8 +11,10 @@ from rnnstudy.engines.block_float import BlockFloat
 from rnnstudy.probes.gradient_through_time import theil_sen
 from rnnstudy.spec import RequestError, nearest
 from rnnstudy.watching.call import Call, Direction
-from rnnstudy.watching.group import gradients_of_calls, norms_of_calls
-from rnnstudy.watching.recompute import DirectionGradients
+from rnnstudy.watching.gradients import Gradients, ReceivedGradients, RecomputedGradients
+from rnnstudy.watching.group import norms_of_calls
+from rnnstudy.watching.own import Unrolled
+from rnnstudy.watching.positions import Position
 
 
 class Profile:
@@ -25,11 +26,12 @@ class Profile:
     those of a cell in a loop, are the steps of one sequence; other calls in one pass are sequences beside each other.
 
     Attributes:
-        states: `("h",)`, or `("h", "c")` for an LSTM; `("x",)`, what it reads, for a module that is not recurrent. The
-            first one is meant where no state is named.
+        states: `("h",)`, or `("h", "c")` for an LSTM; the names given to those of a recurrence of one's own; `("x",)`,
+            what it reads, for a module that is not recurrent. The first one is meant where no state is named.
         rows: for each row its layer, counted from 0, and whether it reads the sequence from its end.
         lengths: steps of each sequence.
         kind: class of the module, such as `RNN`, `LSTM` or `GRU`.
+        recurrent: whether each step is computed from the one before; False for positions of another module.
     """
 
     def __init__(
@@ -38,38 +40,45 @@ class Profile:
         rows: Sequence[Direction],
         lengths: Int[Tensor, " sequence"],
         log_norms: Mapping[str, Tensor],
-        directions: Callable[[], list[DirectionGradients]],
+        gradients: Gradients,
+        *,
+        recurrent: bool = True,
     ) -> None:
+        self.recurrent = recurrent
         self.kind, self.rows, self.lengths = kind, tuple(rows), lengths
         self.states = tuple(log_norms)
-        self._log_norms, self._compute = log_norms, directions
+        self._log_norms, self._gradients = log_norms, gradients
 
     @staticmethod
     def of_calls(calls: Sequence[Call]) -> "Profile":
-        """The profile of a recurrent module, from its calls in one forward pass."""
-        kind, rows = type(calls[0].module).__name__, calls[0].directions
-        return Profile(kind, rows, *norms_of_calls(calls), functools.partial(gradients_of_calls, calls))
+        """The profile of a recurrent module of torch.nn, from its calls in one forward pass."""
+        calls[0].keep_weights()
+        for call in calls[1:]:
+            call.weights = calls[0].weights
+        kind, rows = calls[0].kind.__name__, calls[0].directions
+        return Profile(kind, rows, *norms_of_calls(calls), RecomputedGradients(calls))
 
     @staticmethod
-    def of_positions(kind: str, gradients: Sequence[Float[Tensor, "time sequence feature"]]) -> "Profile":
+    def of_positions(calls: Sequence[Position]) -> "Profile":
         """The profile of another module, from the gradients at what it read in each call: one state, `x`."""
-        norms = [
-            BlockFloat.of(gradient.to(torch.promote_types(gradient.dtype, torch.float32)), 2).log_norms()
-            for gradient in gradients
-        ]
-        longest = max(len(each) for each in norms)
-        padded = [torch.nn.functional.pad(each, (0, 0, 0, longest - len(each))) for each in norms]
-        lengths = torch.cat([torch.full((each.shape[1],), len(each), device=each.device) for each in norms])
+        received = [{"x": call.gradient} for call in calls if call.gradient is not None]
+        return Profile._received(calls[0].kind, received, recurrent=False)
 
-        def only_recurrent() -> list[DirectionGradients]:
-            raise RequestError(f"{kind} is no recurrent module: it has gradients by position, no gates, units or gains")
+    @staticmethod
+    def of_runs(runs: Sequence[Unrolled]) -> "Profile":
+        """The profile of a recurrence of one's own, from its runs in one forward pass."""
+        return Profile._received(runs[0].kind, [run.in_time() for run in runs], reverse=runs[0].reverse)
 
-        return Profile(kind, [(0, False)], lengths, {"x": torch.cat(padded, 1)[None]}, only_recurrent)
-
-    @functools.cached_property
-    def _directions(self) -> list[DirectionGradients]:
-        """The gradients themselves, computed when they are asked for."""
-        return self._compute()
+    @staticmethod
+    def _received(
+        kind: str, parts: Sequence[Mapping[str, Tensor]], *, reverse: bool = False, recurrent: bool = True
+    ) -> "Profile":
+        """From the gradients themselves: in each part, state → (time, sequence, unit)."""
+        by_state = {state: BlockFloat.of(_side_by_side([part[state] for part in parts]), 2) for state in parts[0]}
+        lengths = torch.cat([torch.full((each.shape[1],), len(each)) for part in parts for each in [_first(part)]])
+        norms = {state: values.log_norms()[None] for state, values in by_state.items()}
+        gradients = ReceivedGradients(kind, by_state, reverse)
+        return Profile(kind, [(0, reverse)], lengths.to(_first(norms).device), norms, gradients, recurrent=recurrent)
 
     def __repr__(self) -> str:
         steps, sequences = int(self.lengths.max()), len(self.lengths)
@@ -107,9 +116,8 @@ class Profile:
 
     def per_unit(self, state: str | None = None) -> Float[Tensor, "row time unit"]:
         """log10 of the root mean square over sequences of dL/ds_t, for each unit."""
-        rows, state = [], self._named(state)
-        for direction in self._directions:
-            gradient = getattr(direction.gradients, state)
+        rows = []
+        for gradient in self._gradients.of_units(self._named(state)):
             mantissas, shared = gradient.aligned((1,))
             mean_square = mantissas.double().square().sum(1) / self.measured.sum(1, keepdim=True)
             rows.append(mean_square.log10() / 2 + shared[:, 0, None].double() * math.log10(2))
@@ -126,49 +134,65 @@ class Profile:
 
     def first_nonfinite(self) -> str | None:
         """Where, going back in time, a value first is not finite: layer, direction, step and gate; None if nowhere."""
-        for direction in reversed(self._directions):
-            bad = ~direction.gradients.delta.mantissa.isfinite()
-            steps = bad.flatten(1).any(1).nonzero().flatten()
-            if len(steps):
-                layer, reverse = direction.direction
-                step = int(steps[0] if reverse else steps[-1])
-                blocks = bad[step].unflatten(-1, (len(direction.gates), -1)).any(-1).any(0)
-                gates = [gate for gate, is_bad in zip(direction.gates, blocks.tolist(), strict=True) if is_bad]
-                way = "reverse" if reverse else "forward"
-                return f"layer {layer + 1} ({way}), step {step + 1}, gate {', '.join(gates)}"
-        return None
+        return self._gradients.first_nonfinite()
 
-    def by_lag(self, state: str | None = None) -> Float[Tensor, "row lag"]:
-        """The median over sequences of log10 (‖dL/ds_t‖ / ‖dL/ds_τ‖), by lag from the step τ that is reached last.
+    def _reached_last(self, values: Float[Tensor, "row time sequence"]) -> Int[Tensor, "row sequence"]:
+        """τ: the last step of each sequence, or first one in the reverse direction, whose gradient is not zero.
 
-        That is the last step of each sequence, and the first one for the reverse direction.
+        For a loss at every step it is the last step; for a model that predicts the next symbol, often the one before.
         """
-        values = self.per_sequence(state)
         time = values.shape[1]
-        lags = torch.arange(time, device=values.device)[:, None]
+        steps = torch.arange(time, device=values.device)[:, None].expand_as(values[0])
         rows = []
         for (_, reverse), row in zip(self.rows, values, strict=True):
-            steps = lags.expand_as(row) if reverse else self.lengths - 1 - lags
-            aligned = torch.where(steps >= 0, row.gather(0, steps.clamp(min=0)), torch.nan)
+            reached = self.measured & ~row.isneginf()
+            if reverse:
+                first = torch.where(reached, steps, time).amin(0)
+                rows.append(torch.where(first == time, 0, first))
+            else:
+                last = torch.where(reached, steps, -1).amax(0)
+                rows.append(torch.where(last < 0, self.lengths - 1, last))
+        return torch.stack(rows)
+
+    def by_lag(self, state: str | None = None) -> Float[Tensor, "row lag"]:
+        """The median over sequences of log10 (‖dL/ds_t‖ / ‖dL/ds_τ‖), by lag from the step τ that the gradient reaches
+        first on its way back: the last step that is not exactly zero, and the first such one for the reverse direction.
+        """
+        values = self.per_sequence(state)
+        lags = torch.arange(values.shape[1], device=values.device)[:, None]
+        rows = []
+        for (_, reverse), row, tau in zip(self.rows, values, self._reached_last(values), strict=True):
+            steps = tau + lags if reverse else tau - lags
+            there = (steps >= 0) & (steps < self.lengths)
+            aligned = torch.where(there, row.gather(0, steps.clamp(0, len(row) - 1)), torch.nan)
             rows.append(_quantile(aligned - aligned[0], 0.5))
         return torch.stack(rows)
+
+    @property
+    def has_gain(self) -> bool:
+        """Whether `log10_gain` is known: for recurrent modules of torch.nn."""
+        return self._gradients.gain_known
 
     def log10_gain(self) -> Float[Tensor, "row time"]:
         """The median over sequences of log10 of the factor by which one step back changes the gradient's norm.
 
         ‖(∂s_t/∂s_{t−1})ᵀ G_t‖ / ‖G_t‖, with s_t the states of the step side by side and G_t the gradient that arrives
-        at them. Unlike the profile itself, it does not depend on where the loss enters: below 0 the gradient vanishes,
+        at them. Unlike the profile itself, it is not evened out by a loss at every step: below 0 the gradient vanishes,
         above 0 it explodes. NaN where nothing arrives; the first step of a row leads to its initial states.
+
+        Raises `RequestError` for a module that is not a recurrent one of torch.nn.
         """
-        measured = [torch.where(self.measured, of.gradients.log_gain, torch.nan) for of in self._directions]
-        return _quantile(torch.stack(measured), 0.5)
+        return _quantile(torch.where(self.measured, self._gradients.log_gain(), torch.nan), 0.5)
 
     def reach(self, state: str | None = None) -> int:
-        """How many steps before the last one the median norm is above a hundredth of its maximum, furthest: how far
-        back the loss reaches. Of the first row."""
+        """How far back the loss reaches: the steps from the one at lag 0 to the furthest one whose median norm is above
+        a hundredth of the maximum. Of the first row."""
         median = self.log10(state)[0]
-        near = (median > median[median.isfinite()].max() - 2).nonzero() if bool(median.isfinite().any()) else []
-        return len(median) - 1 - int(near[0]) if len(near) else 0
+        median = median if self.rows[0][1] else median.flip(0)
+        if not bool(median.isfinite().any()):
+            return 0
+        near = (median > median[median.isfinite()].max() - 2).nonzero()
+        return int(near[-1]) - int(median.isfinite().nonzero()[0])
 
     def rate(self, state: str | None = None) -> Float[Tensor, " row"]:
         """Decades per step back: the Theil–Sen slope of `by_lag`. Negative where the gradient vanishes."""
@@ -183,11 +207,22 @@ class Profile:
     def log10_ratio(self, state: str | None = None) -> Float[Tensor, " row"]:
         """log10 of the norm at the step furthest back relative to that at lag 0, in decades: the median."""
         values = self.per_sequence(state)
-        last = (self.lengths - 1).expand(len(values), 1, -1)
-        at_end, at_start = values.gather(1, last)[:, 0], values[:, 0]
+        at_last = values.gather(1, self._reached_last(values)[:, None])[:, 0]
+        ends = values.gather(1, (self.lengths - 1).expand(len(values), 1, -1))[:, 0]
         reverse = torch.tensor([reverse for _, reverse in self.rows], device=values.device)[:, None]
-        ratio = torch.where(reverse, at_end - at_start, at_start - at_end)
-        return _quantile(ratio, 0.5)
+        return _quantile(torch.where(reverse, ends, values[:, 0]) - at_last, 0.5)
+
+
+def _first(values: Mapping[str, Tensor]) -> Tensor:
+    return next(iter(values.values()))
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Sequences (time, sequence, unit) beside each other, zero after their ends, in float32 or float64."""
+    longest = max(len(part) for part in parts)
+    padded = [torch.nn.functional.pad(part, (0, 0, 0, 0, 0, longest - len(part))) for part in parts]
+    joined = torch.cat(padded, 1)
+    return joined.to(torch.promote_types(joined.dtype, torch.float32))
 
 
 def _quantile(values: Tensor, share: float) -> Tensor:

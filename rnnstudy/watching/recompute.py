@@ -42,7 +42,7 @@ def lengths_and_log_norms(call: Call) -> tuple[Tensor, dict[str, Tensor]]:
 
     A row is a layer in a direction.
     """
-    if call.initial or call.at_last[1] is not None or not kernels.serve(call.module, call.dtype):
+    if call.initial or call.at_last[1] is not None or not kernels.serve(call.module, call.dtype, call.device):
         found = state_gradients(call)
         states = ("h",) if found[0].gradients.c is None else ("h", "c")
         norms = {state: [getattr(of.gradients, state).log_norms() for of in found] for state in states}
@@ -157,20 +157,21 @@ def _inputs_and_outputs(
             if direction[0] == layer:
                 states = [state[index : index + 1] for state in initial if state is not None]
                 weights = call.weights[direction]
-                parts.append(_run(call.module, weights, direction[1], Padded(below, inputs.lengths), states))
+                parts.append(_run(call, weights, direction[1], Padded(below, inputs.lengths), states))
         returned = torch.cat(parts, -1)
         layers.append((below, returned))
         below = returned * masks[layer] if masks else returned
     return [*layers, (below, call.padded_outputs())]
 
 
-def _run(module: nn.RNNBase, weights: Weights, reverse: bool, inputs: Padded, initial: Sequence[Tensor]) -> Tensor:
+def _run(call: Call, weights: Weights, reverse: bool, inputs: Padded, initial: Sequence[Tensor]) -> Tensor:
     """The outputs (time, batch, width) of one layer in one direction, by torch.nn itself."""
+    module = call.module
     options: dict[str, Any] = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
     if module.proj_size:
         options["proj_size"] = module.proj_size
     # Without memory and random numbers: its weights are replaced.
-    alone = type(module)(
+    alone = call.kind(
         weights.weight_ih.shape[1], module.hidden_size, bias=weights.bias_ih is not None, device="meta", **options
     )
     named = {f"{name}_l0": value for name, value in vars(weights).items() if value is not None}
