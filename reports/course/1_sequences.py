@@ -144,8 +144,8 @@ here.show(
 # four answers: AA, AB, BA, BB. The small letters mean nothing.
 #
 # Suppose we throw the order away and only count the letters. Then AB and BA look the same: one A and one B. Let us see
-# what the best counting can do. We train a simple classifier on the counts of 1000 sequences and test it on 1000
-# others.
+# what the best counting can do. A **classifier** is a program that sorts things into kinds. We show a
+# simple one the counts of 1000 sequences with their answers, and then test it on 1000 sequences that it has not seen.
 
 # %%
 answers = np.array(["AA", "BA", "AB", "BB"])[drawn.targets[-1].numpy()]

@@ -43,9 +43,10 @@ UPDATES = 600
 # Follow the arrows: the memory is made from what is read now and from the memory one step before. The next notebook
 # calculates it. Here it is enough to know that there is one.
 #
-# In the beginning a network knows nothing: its numbers are random. It **learns** from examples. Each example changes
-# its numbers a little, so that the answer gets closer to the right one. One such change is called an **update**. We
-# allow at most a few hundred updates, and then test the network on 1000 sequences that it has never seen.
+# In the beginning a network knows nothing: the numbers inside it (notebook 3 calls them weights) are random. It
+# **learns** from examples. Each example changes these numbers a little, so that the answer gets closer to the right
+# one. One such change is called an **update**. We allow at most a few hundred updates, and then test the network on 500
+# sequences that it has never seen.
 
 # %%
 results = []
@@ -54,7 +55,7 @@ results = []
 def learn(shape, task, cell, updates=UPDATES):
     """Train a network on a task; returns it, with a new sequence of the task to show."""
     training = Training(
-        steps=updates, batch=32, learning_rate=0.01, check_every=50, validation_sequences=200, test_sequences=1000
+        steps=updates, batch=32, learning_rate=0.01, check_every=50, validation_sequences=100, test_sequences=500
     )
     run = Run(task=task, cell=cell, training=training, probes=())
     *_, last = rnnstudy.train(run, device="cpu", engine="reference")
@@ -138,8 +139,8 @@ here.show(
     title="One to many",
     takeaway=f"""
     After the first step nothing comes from outside. The network must remember which wave to draw, and where in the wave
-    it is. All of this is in its memory h. Compare the numbers in the boxes with the grey numbers over them. Mean
-    squared error on new sequences: {error()}.
+    it is. All of this is in its memory h. Compare the numbers in the boxes with the grey numbers over them. Distance
+    from the target, squared, averaged over new sequences: {error()}.
     """,
 )
 
@@ -211,7 +212,7 @@ here.show(
 # %% [markdown]
 # ## All four together
 #
-# The same kind of network learned all four. Only the steps at which it reads and answers differ.
+# Small recurrent networks learned all four. What differs are the steps at which they read and answer.
 
 # %%
 here.table(pd.DataFrame(results))
@@ -247,9 +248,9 @@ here.table(pd.DataFrame(results))
 #
 # <details><summary>Solution</summary>
 #
-# All of them, because something must be kept for longer. Many to one suffers most: there is a single answer, at the
-# very end. Whatever the network should learn about the first letters must travel back from this one answer, through all
-# arrows, to the beginning. Notebook 5 follows it on its way.
+# All of them, because something must be kept for longer. Many to one shows it most clearly: there is a single answer,
+# at the very end. Whatever the network should learn about the first letters must travel back from this one answer,
+# through all arrows, to the beginning. Notebook 5 follows it on its way.
 #
 # </details>
 #

@@ -148,7 +148,15 @@ table = pd.DataFrame(W_h.numpy(), index=names, columns=["unit 1", "unit 2", "uni
 with figures.house_style():
     figure, (axis,) = figures.panels(1, height=3.6)
     seaborn.heatmap(
-        table, ax=axis, annot=table.round(2) + 0.0, fmt=".2f", cmap="RdBu_r", center=0, linewidths=1, cbar=False
+        table,
+        ax=axis,
+        annot=table.round(2) + 0.0,
+        fmt=".2f",
+        cmap="RdBu_r",
+        vmin=-0.6,
+        vmax=0.6,
+        linewidths=1,
+        cbar=False,
     )
     axis.axhline(2, color="black", linewidth=3)
     axis.tick_params(length=0)

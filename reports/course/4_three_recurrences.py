@@ -120,7 +120,7 @@ here.table(pd.DataFrame(ranks))
 tasks = {"parity": Parity(length=6), "waveform": Waveform(length=12, waves=3)}
 cells = {"hidden": Elman(width=20), "output to hidden": Jordan(width=20), "output to output": OutputRecurrent(width=20)}
 training = Training(
-    steps=UPDATES, batch=32, learning_rate=0.01, check_every=50, validation_sequences=200, test_sequences=500
+    steps=UPDATES, batch=32, learning_rate=0.01, check_every=50, validation_sequences=100, test_sequences=300
 )
 rows, networks = [], {}
 for task_name, task in tasks.items():
@@ -199,7 +199,9 @@ with figures.house_style():
     axes[0].set_ylabel("answer oₜ")
 data = pd.DataFrame(lines).assign(step=time)
 here.show(
-    figures.Picture(figure, data, (), "Grey: what should be drawn; in colour: what the network with seed 0 draws."),
+    figures.Picture(
+        figure, data, (), "Grey: what should be drawn; in colour: what the first of the three networks draws."
+    ),
     "waves",
     title="Three networks draw the same wave",
     takeaway="""

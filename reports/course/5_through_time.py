@@ -54,6 +54,10 @@ here = Notebook("course/5_through_time")
 # - from a memory to the memory before: times the slope of the tanh at that step, times W_hh.
 #
 # This is the **chain rule** of school: slopes of functions in a row are multiplied.
+#
+# Why do we ask about memories, when it is the weights that learn? A weight works at every step, through the memory of
+# that step. Its own gradient is a sum: what it did at step 1, plus what it did at step 2, and so on. So if no gradient
+# arrives at the memory of step 1, then step 1 has no say in how the weights change.
 
 # %%
 W_xh, W_hh, W_ho, target = 0.8, 0.5, 2.0, 1.0
@@ -206,7 +210,7 @@ here.say(
 # in 17 million. A kilometre, shortened like this, would be as short as a hair is thin. For learning it
 # is gone: this is the **vanishing gradient**.
 #
-# And if the factor is a little above 1? Then the same sum grows: this is the **exploding gradient**.
+# And if the factor is a little above 1? Then the same calculation grows: this is the **exploding gradient**.
 
 # %%
 factors = {0.8: "0.8", 0.92: "0.92", 0.99: "0.99", 1.0: "1", 1.05: "1.05"}
@@ -288,8 +292,8 @@ here.show(
     takeaway=f"""
     At g = {gains[0]:g} the gradient is {power_of_ten(left[gains[0]])} times as large after 99 steps; at g =
     {gains[-1]:g} it is {power_of_ten(left[gains[-1]])} times as large. Even at g = 1 it shrinks, to
-    {power_of_ten(left[1.0])}: the slopes of the tanh are below 1. The level road between the two is narrow, and nothing
-    in learning keeps a network on it.
+    {power_of_ten(left[1.0])}: the slopes of the tanh are below 1. The level road between the two is narrow, and
+    learning changes the weights all the time.
     """,
 )
 
@@ -343,9 +347,10 @@ here.show(
 #
 # Clipping makes long gradients shorter. It cannot bring back what has faded to nothing. If one simply made the faded
 # gradient longer, one would also enlarge everything else: the recent steps, whose gradient is millions of times larger,
-# would still decide alone. So a network that vanishes learns from the last few steps and never finds out that something
-# long ago mattered. **This is why recurrent networks forget: not because the memory could not hold it, but because
-# learning never hears about it.** To change this one must change the network itself. This is the next notebook.
+# would still decide alone. So a network whose gradient vanishes learns from the last few steps, and hardly ever finds
+# out that something long ago mattered. **This is why it is so hard to teach a plain recurrent network to remember: even
+# where its memory could hold what happened long ago, learning hardly hears of it.** To change this one must change the
+# network itself. This is the next notebook.
 #
 # ## Exercises
 #
