@@ -111,7 +111,8 @@ def test_the_course_is_built_beside_the_reports(tmp_path: Path, monkeypatch: pyt
         build_course(["course"], Project(tmp_path))
     source = tmp_path / "reports" / "course" / "1_small.py"
     source.parent.mkdir(parents=True)
-    source.write_text("# %% [markdown]\n# # 1. Small\n\n# %%\n6 * 7\n")
+    exercise = "# # 1. Small\n#\n# <details><summary>Solution</summary>\n#\n# About 10<sup>−3</sup>.\n#\n# </details>\n"
+    source.write_text(f"# %% [markdown]\n{exercise}\n# %%\n6 * 7\n")
     assert of_course(["quickstart", "course", "course/1_small"]) == (["course", "course/1_small"], ["quickstart"])
     with pytest.raises(RequestError, match="there is no report '1_smal'; did you mean '1_small'"):
         build_course(["course/1_smal"], Project(tmp_path))
@@ -122,4 +123,8 @@ def test_the_course_is_built_beside_the_reports(tmp_path: Path, monkeypatch: pyt
     ):
         written = build_course(names, Project(tmp_path), committed=committed)
         assert written == [folder / name for name in ("1_small.ipynb", "1_small.html", "index.html")]
-        assert "1. Small" in (folder / "1_small.html").read_text(encoding="utf-8")
+        page = (folder / "1_small.html").read_text(encoding="utf-8")
+        # The solution is inside, so that it is hidden until somebody clicks.
+        hidden = re.search(r"<details><summary>Solution</summary>(.*?)</details>", page, re.DOTALL)
+        assert hidden
+        assert "About 10<sup>−3</sup>." in hidden[1]

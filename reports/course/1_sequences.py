@@ -96,7 +96,7 @@ here.show(
     takeaway=f"""
     On the left a warm day is followed by a warm day. The **correlation** measures this: 1 means that the dots lie on a
     line, 0 means that they are a cloud. It is {together["in order"]:.2f} in order, and
-    {together["shuffled"]:.2f} after shuffling. So the past is useful: if you guess tomorrow
+    {figures.number_text(together["shuffled"], 1)} after shuffling. So the past is useful: if you guess tomorrow
     from today, you miss by about {miss:.1f} degrees. If you always guess the mean, you miss by about
     {miss_without:.1f}.
     """,

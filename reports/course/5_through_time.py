@@ -153,7 +153,15 @@ with figures.house_style():
         names = [f"unit {unit + 1}" for unit in range(units)]
         table = pd.DataFrame(products[back].numpy(), index=names, columns=names)
         seaborn.heatmap(
-            table, ax=axis, annot=True, fmt=".2g", cmap="RdBu_r", vmin=-0.8, vmax=0.8, cbar=False, linewidths=1
+            table,
+            ax=axis,
+            annot=table.map(figures.number_text),
+            fmt="",
+            cmap="RdBu_r",
+            vmin=-0.8,
+            vmax=0.8,
+            cbar=False,
+            linewidths=1,
         )
         axis.tick_params(length=0)
         axis.set(title=f"{back} step{'s' if back > 1 else ''} back")
@@ -322,7 +330,7 @@ with figures.house_style():
         axis.plot(range(updates + 1), path.w, color=colour)
         axis.set(title=name, xlabel="update", ylabel="the weight w", ylim=(0, 34))
         words = f"in the end w = {path.w[-1]:.1f}, error {path.loss[-1]:.2g}"
-        axis.text(updates, path.w[-1] + 1.0, words, ha="right", va="bottom")
+        axis.text(updates, path.w[-1] + 2.2, words, ha="right", va="bottom")
 data = pd.concat(
     [
         pd.DataFrame({"path": name, "update": range(updates + 1), "w": p.w, "error": p.loss})

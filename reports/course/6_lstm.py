@@ -241,11 +241,16 @@ here.show(
     "forget_bias",
     title="The forget bias decides how far back the gradient reaches",
     takeaway=f"""
-    After 99 steps there is left, in decades: {", ".join(f"{name} {profiles[name][0]:.1f}" for name in lines)}. With b =
-    0 the LSTM is hardly better than the plain network. With b = 3 or more the gradient arrives. **This is what an LSTM
-    changes: it does not multiply by a matrix along c, but by a gate, and a gate can stay near 1.** While it learns, the
-    network can move its gates, and can shut one when it is time to forget.
-    """.replace("-", "−"),
+    The table says what is left after 99 steps. With b = 0 the LSTM is hardly better than the plain network. With b = 3
+    or more the gradient arrives. **This is what an LSTM changes: it does not multiply by a matrix along c, but by a
+    gate, and a gate can stay near 1.** While it learns, the network can move its gates, and can shut one when it is
+    time to forget.
+    """,
+)
+here.table(
+    pd.DataFrame(
+        {"network": list(profiles), "left after 99 steps (decades)": [round(float(p[0]), 1) for p in profiles.values()]}
+    )
 )
 
 # %% [markdown]

@@ -161,18 +161,18 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None) -> N
     """Build reports from their notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON.
 
     Without NAMES, all reports. They are written to build/reports, which git ignores; with --export, to reports.
-    `course` means the six notebooks of the course, `course/1_sequences` one of them; they need no runs.
 
     \b
-    rnnstudy report course                   # the course, in a few minutes
     rnnstudy report quickstart               # from the runs in the store
     rnnstudy report --from reports/data      # every figure, from the committed results, without training
     rnnstudy report --export reports/data    # redraw the committed reports, and export their results
+    rnnstudy report course                   # the course, or course/1_sequences: notebooks that need no runs
     """
     from rnnstudy.report.build import build_reports, export, known_reports
-    from rnnstudy.report.course import build_course, of_course
 
     project = find_project()
+    from rnnstudy.report.course import build_course, of_course
+
     course, others = of_course(names)
     if course:
         *_, index = build_course(course, project, committed=folder is not None)

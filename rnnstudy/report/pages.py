@@ -20,7 +20,7 @@ TEMPLATES = FileSystemLoader(Path(__file__).parent / "templates")
 
 
 def notebook_page(notebook: NotebookNode, name: str) -> bytes:
-    """A notebook with its outputs as one self-contained file: pictures are embedded, code is folded."""
+    """A notebook with its outputs as one file: pictures of outputs are embedded, code is folded."""
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 
@@ -31,7 +31,7 @@ def notebook_page(notebook: NotebookNode, name: str) -> bytes:
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_anchor_links=True,
-        embed_images=True,
+        # Not embed_images: it would empty the tags inside a line of Markdown, such as <sup>.
     )
     body, _ = exporter.from_notebook_node(notebook)
     texts = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
