@@ -240,7 +240,7 @@ here.show(
     ),
     "forget_bias",
     title="The forget bias decides how far back the gradient reaches",
-    takeaway=f"""
+    takeaway="""
     The table says what is left after 99 steps. With b = 0 the LSTM is hardly better than the plain network. With b = 3
     or more the gradient arrives. **This is what an LSTM changes: it does not multiply by a matrix along c, but by a
     gate, and a gate can stay near 1.** While it learns, the network can move its gates, and can shut one when it is

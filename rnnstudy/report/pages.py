@@ -20,7 +20,7 @@ TEMPLATES = FileSystemLoader(Path(__file__).parent / "templates")
 
 
 def notebook_page(notebook: NotebookNode, name: str) -> bytes:
-    """A notebook with its outputs as one file: pictures of outputs are embedded, code is folded."""
+    """A notebook with its outputs as one self-contained file: pictures are embedded, code is folded."""
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 
