@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 WITH_PEERS := $(VENV)/.with-peers
 WITH_SERVERS := $(VENV)/.with-servers
 
-.PHONY: install demo test test-slow study bench bench-full gpu-check lint clean
+.PHONY: install demo course test test-slow study bench bench-full gpu-check lint clean
 
 install: $(READY)
 
@@ -33,6 +33,12 @@ demo: install
 	@echo 'Look at   build/reports/quickstart.html       the figures, with what to see in them'
 	@echo '          $(BIN)/rnnstudy ui              the runs in the MLflow UI'
 	@echo '          experiments/quickstart.py           what was asked; change it and sweep again'
+
+# Needs no runs.
+course: install
+	$(BIN)/rnnstudy report course
+	@echo
+	@echo 'Look at   build/reports/course/index.html     all figures; or open reports/course/1_sequences.ipynb and begin'
 
 test: install lint
 	$(BIN)/python -m pytest -m 'not slow' -n auto --dist worksteal

@@ -295,14 +295,18 @@ def test_the_commit_says_when_the_source_differs_from_it(tmp_path: Path, monkeyp
         return subprocess.run(["git", "-C", str(tmp_path), *command], capture_output=True, text=True, check=True).stdout
 
     git("init", "--quiet")
-    for name in ("experiments/one.py", "reports/one.html", "reports/figures/one/a.csv"):
+    for name in ("experiments/one.py", "reports/one.html", "reports/figures/one/a.csv", "reports/course/1_one.ipynb"):
         write(tmp_path / name, "as committed")
     git("add", ".")
     git("commit", "--quiet", "--message", "first")
     head = git("rev-parse", "HEAD").strip()
     assert checked_out_commit(tmp_path) == head
     # What a report writes is not what it was drawn with.
-    for name in ("reports/one.html", "reports/figures/one/a.csv", "reports/figures/one/new.csv", "mlruns/mlflow.db"):
+    course = ("reports/course/1_one.ipynb", "reports/course/figures/1_one/a.svg")
+    for name in (
+        *("reports/one.html", "reports/figures/one/a.csv", "reports/figures/one/new.csv", "mlruns/mlflow.db"),
+        *course,
+    ):
         write(tmp_path / name, "drawn anew")
     write(tmp_path / "notes.txt", "lies about")
     assert checked_out_commit(tmp_path) == head

@@ -205,6 +205,7 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None, repl
     rnnstudy report quickstart               # from the runs in the store
     rnnstudy report --from reports/data      # every figure, from the committed results, without training
     rnnstudy report --export reports/data    # redraw the committed reports, and export their results
+    rnnstudy report course                   # the course, or course/1_sequences: notebooks that need no runs
     """
     from rnnstudy.report.build import build_reports, export
     from rnnstudy.report.outline import known_reports
@@ -212,6 +213,15 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None, repl
     if replace and folder is None:
         raise RequestError("--replace belongs to --export; without --export, no published study is touched")
     project = find_project()
+    from rnnstudy.report.course import build_course, of_course
+
+    course, others = of_course(names)
+    if course:
+        *_, index = build_course(course, project, committed=folder is not None)
+        click.echo(f"open {index.relative_to(Path.cwd()) if index.is_relative_to(Path.cwd()) else index}")
+        if not others:
+            return
+    names = others
     wanted = list(names) or known_reports(project)
     if not wanted:
         raise RequestError(f"there are no reports in {project.reports}")

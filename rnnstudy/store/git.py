@@ -6,7 +6,10 @@ from pathlib import Path
 CHANGED = "+changes"
 """Follows the commit where the source differs from it."""
 
-_WRITTEN = ("mlruns", "reports/data", "reports/figures", "reports/*.html", "reports/*.ipynb")
+_WRITTEN = (
+    *("mlruns", "reports/data"),
+    *(f"{folder}/{part}" for folder in ("reports", "reports/course") for part in ("figures", "*.html", "*.ipynb")),
+)
 """Files that the project's own commands write: building a report does not change the source it was built with."""
 
 
