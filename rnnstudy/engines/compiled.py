@@ -182,6 +182,11 @@ def buffer_shapes(cell: Cell, replicas: int, time: int, batch: int) -> list[tupl
 @functools.cache
 def kernels_of(cell: type[Cell]) -> ModuleType:
     """The module with a cell's `forward` and `backward`; importing it compiles them unless they are cached on disk."""
+    return compiled_module(cell.__name__.lower(), cell.__name__)
+
+
+def compiled_module(name: str, words: str) -> ModuleType:
+    """A module of kernels. When importing it compiles them, that is logged once: the kernels of `words`."""
     from numba.core import event
 
     class Announcement(event.Listener):
@@ -189,14 +194,14 @@ def kernels_of(cell: type[Cell]) -> ModuleType:
 
         def on_start(self, event: Any) -> None:
             if not self.announced:
-                logger.warning("compiling the kernels of %s, once on this machine: up to half a minute", cell.__name__)
+                logger.warning("compiling the kernels of %s, once on this machine: up to half a minute", words)
                 self.announced = True
 
         def on_end(self, event: Any) -> None:
             """Nothing to log."""
 
     with event.install_listener("numba:compile", Announcement()):
-        return importlib.import_module(f"rnnstudy.engines.numba_kernels.{cell.__name__.lower()}")
+        return importlib.import_module(f"rnnstudy.engines.numba_kernels.{name}")
 
 
 def for_each_replica(replicas: int, run: Callable[[int], None]) -> None:
