@@ -48,13 +48,14 @@ def variants(cls) -> list[Cell]:
     """One cell for each value of each field that offers a choice, the other fields at their default."""
     hints = typing.get_type_hints(cls)
     choices = {f.name: typing.get_args(hints[f.name]) for f in dataclasses.fields(cls)}
-    found = [cls(width=5), *(cls(width=5, **{name: option}) for name, options in choices.items() for option in options)]
+    few = {"width": 5} | ({"state_size": 2} if "state_size" in hints else {})
+    found = [cls(**few), *(cls(**few, **{name: option}) for name, options in choices.items() for option in options)]
     return list(dict.fromkeys(found))
 
 
 CELLS = [cell for cls in own(Cell) for cell in variants(cls)]
 RECURRENT = ("W_hh", "W_oo", "W_yh", "W_zh", "W_zy")
-SAME_FOR_ALL = {("SLSTM", "b_h")}
+SAME_FOR_ALL = {("SLSTM", "b_h"), ("S4D", "log_A"), ("S4D", "A_im"), ("S6", "log_A"), ("S6", "D")}
 """Parameters whose published values no generator draws."""
 
 INITIALISATIONS = [smallest(cls) for cls in own(Initialisation)]

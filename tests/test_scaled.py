@@ -23,7 +23,11 @@ from rnnstudy.training.randomness import generator
 FEATURES, OUTPUTS, REPLICAS, BATCH, TIME, WIDTH = 3, 2, 3, 4, 9, 5
 CELLS = [
     *(Elman(width=WIDTH, activation=activation) for activation in ("relu", "sigmoid", "linear")),
-    *(cls(width=WIDTH) for cls in concrete(Cell) if cls.__module__.startswith("rnnstudy.")),
+    *(
+        cls(width=WIDTH, **({"state_size": 2} if "state_size" in cls.__dataclass_fields__ else {}))
+        for cls in concrete(Cell)
+        if cls.__module__.startswith("rnnstudy.")
+    ),
 ]
 
 

@@ -142,6 +142,10 @@ class Cell(Spec):
         therefore the total derivative.
         """
 
+    def fixed_moduli(self, parameters: Parameters) -> Float[Tensor, "replica units"] | None:
+        """|a| of every unit of a diagonal recurrence whose factors a do not depend on the input; None for others."""
+        return None
+
     def bounded(
         self, parameters: Parameters, projected: Float[Tensor, "replica rows gates"], before: States, after: States
     ) -> dict[str, BoundedUnits]:

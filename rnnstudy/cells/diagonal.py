@@ -40,10 +40,6 @@ class DiagonalCell(Cell):
         """h_t from s_t, for a cell with two states; row by row."""
         raise NotImplementedError(f"{type(self).__name__} has the states {self.states} and must say how h is read")
 
-    def fixed_moduli(self, parameters: Parameters) -> Float[Tensor, "replica units"] | None:
-        """|a| of every unit where it does not depend on the input; None where it does."""
-        return None
-
     def step(self, parameters: Parameters, projected: Tensor, state: States, observe: Observe) -> dict[str, Tensor]:
         a, b = self.coefficients(parameters, projected)
         name = self.states[0]

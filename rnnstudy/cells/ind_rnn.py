@@ -35,6 +35,10 @@ class IndRNN(Cell):
         pre_activation = torch.addcmul(projected, parameters["u"].unsqueeze(1), state["h"])
         return {"h": observe("h", ACTIVATIONS[self.activation](pre_activation))}
 
+    def fixed_moduli(self, parameters: Parameters) -> Tensor:
+        """|u|: the factors of units whose activation has slope 1."""
+        return parameters["u"].abs()
+
     def bounded(
         self, parameters: Parameters, projected: Tensor, before: States, after: States
     ) -> dict[str, BoundedUnits]:

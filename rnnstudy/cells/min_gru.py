@@ -14,7 +14,8 @@ GATES = ("z", "h̃")
 
 def positive(a: Tensor) -> Tensor:
     """g(a) = a + ½ for a ≥ 0, and σ(a) below: positive and continuous."""
-    return (a.clamp(min=0) + 0.5).where(a >= 0, a.sigmoid())
+    # max(a, 0) + σ(min(a, 0))
+    return a.relu() + (-(-a).relu()).sigmoid()
 
 
 CANDIDATES = {"positive": positive, "linear": lambda a: a}

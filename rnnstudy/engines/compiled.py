@@ -10,8 +10,9 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -209,20 +210,26 @@ def for_each_replica(replicas: int, run: Callable[[int], None]) -> None:
     helpers = torch.get_num_threads() - 1
     remaining = iter(range(replicas))
 
+    @denormals_are_zero()
     def work() -> None:
-        # The setting belongs to the thread, and results must not depend on the caller's.
-        before = sys.float_info.min / 2 == 0.0
-        torch.set_flush_denormal(True)
-        try:
-            for r in remaining:
-                run(r)
-        finally:
-            torch.set_flush_denormal(before)
+        for r in remaining:
+            run(r)
 
     futures = [_thread_pool(helpers).submit(work) for _ in range(min(helpers, replicas - 1))]
     work()
     for future in futures:
         future.result()
+
+
+@contextmanager
+def denormals_are_zero() -> Iterator[None]:
+    """Denormal numbers count as zero in this thread: the setting is the thread's, and results must not depend on it."""
+    before = sys.float_info.min / 2 == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 @functools.cache

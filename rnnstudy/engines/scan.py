@@ -7,7 +7,7 @@ With s_t = a_t ⊙ s_{t−1} + b_t, where a_t and b_t depend on the input alone,
 with one exponent e for each sequence and step. Everything outside the two scans, from the input to a_t and b_t and from
 s_t to the output, is the cell's own code, differentiated by autograd for many steps at once.
 
-Steps are taken in pieces that fit into the processor's cache. The forward pass keeps s_t at the borders of the pieces
+Steps are taken in pieces, replica by replica. The forward pass keeps s_t at the borders of the pieces
 alone; the backward pass computes a piece again. Time and memory therefore grow linearly with the number of steps.
 """
 
@@ -24,13 +24,15 @@ from torch.autograd.function import once_differentiable
 
 from rnnstudy.cells.cell import Cell, Parameters
 from rnnstudy.cells.diagonal import DiagonalCell
-from rnnstudy.engines.block_float import BlockFloat
-from rnnstudy.engines.compiled import CompiledTrajectory, Norms, compiled_module
+from rnnstudy.engines.block_float import ZERO_EXPONENT, BlockFloat
+from rnnstudy.engines.compiled import CompiledTrajectory, Norms, compiled_module, denormals_are_zero
 from rnnstudy.engines.engine import Engine, LayerRun, Need, installed
 from rnnstudy.spec import RequestError
 
-NUMBERS_IN_PIECE = 2**16
-"""Numbers of the state in a piece of consecutive steps: its arrays then stay in the second-level cache."""
+NUMBERS_IN_PIECE = 2**18
+"""Numbers of the state in a piece of consecutive steps: many, since each piece costs about a millisecond besides, but
+few
+enough for its arrays to stay in the last-level cache."""
 
 
 class ScanEngine(Engine):
@@ -114,6 +116,7 @@ class _Scanned(torch.autograd.Function):
     """From inputs and parameters to the outputs at the output steps."""
 
     @staticmethod
+    @denormals_are_zero()
     def forward(ctx: Any, layer: _Layer, _: Any, inputs: Tensor, *values: Tensor) -> Tensor:
         time, replicas, batch, _features = inputs.shape
         pieces, kernels = layer.pieces(time, batch), scan_kernels()
@@ -142,6 +145,7 @@ class _Scanned(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @denormals_are_zero()
     def backward(ctx: Any, at_outputs: Tensor) -> tuple[Tensor | None, ...]:
         layer: _Layer = ctx.layer
         inputs, *values = ctx.saved_tensors
@@ -164,20 +168,14 @@ class _Scanned(torch.autograd.Function):
                     at_inputs[first:last, r] = at_piece
             if count == 2:
                 _direct_norms(direct, layer.steps, squares[1, r], exponents[1, r])
-            gradients.append([total.values() for total in one.totals])
+            gradients.append(one.totals())
         layer.norms.squares_and_exponents = squares, exponents
         at_values: Iterator[Tensor] = (torch.cat(parts) for parts in zip(*gradients, strict=True))
         return None, None, at_inputs, *(next(at_values) if wanted else None for wanted in needed)
 
 
 class _ReplicaBackward:
-    """The backward pass of one replica, piece by piece from the last to the first.
-
-    Attributes:
-        totals: the gradients of the parameters that need one, of the pieces done so far, each with one exponent.
-    """
-
-    totals: list[BlockFloat]
+    """The backward pass of one replica, piece by piece from the last to the first."""
 
     def __init__(self, layer: _Layer, values: Sequence[Tensor], needed: Sequence[bool]) -> None:
         self.layer = layer
@@ -186,8 +184,12 @@ class _ReplicaBackward:
             for name, value, wanted in zip(layer.names, values, needed, strict=True)
         }
         self.leaves = [value for value in self.parameters.values() if value.requires_grad]
-        self.totals = [BlockFloat(torch.zeros_like(leaf), torch.tensor(0)) for leaf in self.leaves]
+        self._sums, self._shared = [torch.zeros_like(leaf) for leaf in self.leaves], ZERO_EXPONENT
         self._grad, self._exponent = np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
+
+    def totals(self) -> list[Tensor]:
+        """The gradients of the parameters that need one, of the pieces done so far."""
+        return [_rescaled(one, self._shared) for one in self._sums]
 
     def piece(
         self,
@@ -282,8 +284,19 @@ class _ReplicaBackward:
                 scan_kernels().align(rows.reshape(exponents.size, -1), exponents.reshape(-1), shared)
 
     def _add(self, gradients: Sequence[Tensor], exponent: int) -> None:
-        added = [BlockFloat(gradient, torch.tensor(exponent)) for gradient in gradients]
-        self.totals = [total.plus(one) for total, one in zip(self.totals, added, strict=True)]
+        """Add gradients · 2^exponent to the sums, at the larger of the two exponents."""
+        if exponent != self._shared:
+            larger = max(exponent, self._shared)
+            self._sums = [_rescaled(one, self._shared - larger) for one in self._sums]
+            gradients = [_rescaled(one, exponent - larger) for one in gradients]
+            self._shared = larger
+        for total, gradient in zip(self._sums, gradients, strict=True):
+            total += gradient
+
+
+def _rescaled(values: Tensor, exponent: int) -> Tensor:
+    """values · 2^exponent."""
+    return BlockFloat(values, torch.tensor(exponent)).values() if exponent else values
 
 
 def _by_step(rows: Tensor, batch: int) -> np.ndarray:
