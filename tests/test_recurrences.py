@@ -7,7 +7,22 @@ import pytest
 import torch
 from scipy import stats
 
-from rnnstudy.cells import GRU, LSTM, Elman, Jordan, OutputRecurrent
+from rnnstudy.cells import (
+    CIFG,
+    GRU,
+    JANET,
+    LEM,
+    LSTM,
+    MGU,
+    SLSTM,
+    AntisymmetricRNN,
+    CoRNN,
+    Elman,
+    IndRNN,
+    Jordan,
+    OutputRecurrent,
+    PeepholeLSTM,
+)
 from rnnstudy.cells.initialisation import (
     Chrono,
     ForgetBias,
@@ -45,6 +60,13 @@ CELLS = [
     GRU(width=WIDTH),
     Jordan(width=WIDTH, feedback="softmax"),
     OutputRecurrent(width=WIDTH, feedback="tanh"),
+]
+SINCE_1997 = [
+    *(kind(width=WIDTH) for kind in (CIFG, JANET, LEM, MGU, SLSTM, PeepholeLSTM)),
+    IndRNN(width=WIDTH, activation="tanh"),
+    CoRNN(width=WIDTH, step_size=0.3, frequency=1.0, damping=1.5),
+    AntisymmetricRNN(width=WIDTH, step_size=0.5),
+    AntisymmetricRNN(width=WIDTH, step_size=0.5, variant="gated"),
 ]
 
 
@@ -171,7 +193,7 @@ def test_the_gradient_of_a_complete_sequence_is_correct(cell):
     assert torch.autograd.gradcheck(outputs, arguments)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=repr)
+@pytest.mark.parametrize("cell", [*CELLS, *SINCE_1997], ids=repr)
 def test_the_gradient_through_time_equals_central_differences(cell):
     """dL/ds_t by central differences: an observer changes the state where it is computed."""
     parameters, inputs = drawn_for(cell), noise(TIME, REPLICAS, BATCH, FEATURES)
@@ -278,14 +300,17 @@ def test_each_layer_is_a_network_that_reads_the_outputs_of_the_layer_below(cell)
     torch.testing.assert_close(actual, below, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=repr)
+@pytest.mark.parametrize(
+    "cell", [*CELLS, *(pytest.param(cell, marks=pytest.mark.slow) for cell in SINCE_1997)], ids=repr
+)
 def test_every_recurrence_learns_and_its_gradients_are_read(cell):
     training = Training(steps=30, batch=8, learning_rate=1e-2, validation_sequences=16, test_sequences=16)
     *_, last = train(Run(task=Adding(length=10, variant="pascanu"), cell=cell, training=training), device="cpu")
     assert last.outcome.status == "finished"
     loss = last.series["learning/loss"].values
     assert loss[-10:].mean() < loss[:10].mean()
-    assert {f"through_time/{state}" for state in cell.states} <= set(last.series)
+    assert {f"through_time/{state}" for state in cell.read_states} <= set(last.series)
+    assert not {f"through_time/{state}" for state in cell.redundant} & set(last.series)
 
 
 def draw(cell, initialisation, seed=0, features=6, outputs=4):

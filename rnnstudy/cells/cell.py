@@ -4,7 +4,7 @@ import functools
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -22,8 +22,18 @@ States = Mapping[str, Tensor]
 Observe = Callable[[str, Tensor], Tensor]
 """Takes the name and the new value of a state, and returns the value that the step continues with."""
 
-Role = Literal["input", "recurrent", "bias", "single bias", "readout", "readout bias"]
-"""The function of a parameter. A `bias` equals the sum of two biases in torch.nn; a `single bias` equals one."""
+Role = Literal["input", "recurrent", "diagonal", "output", "scale", "bias", "single bias", "readout", "readout bias"]
+"""The function of a parameter. A `bias` equals the sum of two biases in torch.nn; a `single bias` equals one.
+
+A `recurrent` matrix and a `diagonal` belong to the recurrence; each number of a diagonal, a vector, acts on one unit of
+a state. `output` is a matrix from a state to the output of the cell, `scale` a vector that multiplies unit by unit.
+"""
+
+Draw = Callable[[tuple[int, ...], torch.Generator, Mapping[str, Tensor]], Tensor]
+"""Draws one block of a parameter: from its shape, the generator, and the parameters of the layer drawn before it."""
+
+VECTORS: tuple[Role, ...] = ("diagonal", "scale", "bias", "single bias", "readout bias")
+"""The roles whose parameters have one axis."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,8 @@ class Parameter:
     the last axis that are separate matrices: the gates of an LSTM, in order; ("h",) for a plain RNN.
 
     `single` names the blocks of a `bias` that are a `single bias`. `forget_gate` and `input_gate` name the blocks of a
-    bias that belong to the gate that keeps the old state, and to the gate that admits new values.
+    bias that belong to the gate that keeps the old state, and to the gate that admits new values. `published` draws
+    blocks as the source of the cell does: of a diagonal always, of the others with the initialisation `Published`.
     """
 
     role: Role
@@ -43,10 +54,15 @@ class Parameter:
     single: tuple[str, ...] = ()
     forget_gate: str | None = None
     input_gate: str | None = None
+    published: Mapping[str, Draw] = field(default_factory=dict)
 
     def role_of(self, block: str) -> Role:
         """The role of one block."""
         return "single bias" if block in self.single else self.role
+
+    def drawn_by(self, draw: Draw, *blocks: str) -> "Parameter":
+        """A copy whose `blocks`, or all of them when none is named, the source of the cell draws by `draw`."""
+        return replace(self, published={**self.published, **dict.fromkeys(blocks or self.blocks, draw)})
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,12 @@ class Cell(Spec):
     In a network of several layers, each layer then has its own readout, and the next layer reads its outputs.
     """
 
+    redundant: ClassVar[tuple[str, ...]] = ()
+    """States on which no output depends in exact arithmetic, such as the stabiliser of an sLSTM.
+
+    Their total derivative is zero. What an engine returns for it is rounding, and no probe reads it.
+    """
+
     source: ClassVar[str]
     """Where the recurrence comes from, in one line."""
 
@@ -90,8 +112,17 @@ class Cell(Spec):
     def parameters(self, features: int, outputs: int) -> dict[str, Parameter]:
         """The parameters for this number of inputs; `outputs` matters only to a cell that owns its readout."""
 
+    @property
+    def read_states(self) -> tuple[str, ...]:
+        """The states whose gradient probes read: all but the redundant ones."""
+        return tuple(state for state in self.states if state not in self.redundant)
+
     def state_width(self, state: str, outputs: int) -> int:
-        """Number of units of a state."""
+        """Number of units of a state.
+
+        A state with an inner axis (width × state size) is laid out in one row, and so is a complex one: all real parts,
+        then all imaginary parts.
+        """
         return self.width
 
     def project(
@@ -110,6 +141,10 @@ class Cell(Spec):
         step reads it; the step continues with the value that `observe` returns. The gradient measured at that point is
         therefore the total derivative.
         """
+
+    def fixed_moduli(self, parameters: Parameters) -> Float[Tensor, "replica units"] | None:
+        """|a| of every unit of a diagonal recurrence whose factors a do not depend on the input; None for others."""
+        return None
 
     def bounded(
         self, parameters: Parameters, projected: Float[Tensor, "replica rows gates"], before: States, after: States

@@ -98,10 +98,16 @@ class Initialisation(Spec):
     square: ClassVar[bool] = False
     """Whether the rule needs square recurrent matrices."""
 
+    def leaves_to_source(self, parameter: Parameter) -> bool:
+        """Whether what a cell's source says about drawing `parameter` goes before `fill`: rules are about matrices."""
+        return parameter.role == "diagonal"
+
     def check_compatible(self, cell: Cell) -> None:
         """Raises `SpecError` when the rule cannot be used with the cell."""
         # With outputs ≠ width, only matrices that are square for every number of outputs are square.
         parameters = cell.parameters(1, cell.width + 1)
+        if self.square and not any(parameter.role == "recurrent" for parameter in parameters.values()):
+            raise SpecError(f"{self!r} needs square recurrent matrices, and {type(cell).__name__} has none")
         for name, parameter in parameters.items():
             rows, columns = parameter.shape[0], parameter.shape[-1] // len(parameter.blocks)
             if self.square and parameter.role == "recurrent" and rows != columns:
@@ -118,13 +124,17 @@ class Initialisation(Spec):
 
     def draw(self, parameters: Mapping[str, Parameter], width: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Initial values of the parameters of one layer of one replica, drawn in the order of `parameters`."""
-        drawn = {}
+        drawn: dict[str, Tensor] = {}
         for name, parameter in parameters.items():
             shape = (*parameter.shape[:-1], parameter.shape[-1] // len(parameter.blocks))
-            blocks = {
-                block: self.fill(Parameter(parameter.role_of(block), shape, (block,)), shape, width, generator)
-                for block in parameter.blocks
-            }
+            blocks = {}
+            for block in parameter.blocks:
+                draw = parameter.published.get(block) if self.leaves_to_source(parameter) else None
+                if draw is None:
+                    own = Parameter(parameter.role_of(block), shape, (block,))
+                    blocks[block] = self.fill(own, shape, width, generator)
+                else:
+                    blocks[block] = draw(shape, generator, drawn)
             if self.gate_bias is not None and (parameter.forget_gate or parameter.input_gate):
                 none = torch.empty(0)
                 forget, store = (blocks.get(gate or "", none) for gate in (parameter.forget_gate, parameter.input_gate))
@@ -141,6 +151,21 @@ class PyTorchDefault(Initialisation):
     """
 
     source: ClassVar[str] = "torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU, torch.nn.Linear"
+
+    def fill(self, parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
+        return _pytorch_default(parameter, shape, fan_in, generator)
+
+
+class Published(Initialisation):
+    """As the source of the cell draws its parameters; where it says nothing, PyTorch's default.
+
+    The docstring of each cell says what that is.
+    """
+
+    source: ClassVar[str] = "the source of each cell"
+
+    def leaves_to_source(self, parameter: Parameter) -> bool:
+        return True
 
     def fill(self, parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
         return _pytorch_default(parameter, shape, fan_in, generator)

@@ -11,11 +11,12 @@ from rnnstudy.engines.compiled import CompiledEngine
 from rnnstudy.engines.cuda_graph import GraphEngine
 from rnnstudy.engines.engine import Engine, Need, installed
 from rnnstudy.engines.reference import ReferenceEngine
+from rnnstudy.engines.scan import ScanEngine
 from rnnstudy.engines.triton import TritonEngine, verified
 from rnnstudy.spec import RequestError, nearest
 
 ENGINE_CLASSES: dict[str, type[Engine]] = {
-    engine.name: engine for engine in (ReferenceEngine, CompiledEngine, GraphEngine, TritonEngine)
+    engine.name: engine for engine in (ReferenceEngine, CompiledEngine, ScanEngine, GraphEngine, TritonEngine)
 }
 """The class of every engine name but `auto`."""
 
@@ -40,29 +41,27 @@ def require(name: EngineName, device: torch.device) -> None:
 def choose(cell: Cell, needs: frozenset[Need], device: torch.device, name: EngineName = "auto") -> Engine:
     """The engine that trains `cell` on `device` with methods that require `needs`.
 
-    `auto` means the compiled engine on the CPU and the graph engine on CUDA. If the named engine does not serve the
-    cell, the reference engine trains; instead of `triton`, the graph engine if it serves. The Triton kernels are first
-    compared with a float64 computation on the device. Raises `RequestError` as `require` does; without Numba, `auto`
-    logs that once and means the reference engine.
+    `auto` means the compiled engine on the CPU, or the scan engine for diagonal cells, and the graph engine on CUDA. If
+    the named engine does not serve the cell, the reference engine trains; instead of `triton`, the graph engine if it
+    serves. The Triton kernels are first compared with a float64 computation on the device. Raises `RequestError` as
+    `require` does; without Numba, `auto` logs that once and means the reference engine.
     """
     require(name, device)
-    if name == "auto":
-        name = _fastest(device)
-    for candidate in (name, "graph") if name == "triton" else (name,):
+    for candidate in _fastest(device) if name == "auto" else (name, "graph") if name == "triton" else (name,):
         engine = ENGINE_CLASSES[candidate]()
         if engine.serves(cell, needs) and (candidate != "triton" or verified(cell, device)):
             return engine
     return ReferenceEngine()
 
 
-def _fastest(device: torch.device) -> EngineName:
-    """What `auto` means. Not `triton`, as long as no benchmark shows that it is the fastest."""
+def _fastest(device: torch.device) -> tuple[EngineName, ...]:
+    """What `auto` means: the first that serves. Not `triton`, as long as no benchmark shows that it is the fastest."""
     if device.type == "cuda":
-        return "graph"
+        return ("graph",)
     if installed("numba"):
-        return "compiled"
+        return ("compiled", "scan")
     _warn_without_numba()
-    return "reference"
+    return ("reference",)
 
 
 @functools.cache

@@ -10,8 +10,9 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -193,6 +194,11 @@ def buffer_shapes(cell: Cell, replicas: int, time: int, batch: int) -> list[tupl
 @functools.cache
 def kernels_of(cell: type[Cell]) -> ModuleType:
     """The module with a cell's `forward` and `backward`; importing it compiles them unless they are cached on disk."""
+    return compiled_module(cell.__name__.lower(), cell.__name__)
+
+
+def compiled_module(name: str, words: str) -> ModuleType:
+    """A module of kernels. When importing it compiles them, that is logged once: the kernels of `words`."""
     from numba.core import event
 
     class Announcement(event.Listener):
@@ -200,14 +206,14 @@ def kernels_of(cell: type[Cell]) -> ModuleType:
 
         def on_start(self, event: Any) -> None:
             if not self.announced:
-                logger.warning("compiling the kernels of %s, once on this machine: up to half a minute", cell.__name__)
+                logger.warning("compiling the kernels of %s, once on this machine: up to half a minute", words)
                 self.announced = True
 
         def on_end(self, event: Any) -> None:
             """Nothing to log."""
 
     with event.install_listener("numba:compile", Announcement()):
-        return importlib.import_module(f"{KERNELS}.{cell.__name__.lower()}")
+        return importlib.import_module(f"{KERNELS}.{name}")
 
 
 def for_each_replica(replicas: int, run: Callable[[int], None]) -> None:
@@ -215,20 +221,26 @@ def for_each_replica(replicas: int, run: Callable[[int], None]) -> None:
     helpers = torch.get_num_threads() - 1
     remaining = iter(range(replicas))
 
+    @denormals_are_zero()
     def work() -> None:
-        # The setting belongs to the thread, and results must not depend on the caller's.
-        before = sys.float_info.min / 2 == 0.0
-        torch.set_flush_denormal(True)
-        try:
-            for r in remaining:
-                run(r)
-        finally:
-            torch.set_flush_denormal(before)
+        for r in remaining:
+            run(r)
 
     futures = [_thread_pool(helpers).submit(work) for _ in range(min(helpers, replicas - 1))]
     work()
     for future in futures:
         future.result()
+
+
+@contextmanager
+def denormals_are_zero() -> Iterator[None]:
+    """Denormal numbers count as zero in this thread: the setting is the thread's, and results must not depend on it."""
+    before = sys.float_info.min / 2 == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rnnstudy.cells.cell import Cell
 from rnnstudy.engines.block_float import BlockFloat
 from rnnstudy.engines.scaled import ScaledTrajectory
 from rnnstudy.probes.probe import BackwardPass, Moment, Probe
@@ -15,7 +16,7 @@ from rnnstudy.spec import at_least, between
 
 
 class GradientByLag(Probe):
-    """The gradient of every recurrent matrix as a sum over lags, and the share of it that the last k steps contribute.
+    """The gradient of the recurrence's parameters as a sum over lags, and the share that the last k steps contribute.
 
     Every step uses W_hh; with C_{t,b} = ∂⁺ℓ_b/∂W_hh the contribution of step t (for a vanilla RNN
     h_{t−1}ᵀ(dℓ_b/dh_t ⊙ φ′_t)), and k = τ_b − t the lag,
@@ -25,6 +26,9 @@ class GradientByLag(Probe):
     on `sequences` fixed sequences, for the loss of the last supervised step τ_b of each sequence. S_k is the gradient
     of backpropagation through time that is truncated k + 1 steps before the end (in this layer only, if there are
     several).
+
+    Read for every recurrent matrix and every diagonal of the recurrence (ν and θ of an LRU); for a cell that has
+    neither, because its factors are made from the input (a minGRU), for its input matrices, on which they depend.
 
     Readings, by lag, with `_initial` or `_final` appended outside training: `by_lag/W_hh`, log10 ‖C_k‖ (Euclidean over
     the entries); `by_lag/W_hh_cosine`, the cosine of S_k and dL/dW_hh. Summary: `window_W_hh_<stage>` (steps), the
@@ -53,8 +57,8 @@ class GradientByLag(Probe):
 
 
 def by_lag(layer: ScaledTrajectory, batch: BackwardPass) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each recurrent matrix, log10 ‖C_k‖ and the cosine of S_k with the complete gradient, both (lag, replica)."""
-    recurrent = [name for name, item in layer.unroll.cell.parameters(1, 1).items() if item.role == "recurrent"]
+    """By parameter, log10 ‖C_k‖ and the cosine of S_k with the complete gradient, both (lag, replica)."""
+    recurrent = recurrence_parameters(layer.unroll.cell)
     complete = {name: gradient.normalised() for name, gradient in layer.parameter_gradients().items()}
     sums: dict[str, BlockFloat] = {}
     log_norms: dict[str, list[Tensor]] = {name: [] for name in recurrent}
@@ -69,6 +73,13 @@ def by_lag(layer: ScaledTrajectory, batch: BackwardPass) -> dict[str, tuple[Tens
             log_norms[name].append(part.log_norms() - log_batch)
             cosines[name].append(_cosine(sums[name].mantissa, complete[name].mantissa))
     return {name: (torch.stack(log_norms[name]), torch.stack(cosines[name])) for name in recurrent}
+
+
+def recurrence_parameters(cell: Cell) -> list[str]:
+    """The recurrent matrices and the diagonals of a cell; its input matrices when it has neither."""
+    roles = {name: item.role for name, item in cell.parameters(1, 1).items()}
+    found = [name for name, role in roles.items() if role in ("recurrent", "diagonal")]
+    return found or [name for name, role in roles.items() if role == "input"]
 
 
 def shortest_window(cosines: Float[Tensor, "lag replica"], least: float) -> Float[Tensor, " replica"]:

@@ -1,15 +1,19 @@
 """Spectral radius and largest singular value of the recurrent matrices."""
 
+import functools
+import logging
 from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import layer_label
+from rnnstudy.cells.cell import Cell, layer_label
 from rnnstudy.probes.probe import Moment, Probe
 from rnnstudy.probes.reading import Reading
 from rnnstudy.probes.schedule import Every
+
+logger = logging.getLogger("rnnstudy")
 
 
 class RecurrentSpectrum(Probe):
@@ -22,6 +26,11 @@ class RecurrentSpectrum(Probe):
     Readings: `recurrent/W_hh_radius`, `recurrent/W_hh_largest_singular_value`; of a matrix with several blocks
     `recurrent/W_hh_f_radius` and so on (the blocks C̃ and h̃ are called candidate); before and after training
     `summary/recurrent_W_hh_radius_initial` and so on. Absent for weights that are not finite.
+
+    Of a diagonal recurrence that is the same at every step (LRU, S4D; the weights u of an IndRNN) the largest and the
+    smallest |a| over its units: `recurrent/diagonal_radius`, `recurrent/diagonal_least`. Where the factors are made
+    from the input (minGRU, S6), there is nothing to read from weights, which is logged once; `LyapunovExponents`,
+    `SingularValues` and `Saturation` read such recurrences on sequences.
 
     Source: Pascanu, Mikolov & Bengio 2013, section 2.1 (code: RNN.py, rho_Whh).
     """
@@ -41,7 +50,7 @@ class RecurrentSpectrum(Probe):
             for measure, numbers in measures.items():
                 values = torch.where(finite, numbers, torch.nan)
                 readings.append(Reading(moment.scalar("recurrent", f"{name}_{measure}"), values, (), ""))
-        return readings
+        return [*readings, *diagonal_readings(moment)]
 
 
 def recurrent_blocks(moment: Moment) -> Iterator[tuple[str, Tensor]]:
@@ -49,8 +58,7 @@ def recurrent_blocks(moment: Moment) -> Iterator[tuple[str, Tensor]]:
     if moment.cell is None:
         return
     recurrent = {name: item for name, item in moment.cell.parameters(1, 1).items() if item.role == "recurrent"}
-    first = next(iter(recurrent), "")
-    layers = 1 if first in moment.parameters else sum(name.startswith(f"{first}_layer") for name in moment.parameters)
+    layers = _layers(moment, next(iter(recurrent), ""))
     for layer in range(layers):
         for name, parameter in recurrent.items():
             label = layer_label(name, layer, layers)
@@ -59,3 +67,37 @@ def recurrent_blocks(moment: Moment) -> Iterator[tuple[str, Tensor]]:
                 # MLflow allows no combining characters in the names of metrics.
                 plain = "candidate" if block in ("C̃", "h̃") else block
                 yield label if len(blocks) == 1 else f"{label}_{plain}", values
+
+
+def diagonal_readings(moment: Moment) -> list[Reading]:
+    """The largest and the smallest modulus of a diagonal recurrence, layer by layer; none where they are not fixed."""
+    if moment.cell is None:
+        return []
+    names, readings = list(moment.cell.parameters(1, 1)), []
+    layers = _layers(moment, names[0])
+    for layer in range(layers):
+        own = {name: moment.parameters[layer_label(name, layer, layers)].detach().double() for name in names}
+        moduli = moment.cell.fixed_moduli(own)
+        if moduli is None:
+            _say_where_to_look(moment.cell)
+            return []
+        finite = torch.where(moduli.isfinite().all(-1, keepdim=True), moduli, torch.nan)
+        for measure, values in (("radius", finite.amax(-1)), ("least", finite.amin(-1))):
+            label = layer_label("diagonal", layer, layers)
+            readings.append(Reading(moment.scalar("recurrent", f"{label}_{measure}"), values, (), ""))
+    return readings
+
+
+@functools.cache
+def _say_where_to_look(cell: Cell) -> None:
+    if not any(parameter.role == "recurrent" for parameter in cell.parameters(1, 1).values()):
+        logger.warning(
+            "RecurrentSpectrum reads nothing of %s, whose factors depend on its input; "
+            "LyapunovExponents and SingularValues read them on sequences",
+            type(cell).__name__,
+        )
+
+
+def _layers(moment: Moment, name: str) -> int:
+    """How many layers have a parameter called `name`."""
+    return 1 if name in moment.parameters else sum(one.startswith(f"{name}_layer") for one in moment.parameters)

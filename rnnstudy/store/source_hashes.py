@@ -83,5 +83,5 @@ def _digest(texts: list[str]) -> str:
 
 
 EQUIVALENT: Mapping[str, str] = json.loads(Path(__file__).with_name("equivalent_sources.json").read_text())
-"""Text hash, as stored before 2026-12, to the code hash of the same class when hashing changed: docstrings were
-rewritten and helpers renamed in that change, and what the classes compute stayed as it was."""
+"""Hash as stored, to the code hash of the same class now, where what the class computes stayed as it was: text hashes
+of before 2026-12, when docstrings were rewritten and helpers renamed, and code hashes of classes that were extended."""

@@ -142,7 +142,8 @@ def _states_and_gates(run: Run) -> int:
     """Numbers that a step of one sequence computes, in all layers."""
     parameters = run.cell.parameters(1, 1).values()
     gates = max((len(parameter.blocks) for parameter in parameters if parameter.role == "recurrent"), default=1)
-    return run.layers * (len(run.cell.states) + gates) * run.cell.width
+    states = sum(run.cell.state_width(state, run.task.outputs) for state in run.cell.states if state != "o")
+    return run.layers * (states + gates * run.cell.width)
 
 
 def _numbers_probed(run: Run) -> int:

@@ -118,5 +118,5 @@ def side_batch(population: Population, parameters: Parameters, sequences: int, d
         )
         batch.loss_of_last_step(population.task, outputs).sum().backward()
     return BackwardPass(
-        trajectories, population.model.cell.states, batch.last, layers=engine.layers, informative=batch.informative
+        trajectories, population.model.cell.read_states, batch.last, layers=engine.layers, informative=batch.informative
     )

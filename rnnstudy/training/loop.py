@@ -144,7 +144,8 @@ def _train(
         before, penalty = learner.regularise(learner.backward(loss), trajectories)
         after = learner.clip(before)
         learner.record([Reading("learning/loss", loss, (), task.loss_unit), *penalty], learner.step, spacing=1)
-        through_time = BackwardPass(trajectories, model.cell.states, batch.last, training.batch) if observed else None
+        read = model.cell.read_states
+        through_time = BackwardPass(trajectories, read, batch.last, training.batch) if observed else None
         side = probe_batches(learner.live, learner.parameters, device)
         moment = Moment("training", learner.step, learner.parameters, before, after, through_time, side, model.cell)
         for probe in probes:

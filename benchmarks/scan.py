@@ -1,0 +1,58 @@
+"""The scan engine against the reference engine: forward, backward and log norms of one layer, in seconds of one core.
+
+`python -m benchmarks.scan` measures and writes results/scan.json. The time is the process's own, so that other work on
+the machine does not count; the two engines take turns.
+"""
+
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.results_file import write_results
+from rnnstudy.cells import LRU, RGLRU, S4D, S6, SRU, MinGRU, MinLSTM, Published
+from rnnstudy.cells.diagonal import DiagonalCell
+from rnnstudy.engines.engine import Engine
+from rnnstudy.engines.reference import ReferenceEngine
+from rnnstudy.engines.scan import ScanEngine
+from rnnstudy.training.randomness import generator
+
+CELLS: tuple[DiagonalCell, ...] = (MinGRU(), MinLSTM(), LRU(), RGLRU(), SRU(), S4D(state_size=4), S6(state_size=4))
+LENGTH, BATCH, FEATURES, ROUNDS = 1000, 20, 6, 3
+
+
+def seconds(engine: Engine, cell: DiagonalCell, length: int, replicas: int) -> float:
+    """Processor time of one step, the loss read at the last output."""
+    drawn = [Published().draw(cell.parameters(FEATURES, 4), cell.width, generator(r, "x")) for r in range(replicas)]
+    parameters = {name: torch.stack([one[name] for one in drawn]).requires_grad_() for name in drawn[0]}
+    inputs = torch.randn(length, replicas, BATCH, FEATURES)
+    widths = {state: cell.state_width(state, 4) for state in cell.states}
+    began = time.process_time()
+    trajectory = engine.unroll(cell, parameters, inputs, widths=widths, observed=True, steps=(length - 1,))
+    trajectory.outputs.sum().backward()
+    for state in cell.states:
+        trajectory.log_norms(state)
+    return time.process_time() - began
+
+
+def measure() -> list[dict[str, Any]]:
+    """Each cell at T = 1,000, with one and with eight replicas: the best of a few rounds, and the ratio."""
+    found = []
+    for replicas in (1, 8):
+        for cell in CELLS:
+            seconds(ScanEngine(), cell, 10, replicas)
+            rounds = [
+                [seconds(engine, cell, LENGTH, replicas) for engine in (ScanEngine(), ReferenceEngine())]
+                for _ in range(ROUNDS if replicas == 1 else 1)
+            ]
+            scan, reference = (min(times) for times in zip(*rounds, strict=True))
+            row = {"cell": repr(cell), "length": LENGTH, "batch": BATCH, "replicas": replicas}
+            found.append(row | {"scan": scan, "reference": reference, "times_faster": reference / scan})
+            print(found[-1], flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    write_results("scan", measure())
