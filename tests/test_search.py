@@ -207,7 +207,8 @@ def test_candidates_of_one_batch_train_as_one_population_and_are_tagged(stage: S
         "rnnstudy.trial": "1",
         "rnnstudy.seeds": "search",
     }
-    assert queue.run_name(assignment.runs[4]) == "Elman T=10 lr 0.001 s1 trial 1"
+    rate = assignment.runs[4].training.learning_rate
+    assert queue.run_name(assignment.runs[4]) == f"Elman T=10 lr {rate:.3g} s1 trial 1"
     queue.requeue(assignment)
     assert queue.next() == assignment
 

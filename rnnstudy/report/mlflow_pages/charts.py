@@ -108,7 +108,8 @@ def colours(runs: Sequence[Parameters]) -> list[str]:
         own = style(run.get("cell", "")).colour
         shaded = shade(own, rank, max(1, len(lengths)))
         # Half as far as in the reports, where the dash pattern tells lengths apart as well.
-        found.append(to_hex([(part + full) / 2 for part, full in zip(shaded, to_rgb(own), strict=True)]))
+        red, green, blue = ((part + full) / 2 for part, full in zip(shaded, to_rgb(own), strict=True))
+        found.append(to_hex((red, green, blue)))
     return found
 
 
