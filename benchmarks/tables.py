@@ -129,7 +129,7 @@ def _watching(results: Sequence[dict[str, Any]]) -> str:
     lines = [
         [
             f"nn.{one['module']}", f"B={one['batch']}, H={one['width']}, T={one['length']}", _watched(one),
-            f"{one['milliseconds']['without']:.1f}", f"{one['ratio']:.2f}", f"{one['limit']:g}",
+            f"{one['milliseconds']['without']:.1f}", f"{one['ratio']:.3f}", f"{one['limit']:g}",
         ]
         for one in steps
     ]  # fmt: skip

@@ -783,7 +783,7 @@ def test_data_without_gradient_are_watched_and_what_is_not_known_is_asked_for() 
         model(inputs)[:, 2].sum().backward()
     assert flow["0"].log10().shape == (1, 7)
     assert flow["0"].log10().isfinite().squeeze().tolist() == [t == 2 for t in range(7)]
-    assert flow["0"].reach() == 4
+    assert flow["0"].reach() == 0, "a loss on position 2 of a layer without memory reaches position 2 alone"
     with rnnstudy.watch(model, "0", batch_first=False) as flow:
         model(inputs)[2].sum().backward()
     assert flow["0"].log10().shape == (1, 5)
