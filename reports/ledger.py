@@ -13,16 +13,15 @@
 # that they were written before the results; `rnnstudy/results/ledger.py` applies them.
 
 # %%
-from pathlib import Path
-
 import pandas as pd
 
 from rnnstudy import figures
 from rnnstudy.report import Notebook
 from rnnstudy.results.ledger import MARKS, VERDICTS, ledger_table, read_ledger
+from rnnstudy.store.project import find_project
 
 here = Notebook("ledger")
-folder = Path("ledger")
+folder = find_project().reports / "ledger"
 ledger = read_ledger(folder / "rows.toml", folder / "differences.toml")
 studies = {name: here.study(name) for name in ledger.experiments}
 for study in studies.values():
@@ -71,7 +70,9 @@ def number(value: float) -> str:
 def published(row) -> str:
     """The published value, with what kind of reading it comes from where that is not the source itself."""
     value = f"{row.published} than the other side" if isinstance(row.published, str) else number(row.published)
-    return value if row.mark == "F" else f"{value} ({MARKS[row.mark]})"
+    runs = [f"{row.published_runs:.0f} runs"] if pd.notna(row.published_runs) else []
+    said = [] if row.mark == "F" else [MARKS[row.mark]]
+    return f"{value} ({'; '.join([*runs, *said])})" if runs or said else value
 
 
 def obtained(row) -> str:
@@ -112,4 +113,5 @@ here.table(table.loc[table["keys"] != "", ["id", "keys"]])
 # source's own setting. A *no* at a reduced scale does not contradict a source that trained longer. The 1997 networks
 # were trained sequence by sequence with a truncated gradient, ours in batches with Adam: numbers of sequences compare
 # the two learning procedures, not only the cells. Rules differ in how hard they are to meet, so that the counts are no
-# measure of how reproducible a field is. Where many rows are tested, some agree or disagree by chance.
+# measure of how reproducible a field is. Where many rows are tested, some agree or disagree by chance. Rows whose
+# number was worked out from the source's formula confirm our closed form, not a measurement.

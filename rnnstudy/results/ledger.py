@@ -353,14 +353,17 @@ def _graded(agrees: bool, cannot_be_excluded: bool) -> Verdict:
 def ledger_table(ledger: Ledger, results: Mapping[str, Results]) -> pd.DataFrame:
     """One row for each row of the ledger, in its order; `results` by experiment.
 
-    Columns: id, where, setting, quantity, unit, scale, mark, source, published, value, low, high, runs, other,
-    other_low, other_high, rule, deviations, why (or why it was not attempted), verdict, keys (joined by spaces).
+    Columns: id, where, setting, quantity, unit, scale, mark, published_runs, source, published, value, low, high, runs,
+    other, other_low, other_high, rule, deviations, why (or why it was not attempted), verdict, keys (joined by spaces).
     """
     lines = []
     for row in ledger.rows:
         found = obtain(row, results.get(row.experiment))
         side, other = (one or Side(math.nan, math.nan, math.nan, 0) for one in (found.side, found.other))
-        own = {name: getattr(row, name) for name in ("id", "where", "setting", "quantity", "unit", "scale", "mark")}
+        own = {
+            name: getattr(row, name)
+            for name in ("id", "where", "setting", "quantity", "unit", "scale", "mark", "published_runs")
+        }
         numbers = {"value": side.value, "low": side.low, "high": side.high, "runs": side.n}
         numbers |= {"other": other.value, "other_low": other.low, "other_high": other.high}
         said = {"rule": row.rule_in_words, "deviations": row.deviations}
