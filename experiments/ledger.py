@@ -238,5 +238,6 @@ def runs(scale: Scale) -> list[Run]:
         if scale is Scale.SMOKE and run.task.length > 20:
             continue
         steps = scale.pick(smoke=min(20, run.training.steps), desk=run.training.steps, paper=20 * run.training.steps)
-        all_runs += grid(run, {"training.steps": [steps]}, seeds=range(1 if scale is Scale.SMOKE else seeds))
+        # The seed of scale smoke is its own, so that no run belongs to two scales.
+        all_runs += grid(run, {"training.steps": [steps]}, seeds=[100] if scale is Scale.SMOKE else range(seeds))
     return all_runs

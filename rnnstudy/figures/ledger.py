@@ -1,6 +1,6 @@
 """Published numbers beside obtained ones: shares of runs, and sequences until a task is solved."""
 
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 import numpy as np
 import pandas as pd

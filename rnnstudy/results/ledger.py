@@ -4,7 +4,7 @@ The data file (`reports/ledger/rows.toml`) holds sources and rows, and explains 
 is checked, the obtained values are computed from results, and the rules are applied.
 """
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false, reportOperatorIssue=false
 
 import functools
 import math
@@ -105,7 +105,9 @@ class Row(Spec):
             (self.quantity == "share below") == (self.threshold is not None), "needs `threshold` for share below only"
         )
         self._require(self.rule != "inside" or self.quantity in SHARES, "has the rule inside, which is for shares")
-        self._require(self.rule != "factor" or self.published > 0, "has the rule factor, which is for numbers above 0")
+        self._require(
+            self.rule != "factor" or float(self.published) > 0, "has the rule factor, which is for numbers above 0"
+        )
 
     def _require(self, holds: bool, what: str) -> None:
         if not holds:
