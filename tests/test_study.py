@@ -61,6 +61,7 @@ def sources(root: Path) -> Project:
         for path in (PROJECT / folder).iterdir():
             if path.suffix in (".py", ".md"):
                 shutil.copy(path, root / folder / path.name)
+    shutil.copytree(PROJECT / "reports" / "ledger", root / "reports" / "ledger")
     (root / "mlruns").mkdir()
     return Project(root)
 

@@ -1,0 +1,117 @@
+# ---
+# jupyter:
+#   rnnstudy:
+#     order: 90
+#     experiments: [ledger]
+# ---
+
+# %% [markdown]
+# # The ledger: published numbers, and what was obtained
+#
+# **Question.** Do the numbers that others published come out again here? Each row names a source, what it says, and the
+# rule by which our result counts as agreement. Rows and rules stand in `reports/ledger/rows.toml`, whose history shows
+# that they were written before the results; `rnnstudy/results/ledger.py` applies them.
+
+# %%
+import pandas as pd
+
+from rnnstudy import figures
+from rnnstudy.report import Notebook
+from rnnstudy.results.ledger import MARKS, VERDICTS, ledger_table, read_ledger
+from rnnstudy.store.project import find_project
+
+here = Notebook("ledger")
+folder = find_project().reports / "ledger"
+ledger = read_ledger(folder / "rows.toml", folder / "differences.toml")
+studies = {name: here.study(name) for name in ledger.experiments}
+for study in studies.values():
+    here.say(study.summary)
+table = ledger_table(ledger, {name: study.results for name, study in studies.items()})
+
+# %%
+counts = pd.crosstab(table["scale"], table["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
+judged = table[table["verdict"].isin(["yes", "partly", "no"])]
+trained = judged[judged["quantity"] != "computed"]
+verdicts = judged["verdict"].value_counts().reindex(["yes", "partly", "no"], fill_value=0)
+in_words = f"{verdicts['yes']} agree, {verdicts['partly']} partly, {verdicts['no']} do not"
+enough = int((trained["runs"] >= 5).sum())
+here.say(
+    f"""**What came out.** Of {len(table)} rows, {len(judged)} have a result: {in_words}.
+    {len(trained)} of these come from trained networks, {enough} of them with 5 runs or more; the others are computed.
+    {int((table["verdict"] == "not yet run").sum())} rows are not yet run,
+    {int((table["verdict"] == "not attempted").sum())} not attempted."""
+)
+here.table(counts.reset_index())
+
+# %%
+here.show(
+    figures.ledger(table),
+    "ledger",
+    title="Published numbers, and what was obtained",
+    takeaway=f"""Each line is a published number (diamond) and ours with its interval. Of {len(judged)} rows with a
+    result {in_words}, each by the rule that its row stated beforehand; most have smaller budgets, another optimiser or
+    another cell than the source, which the table names row by row. {len(table) - len(judged)} further rows are not yet
+    run or not attempted.""",
+)
+
+# %% [markdown]
+# ## All rows
+#
+# *Obtained* is a share of runs, or a median over runs, with its 95 % interval (for medians of fewer than 10 runs their
+# range). A published value that was not read in the source itself is marked so.
+
+
+# %%
+def number(value: float) -> str:
+    """Four digits, with a true minus sign."""
+    return "more than the budget" if value == float("inf") else f"{value:.4g}".replace("-", "−")
+
+
+def published(row) -> str:
+    """The published value, with what kind of reading it comes from where that is not the source itself."""
+    value = f"{row.published} than the other side" if isinstance(row.published, str) else number(row.published)
+    runs = [f"{row.published_runs:.0f} runs"] if pd.notna(row.published_runs) else []
+    said = [] if row.mark == "F" else [MARKS[row.mark]]
+    return f"{value} ({'; '.join([*runs, *said])})" if runs or said else value
+
+
+def obtained(row) -> str:
+    """The obtained value with its interval and number of runs."""
+    if row.runs == 0:
+        return row.verdict
+    if row.quantity == "computed" and row.runs == 1:
+        return number(row.value)
+    of = "trials" if row.quantity == "computed" else "runs"
+    own = f"{number(row.value)} ({number(row.low)} to {number(row.high)}, {row.runs} {of})"
+    if pd.isna(row.other):
+        return own
+    return f"{own} against {number(row.other)} ({number(row.other_low)} to {number(row.other_high)})"
+
+
+rows = [
+    {
+        "row": row.id, "source": f"{row.source}; {row.where}", "setting": row.setting, "scale": row.scale,
+        "published": published(row), "obtained": obtained(row), "unit": row.unit, "rule": row.rule,
+        "agreement": row.verdict, "deviations of ours": row.deviations, "why it differs": row.why,
+    }
+    for row in table.itertuples()
+]  # fmt: skip
+here.table(pd.DataFrame(rows))
+
+# %% [markdown]
+# ## Run keys
+#
+# `rnnstudy show KEY` shows a run: what was trained, what came out, and the command that repeats it.
+
+# %%
+here.table(table.loc[table["keys"] != "", ["id", "keys"]])
+
+# %% [markdown]
+# ## What this does not show
+#
+# A *yes* says that a stated rule holds for our setting, with its deviations, at our budget; it does not confirm the
+# source's own setting. A *no* at a reduced scale does not contradict a source that trained longer. The 1997 networks
+# were trained sequence by sequence with a truncated gradient, ours in batches with Adam: numbers of sequences compare
+# the two learning procedures, not only the cells. Rules differ in how hard they are to meet, so that the counts are no
+# measure of how reproducible a field is. Where many rows are tested, some agree or disagree by chance. Rows whose
+# number was worked out from the source's formula confirm our closed form, not a measurement.
