@@ -100,8 +100,8 @@ if len(order_runs):
     kept = order_runs.groupby("side")["decoded_h_initial"].min()
     readable = [name for name in order if kept.get(name, -1.0) > 0]
     here.say(
-        f"""- **Temporal order, before training.** At the first step the gradient lies between {least:.1f} and
-        {most:.1f} decades below that at the last (medians of the sides), and yet its signal over noise at the marks is
+        f"""- **Temporal order, before training.** Relative to the last step, the gradient at the first lies between
+        {least:.2g} and {most:.2g} decades (medians of the sides), and yet its signal over noise at the marks is
         {weak:.1f} to {strong:.1f} in all of them, where noise alone yields 1: a gradient that has shrunk beyond all
         use still points as reliably as one that has not. So the first half of the hypothesis, that the vanilla RNN's
         gradient points elsewhere in every sequence and the LSTM's does not, is

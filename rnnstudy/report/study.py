@@ -128,8 +128,9 @@ def load_study(experiment: str, project: Project, source: ResultsSource, listene
 
 
 def _counted(runs: Sequence[Run]) -> str:
-    """How many runs of each cell and length."""
-    counts = Counter(f"{type(run.cell).__name__} T = {run.task.length}" for run in runs)
+    """How many runs of each cell and length, or of each task and length where there are several tasks."""
+    several = len({type(run.task) for run in runs}) > 1
+    counts = Counter(f"{type(run.task if several else run.cell).__name__} T = {run.task.length}" for run in runs)
     return ", ".join(f"{count} × {setting}" for setting, count in counts.items())
 
 
