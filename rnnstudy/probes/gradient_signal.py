@@ -26,7 +26,9 @@ class GradientSignal(Probe):
         s_k² = 1/(B (B − 1)) Σ_b ‖u_{k,b} − m_k‖²
 
     the square of its standard error, the reading is ‖m_k‖/s_k: 1 is what noise alone yields (E ‖m_k‖² = ‖μ_k‖² + s_k²).
-    A batch of n sequences is expected to have as much signal as noise at n = B/((‖m_k‖/s_k)² − 1).
+    An untrained readout errs in the same direction in every sequence; this common part, too, is a signal, at every lag.
+    So the lags of informative inputs are to be compared with the others. A batch of n sequences is expected to have as
+    much signal as noise at n = B/((‖m_k‖/s_k)² − 1).
 
     Readings of the lowest layer, which reads the inputs, by lag, on fixed sequences, for the loss of the last
     supervised step τ_b alone, with `_initial` or `_final` appended outside training: `signal/W_xh`, log10 ‖m_k‖;
