@@ -109,11 +109,11 @@ if len(order_runs):
         f"""- **Temporal order, before training.** Relative to the last step, the gradient at the first lies
         between {least:.2g} and {most:.2g} decades (medians of the sides), and yet its signal over noise at the marks is
         {weak:.1f} to {strong:.1f}, against {elsewhere.min():.1f} to {elsewhere.max():.1f} at lags without marks: what
-        is left of a vanished gradient agrees between sequences about as much as one that has not vanished. The first half
-        of the hypothesis said that the vanilla RNN's points elsewhere in every sequence and the LSTM's does not; it is
-        {"**refuted**" if strong < 2 * weak else "not refuted"} before training. The ratio is blind to size, and its
-        value is about what the task and the number of sequences imply; for a batch of 20 it would hardly differ from
-        noise.
+        is left of a vanished gradient agrees between sequences about as much as one that has not vanished. The first
+        half of the hypothesis said that the vanilla RNN's points elsewhere in every sequence and the LSTM's does not;
+        it is {"**refuted**" if strong < 2 * weak else "not refuted"} before training. The ratio is blind to size, and
+        its value is about what the task and the number of sequences imply; for a batch of 20 it would hardly differ
+        from noise.
 - **What separates them is the state.** The first mark can be read from the state at the end, in every run, in:
         {", ".join(readable) or "none of the sides"}."""
     )
