@@ -1,6 +1,7 @@
 """One torch thread; every shape that an annotation states is checked while the tests run; projects to sweep in."""
 
 import importlib
+import os
 import shutil
 import sys
 import typing
@@ -21,6 +22,9 @@ ENGINES = sorted((Path(__file__).parents[1] / "rnnstudy" / "engines").glob("[a-z
 CHECKED = [one for one in PACKAGES if one != "rnnstudy.engines"] + [f"rnnstudy.engines.{one.stem}" for one in ENGINES]
 
 torch.set_num_threads(1)
+
+# Set by some test runners: what is printed into a pipe would be as narrow.
+os.environ.pop("COLUMNS", None)
 
 # A whole number serves where a float is asked for, as everywhere in Python's type system.
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))

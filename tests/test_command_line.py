@@ -246,7 +246,7 @@ def test_a_run_with_a_cell_of_ones_own_names_the_file_that_defines_it(
     command = [str(Path(sys.executable).with_name("rnnstudy")), "probe", key, "GradientThroughTime"]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert "Mine cannot be imported" in refused.stderr
+    assert "Mine cannot be found" in refused.stderr
     assert "--file experiments/small.py" in refused.stderr
     named = subprocess.run([*command, "--file", "experiments/small.py"], capture_output=True, text=True, check=False)
     assert named.returncode == 0, named.stderr

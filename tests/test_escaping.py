@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from rnnstudy.figures.picture import rendered
+from rnnstudy.report.outline import Chapter, Header, Outline
 from rnnstudy.report.pages import index_page, notebook_page
 from rnnstudy.report.sanitising import clean_html
 from rnnstudy.store.project import Project
@@ -59,7 +60,8 @@ def test_a_notebook_page_shows_data_as_text(text: str) -> None:
     ]
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_markdown_cell(f"# {text}"), nbformat.v4.new_code_cell("1", outputs=outputs)]
-    assert running(notebook_page(notebook, "x").decode()) == []
+    outline = Outline({"x": Header(text, 1.0, ())}, (Chapter(text, text, ("x",)),))
+    assert running(notebook_page(notebook, "x", outline, {"x"}).decode()) == []
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -68,7 +70,8 @@ def test_the_index_page_shows_data_as_text(text: str, tmp_path: Path) -> None:
     figures.mkdir(parents=True)
     story = {"figure": "curve", "title": text, "takeaway": text, "caption": text, "command": text, "place": 1}
     (figures / "curve.json").write_text(json.dumps({**story, "experiments": [], "runs": [text]}))
-    assert running(index_page(Project(tmp_path), tmp_path, ["x"]).decode()) == []
+    outline = Outline({"x": Header(text, 1.0, ())}, (Chapter(text, text, ("x",)),))
+    assert running(index_page(Project(tmp_path), tmp_path, outline).decode()) == []
 
 
 def test_what_reports_use_stays() -> None:

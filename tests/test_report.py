@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import cast
 
 import nbformat
@@ -34,7 +34,7 @@ from rnnstudy.store.mlflow_store import open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
-from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.experiment import Experiment, load_experiment
 from rnnstudy.sweep.grids import Scale
 from rnnstudy.training.loop import train
 
@@ -416,7 +416,8 @@ def test_chapters_that_cannot_be_read_are_refused_in_one_line(project: Project, 
 def test_a_published_study_is_not_replaced_by_a_smaller_one(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     write(project.root / "experiments" / "small.py", EXPERIMENT)
     write(project.reports / "small.py", "# %%\n")
-    write(project.reports / "data" / "manifest.json", "{}")
+    manifest = {"format": 1, "written by": "x", "redrawn by": "x", "experiments": {}}
+    write(project.reports / "data" / "manifest.json", json.dumps(manifest))
     write(project.reports / "small.html", "published")
     experiment = load_experiment(project.root / "experiments" / "small.py")
     smoke, desk = ([run.key for run in experiment.runs(scale)] for scale in (Scale.SMOKE, Scale.DESK))
@@ -453,7 +454,9 @@ def test_figures_of_smoke_runs_are_stamped(
     here = Notebook("plain")
     columns = ("width", "training.steps", "training.batch", "seed")
     runs = pd.DataFrame({name: [3] for name in columns}, index=["3f2a"])
-    here._studies["small"] = Study("small", scale, 1, cast(Results, SimpleNamespace(runs=runs)))
+    here._studies["small"] = Study(
+        Experiment(Path("small.py"), ModuleType("small")), scale, 1, cast(Results, SimpleNamespace(runs=runs))
+    )
     for keys in (("3f2a",), ()):
         picture = Picture(Figure(), pd.DataFrame({"a": [1]}), keys, "A curve.")
         here.show(picture, "curve")

@@ -12,7 +12,8 @@ import pytest
 
 from rnnstudy.report.mlflow_pages import server
 from rnnstudy.store.errors import StoreError
-from rnnstudy.store.mlflow_store import Store, _check_server
+from rnnstudy.store.mlflow_server import check_server
+from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project
 
 PASSWORD = "open-sesame"
@@ -44,10 +45,10 @@ def guarded() -> Iterator[int]:
 
 
 def test_a_server_with_basic_authentication_is_reached_as_mlflow_does(guarded: int) -> None:
-    _check_server(f"http://me:{PASSWORD}@127.0.0.1:{guarded}")
+    check_server(f"http://me:{PASSWORD}@127.0.0.1:{guarded}")
     assert Guarded.users[-1] == f"me:{PASSWORD}"
     with pytest.raises(StoreError, match=r"http://me:…@127\.0\.0\.1:\d+ cannot be reached \(status 503\)"):
-        _check_server(f"http://me:wrong@127.0.0.1:{guarded}")
+        check_server(f"http://me:wrong@127.0.0.1:{guarded}")
 
 
 @pytest.mark.parametrize(

@@ -998,7 +998,7 @@ def test_trackers_write_and_indexes_know_what_is_complete():
     """Each class has every method of its contract, and those who write know nothing of what is complete."""
     writes = {name for name in vars(Tracker) if not name.startswith("_")}
     knows = {name for of in (RunIndex, *RunIndex.__mro__) for name in vars(of) if not name.startswith("_")}
-    assert writes == {"begin", "write", "sampled", "interrupt", "close"}
+    assert writes == {"begin", "write", "sampled", "interrupt", "drop", "close"}
     assert knows == {"runs", "finished", "failures", "states", "forget", "mark_interrupted"}
     for tracker in (MlflowTracker, OfflineTracker):
         assert writes <= set(vars(tracker))

@@ -17,7 +17,7 @@ from rnnstudy.figures.style import BOUND_LINE, house_style, looks_of_sides
 
 
 @dataclass(frozen=True)
-class Panel:
+class _Panel:
     """One reading by lag or age, and how it is labelled."""
 
     reading: str
@@ -29,20 +29,20 @@ class Panel:
     reference: float | None = None
 
 
-PANELS = (
-    Panel(
+_PANELS = (
+    _Panel(
         "profile/h_{stage}_normalised", "lag", "does the gradient arrive?", "log₁₀ ‖∂L/∂hₜ‖,\nrelative to lag 0",
         "GradientThroughTime", 0.5,
     ),
-    Panel(
+    _Panel(
         "signal/W_xh_to_noise_{stage}", "lag", "is it a signal?",
         "log₁₀ of the mean gradient of Wₓₕ\nover its standard error", "GradientSignal", None, 0.0,
     ),
-    Panel(
+    _Panel(
         "decoded/h_{stage}", "age", "is the input still in the state?",
         "R² of a linear decoder\nof the first mark from hₜ", "StateDecoder", None, 0.0,
     ),
-    Panel(
+    _Panel(
         "distance/h_relative_{stage}", "age", "how large is its trace?",
         "log₁₀ of the trace's size over\nthat of other differences", "StateDistance", 0.5,
     ),
@@ -68,7 +68,7 @@ def state_and_gradient(
     wanted = [key for key in chosen_runs.drawn_keys(results, keys) if key in sides]
     names = list(dict.fromkeys(side for key, side in sides.items() if key in set(wanted)))
     parts = []
-    for panel in PANELS:
+    for panel in _PANELS:
         name = panel.reading.format(stage=stage)
         frame = chosen_runs.readings_of(results, name, wanted, ["cell"], panel.quantile)
         frame = chosen_runs.required(frame, name, panel.probe)
@@ -77,8 +77,8 @@ def state_and_gradient(
     data = pd.concat(parts, ignore_index=True)
     looks = looks_of_sides(dict(zip(data["side"], data["cell"], strict=True)), names)
     with house_style():
-        figure, axes = panels(len(PANELS), height=3.9, share_y=False)
-        for axis, panel in zip(axes, PANELS, strict=True):
+        figure, axes = panels(len(_PANELS), height=3.9, share_y=False)
+        for axis, panel in zip(axes, _PANELS, strict=True):
             if panel.reference is not None:
                 axis.axhline(panel.reference, **BOUND_LINE)
             for side in names:

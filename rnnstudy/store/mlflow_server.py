@@ -1,4 +1,7 @@
-"""An MLflow server as the store: whether it answers."""
+"""An MLflow server as the store: whether it answers, and its answers page by page."""
+
+from collections.abc import Callable
+from typing import Any
 
 from rnnstudy.store.errors import StoreError
 
@@ -18,3 +21,13 @@ def check_server(uri: str) -> None:
     # Any answer will do, since not every server has this page; these codes come from a gateway before it.
     if status in (502, 503, 504):
         raise StoreError(f"the MLflow server {uri} cannot be reached (status {status}); {remedy}")
+
+
+def all_pages(search: Callable[..., Any]) -> list[Any]:
+    """All entities of a paged search."""
+    page = search()
+    entities = list(page)
+    while page.token:
+        page = search(page_token=page.token)
+        entities += page
+    return entities

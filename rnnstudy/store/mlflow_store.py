@@ -8,10 +8,10 @@ import functools
 import os
 import tempfile
 import time as clock
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -20,7 +20,7 @@ from rnnstudy.store.decimation import milliseconds
 from rnnstudy.store.documents import NOTE
 from rnnstudy.store.errors import DamagedFile, DiskFull, StoreError, StoreUnavailable, disk_is_full
 from rnnstudy.store.mlflow_documents import data_input
-from rnnstudy.store.mlflow_server import TRACKING_URI, check_server
+from rnnstudy.store.mlflow_server import TRACKING_URI, all_pages, check_server
 from rnnstudy.store.open_run import OpenRun
 from rnnstudy.store.owner import Owner
 from rnnstudy.store.project import Project
@@ -38,16 +38,6 @@ LOCK_SECONDS = 120
 
 REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "PERMISSION_DENIED", "BAD_REQUEST")
 """MLflow's error codes for a request that will never succeed; any other may succeed later."""
-
-
-def _all_pages(search: Callable[..., Any]) -> list[Any]:
-    """All entities of a paged search."""
-    page = search()
-    entities = list(page)
-    while page.token:
-        page = search(page_token=page.token)
-        entities += page
-    return entities
 
 
 class Store(RunIndex):
@@ -175,14 +165,14 @@ class Store(RunIndex):
     def experiments(self) -> "list[Experiment]":
         search = self.client.search_experiments
         with self._as_store_error():
-            return _all_pages(search)
+            return all_pages(search)
 
     def runs_of(self, *experiments: str, matching: str = "") -> "list[MlflowRun]":
         """The runs of these experiments (by id) with parameters, tags and last metrics, newest first."""
         newest_first = {"max_results": 1000, "order_by": ["attributes.start_time DESC"]}
         search = functools.partial(self.client.search_runs, list(experiments), matching, **newest_first)
         with self._as_store_error():
-            return _all_pages(search)
+            return all_pages(search)
 
     def artifact(self, run: StoredRun, name: str) -> Path:
         """A local file with the artifact `name`. Raises `DamagedFile` when it is gone."""
@@ -240,7 +230,7 @@ class Store(RunIndex):
             if experiment.lifecycle_stage == "deleted":
                 # Restoring brings back the runs that were deleted with the experiment; they must stay deleted.
                 client.restore_experiment(identity)
-                for run in _all_pages(functools.partial(client.search_runs, [identity])):
+                for run in all_pages(functools.partial(client.search_runs, [identity])):
                     client.delete_run(run.info.run_id)
             for tag, value in tags.items():
                 if tag not in experiment.tags:
