@@ -69,6 +69,7 @@ def test_the_index_page_shows_data_as_text(text: str, tmp_path: Path) -> None:
     figures = tmp_path / "figures" / "x"
     figures.mkdir(parents=True)
     story = {"figure": "curve", "title": text, "takeaway": text, "caption": text, "command": text, "place": 1}
+    (figures / "curve.png").write_bytes(rendered(plt.figure(figsize=(1, 1)), "png"))
     (figures / "curve.json").write_text(json.dumps({**story, "experiments": [], "runs": [text]}))
     outline = Outline({"x": Header(text, 1.0, ())}, (Chapter(text, text, ("x",)),))
     assert running(index_page(Project(tmp_path), tmp_path, outline).decode()) == []

@@ -999,7 +999,7 @@ def test_trackers_write_and_indexes_know_what_is_complete():
     writes = {name for name in vars(Tracker) if not name.startswith("_")}
     knows = {name for of in (RunIndex, *RunIndex.__mro__) for name in vars(of) if not name.startswith("_")}
     assert writes == {"begin", "write", "sampled", "interrupt", "drop", "close"}
-    assert knows == {"runs", "finished", "failures", "states", "forget", "mark_interrupted"}
+    assert knows == {"runs", "runs_with", "finished", "failures", "states", "forget", "mark_interrupted"}
     for tracker in (MlflowTracker, OfflineTracker):
         assert writes <= set(vars(tracker))
         assert not knows & set(vars(tracker))
