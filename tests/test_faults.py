@@ -23,6 +23,7 @@ from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.sweep.grids import Scale
 from rnnstudy.sweep.plan import make_plan
 from rnnstudy.sweep.shards import Shard
+from rnnstudy.training import atomic, loop
 from rnnstudy.training.devices import default_workers, worker_devices
 
 SWEEP = ("sweep", "experiments/small.py", "--scale", "smoke", "--workers", "1")
@@ -43,6 +44,13 @@ def faulty(runs, **options):
 
 loop.train = faulty
 """
+
+
+@pytest.fixture(autouse=True)
+def the_faults_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`runs_of` imports the experiment's file, and with it the fault, into this process too."""
+    monkeypatch.setattr(loop, "train", loop.train)
+    monkeypatch.setattr(atomic.os, "fsync", atomic.os.fsync)
 
 
 def add(project: Path, code: str) -> None:

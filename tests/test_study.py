@@ -226,7 +226,7 @@ def test_a_report_that_stops_says_which_runs_are_missing(
     gone = [run.key for run in planned if type(run.cell).__name__ == "Elman"]
     manifest["experiments"]["quickstart"]["keys"] = sorted({run.key for run in planned} - set(gone))
     (project.reports / "data" / "manifest.json").write_text(json.dumps(manifest))
-    table[~table["key"].isin(gone)].to_parquet(project.reports / "data" / "runs.parquet")
+    table[~table["key"].isin(gone)].to_parquet(project.reports / "data" / "runs.parquet", index=False)
     (project.reports / "quickstart.py").write_text("# %%\n{}['Elman', 10]\n")
     with pytest.raises(ReportError, match="'quickstart' stopped in cell 1") as raised:
         build_reports(["quickstart"], project, project.reports / "data")

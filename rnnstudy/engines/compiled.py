@@ -34,6 +34,9 @@ from rnnstudy.spec import RequestError
 
 logger = logging.getLogger("rnnstudy")
 
+COMPILING = "compiling the kernels of "
+"""How the line that says so begins; reports leave it out."""
+
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "linear")
 """In the order in which the Elman kernels number them."""
 
@@ -206,7 +209,7 @@ def compiled_module(name: str, words: str) -> ModuleType:
 
         def on_start(self, event: Any) -> None:
             if not self.announced:
-                logger.warning("compiling the kernels of %s, once on this machine: up to half a minute", words)
+                logger.warning(f"{COMPILING}%s, once on this machine: up to half a minute", words)
                 self.announced = True
 
         def on_end(self, event: Any) -> None:

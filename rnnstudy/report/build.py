@@ -22,6 +22,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from rnnstudy.engines.compiled import COMPILING
 from rnnstudy.report.notebook import ARCHIVE, FIGURES, REQUESTS
 from rnnstudy.report.outline import Outline, header, known_reports, read_notebook, read_outline, require_source
 from rnnstudy.report.pages import index_page, notebook_page
@@ -256,6 +257,12 @@ def _stopped_in(notebook: nbformat.NotebookNode) -> str:
     return "a cell"
 
 
+def _compile_notice(output: nbformat.NotebookNode) -> bool:
+    """Whether an output says only that kernels were compiled, as the first notebook on a machine does."""
+    lines = output.text.splitlines() if output.output_type == "stream" else []
+    return bool(lines) and all(line.startswith(COMPILING) for line in lines)
+
+
 def _tidy(notebook: nbformat.NotebookNode, project: Project) -> None:
     """Remove from metadata and texts what depends on the machine, the folder and the time."""
     notebook.metadata = {
@@ -264,6 +271,8 @@ def _tidy(notebook: nbformat.NotebookNode, project: Project) -> None:
     }
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _compile_notice(output)]
         for output in cell.get("outputs", ()):
             if output.output_type == "stream":
                 output.text = output.text.replace(str(project.root), ".").replace(sys.prefix, "…")
