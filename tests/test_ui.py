@@ -450,7 +450,7 @@ def test_a_guarded_server_ends_with_the_process_that_started_it_however_that_end
         assert time.monotonic() < deadline
         time.sleep(0.05)
     parent.kill()
-    parent.communicate()
+    parent.communicate(timeout=120)
     _, alive = psutil.wait_procs([guard, *family], timeout=60)
     assert alive == []
 

@@ -15,14 +15,21 @@ import psutil
 def run(command: list[str]) -> int:
     """Run `command` until it ends, or until the standard input closes. Returns its exit code."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    ending = threading.Event()
 
     def watch() -> None:
         while sys.stdin.buffer.read(1024):
             pass
+        ending.set()
         end(process.pid)
 
-    threading.Thread(target=watch, daemon=True).start()
-    return process.wait()
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    code = process.wait()
+    if ending.is_set():
+        # The command is gone before its children are: without this, the guard would leave them behind.
+        watching.join()
+    return code
 
 
 def end(pid: int) -> None:
