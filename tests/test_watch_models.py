@@ -3,11 +3,12 @@
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 import rnnstudy
 from rnnstudy.spec import RequestError
@@ -46,17 +47,39 @@ def test_copies_of_a_model_are_refused() -> None:
     parts = nn.ModuleDict({"encoder": nn.DataParallel(model)})
     with pytest.raises(RequestError, match=r"'encoder' \(DataParallel\) runs copies"):
         rnnstudy.watch(parts)
-    distributed = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)
-    nn.Module.__init__(distributed)
-    distributed.module = model
+    parallel = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)
+    nn.Module.__init__(parallel)
+    parallel.module = model
     with pytest.raises(RequestError, match="DistributedDataParallel runs copies"):
-        rnnstudy.watch(distributed)
+        rnnstudy.watch(parallel)
     # Wrapped after the watch began: the copies have its hooks.
     with rnnstudy.watch(model):
         copy = model._replicate_for_data_parallel()
         copy._parameters = model._parameters
         with pytest.raises(RequestError, match=r"'' runs in a copy of nn\.DataParallel"):
             copy(torch.randn(5, 2, 3))
+
+
+@pytest.fixture
+def one_process() -> Iterator[None]:
+    """A group of processes that has only this one."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_model_whose_weights_are_spread_over_processes_is_refused(one_process: None) -> None:
+    """In the backward pass the weights of a sharded nn.LSTM are not there to recompute it with."""
+    from torch.distributed import fsdp
+
+    mesh = distributed.init_device_mesh("cpu", (1,))
+    sharded = nn.ModuleDict({"encoder": fsdp.fully_shard(nn.LSTM(3, 4), mesh=mesh)})
+    with pytest.raises(RequestError, match=r"'encoder' \(FSDPLSTM\) keeps its weights in parts on several processes"):
+        rnnstudy.watch(sharded)
+    older = fsdp.FullyShardedDataParallel(nn.LSTM(3, 4), device_id=torch.device("cpu"))
+    with pytest.raises(RequestError, match="FullyShardedDataParallel keeps its weights in parts"):
+        rnnstudy.watch(older)
 
 
 class OwnForward(nn.LSTM):

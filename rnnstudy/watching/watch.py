@@ -2,6 +2,7 @@
 
 import fnmatch
 import functools
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -345,6 +346,14 @@ def watch(
     return flow
 
 
+def _sharded(module: nn.Module) -> bool:
+    """Whether each process has only a part of a module's own weights. Imports nothing: sharding has imported it."""
+    fully, tensors = sys.modules.get("torch.distributed.fsdp"), sys.modules.get("torch.distributed.tensor")
+    if fully is not None and isinstance(module, fully.FullyShardedDataParallel):
+        return True
+    return tensors is not None and any(isinstance(one, tensors.DTensor) for one in module.parameters(recurse=False))
+
+
 def _refuse(model: nn.Module, *, all_recurrent: bool) -> None:
     """Raise `RequestError` for a model with a module that cannot be watched, or, if all are wanted, without any."""
     for name, module in _named(model):
@@ -353,6 +362,11 @@ def _refuse(model: nn.Module, *, all_recurrent: bool) -> None:
             raise RequestError(
                 f"{called} runs copies of the model, each with a part of the batch, which a watch does not put "
                 "together; watch the module inside, on one device: watch(model.module)"
+            )
+        if _sharded(module):
+            raise RequestError(
+                f"{called} keeps its weights in parts on several processes (FSDP, tensor parallelism), which a watch "
+                "does not put together; watch the model before it is sharded, on one device"
             )
         recurrent = isinstance(module, (*RECURRENT, *CELLS)) and not states_of(module)
         if all_recurrent and recurrent and torch_class(module) is None:
