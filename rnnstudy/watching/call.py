@@ -70,10 +70,26 @@ class Call:
     through_h: bool = False
     cell: nn.RNNCellBase | None = None
 
+    def __post_init__(self) -> None:
+        # A change in place, as by outputs.relu_(), is seen in what is kept here, and counted by its version.
+        self._version = self._values._version
+        self._begins = [(state.data_ptr(), state._version) for state in self.initial]
+        self._ends = [(state.data_ptr(), state._version) for state in self.last]
+
+    @property
+    def _values(self) -> Tensor:
+        # The attribute `data` of a tensor is another tensor, with a version of its own.
+        return self.outputs.data if isinstance(self.outputs, PackedSequence) else self.outputs
+
+    @property
+    def returned_is_intact(self) -> bool:
+        """Whether its outputs hold what it returned: nothing has changed them in place since."""
+        return self._values._version == self._version
+
     def begins_from(self, earlier: "Call") -> bool:
-        """Whether its initial states are those that an earlier call returned."""
-        pairs = list(zip(self.initial, earlier.last, strict=False))
-        return bool(pairs) and all(begin.data_ptr() == end.data_ptr() for begin, end in pairs)
+        """Whether its initial states are those that an earlier call returned, with nothing done to them in between."""
+        pairs = list(zip(self._begins, earlier._ends, strict=False))
+        return bool(pairs) and all(begin == end for begin, end in pairs)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -65,7 +65,7 @@ def _stacked(calls: Sequence[Call]) -> Call | None:
     one_shape = len(shapes) == 1 and None not in shapes
     if not one_shape or calls[0].module.num_layers > 1 or calls[0].padded_inputs().values.shape[0] != 1:
         return None
-    if not follow_each_other(calls):
+    if not follow_each_other(calls) or not all(call.returned_is_intact for call in calls):
         return None
     batch = len(calls[0].padded_inputs().lengths)
     count = 2 if any(len(call.initial) == 2 for call in calls) else 1

@@ -35,7 +35,7 @@ def serve(module: nn.RNNBase, dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def log_norms(
-    module: nn.RNNBase, weights: Weights, inputs: Tensor, direct: Tensor, arrives: Tensor
+    module: nn.RNNBase, weights: Weights, inputs: Tensor, outputs: Tensor | None, direct: Tensor, arrives: Tensor
 ) -> dict[str, Tensor]:
     """log10 ‖dL/ds_t‖ (time, batch) for each state, in float64; −inf for an exact zero.
 
@@ -43,6 +43,8 @@ def log_norms(
         module: its kind and width.
         weights: those of the direction.
         inputs: (time, batch, features), in the direction's own order.
+        outputs: (time, batch, width), the states h in the same order, which spare an nn.RNN its forward pass; None
+            where they are not known.
         direct: (slot, batch, width), what the loss receives directly from h at some of the steps.
         arrives: indices of these steps.
     """
@@ -52,7 +54,13 @@ def log_norms(
     saved = tuple(array[0] for array in buffers.arrays)
     activation = ACTIVATIONS[module.nonlinearity] if isinstance(module, nn.RNN) else 0
     read = (inputs.contiguous().numpy(), *_in_kernel_order(module, weights), activation, saved)
-    kernels.forward(*read)
+    if isinstance(module, nn.RNN) and outputs is not None:
+        # The one state of the cell; units and steps that the kernel adds for its vectors are zero.
+        (states,) = saved
+        states[:] = 0
+        states[1:, :, : module.hidden_size] = outputs.numpy()
+    else:
+        kernels.forward(*read)
     slots = np.full(time, -1, np.int32)
     slots[arrives.numpy()] = np.arange(len(arrives), dtype=np.int32)
     squares = np.empty((len(cell.states), time, batch), np.float32)

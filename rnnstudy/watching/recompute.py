@@ -49,13 +49,18 @@ def lengths_and_log_norms(call: Call) -> tuple[Tensor, dict[str, Tensor]]:
         return found[0].lengths, {state: torch.stack(rows) for state, rows in norms.items()}
     inputs, at_outputs, width, rows = call.padded_inputs(), call.direct(), call.output_width, []
     [last, _] = call.states(call.at_last, len(inputs.lengths))
+    # Under autocast the outputs are rounded states.
+    outputs = call.padded_outputs() if call.returned_is_intact and call.outputs.data.dtype == call.dtype else None
     for index, (layer, reverse) in enumerate(call.directions):
         direct = inputs.turned(at_outputs[..., index * width : (index + 1) * width], reverse)
         if last is not None:
             direct = direct + inputs.at_end(last[index])
         arrives = direct.flatten(1).any(1).nonzero().flatten()
         read = inputs.turned(inputs.values, reverse)
-        of_row = kernels.log_norms(call.module, call.weights[layer, reverse], read, direct[arrives], arrives)
+        returned = (
+            None if outputs is None else inputs.turned(outputs[..., index * width : (index + 1) * width], reverse)
+        )
+        of_row = kernels.log_norms(call.module, call.weights[layer, reverse], read, returned, direct[arrives], arrives)
         rows.append({state: inputs.turned(values, reverse) for state, values in of_row.items()})
     return inputs.lengths, {
         state: torch.stack([row[state] for row in rows]) for state in ("h", "c") if state in rows[0]
@@ -151,7 +156,8 @@ def _inputs_and_outputs(
 ) -> list[tuple[Tensor, Tensor]]:
     """For each layer what it read and returned (time, batch, …); the topmost returned the outputs of the call."""
     layers, below = [], inputs.values
-    for layer in range(call.module.num_layers - 1):
+    topmost = call.module.num_layers - 1
+    for layer in range(topmost if call.returned_is_intact else topmost + 1):
         parts = []
         for index, direction in enumerate(call.directions):
             if direction[0] == layer:
@@ -160,8 +166,8 @@ def _inputs_and_outputs(
                 parts.append(_run(call, weights, direction[1], Padded(below, inputs.lengths), states))
         returned = torch.cat(parts, -1)
         layers.append((below, returned))
-        below = returned * masks[layer] if masks else returned
-    return [*layers, (below, call.padded_outputs())]
+        below = returned * masks[layer] if masks and layer < topmost else returned
+    return layers if len(layers) > topmost else [*layers, (below, call.padded_outputs())]
 
 
 def _run(call: Call, weights: Weights, reverse: bool, inputs: Padded, initial: Sequence[Tensor]) -> Tensor:
