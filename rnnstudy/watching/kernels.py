@@ -56,9 +56,8 @@ def log_norms(
     read = (inputs.contiguous().numpy(), *_in_kernel_order(module, weights), activation, saved)
     if isinstance(module, nn.RNN) and outputs is not None:
         # The one state of the cell; units and steps that the kernel adds for its vectors are zero.
-        (states,) = saved
-        states[:] = 0
-        states[1:, :, : module.hidden_size] = outputs.numpy()
+        (states,), width = saved, module.hidden_size
+        states[0], states[1:, :, :width], states[1:, :, width:] = 0, outputs.numpy(), 0
     else:
         kernels.forward(*read)
     slots = np.full(time, -1, np.int32)

@@ -194,6 +194,7 @@ class Flow(Mapping[str, Profile]):
         if not self.watching and "" not in self._noticed:
             tensor = next((tensor for tensor in tensors_in(returned) if tensor.requires_grad), None)
             if tensor is not None:
+                self._noticed.add("")
                 tensor.register_hook(self._passed)
 
     def _passed(self, _: Tensor | None) -> None:
