@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from rnnstudy.engines.compiled import COMPILING
 from rnnstudy.figures.picture import Picture, rendered
 from rnnstudy.report import Notebook, ReportError, build
 from rnnstudy.report.build import build_reports, export
@@ -142,6 +143,16 @@ def test_quickstart_is_built_from_a_store(quickstart: Project, monkeypatch: pyte
     notebook = json.loads((pages / "quickstart.ipynb").read_text(encoding="utf-8"))
     streams = [output for cell in notebook["cells"] for output in cell.get("outputs", ()) if "name" in output]
     assert streams == []
+
+
+def test_the_notice_that_kernels_are_compiled_is_left_out_and_what_a_notebook_prints_stays(tmp_path: Path) -> None:
+    """Only the first notebook on a machine has it: two committed ones did."""
+    cell = nbformat.v4.new_code_cell("train()")
+    texts = {"stderr": f"{COMPILING}GRU, once\n{COMPILING}LSTM, once\n", "stdout": f"{COMPILING}GRU, once\nsolved\n"}
+    cell.outputs = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in texts.items()]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("Text"), cell])
+    build._tidy(notebook, Project(tmp_path))
+    assert [output.text for output in cell.outputs] == [texts["stdout"]]
 
 
 def test_a_study_knows_the_runs_of_its_scale(quickstart: Project) -> None:

@@ -209,7 +209,7 @@ def compiled_module(name: str, words: str) -> ModuleType:
 
         def on_start(self, event: Any) -> None:
             if not self.announced:
-                logger.warning(f"{COMPILING}%s, once on this machine: up to half a minute", words)
+                logger.warning("%s%s, once on this machine: up to half a minute", COMPILING, words)
                 self.announced = True
 
         def on_end(self, event: Any) -> None:

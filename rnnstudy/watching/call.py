@@ -71,7 +71,8 @@ class Call:
     cell: nn.RNNCellBase | None = None
 
     def __post_init__(self) -> None:
-        # A change in place, as by outputs.relu_(), is seen in what is kept here, and counted by its version.
+        # Outputs and states are not copied. Where a model changes them in place later, as by outputs.relu_(), their
+        # version, a count of such changes, tells.
         self._version = self._values._version
         self._begins = [(state.data_ptr(), state._version) for state in self.initial]
         self._ends = [(state.data_ptr(), state._version) for state in self.last]

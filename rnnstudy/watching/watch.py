@@ -349,10 +349,10 @@ def watch(
 
 def _sharded(module: nn.Module) -> bool:
     """Whether each process has only a part of a module's own weights. Imports nothing: sharding has imported it."""
-    fully, tensors = sys.modules.get("torch.distributed.fsdp"), sys.modules.get("torch.distributed.tensor")
-    if fully is not None and isinstance(module, fully.FullyShardedDataParallel):
+    fsdp, tensor = sys.modules.get("torch.distributed.fsdp"), sys.modules.get("torch.distributed.tensor")
+    if fsdp is not None and isinstance(module, fsdp.FullyShardedDataParallel):
         return True
-    return tensors is not None and any(isinstance(one, tensors.DTensor) for one in module.parameters(recurse=False))
+    return tensor is not None and any(isinstance(each, tensor.DTensor) for each in module.parameters(recurse=False))
 
 
 def _refuse(model: nn.Module, *, all_recurrent: bool) -> None:
