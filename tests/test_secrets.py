@@ -105,8 +105,11 @@ def test_the_ui_hands_its_address_over_by_environment(
         def __init__(self, command: list[str], env: dict[str, str], **rest: Any) -> None:
             started.update(command=command, environment=env)
 
-        def wait(self) -> int:
-            return 0
+        def __enter__(self) -> "Process":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """There is nothing to wait for."""
 
     monkeypatch.setattr(subprocess, "Popen", Process)
     with server._server(Store(Project(project)), 5000, tmp_path / "log"):

@@ -228,22 +228,23 @@ def _server(store: Store, port: int, log: Path) -> "Iterator[subprocess.Popen[by
         stream = log.open("wb")
     except OSError as error:
         raise write_error(error, log.parent) from None
-    with stream:
-        # In a process group of its own, the server does not receive Ctrl-C: this process stops it in order. The guard
-        # does so if this process is killed.
-        process = subprocess.Popen(
+    # In a process group of its own, the server does not receive Ctrl-C: this process stops it in order. The guard does
+    # so if this process is killed.
+    with (
+        stream,
+        subprocess.Popen(
             command,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-        )
+        ) as process,
+    ):
         try:
             yield process
         finally:
             guard.end(process.pid)
-            process.wait()
 
 
 def _wait_until_it_answers(server: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
