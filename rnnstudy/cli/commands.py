@@ -206,6 +206,7 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None, repl
     rnnstudy report --from reports/data      # every figure, from the committed results, without training
     rnnstudy report --export reports/data    # redraw the committed reports, and export their results
     rnnstudy report course                   # the course, or course/1_sequences: notebooks that need no runs
+    rnnstudy report explore                  # the page whose network a reader moves; it needs no runs either
     """
     from rnnstudy.report.build import build_reports, export
     from rnnstudy.report.outline import known_reports
@@ -215,7 +216,15 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None, repl
     project = find_project()
     from rnnstudy.report.course import build_course, of_course
 
-    course, others = of_course(names)
+    from rnnstudy.report.explore import build_explore, takes_page
+
+    explore, others = takes_page(names, project)
+    if explore:
+        page, *_ = build_explore(project, committed=folder is not None)
+        click.echo(f"open {page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page}")
+        if names and not others:
+            return
+    course, others = of_course(others)
     if course:
         *_, index = build_course(course, project, committed=folder is not None)
         click.echo(f"open {index.relative_to(Path.cwd()) if index.is_relative_to(Path.cwd()) else index}")
