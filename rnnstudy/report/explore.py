@@ -35,12 +35,12 @@ DESCENT = {"start": [6.0, -2.8], "rate": 0.3, "updates": 300}
 """Gradient descent on the single unit's loss; start and rate are those of the report `cliff`."""
 
 
-def takes_page(names: Iterable[str], project: Project) -> tuple[bool, list[str]]:
-    """Whether the page is among `names`, and the other names. No names mean everything, and so the page too."""
+def takes_page(names: Iterable[str], project: Project, *, every: bool) -> tuple[bool, list[str]]:
+    """Whether the page is to be built, because `names` has it or because `every` page is, and the other names."""
     names = list(names)
     if EXPLORE in known_reports(project):
         return False, names
-    return not names or EXPLORE in names, [name for name in names if name != EXPLORE]
+    return every or EXPLORE in names, [name for name in names if name != EXPLORE]
 
 
 def build_explore(project: Project, *, committed: bool = False) -> list[Path]:

@@ -24,16 +24,16 @@ function element(parent, tag, attributes = {}, text = null) {
   return made;
 }
 
-const signed = (number) => number.replace("-", "−");
+const signed = (number) => number.replaceAll("-", "−");
 const one = (value) => signed((Math.abs(value) < 0.05 ? 0 : value).toFixed(1));
 const power = (x) => (x === -Infinity ? "0" : `10^${one(x)}`);
 
 // "10" with a raised exponent, in HTML and in SVG.
-function powerInto(parent, x) {
+function powerInto(parent, x, exponent = one(x)) {
   if (x === -Infinity) return void parent.append("0");
   parent.append("10");
   const svg = parent.namespaceURI.endsWith("svg");
-  element(parent, svg ? "tspan" : "sup", svg ? { dy: "-0.45em", "font-size": "75%" } : {}, one(x));
+  element(parent, svg ? "tspan" : "sup", svg ? { dy: "-0.45em", "font-size": "75%" } : {}, exponent);
 }
 
 function readSetting() {
@@ -89,7 +89,7 @@ function descentWords(result) {
   const losses = [result.free, result.clipped].map((path) => path[path.length - 1].loss.toPrecision(2));
   const free = left > 0 ? `leaves the frame at update ${left}` : "stays in the frame";
   return (
-    `Without clipping the path ${free}; its longest gradient has length ${longest.toPrecision(2)}. ` +
+    `Without clipping the path ${free}; its longest gradient has length ${Number(longest.toPrecision(2))}. ` +
     `After ${result.free.length - 1} updates the loss is ${losses[0]} without and ${losses[1]} with clipping.`
   );
 }
@@ -129,14 +129,14 @@ function shownSteps(length, room) {
 // Width and opacity of an arrow that carries a gradient of 10^x.
 const strength = (x) => ({
   width: x === -Infinity ? 1 : Math.max(1.2, Math.min(16, 6 + 1.1 * x)),
-  opacity: x === -Infinity ? 0.12 : Math.max(0.16, Math.min(1, 1 + x / 12)),
+  opacity: x === -Infinity ? 0.12 : Math.max(0.28, Math.min(1, 1 + x / 12)),
 });
 
 function drawUnfolded(setting, result) {
   const lstm = setting.cell === "lstm";
   const rows = lstm ? ["c", "h"] : ["h"];
   const { svg, width, height } = canvasOf("unfolded", lstm ? 270 : 170);
-  const steps = shownSteps(setting.length, Math.max(3, Math.min(9, Math.floor(width / 105))));
+  const steps = shownSteps(setting.length, Math.max(3, Math.min(9, Math.floor(width / 90))));
   const radius = width < 500 ? 17 : 20;
   const [left, right] = [radius + 4, width - radius - 44];
   const place = (k) => left + ((right - left) * k) / (steps.length - 1);
@@ -206,7 +206,7 @@ function drawProfile(setting, result) {
   const step = Math.max(1, spacing(high - low));
   for (let x = Math.ceil(low / step) * step; x <= high; x += step) {
     element(svg, "path", { class: x === 0 ? "zero" : "grid", d: `M${left} ${up(x)}H${right}` });
-    powerInto(element(svg, "text", { x: left - 22, y: up(x) + 4, class: "small" }), Math.round(x));
+    powerInto(element(svg, "text", { x: left - 22, y: up(x) + 4, class: "small" }), x, signed(String(Math.round(x))));
   }
   const apart = Math.max(1, spacing(longest));
   for (let lag = 0; lag <= longest; lag += apart) {
@@ -215,8 +215,11 @@ function drawProfile(setting, result) {
   element(svg, "text", { x: (left + right) / 2, y: height - 6, class: "small" }, "lag: steps back from the last one");
   if (low < ROUNDING) {
     element(svg, "path", { class: "rounding", d: `M${left} ${up(ROUNDING)}H${right}` });
-    const words = width < 500 ? "lost in float32" : "below: lost when added to a gradient of size 1 in float32";
-    element(svg, "text", { x: right, y: up(ROUNDING) + 14, class: "small end" }, words);
+    const words = width < 500 ? "below: lost in float32" : "below: lost when added to a gradient of size 1 in float32";
+    // On the side where the line is not.
+    const late = result.profile[names[0]].findIndex((x) => x < ROUNDING) > longest / 2;
+    const side = late ? { x: left + 6, class: "small start" } : { x: right, class: "small end" };
+    element(svg, "text", { ...side, y: up(ROUNDING) + 14 }, words);
   }
   for (const name of names) {
     const points = result.profile[name].flatMap((x, lag) => (Number.isFinite(x) ? [`${across(lag)},${up(x)}`] : []));
@@ -240,12 +243,13 @@ function drawEigenvalues(result) {
   for (const value of result.stepSpectrum) element(svg, "circle", { class: "step", cx: x(value), cy: y(value), r: 6 });
   for (const value of result.spectrum) element(svg, "circle", { class: "weight", cx: x(value), cy: y(value), r: 4 });
   const radius = (values) => Math.max(0, ...values.map((value) => Math.hypot(...value))).toFixed(2);
-  const matrix = result.spectrum.length
-    ? `The largest eigenvalue of W_hh (dots) has modulus ${radius(result.spectrum)}; `
-    : "The LSTM has four recurrent matrices, so only the whole step is drawn; ";
+  const words = result.spectrum.length
+    ? `The largest eigenvalue of W_hh (dots) has modulus ${radius(result.spectrum)}, that of the last step's Jacobian ` +
+      `(rings) ${radius(result.stepSpectrum)}.`
+    : "The LSTM has four recurrent matrices; drawn is the Jacobian of its last step in h and c (rings): its largest " +
+      `eigenvalue has modulus ${radius(result.stepSpectrum)}.`;
   $("eigenvaluesWords").textContent =
-    `${matrix}that of the last step (rings), ${radius(result.stepSpectrum)}. Inside the circle it shrinks what passes, ` +
-    "outside it enlarges it.";
+    `${words} Repeated many times, a step shrinks what lies inside the circle, and enlarges what lies outside.`;
 }
 
 // Dark (low) to light (high), by distance from the target: h_T − 0.7 is between −0.7 and 0.3.
@@ -360,5 +364,5 @@ for (const button of document.querySelectorAll("[data-preset]")) {
   button.addEventListener("click", () => choosePreset(button.dataset.preset));
 }
 form.addEventListener("input", ask);
-new ResizeObserver(ask).observe($("figures"));
+new ResizeObserver(ask).observe(document.body);
 choosePreset("nothing");
