@@ -10,7 +10,6 @@ The picture in the README is made here too, from the quickstart in the project's
 import itertools
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -34,8 +33,6 @@ from rnnstudy.tasks import TemporalOrder
 from rnnstudy.training.records import Outcome, Record, Series
 
 pytestmark = pytest.mark.slow
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 EXPERIMENT = '''
 """A small sweep."""
@@ -115,17 +112,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     tracker.close()
     with serving(root, "spread over all settings", "--no-pictures") as lines:
         yield lines
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

@@ -206,21 +206,27 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None, repl
     rnnstudy report --from reports/data      # every figure, from the committed results, without training
     rnnstudy report --export reports/data    # redraw the committed reports, and export their results
     rnnstudy report course                   # the course, or course/1_sequences: notebooks that need no runs
+    rnnstudy report explore                  # the page whose network a reader moves; it needs no runs either
     """
     from rnnstudy.report.build import build_reports, export
     from rnnstudy.report.outline import known_reports
 
     if replace and folder is None:
         raise RequestError("--replace belongs to --export; without --export, no published study is touched")
-    project = find_project()
     from rnnstudy.report.course import build_course, of_course
+    from rnnstudy.report.explore import build_explore, takes_page
 
+    project = find_project()
     course, others = of_course(names)
+    explore, others = takes_page(others, project, every=not names)
     if course:
         *_, index = build_course(course, project, committed=folder is not None)
-        click.echo(f"open {index.relative_to(Path.cwd()) if index.is_relative_to(Path.cwd()) else index}")
-        if not others:
-            return
+        click.echo(f"open {_from_here(index)}")
+    if explore and names:
+        page, *_ = build_explore(project, committed=folder is not None)
+        click.echo(f"open {_from_here(page)}")
+    if names and not others:
+        return
     names = others
     wanted = list(names) or known_reports(project)
     if not wanted:
@@ -228,11 +234,17 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None, repl
     written = (
         export(wanted, project, folder, archive, replace=replace) if folder else build_reports(wanted, project, archive)
     )
+    if explore and not names:
+        written += build_explore(project, committed=folder is not None)[:1]
     pages = project.reports if folder else project.built_reports
     page = pages / (f"{wanted[0]}.html" if len(wanted) == 1 else "index.html")
-    shown = [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in (*written, page)]
-    click.echo("\n".join(map(str, shown[:-1])))
-    click.echo(f"open {shown[-1]}")
+    click.echo("\n".join(str(_from_here(path)) for path in written))
+    click.echo(f"open {_from_here(page)}")
+
+
+def _from_here(path: Path) -> Path:
+    """The path as seen from the current folder, where it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 @app.command()

@@ -52,7 +52,7 @@ def notebook_page(notebook: NotebookNode, name: str, outline: Outline, present: 
     styles = [(HtmlFormatter(style=style).get_style_defs(".highlight"), media) for style, media in colours]
     names = [other for other in outline.names if other == name or other in present]
     place = names.index(name)
-    return _page(
+    return rendered_page(
         "report.html.j2",
         title=outline.headers[name].title,
         chapter=outline.chapter_of(name),
@@ -79,16 +79,18 @@ def index_page(project: Project, folder: Path, outline: Outline) -> bytes:
         }
         for number, chapter in enumerate(outline.chapters, start=1)
     ]
-    return _page(
+    return rendered_page(
         "index.html.j2",
         title=heading[1].strip() if heading else "Reports",
         introduction=_html(introduction),
         chapters=chapters,
         headers=outline.headers,
+        explore=(folder / "explore.html").is_file(),
     )
 
 
-def _page(template: str, **parts: Any) -> bytes:
+def rendered_page(template: str, **parts: Any) -> bytes:
+    """A page from one of `templates/`; texts are escaped unless they are `Markup`."""
     return Environment(loader=TEMPLATES, autoescape=True).get_template(template).render(parts).encode() + b"\n"
 
 
