@@ -21,7 +21,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.store_size import multiply
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
 from rnnstudy.probes.reading import MEDIAN
@@ -580,6 +579,9 @@ def test_a_run_of_a_dead_process_ended_when_it_was_last_heard_of(project: Projec
 
 def test_what_is_asked_for_does_not_cost_what_the_store_holds(project: Project):
     """With 10,000 runs in the store, `list` took 18 s."""
+    # Here, since it needs pandas, and another test imports this file without.
+    from benchmarks.store_size import multiply
+
     finish(MlflowTracker(open_store(project), INFO), a_run())
     [stored] = Store(project).runs()
     multiply(project.database, 3001)
@@ -996,7 +998,7 @@ def test_trackers_write_and_indexes_know_what_is_complete():
     writes = {name for name in vars(Tracker) if not name.startswith("_")}
     knows = {name for of in (RunIndex, *RunIndex.__mro__) for name in vars(of) if not name.startswith("_")}
     assert writes == {"begin", "write", "sampled", "interrupt", "drop", "close"}
-    assert knows == {"runs", "runs_with", "finished", "failures", "states", "forget", "mark_interrupted"}
+    assert knows == {"runs", "runs_with", "finished", "failures", "damaged", "states", "forget", "mark_interrupted"}
     for tracker in (MlflowTracker, OfflineTracker):
         assert writes <= set(vars(tracker))
         assert not knows & set(vars(tracker))
