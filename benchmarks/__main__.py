@@ -131,12 +131,19 @@ def watching() -> list[dict[str, Any]]:
     return measure()
 
 
+def store_size() -> list[dict[str, Any]]:
+    from benchmarks.store_size import measure
+
+    return measure()
+
+
 OTHERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
-    one.__name__: one for one in (growth, outcomes, end_to_end, tracking, loading, watching)
+    one.__name__: one for one in (growth, outcomes, end_to_end, tracking, loading, store_size, watching)
 }
 WHAT = (
     "steps: training steps against peers; growth: time and memory against the length; outcomes: of the same runs by "
     "both engines; end_to_end: a sweep against separate processes; tracking: what it costs; loading: of 200 runs; "
+    "store_size: commands on a store of 10,000 runs; "
     "watching: what rnnstudy.watch adds to a step; "
     "tables: measure nothing, make the tables again"
 )

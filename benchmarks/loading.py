@@ -34,7 +34,7 @@ def measure() -> list[dict[str, Any]]:
     """Seconds to load all runs and all their readings: median, lowest and highest of the rounds."""
     with tempfile.TemporaryDirectory(prefix="rnnstudy-loading-") as folder:
         home = Project(Path(folder))
-        _fill(home)
+        fill(home, RUNS)
         seconds, rows = [], 0
         for _ in range(ROUNDS):
             began = time.perf_counter()
@@ -46,9 +46,10 @@ def measure() -> list[dict[str, Any]]:
     return [{**found, "seconds": spread(seconds), "limit": LIMIT}]
 
 
-def _fill(home: Project) -> None:
+def fill(home: Project, runs: int) -> None:
+    """Make a store of so many runs, half of them of an Elman cell, half of an LSTM."""
     tracker = MlflowTracker(open_store(home), SweepInfo("loading", "experiments/loading.py", "benchmark"))
-    for number in range(RUNS):
+    for number in range(runs):
         cell = Elman(width=50) if number % 2 else LSTM(width=50)
         run = Run(task=TemporalOrder(length=LENGTH), cell=cell, training=Training(steps=STEPS), seed=number)
         tracker.begin(run, run.name)

@@ -124,6 +124,24 @@ def _loading(results: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def _store_size(results: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        [
+            f"`rnnstudy {one['command']}`",
+            *(f"{one['seconds'][store]:.1f}" for store in ("empty", "full")),
+            f"{one['limit']:g}",
+        ]
+        for one in results
+    ]
+    first = results[0]
+    kilobytes = (
+        f"\nA run takes {first['kilobytes_per_run']:.0f} KB of MLflow's database with {first['points_per_run']:.0f} "
+        "points of curves.\n"
+    )
+    header = ["command", "seconds, empty store", f"seconds, {first['runs']:,} runs", "limit of the difference"]
+    return _table(header, lines) + kilobytes
+
+
 def _watching(results: Sequence[dict[str, Any]]) -> str:
     steps = [one for one in results if one["module"] != "import"]
     lines = [
@@ -158,6 +176,7 @@ SECTIONS = {
     "end_to_end": _end_to_end,
     "tracking": _tracking,
     "loading": _loading,
+    "store_size": _store_size,
     "watching": _watching,
 }
 

@@ -104,6 +104,17 @@ def claimed_shape(members: dict[str, bytes]) -> None:
     members[name] = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + b"\0" * 64
 
 
+def in_header(before: bytes, after: bytes) -> Callable[[Path], None]:
+    """One text of the header of the first weights replaced, at the same length."""
+
+    def spoil(members: dict[str, bytes]) -> None:
+        name, content = next(iter(members.items()))
+        assert before in content
+        members[name] = content.replace(before.ljust(len(after)), after.ljust(len(before)), 1)
+
+    return repacked(WEIGHTS, spoil)
+
+
 def fifo(name: str) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         (folder / name).unlink()
@@ -170,6 +181,9 @@ SPOILT = {
         repacked(WEIGHTS, lambda members: members.update({"x.npy": b"\x93NUMPY\x01\x00"})),
         "is not an array file",
     ),
+    "a header that does not end": (in_header(b"}", b"{"), "has a damaged header"),
+    "a header that nests deeply": (in_header(b"}" + b" " * 20, b"(" * 21), "has a damaged header"),
+    "a header with a broken indent": (in_header(b"{'descr'", b"\n  1\n 2\n"), "has a damaged header"),
     "a member that is no array": (repacked(WEIGHTS, lambda members: members.update(x=b"")), "is not an array file"),
     "readings that are no archive": (holding(READINGS, b"PK\x03\x04"), "is not an array file"),
 }

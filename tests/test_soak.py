@@ -139,3 +139,8 @@ def test_kills_at_random_moments(project_with_store: Path) -> None:
 @pytest.mark.slow
 def test_twenty_kills_over_sixty_runs(project_with_store: Path) -> None:
     soak(project_with_store, steps=4000, lengths=6, seeds=5, kills=20, longest=8.0, seed=2)
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_over_one_sweep(project_with_store: Path) -> None:
+    soak(project_with_store, steps=4000, lengths=8, seeds=5, kills=100, longest=4.0, seed=3)

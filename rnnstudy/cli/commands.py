@@ -19,6 +19,7 @@ from rnnstudy.cli.common import (
     make_console,
     print_json,
     say,
+    say_damaged,
     storage_option,
     which_runs,
 )
@@ -81,6 +82,7 @@ def list_(
     store = Store(project)
     planned = make_plan(runs, store, project.checkpoints, workers=1, names=names)
     states, cost = store.states([run.key for run in runs]), planned.cost
+    say_damaged(store, states)
     if json_:
         totals = {"complete": len(planned.complete), "to_train": planned.run_count}
         totals |= {"seconds": cost.seconds, "bytes": cost.bytes}
@@ -101,9 +103,11 @@ def studies_(storage: str | None, json_: bool) -> None:
     """Show how the searches stand: trials, best value and parameters, and the winner's result on fresh seeds."""
     from rnnstudy.cli.tables import studies_rows, studies_table
     from rnnstudy.search.studies import storage_url, study_statuses
+    from rnnstudy.store.mlflow_store import Store
 
     project = find_project()
     found = study_statuses(project, storage)
+    say_damaged(Store(project), [key for status in found for key in status.fresh_keys])
     if json_:
         print_json(studies_rows(found, project))
         return
@@ -231,6 +235,10 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None, repl
     wanted = list(names) or known_reports(project)
     if not wanted:
         raise RequestError(f"there are no reports in {project.reports}")
+    if archive is None:
+        from rnnstudy.store.mlflow_store import Store
+
+        say_damaged(Store(project))
     written = (
         export(wanted, project, folder, archive, replace=replace) if folder else build_reports(wanted, project, archive)
     )

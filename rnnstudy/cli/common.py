@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from rnnstudy.store.stored_run import RunIndex
+
 
 class AnyPath(click.Path):
     """A path, of something that is there or not. Refuses names that no file can have, and what cannot be looked at."""
@@ -54,7 +56,8 @@ def make_console(*, stderr: bool = False) -> "Console":
     """Where tables are printed: as wide as the terminal, without a limit in a pipe or a file."""
     from rich.console import Console
 
-    console = Console(stderr=stderr)
+    # Without markup: names in brackets come from users, too.
+    console = Console(stderr=stderr, markup=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     return console
@@ -85,6 +88,12 @@ def make_table(
 def say(line: str) -> None:
     """Print one line as it is, without colours."""
     make_console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def say_damaged(store: "RunIndex", keys: Collection[str] | None = None) -> None:
+    """Print a line on standard error for each run (of `keys`) that is damaged in the store."""
+    for line in store.damaged(keys).values():
+        click.echo(f"rnnstudy: {line}", err=True)
 
 
 def print_json(document: Any) -> None:

@@ -15,6 +15,7 @@ from rnnstudy.cli.common import make_table
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.results.results import FIRST, Results, RunReadings
 from rnnstudy.spec import RnnstudyError, build, flatten
+from rnnstudy.store.errors import DamagedFile
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import repeating
 from rnnstudy.store.stored_run import COMPLETE, StoredRun
@@ -43,10 +44,13 @@ class RunPage:
 
     @staticmethod
     def of(prefix: str, project: Project) -> "RunPage":
-        """The run whose key begins so. Raises `RequestError` when there is none, or several."""
+        """The run whose key begins so. Raises `RequestError` when there is none, or several; `DamagedFile` where its
+        tags are damaged."""
         from rnnstudy import results
 
         run = results.stored_run(prefix, project=project)
+        if run.state == "damaged":
+            raise DamagedFile(run.damage)
         found = results.load([run.key], project=project) if run.state in COMPLETE else None
         return RunPage(run, found, project)
 

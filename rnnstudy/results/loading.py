@@ -4,6 +4,7 @@ Readings come from the store's array files, never from MLflow's decimated metric
 directory when it is None.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,6 +51,9 @@ class StoreSource(ResultsSource):
         runs = self.store.runs() if keys is None else self.store.runs_with(keys)
         complete = _complete(runs)
         if keys is None:
+            for run in newest_complete(runs).values():
+                if run.state == "damaged" and experiment in (None, run.experiment):
+                    warnings.warn(f"left out: {run.damage}", stacklevel=4)
             keys = [key for key, run in complete.items() if experiment in (None, run.experiment)]
         wanted = list(dict.fromkeys(keys))
         missing = [key for key in wanted if key not in complete]

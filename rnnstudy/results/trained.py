@@ -15,6 +15,7 @@ from rnnstudy.results.loading import artifact_file, stored_run
 from rnnstudy.run import Run
 from rnnstudy.spec import ClassMissing, build
 from rnnstudy.store.arrays import WEIGHTS, read_weights
+from rnnstudy.store.errors import DamagedFile
 from rnnstudy.store.project import Project
 from rnnstudy.training.evaluation import probe_batches
 from rnnstudy.training.model import Model
@@ -46,10 +47,13 @@ class TrainedNetwork:
 def load_network(key: str, *, project: Project | None = None) -> TrainedNetwork:
     """The trained network of the run `key`; a unique beginning of the key is enough.
 
-    Raises `RequestError` when there is no such run or it is not complete, and `SpecError` when its classes cannot be
-    imported: load the experiment file that defines its task or cell first (`rnnstudy.sweep.load_experiment`).
+    Raises `RequestError` when there is no such run or it is not complete, `DamagedFile` when it is damaged, and
+    `SpecError` when its classes cannot be imported: load the experiment file that defines its task or cell first
+    (`rnnstudy.sweep.load_experiment`).
     """
     stored = stored_run(key, project=project)
+    if stored.state == "damaged":
+        raise DamagedFile(stored.damage)
     try:
         probes = build(json.loads(stored.tags["rnnstudy.probes"]))
         run = build(json.loads(stored.tags["rnnstudy.spec"])).replace(probes=probes)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnstudy.errors import shown
+from rnnstudy.errors import message_of, shown
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.store import foreign
 from rnnstudy.store.errors import DamagedFile
@@ -124,7 +124,11 @@ def _header(archive: zipfile.ZipFile, name: str) -> _Header:
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, in_columns, kind = read(file)
+        try:
+            shape, in_columns, kind = read(file)
+        except Exception as error:
+            # It is a Python literal, and Python's parser raises errors of many kinds for a text that is none.
+            raise ValueError(f"{name} has a damaged header: {message_of(error)}") from None
         header = _Header(shape, kind, in_columns, file.tell())
     if kind.kind not in "biuf" or min(shape, default=0) < 0:
         raise ValueError(f"{name} holds no plain numbers")

@@ -1,4 +1,4 @@
-"""The points of a run's readings that MLflow's pages show: a copy of at most 200 points for each curve.
+"""The points of a run's readings that MLflow's pages show: a copy of at most 100 points for each curve.
 
 The schedule depends on the training step alone, so that a resumed run shows the same points as an uninterrupted one.
 A point that is made again is identical: it carries the time of the record, not of the writing.
@@ -12,8 +12,11 @@ import numpy as np
 from rnnstudy.probes.reading import MEDIAN
 from rnnstudy.training.records import Outcome, Series
 
-MOST_POINTS = 200
-"""The most points of one metric."""
+MOST_POINTS = 100
+"""The most points of one curve: a point takes 290 bytes of MLflow's database, three indices included."""
+
+LARGEST_METRIC = 200
+"""The most points of one metric: curves that older versions began, and those of sensors, may have so many."""
 
 SHARES = ("_zeros", "_nonfinite")
 """Endings of series that count missing values; those with an axis `time`, `lag` or `age` are in the arrays alone."""
@@ -35,7 +38,7 @@ def milliseconds(seconds: float) -> int:
 def scheduled(steps: np.ndarray, spacing: int, most: int) -> np.ndarray:
     """(moment) → (moment): whether the reading at each training step is shown, for a run of at most `most` steps.
 
-    The steps 0..most fall into 200 equal bins; a reading is shown when the one `spacing` before it lies in another bin.
+    The steps 0..most fall into 100 equal bins; a reading is shown when the one `spacing` before it lies in another bin.
     """
     if spacing == 0:
         return np.ones(len(steps), dtype=bool)
@@ -73,7 +76,7 @@ def points_of(series: Mapping[str, Series], most: int, time: float, complete: bo
 
 
 def thinned(count: int) -> np.ndarray:
-    """At most 200 of the positions 0..count−1, evenly spaced, the first and the last among them."""
+    """At most 100 of the positions 0..count−1, evenly spaced, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, MOST_POINTS)).round().astype(int))
 
 

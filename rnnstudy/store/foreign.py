@@ -131,10 +131,23 @@ class EndingShape(TypedDict):
 PointShape = tuple[Annotated[Line, Field(pattern=r"^[\w /.:-]+$")], Count, FiniteFloat, Count]
 
 
+def _with_nested(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a specification, those that are specifications checked like itself."""
+    for value in fields.values():
+        if isinstance(value, dict):
+            _adapter(SpecificationShape).validate_python(value)
+    return fields
+
+
+Fields = Annotated[dict[Line, JsonValue], AfterValidator(_with_nested)]
+
 SpecificationShape = STRICT(
-    TypedDict("SpecificationShape", {"class": Line, "version": NotRequired[Count], "fields": dict[Line, JsonValue]})
+    TypedDict("SpecificationShape", {"class": Line, "version": NotRequired[Count], "fields": Fields})
 )
 """`spec.canonical` of a specification."""
+
+DESCRIBING = {"spec": SpecificationShape, "probes": list[SpecificationShape], "code": dict[Line, Line]}
+"""The tags `rnnstudy.…` of a run that hold JSON, and its shapes."""
 
 
 @OPEN
@@ -231,9 +244,17 @@ def inert_markdown(text: str) -> str:
 def require_own_key(described: Mapping[str, Any], what: str) -> None:
     """Raises `DamagedFile` unless the tags of a described run hold a specification, and its hash is the run's key."""
     tags = described["tags"]
-    shapes = {"spec": SpecificationShape, "probes": list[SpecificationShape], "code": dict[Line, Line]}
-    # Runs of before 2026-12 have another tag for the code.
-    found = {name: parsed(tags.get(f"rnnstudy.{name}", "{}" if name == "code" else ""), shape,
-                          f"{what}: its tag rnnstudy.{name} is damaged") for name, shape in shapes.items()}  # fmt: skip
+    found = describing_tags(tags, f"{what}: its tag")
     if not digest(found["spec"]) == described["key"] == tags.get("rnnstudy.key"):
         raise DamagedFile(f"{what}: its key {described['key']} is not the hash of its specification")
+
+
+def describing_tags(tags: Mapping[str, str], what: str) -> dict[str, Any]:
+    """What the tags that describe a run hold. Raises `DamagedFile`, with `what` before the name of the first that is
+    damaged or gone."""
+    # Runs of before 2026-12 have another tag for the code.
+    absent = {"code": tags.get("rnnstudy.source", "{}")}
+    return {
+        name: parsed(tags.get(f"rnnstudy.{name}", absent.get(name, "")), shape, f"{what} rnnstudy.{name} is damaged")
+        for name, shape in DESCRIBING.items()
+    }

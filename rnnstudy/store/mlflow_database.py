@@ -98,9 +98,12 @@ def read_runs(path: Path, keys: Collection[str] | None, only_running: bool) -> l
     with _transaction(path) as tables:
         runs = tables.execute(select_runs, values).fetchall()
         for run, name, value in tables.execute(select_tags, (json.dumps([row[0] for row in runs]),)):
-            tags[run][name] = value
+            # Whoever edits a database can store anything in it.
+            tags[run][name] = "" if value is None else str(value)
     return [
-        StoredRun(tags[run]["rnnstudy.key"], name or "", experiment, state_of(tags[run]), tags[run], run, artifacts)
+        StoredRun(
+            tags[run]["rnnstudy.key"], name or "", experiment, state_of(tags[run]), tags[run], run, artifacts or ""
+        )
         for run, name, experiment, artifacts in runs
     ]
 
@@ -186,7 +189,10 @@ def quiet_mlflow() -> Iterator[None]:
 def _connect(path: Path) -> sqlite3.Connection:
     """A connection to an existing database."""
     # mode=rw and not ro: a writer that was killed may have left a journal to roll back.
-    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+    # Bytes that are no text must not make all other runs unreadable.
+    connection.text_factory = lambda content: content.decode("utf-8", "replace")
+    return connection
 
 
 @contextmanager

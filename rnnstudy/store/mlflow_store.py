@@ -26,7 +26,6 @@ from rnnstudy.store.owner import Owner
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import Description, parameter_text
 from rnnstudy.store.stored_run import COMPLETE, RunIndex, StoredRun, attempts_of, require_folder, state_of
-from rnnstudy.training.records import RunState
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Param, RunTag
@@ -261,7 +260,8 @@ class Store(RunIndex):
                 created = client.create_run(experiment_id, began, tags=description.tags, run_name=description.name)
                 opened = OpenRun(description, created.info.run_id, started=created.info.start_time)
             else:
-                attempts = attempts_of(present.data.tags)
+                damaged = state_of(present.data.tags) == "damaged"
+                attempts = 0 if damaged else attempts_of(present.data.tags)
                 opened = OpenRun(description, present.info.run_id, self.sent(present), attempts=attempts)
                 opened.started = present.info.start_time
             # Written again on a resume: the process may have died before it could write them.
@@ -271,7 +271,8 @@ class Store(RunIndex):
             tags = [RunTag(name, value) for name, value in description.tags.items() if name != NOTE or not keep_note]
             self._log_description(opened.identity, parameters, tags, present is None)
             if present is not None:
-                for stale in {"rnnstudy.reason", "rnnstudy.solved"} & present.data.tags.keys():
+                gone = {"rnnstudy.reason", "rnnstudy.solved", *(["rnnstudy.attempts"] if damaged else [])}
+                for stale in gone & present.data.tags.keys():
                     client.delete_tag(opened.identity, stale)
                 client.update_run(opened.identity, status="RUNNING")
             for name, text in description.documents.items():
@@ -309,7 +310,7 @@ class Store(RunIndex):
         with self._as_store_error():
             self._log(opened.identity, files, tags)
             ended = max(milliseconds(clock.time() if time is None else time), opened.started)
-            self.client.set_terminated(opened.identity, _mlflow_status(state_of(tags)), end_time=ended)
+            self.client.set_terminated(opened.identity, _mlflow_status(tags["rnnstudy.outcome"]), end_time=ended)
 
     def add_artifacts(self, run: StoredRun, folder: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
         """Add artifacts to a run, in a folder of their own, and then tags."""
@@ -390,5 +391,5 @@ def open_store(project: Project) -> Store:
     return store
 
 
-def _mlflow_status(state: RunState) -> str:
+def _mlflow_status(state: str) -> str:
     return {"finished": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")

@@ -61,7 +61,7 @@ class OpenRun:
         new = []
         for point in points:
             steps = self.sent.setdefault(point.metric, set())
-            if point.step not in steps and len(steps) < decimation.MOST_POINTS:
+            if point.step not in steps and len(steps) < decimation.LARGEST_METRIC:
                 steps.add(point.step)
                 new.append(point)
         return new

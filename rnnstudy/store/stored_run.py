@@ -7,20 +7,24 @@ its code, its outcome) is stored in tags named `rnnstudy.…`.
 import dataclasses
 import json
 import os
+import re
 import tempfile
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
+from rnnstudy.errors import shown
 from rnnstudy.run import Run
 from rnnstudy.spec import canonical
-from rnnstudy.store.errors import StoreError
+from rnnstudy.store import foreign
+from rnnstudy.store.errors import DamagedFile, StoreError
 from rnnstudy.store.source_hashes import changed_classes
 from rnnstudy.store.tracker import Failures, KnownRuns
 from rnnstudy.training.records import RunState
 
 COMPLETE = ("finished", "diverged")
+OUTCOMES = "|".join(state for state in get_args(RunState) if state not in ("absent", "damaged"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,7 @@ class StoredRun:
 
     Attributes:
         key, name, experiment: which run it is.
-        state: whether it is running, interrupted, or how it ended.
+        state: whether it is running, interrupted, or how it ended; `damaged` where its tags cannot be read.
         tags: all tags, including those of MLflow.
         identity: MLflow's run id, or the run's folder.
         artifacts: MLflow's address of its artifacts; empty for a folder.
@@ -42,6 +46,15 @@ class StoredRun:
     tags: Mapping[str, str]
     identity: str
     artifacts: str = ""
+
+    @property
+    def damage(self) -> str:
+        """One line that names the run and the tag that is damaged; empty for a sound run."""
+        wrong = damage_of(self.tags)
+        again = "sweep again, or `rnnstudy forget` it"
+        return (
+            f"{shown(self.name)} ({shown(self.key)[1:-1]}) is damaged in the store: {wrong}; {again}" if wrong else ""
+        )
 
     @property
     def probes(self) -> list[Any]:
@@ -66,7 +79,21 @@ class StoredRun:
 
 
 def state_of(tags: Mapping[str, str]) -> RunState:
-    return cast(RunState, tags.get("rnnstudy.outcome", "running"))
+    return "damaged" if damage_of(tags) else cast(RunState, tags["rnnstudy.outcome"])
+
+
+def damage_of(tags: Mapping[str, str]) -> str:
+    """What is wrong with the tags by which a run is known; empty where nothing is. Anybody can edit a store."""
+    known = {"key": r"[0-9a-f]{12}", "outcome": OUTCOMES, "attempts": r"[0-9]{1,6}"}
+    for name, form in known.items():
+        value = tags.get(f"rnnstudy.{name}", "0" if name == "attempts" else None)
+        if value is None or not re.fullmatch(form, value):
+            return f"its tag rnnstudy.{name} is {'gone' if value is None else shown(value)}"
+    try:
+        foreign.describing_tags(tags, "its tag")
+    except DamagedFile as error:
+        return str(error)
+    return ""
 
 
 def newest_complete(runs: Iterable[StoredRun]) -> dict[str, StoredRun]:
@@ -112,8 +139,12 @@ class RunIndex(KnownRuns):
         return {
             key: Failures(attempts_of(run.tags), run.tags.get("rnnstudy.reason", ""))
             for key, run in self._newest(keys).items()
-            if run.state not in COMPLETE and attempts_of(run.tags)
+            if run.state not in (*COMPLETE, "damaged") and attempts_of(run.tags)
         }
+
+    def damaged(self, keys: Collection[str] | None = None) -> dict[str, str]:
+        """The runs whose tags are damaged, each with a line that names it. They count as runs that have not ended."""
+        return {key: run.damage for key, run in self._newest(keys).items() if run.state == "damaged"}
 
     def _newest(self, keys: Collection[str] | None) -> dict[str, StoredRun]:
         return newest_complete(self.runs() if keys is None else self.runs_with(keys))

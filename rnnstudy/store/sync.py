@@ -95,10 +95,10 @@ def sync(folders: Iterable[Path], store: Store) -> SyncReport:
 def _sync_run(store: Store, run: OfflineRun) -> str:
     described, ending, points = run.described, run.ending, run.points
     for known in store.runs(described.key):
-        covered = all(probe in known.probes for probe in json.loads(described.tags["rnnstudy.probes"]))
+        asked = json.loads(described.tags["rnnstudy.probes"])
         # A sweep that has given up the store writes files alone: its own runs are not being written any more.
         written = known.state == "running" and Owner.tagged(known.tags) != Owner.tagged(described.tags)
-        if written or (known.state in COMPLETE and covered):
+        if written or (known.state in COMPLETE and all(probe in known.probes for probe in asked)):
             return "unchanged"
     present = store.unfinished(described)
     if present is not None and not _adds(store, present, ending, points):

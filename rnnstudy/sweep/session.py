@@ -115,7 +115,8 @@ def launch(
     # A run has one name, whichever part of its experiment is launched.
     names = run_names(experiment, scale, settings) if only or shard else None
     plan = make_plan(runs, index, project.checkpoints, pool.count, rerun, pool.planning_device, names)
-    for line in [*plan.warnings, plan.headline(pool.count, pool.engine, pool.planning_device)]:
+    damaged = index.damaged([run.key for run in runs]).values()
+    for line in [*damaged, *plan.warnings, plan.headline(pool.count, pool.engine, pool.planning_device)]:
         listener.message(line)
     listener.planned(plan.assignments)
     summary = session.train(plan.queue(), index, claims)

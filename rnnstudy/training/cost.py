@@ -120,8 +120,8 @@ def cost(population: Population) -> Cost:
     seconds = loops * SECONDS_PER_STATE_STEP + operations / OPERATIONS_PER_SECOND
     return Cost(
         seconds=seconds + probed * SECONDS_PER_PROBED_STEP + replicas * SECONDS_PER_STORED_RUN,
-        # Arrays compress to about two thirds; MLflow keeps at most 200 points of some ten curves at 244 bytes each.
-        bytes=sum(0.65 * 4 * (_numbers_read(run) + _weights(run)) + 10 * 200 * 244 for run in population.runs),
+        # Arrays compress to about two thirds; MLflow keeps at most 100 points of some ten curves at 290 bytes each.
+        bytes=sum(0.65 * 4 * (_numbers_read(run) + _weights(run)) + 10 * 100 * 290 for run in population.runs),
     )
 
 

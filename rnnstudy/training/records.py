@@ -8,8 +8,8 @@ import numpy as np
 
 Status = Literal["finished", "diverged", "pruned", "failed"]
 
-RunState = Literal["finished", "diverged", "pruned", "failed", "interrupted", "running", "absent"]
-"""The state of a run in a store."""
+RunState = Literal["finished", "diverged", "pruned", "failed", "interrupted", "running", "absent", "damaged"]
+"""The state of a run in a store; `damaged` where what the store says of it cannot be read."""
 
 
 @dataclass(frozen=True)
