@@ -91,4 +91,4 @@ def delay_system(order: int, window: float) -> tuple[np.ndarray, np.ndarray]:
     a = scale * np.where(i < j, -1.0, (-1.0) ** (i - j + 1))
     b = scale * (-1.0) ** i
     discrete_a, discrete_b, *_ = cont2discrete((a, b, np.eye(order), np.zeros((order, 1))), dt=1.0, method="zoh")
-    return discrete_a, discrete_b
+    return np.asarray(discrete_a), np.asarray(discrete_b)
