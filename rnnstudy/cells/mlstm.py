@@ -29,7 +29,7 @@ class MLSTM(Cell):
     Published initial weights: W_xh from N(0, 2/(5 features)), b_h = 0; W_xg = 0, b_f = 3 and b_i from N(0, 0.1²).
     """
 
-    source: ClassVar[str] = "Beck et al. 2024 (xLSTM), section 2.3 (code: NX-AI/xlstm, blocks/mlstm)"
+    source: ClassVar[str] = "Beck et al. 2024 (xLSTM), equations 19 to 27 (code: NX-AI/xlstm, blocks/mlstm)"
     states: ClassVar[tuple[str, ...]] = ("m", "C", "n", "h")
     redundant: ClassVar[tuple[str, ...]] = ("m",)
 
