@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -90,5 +90,5 @@ def delay_system(order: int, window: float) -> tuple[np.ndarray, np.ndarray]:
     scale = (2 * i + 1) / window
     a = scale * np.where(i < j, -1.0, (-1.0) ** (i - j + 1))
     b = scale * (-1.0) ** i
-    discrete_a, discrete_b, *_ = cont2discrete((a, b, np.eye(order), np.zeros((order, 1))), dt=1.0, method="zoh")
-    return np.asarray(discrete_a), np.asarray(discrete_b)
+    found: Any = cont2discrete((a, b, np.eye(order), np.zeros((order, 1))), dt=1.0, method="zoh")
+    return found[0], found[1]
