@@ -14,14 +14,24 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell
+from rnnstudy.cells.cell import Cell, Parameter, Parameters, Role
+from rnnstudy.cells.diagonal import DiagonalCell
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.gru import GRU
 from rnnstudy.cells.initialisation import PyTorchDefault
+from rnnstudy.cells.lru import LRU
 from rnnstudy.cells.lstm import LSTM
+from rnnstudy.cells.min_gru import MinGRU
+from rnnstudy.cells.min_lstm import MinLSTM
+from rnnstudy.cells.rg_lru import RGLRU
+from rnnstudy.cells.s4d import S4D
+from rnnstudy.cells.s6 import S6
+from rnnstudy.cells.sru import SRU
 from rnnstudy.engines.cuda_graph import GraphEngine
 from rnnstudy.engines.engine import Engine
 from rnnstudy.engines.reference import ReferenceEngine
+from rnnstudy.engines.scaled import ScaledEngine
+from rnnstudy.engines.scan import ScanEngine
 from rnnstudy.engines.triton import GATES, TritonEngine, kernels_of, launch
 from rnnstudy.training.model import Model
 from rnnstudy.training.randomness import generator
@@ -40,6 +50,32 @@ GUARD = 256
 """Numbers before and after each array that no kernel may touch."""
 
 JUDGED = ("the last step", "some steps", "every step, of all sizes", "varying lengths")
+
+
+DIAGONAL = (LRU(), RGLRU(), SRU(), MinGRU(), MinLSTM(), S4D(state_size=3), S6(state_size=3))
+"""Recurrences for the scan engine, one of each cell."""
+
+RECURRENCE: tuple[Role, ...] = ("recurrent", "diagonal", "input")
+"""Roles of the parameter that is spoilt: the first that a cell has."""
+
+
+class Constant(DiagonalCell):
+    """h_t = a ⊙ h_{t-1} + x_t W_xh with a given a: the gradient through time has a closed form."""
+
+    source = "a closed form"
+    states = ("h",)
+
+    def parameters(self, features: int, outputs: int) -> dict[str, Parameter]:
+        return {
+            "W_xh": Parameter("input", (features, self.width), ("h",)),
+            "a": Parameter("diagonal", (self.width,), ("h",)),
+        }
+
+    def project(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+        return torch.bmm(inputs, parameters["W_xh"])
+
+    def coefficients(self, parameters: Parameters, projected: Tensor) -> tuple[Tensor, Tensor]:
+        return parameters["a"].unsqueeze(1), projected
 
 
 @dataclass(frozen=True)
@@ -90,8 +126,10 @@ def passed(
         for name in drawn[0]
     }
     if spoilt:
+        roles = {name: item.role for name, item in case.cell.parameters(FEATURES, OUTPUTS).items()}
+        name = next(name for role in RECURRENCE for name in roles if roles[name] == role)
         with torch.no_grad():
-            next(value for name, value in parameters.items() if "W_hh" in name)[1, 0, 0] = torch.nan
+            parameters[name][1].view(-1)[0] = torch.nan
     inputs = noise(case.time, case.replicas, case.batch, FEATURES).to(device, dtype).requires_grad_()
     judge = judgement(case)
     steps = tuple(judge.flatten(1).any(1).nonzero().flatten().tolist())
@@ -127,17 +165,19 @@ def against_reference(engine: Engine, case: Case, device: torch.device) -> str:
 
 
 def beyond_floats(engine: Engine, device: torch.device, time: int) -> str:
-    """W_hh = ρQ with Q orthogonal, linear: log10 ‖dL/dh_t‖ changes by log10 ρ a step, for ρ = 1/2 and 3/2."""
+    """W_hh = ρQ with Q orthogonal, linear, or a = ρ where the engine has only diagonals: log10 ‖dL/dh_t‖ changes by
+    log10 ρ a step, for ρ = 1/2 and 3/2."""
     width, radii = 20, torch.tensor([0.5, 1.5])
-    orthogonal = torch.linalg.qr(noise(width, width).double()).Q.float()
-    parameters = {
-        "W_xh": torch.zeros(2, FEATURES, width),
-        "W_hh": radii[:, None, None] * orthogonal,
-        "b_h": torch.zeros(2, width),
-    }
+    cell: Cell = Elman(width=width, activation="linear")
+    parameters = {"W_xh": torch.zeros(2, FEATURES, width)}
+    if engine.serves(cell, frozenset()):
+        orthogonal = torch.linalg.qr(noise(width, width).double()).Q.float()
+        parameters |= {"W_hh": radii[:, None, None] * orthogonal, "b_h": torch.zeros(2, width)}
+    else:
+        cell = Constant(width=width)
+        parameters["a"] = radii[:, None].repeat(1, width)
     own = {name: value.to(device).requires_grad_() for name, value in parameters.items()}
     inputs = torch.zeros(time, 2, 3, FEATURES, device=device)
-    cell = Elman(width=width, activation="linear")
     trajectory = engine.unroll(cell, own, inputs, widths={"h": width}, observed=True, steps=(time - 1,))
     (trajectory.outputs * noise(1, 2, 3, width, seed=1).to(device)).sum().backward()
     norms = trajectory.log_norms("h").cpu()
@@ -198,11 +238,23 @@ def stray_writes(cell: Cell, device: torch.device) -> str:
     return "" if (exponents != -7).any() else "no exponents were written"
 
 
-def cells_of(engine: Engine, widths: tuple[int, ...]) -> list[Cell]:
-    """The cells that an engine serves, of these widths."""
-    kinds: list[Cell] = [Elman(), *(Elman(activation=one) for one in ("relu", "sigmoid", "linear")), LSTM(), GRU()]
+KINDS = (Elman(), *(Elman(activation=one) for one in ("relu", "sigmoid", "linear")), LSTM(), GRU(), *DIAGONAL)
+
+
+def cells_of(engine: Engine, widths: tuple[int, ...], kinds: tuple[Cell, ...] = KINDS) -> list[Cell]:
+    """The cells of some kinds that an engine serves, of these widths."""
     found = [kind.replace(width=width) for width in widths for kind in kinds]
     return [cell for cell in found if engine.serves(cell, frozenset())]
+
+
+def judgements(engine: Engine, cell: Cell, small: bool) -> tuple[str, ...]:
+    """How the outputs of a cell are judged."""
+    diagonal = isinstance(cell, DiagonalCell)
+    if diagonal and isinstance(engine, ScaledEngine):
+        # Its states share an exponent: h, which no later step reads, is lost in float32 where it is 2⁻⁹⁶ of s.
+        return JUDGED[1:2]
+    plain = diagonal or (isinstance(cell, Elman) and cell.activation != "tanh")
+    return JUDGED[2:3] if plain and small else JUDGED
 
 
 def cases(engine: Engine, device: torch.device, small: bool) -> dict[str, Callable[[], str]]:
@@ -210,10 +262,9 @@ def cases(engine: Engine, device: torch.device, small: bool) -> dict[str, Callab
     found: dict[str, Callable[[], str]] = {}
     chosen: list[Case] = []
     for cell in cells_of(engine, (17,) if small else (17, 50, 100)):
-        plain = isinstance(cell, Elman) and cell.activation != "tanh"
-        for judged in JUDGED[2:3] if plain and small else JUDGED:
+        for judged in judgements(engine, cell, small):
             chosen.append(Case(cell, judged, *(() if small else (60, 20, 3))))
-    for kind in (Elman(width=13), LSTM(width=13)):
+    for kind in cells_of(engine, (13,), (Elman(), LSTM(), LRU(), SRU())):
         # In 60 steps a gradient falls by tens of decades with a gain of 0.1.
         time = 12 if small else 60
         chosen += [Case(kind, JUDGED[1], time, layers=2), Case(kind, JUDGED[0], time, gain=0.1)]
@@ -231,7 +282,7 @@ def agreement(engine: Engine, device: torch.device, small: bool) -> dict[str, st
     return {name: case() for name, case in cases(engine, device, small).items()}
 
 
-ENGINES: dict[str, type[Engine]] = {"graph": GraphEngine, "triton": TritonEngine}
+ENGINES: dict[str, type[Engine]] = {"graph": GraphEngine, "scan": ScanEngine, "triton": TritonEngine}
 
 
 def main() -> None:

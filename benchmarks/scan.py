@@ -1,7 +1,6 @@
 """The scan engine against the reference engine: forward, backward and log norms of one layer, in seconds of one core.
 
-`python -m benchmarks.scan` measures and writes results/scan.json. The time is the process's own, so that other work on
-the machine does not count; the two engines take turns.
+The time is the process's own, so that other work on the machine counts little; the two engines take turns.
 """
 
 import time
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.results_file import write_results
 from rnnstudy.cells import LRU, RGLRU, S4D, S6, SRU, MinGRU, MinLSTM, Published
 from rnnstudy.cells.diagonal import DiagonalCell
 from rnnstudy.engines.engine import Engine
@@ -50,9 +48,3 @@ def measure() -> list[dict[str, Any]]:
             found.append(row | {"scan": scan, "reference": reference, "times_faster": reference / scan})
             print(found[-1], flush=True)
     return found
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    write_results("scan", measure())

@@ -159,6 +159,17 @@ def _watching(results: Sequence[dict[str, Any]]) -> str:
     return _table(["watched module", "sizes", "watched", "ms a step without", "ratio with", "limit"], lines) + imports
 
 
+def _scan(results: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        [
+            one["cell"], f"B={one['batch']} T={one['length']}", str(one["replicas"]),
+            f"{1000 * one['scan']:.0f}", f"{1000 * one['reference']:.0f}", f"{one['times_faster']:.1f}",
+        ]
+        for one in results
+    ]  # fmt: skip
+    return _table(["cell", "sizes", "replicas", "ms, scan engine", "ms, reference engine", "times faster"], lines)
+
+
 def _watched(one: dict[str, Any]) -> str:
     if one["every"] > 1:
         return f"every {one['every']} steps"
@@ -178,6 +189,7 @@ SECTIONS = {
     "loading": _loading,
     "store_size": _store_size,
     "watching": _watching,
+    "scan": _scan,
 }
 
 

@@ -18,6 +18,7 @@ from rnnstudy.engines.compiled import CompiledEngine
 from rnnstudy.engines.cuda_graph import GraphEngine
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.scaled import ScaledEngine
+from rnnstudy.engines.scan import ScanEngine
 
 ROOT = Path(__file__).parent.parent
 MOST_SHARED = 232_448
@@ -45,7 +46,9 @@ def output_of(*command, **environment):
 
 
 @pytest.mark.parametrize(
-    "engine", [ReferenceEngine(), ScaledEngine(), CompiledEngine(), GraphEngine()], ids=lambda engine: engine.name
+    "engine",
+    [ReferenceEngine(), ScaledEngine(), CompiledEngine(), ScanEngine(), GraphEngine()],
+    ids=lambda engine: engine.name,
 )
 def test_on_the_cpu(engine):
     wrong = agreement(engine, torch.device("cpu"), small=True)

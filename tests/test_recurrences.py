@@ -12,12 +12,15 @@ from rnnstudy.cells import (
     GRU,
     JANET,
     LEM,
+    LMU,
     LSTM,
     MGU,
+    MLSTM,
     SLSTM,
     AntisymmetricRNN,
     CoRNN,
     Elman,
+    ExpRNN,
     IndRNN,
     Jordan,
     OutputRecurrent,
@@ -67,6 +70,9 @@ SINCE_1997 = [
     CoRNN(width=WIDTH, step_size=0.3, frequency=1.0, damping=1.5),
     AntisymmetricRNN(width=WIDTH, step_size=0.5),
     AntisymmetricRNN(width=WIDTH, step_size=0.5, variant="gated"),
+    ExpRNN(width=WIDTH),
+    MLSTM(width=WIDTH),
+    LMU(width=WIDTH, order=3, window=5.0),
 ]
 
 
@@ -209,7 +215,7 @@ def test_the_gradient_through_time_equals_central_differences(cell):
         total = 0.0
         for t in range(TIME):
             state = cell.step(
-                parameters,
+                cell.prepared(parameters),
                 cell.project(parameters, inputs[t]),
                 state,
                 lambda name, value, t=t: value + direction if (t, name) == (at, changed) else value,

@@ -253,10 +253,12 @@ def test_jacobians_are_those_of_jacrev(cell):
         for r, b in itertools.product(range(REPLICAS), range(BATCH)):
             own = {name: value[r : r + 1].detach() for name, value in unroll.parameters.items()}
 
-            def step(joined, own=own, t=t, r=r, b=b):
+            prepared = cell.prepared(own)
+
+            def step(joined, own=own, prepared=prepared, t=t, r=r, b=b):
                 before = {n: v.view(1, 1, -1) for n, v in zip(widths, joined.split(list(widths.values())), strict=True)}
                 projected = cell.project(own, inputs[t, r : r + 1, b : b + 1].detach())
-                after = cell.step(own, projected, before, passed_on)
+                after = cell.step(prepared, projected, before, passed_on)
                 return torch.cat([after[name].flatten() for name in widths])
 
             before = torch.cat([trajectory.states(name)[t, r, b] for name in widths])

@@ -7,10 +7,8 @@ import time
 import pytest
 import torch
 
-from benchmarks.agreement import JUDGED, Case, against_reference, stays_in_its_replica
-from rnnstudy.cells import LRU, LSTM, RGLRU, S4D, S6, SRU, MinGRU, MinLSTM
-from rnnstudy.cells.cell import Parameter
-from rnnstudy.cells.diagonal import DiagonalCell
+from benchmarks.agreement import DIAGONAL, JUDGED, Case, Constant, against_reference, stays_in_its_replica
+from rnnstudy.cells import LRU, LSTM, S4D, S6, SRU, MinGRU, MinLSTM
 from rnnstudy.engines import scan
 from rnnstudy.engines.choice import choose
 from rnnstudy.engines.scan import ScanEngine
@@ -20,34 +18,11 @@ from rnnstudy.tasks import Adding
 from rnnstudy.training.loop import train
 
 CPU = torch.device("cpu")
-CELLS = [
-    *(kind(width=13) for kind in (LRU, RGLRU, SRU, MinGRU, MinLSTM)),
-    S4D(width=5, state_size=3),
-    S6(width=5, state_size=3),
-]
-
-
-class Constant(DiagonalCell):
-    """h_t = a h_{t-1} + x_t W_xh with a given factor."""
-
-    source = "this test"
-    states = ("h",)
-
-    def parameters(self, features, outputs):
-        return {
-            "W_xh": Parameter("input", (features, self.width), ("h",)),
-            "a": Parameter("diagonal", (self.width,), ("h",)),
-        }
-
-    def project(self, parameters, inputs):
-        return torch.bmm(inputs, parameters["W_xh"])
-
-    def coefficients(self, parameters, projected):
-        return parameters["a"].unsqueeze(1), projected
+CELLS = [cell.replace(width=5 if isinstance(cell, S4D | S6) else 13) for cell in DIAGONAL]
 
 
 class Turning(Constant):
-    """The same with complex numbers."""
+    """h_t = a ⊙ h_{t-1} + x_t W_xh with complex numbers."""
 
     complex_state = True
 
@@ -159,18 +134,8 @@ def test_a_replica_has_the_same_bits_alone_and_among_others(cell):
             assert torch.equal(alone[0], among[replica])
 
 
-class Renamed(SRU):
-    """An SRU whose input matrix is called W_hh, the name of the parameter that `stays_in_its_replica` spoils."""
-
-    def parameters(self, features, outputs):
-        return {{"W_xh": "W_hh"}.get(name, name): one for name, one in super().parameters(features, outputs).items()}
-
-    def project(self, parameters, inputs):
-        return super().project({"W_xh": parameters["W_hh"], "b_h": parameters["b_h"]}, inputs)
-
-
 def test_numbers_that_are_not_finite_stay_in_their_replica():
-    assert not stays_in_its_replica(ScanEngine(), Case(Renamed(width=13), JUDGED[1], replicas=3), CPU)
+    assert not stays_in_its_replica(ScanEngine(), Case(SRU(width=13), JUDGED[1], replicas=3), CPU)
 
 
 def test_time_grows_linearly_to_a_hundred_thousand_steps():

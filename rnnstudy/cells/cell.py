@@ -131,11 +131,20 @@ class Cell(Spec):
         """The part of the pre-activations that depends on the inputs, for all time steps at once: x_t W_xh + b_h."""
         return torch.baddbmm(parameters["b_h"].unsqueeze(1), inputs, parameters["W_xh"])
 
+    def prepared(self, parameters: Parameters) -> Parameters:
+        """What `step` and `bounded` read instead of `parameters`: by default the same.
+
+        An engine computes it once for a pass over time, differentiably. Here belongs what costs much and is the same at
+        every step: a parameter in another form, under its own name (W_hh = exp(A − Aᵀ)), or constants of the cell.
+        `project` reads the parameters themselves.
+        """
+        return parameters
+
     @abstractmethod
     def step(
         self, parameters: Parameters, projected: Float[Tensor, "replica batch gates"], state: States, observe: Observe
     ) -> dict[str, Tensor]:
-        """One time step: the new states from the projected input and the previous states.
+        """One time step: the new states from the projected input and the previous states; `parameters` are `prepared`.
 
         Every state must pass through `observe` exactly once, right after it is computed and before anything else in the
         step reads it; the step continues with the value that `observe` returns. The gradient measured at that point is
@@ -180,9 +189,8 @@ def _repeatable(cell: Cell, features: int, outputs: int) -> bool:
     inputs = torch.randn(1, 2, features, generator=source)
     random_state = torch.get_rng_state()
     try:
-        steps = [
-            cell.step(parameters, cell.project(parameters, inputs), states, lambda _, value: value) for _ in range(2)
-        ]
+        prepared, projected = cell.prepared(parameters), cell.project(parameters, inputs)
+        steps = [cell.step(prepared, projected, states, lambda _, value: value) for _ in range(2)]
         drawn = not torch.equal(torch.get_rng_state(), random_state)
     except Exception:
         # What is wrong with the cell is told where it trains.

@@ -65,7 +65,7 @@ def polar(log_modulus: Tensor, angle: Tensor) -> Tensor:
 def ring(lowest: float, highest: float) -> Draw:
     """log |λ| for λ uniform in the ring `lowest` ≤ |λ| ≤ `highest` of the complex plane: |λ|² is uniform.
 
-    Source: Orvieto et al. 2023, lemma 3.2.
+    Source: Orvieto et al. 2023, section 3 (code: NicolasZucchet/minimal-LRU).
     """
 
     def draw(shape: tuple[int, ...], generator: torch.Generator, drawn: object) -> Tensor:

@@ -16,10 +16,10 @@ class IndRNN(Cell):
     h_t = φ(x_t W_xh + u ⊙ h_{t-1} + b_h), with φ relu or tanh; h_0 = 0.
 
     Its Jacobian is diag(φ′_t ⊙ u): while a relu unit j is active, its gradient changes by u_j a step. Published initial
-    weights: u from U(0, 1). The paper keeps |u_j| ≤ γ^{1/T} in training (its equation 8); that is not part of the cell.
+    weights: u from U(0, 1). The paper keeps |u_j| ≤ γ^{1/T} in training; that is not part of the cell.
     """
 
-    source: ClassVar[str] = "Li et al. 2018 (IndRNN), equation 4"
+    source: ClassVar[str] = "Li et al. 2018 (IndRNN), section 3"
     states: ClassVar[tuple[str, ...]] = ("h",)
 
     activation: Literal["relu", "tanh"] = "relu"

@@ -69,10 +69,10 @@ class Chrono(GateBias):
 
     In a GRU, b_z = log u. `longest` is the longest expected dependency, T_max in the paper.
 
-    Source: Tallec & Ollivier 2018, equation 16.
+    Source: Tallec & Ollivier 2018, who call it chrono initialisation.
     """
 
-    source: ClassVar[str] = "Tallec & Ollivier 2018, equation 16"
+    source: ClassVar[str] = "Tallec & Ollivier 2018 (chrono initialisation)"
     needs: ClassVar[tuple[Literal["forget", "input"], ...]] = ("forget",)
 
     longest: Annotated[int, at_least(3)]

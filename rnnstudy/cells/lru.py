@@ -29,7 +29,7 @@ class LRU(DiagonalCell):
     N(0, 1/features).
     """
 
-    source: ClassVar[str] = "Orvieto et al. 2023 (LRU), section 3 and lemma 3.2 (code: NicolasZucchet/minimal-LRU)"
+    source: ClassVar[str] = "Orvieto et al. 2023 (LRU), section 3 (code: NicolasZucchet/minimal-LRU)"
     states: ClassVar[tuple[str, ...]] = ("s", "h")
     complex_state: ClassVar[bool] = True
 

@@ -30,7 +30,7 @@ class SLSTM(Cell):
     the other biases 0; W_xh from N(0, 2/(5 features)).
     """
 
-    source: ClassVar[str] = "Beck et al. 2024 (xLSTM), equations 8 to 17 (code: NX-AI/xlstm, vanilla/slstm.py)"
+    source: ClassVar[str] = "Beck et al. 2024 (xLSTM), section 2.2 (code: NX-AI/xlstm, vanilla/slstm.py)"
     states: ClassVar[tuple[str, ...]] = ("m", "c", "n", "h")
     redundant: ClassVar[tuple[str, ...]] = ("m",)
 

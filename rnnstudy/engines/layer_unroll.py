@@ -36,6 +36,7 @@ class LayerUnroll:
     def __init__(self, run: LayerRun, below: "LayerUnroll | None") -> None:
         self.cell, self.observed = run.cell, run.observed
         self.parameters = {name: value.detach() for name, value in run.parameters.items()}
+        self.prepared = run.cell.prepared(self.parameters)
         self.inputs = run.inputs.detach()
         self.widths = {name: run.widths[name] for name in run.cell.states}
         self.states: list[dict[str, Tensor]] = []
@@ -61,7 +62,7 @@ class LayerUnroll:
             if recorded:
                 state = self._recorded_step(state, gates)
             else:
-                state = self.cell.step(self.parameters, gates, state, _unobserved)
+                state = self.cell.step(self.prepared, gates, state, _unobserved)
             if t in output_steps:
                 outputs.append(state[self.cell.output])
             if self.observed or recorded:
@@ -80,7 +81,7 @@ class LayerUnroll:
             return observed[name]
 
         with torch.enable_grad():
-            after = self.cell.step(self.parameters, gates, before, observe)
+            after = self.cell.step(self.prepared, gates, before, observe)
         self._graphs.append((before, gates, observed, after))
         return {name: value.detach() for name, value in after.items()}
 
@@ -154,7 +155,9 @@ class LayerUnroll:
         leaves = {name: value.clone().requires_grad_() for name, value in self.parameters.items()}
         with torch.enable_grad():
             projected = self.cell.project(leaves, self.as_rows(chosen(self.inputs)))
-            after = self.cell.step(leaves, projected, self.rows_of(self.states[:-1], chosen), _unobserved)
+            after = self.cell.step(
+                self.cell.prepared(leaves), projected, self.rows_of(self.states[:-1], chosen), _unobserved
+            )
         at_states = self.split(self.as_rows(arriving))
         gradients = _vector_jacobian(after, list(leaves.values()), at_states)
         return {name: BlockFloat(value, shared.view(-1)) for name, value in zip(leaves, gradients, strict=True)}
@@ -170,7 +173,7 @@ class LayerUnroll:
         inputs = self.as_rows(self.inputs[first:last]).repeat_interleave(size, dim=1)
         with torch.enable_grad():
             projected = self.cell.project(self.parameters, inputs)
-            after = self.cell.step(self.parameters, projected, rows, _unobserved)
+            after = self.cell.step(self.prepared, projected, rows, _unobserved)
         # Each row is repeated `size` times, once for each unit vector.
         unit = torch.eye(size, dtype=self.inputs.dtype, device=self.inputs.device).repeat(count * batch, 1)
         at_states = self.split(unit.expand(replicas, -1, -1))

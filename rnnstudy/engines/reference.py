@@ -50,6 +50,7 @@ class ReferenceEngine(Engine):
         time, replicas, batch, _ = inputs.shape
         rows = inputs.transpose(0, 1).reshape(replicas, time * batch, -1)
         projected = cell.project(parameters, rows).view(replicas, time, batch, -1).unbind(1)
+        prepared = cell.prepared(parameters)
         state = {name: inputs.new_zeros(replicas, batch, width) for name, width in widths.items()}
         leaves = {
             name: inputs.new_zeros(time, replicas, batch, width, requires_grad=True)
@@ -72,10 +73,10 @@ class ReferenceEngine(Engine):
             if run.constant_norm:
                 arrived = _Arrived()
                 before = _LeaveWithNorm.apply(arrived, *state.values())
-                after = cell.step(parameters, projected[t], dict(zip(state, before, strict=True)), observe)
+                after = cell.step(prepared, projected[t], dict(zip(state, before, strict=True)), observe)
                 state = dict(zip(after, _ArriveWithNorm.apply(arrived, *after.values()), strict=True))
             else:
-                state = cell.step(parameters, projected[t], state, observe)
+                state = cell.step(prepared, projected[t], state, observe)
             for name, values in recorded.items():
                 values.append(state[name])
             if t in output_steps:

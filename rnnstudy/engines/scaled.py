@@ -129,7 +129,7 @@ class ScaledTrajectory(Trajectory):
         with torch.no_grad():
             projected = unroll.cell.project(unroll.parameters, unroll.as_rows(unroll.inputs))
             before, after = unroll.rows_of(unroll.states[:-1]), unroll.rows_of(unroll.states[1:])
-            bounded = unroll.cell.bounded(unroll.parameters, projected, before, after)
+            bounded = unroll.cell.bounded(unroll.prepared, projected, before, after)
         return {name: BoundedUnits(unroll.by_time(item.values), item.low, item.high) for name, item in bounded.items()}
 
     def jacobians(self, backwards: bool = False) -> Iterator[Float[Tensor, "replica batch states states_before"]]:

@@ -100,7 +100,7 @@ class _Layer:
     def coefficients(self, parameters: Parameters, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The projected inputs, and a and b, each for every row."""
         projected = self.cell.project(parameters, rows)
-        a, b = self.cell.coefficients(parameters, projected)
+        a, b = self.cell.coefficients(self.cell.prepared(parameters), projected)
         return projected, a.expand_as(b).contiguous(), b.contiguous()
 
     def output(self, parameters: Parameters, projected: Tensor, states: Tensor, within: list[int]) -> Tensor:
@@ -110,7 +110,7 @@ class _Layer:
         if len(self.cell.states) == 1:
             return chosen
         of_inputs = projected.view(steps, batch, -1)[within].reshape(1, chosen.shape[1], -1)
-        return self.cell.read(parameters, of_inputs, chosen)
+        return self.cell.read(self.cell.prepared(parameters), of_inputs, chosen)
 
 
 class _Scanned(torch.autograd.Function):

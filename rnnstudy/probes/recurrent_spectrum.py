@@ -54,15 +54,19 @@ class RecurrentSpectrum(Probe):
 
 
 def recurrent_blocks(moment: Moment) -> Iterator[tuple[str, Tensor]]:
-    """(name, values (replica, in, out) in float64) of every block of every recurrent parameter, layer by layer."""
+    """(name, values (replica, in, out) in float64) of every block of every recurrent matrix, layer by layer.
+
+    Of a matrix that the cell makes from a parameter (the rotation of an ExpRNN) the values that a step reads.
+    """
     if moment.cell is None:
         return
     recurrent = {name: item for name, item in moment.cell.parameters(1, 1).items() if item.role == "recurrent"}
     layers = _layers(moment, next(iter(recurrent), ""))
     for layer in range(layers):
+        prepared = moment.cell.prepared(_own_parameters(moment, layer, layers))
         for name, parameter in recurrent.items():
             label = layer_label(name, layer, layers)
-            blocks = moment.parameters[label].detach().double().chunk(len(parameter.blocks), dim=-1)
+            blocks = prepared[name].chunk(len(parameter.blocks), dim=-1)
             for block, values in zip(parameter.blocks, blocks, strict=True):
                 # MLflow allows no combining characters in the names of metrics.
                 plain = "candidate" if block in ("C̃", "h̃") else block
@@ -73,11 +77,10 @@ def diagonal_readings(moment: Moment) -> list[Reading]:
     """The largest and the smallest modulus of a diagonal recurrence, layer by layer; none where they are not fixed."""
     if moment.cell is None:
         return []
-    names, readings = list(moment.cell.parameters(1, 1)), []
-    layers = _layers(moment, names[0])
+    readings = []
+    layers = _layers(moment, next(iter(moment.cell.parameters(1, 1))))
     for layer in range(layers):
-        own = {name: moment.parameters[layer_label(name, layer, layers)].detach().double() for name in names}
-        moduli = moment.cell.fixed_moduli(own)
+        moduli = moment.cell.fixed_moduli(_own_parameters(moment, layer, layers))
         if moduli is None:
             _say_where_to_look(moment.cell)
             return []
@@ -96,6 +99,13 @@ def _say_where_to_look(cell: Cell) -> None:
             "LyapunovExponents and SingularValues read them on sequences",
             type(cell).__name__,
         )
+
+
+def _own_parameters(moment: Moment, layer: int, layers: int) -> dict[str, Tensor]:
+    """The parameters of a layer in float64, under the names that the cell gives them."""
+    assert moment.cell is not None
+    names = moment.cell.parameters(1, 1)
+    return {name: moment.parameters[layer_label(name, layer, layers)].detach().double() for name in names}
 
 
 def _layers(moment: Moment, name: str) -> int:
