@@ -127,3 +127,23 @@ def test_candidates_of_a_search_have_no_cells_colours_and_logarithmic_axes_say_s
     assert [axis.get_xlabel() for axis in slices.axes] == ["learning rate\n(logarithmic)", "gain"]
     assert [axis.get_xscale() for axis in slices.axes] == ["log", "linear"]
     assert [text.get_text() for text in slices.axes[0].get_xticklabels()] == ["0.0001", "0.001", "0.01", "0.1"]
+
+
+def test_a_parameter_in_words_has_places_and_a_study_without_a_parameter_no_panel_for_it() -> None:
+    trials = pd.DataFrame(
+        {
+            "study": ["toy/gated"] * 4 + ["toy/vanilla"] * 4, "trial": [0, 1, 2, 3] * 2, "state": "complete",
+            "value": [4.0, 3.0, 2.0, 1.0, 8.0, 7.0, 6.0, 5.0], "keys": "a", "fresh": "",
+            "start": ["orthogonal", "as drawn"] * 2 + ["identity", "orthogonal"] * 2,
+            "forget_bias": [-1.0, 0.0, 1.0, 5.0] + [np.nan] * 4,
+        }
+    )  # fmt: skip
+    axes = figures.slices(trials, value="updates").figure.axes
+    assert [axis.get_visible() for axis in axes] == [True, True, True, False]
+    assert [text.get_text() for text in axes[2].get_xticklabels()] == ["as drawn", "identity", "orthogonal"]
+    points, winner = axes[2].lines
+    assert list(points.get_xdata()) == [1, 2, 1, 2]
+    assert list(points.get_ydata()) == [8, 7, 6, 5]
+    assert (winner.get_xdata()[0], winner.get_ydata()[0]) == (2, 5)
+    assert axes[1].get_xlabel() == "forget bias", "under the lowest panel that has one"
+    assert axes[2].get_xlabel() == "start"

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
+from pandas.api.types import is_numeric_dtype
 
 from rnnstudy.figures.drawing import panels
 from rnnstudy.figures.legend import legend_below, line_entry
@@ -18,36 +20,57 @@ from rnnstudy.figures.style import house_style
 def slices(trials: pd.DataFrame, *, value: str, logarithmic: Sequence[str] = ()) -> Picture:
     """Value against each parameter, a row of panels per study; parameters in `logarithmic` on a logarithmic axis.
 
+    A parameter whose values are words has a place for each of them. A study without a parameter has no panel for it.
     Raises `RequestError` when no trial is complete.
     """
     complete, parameters = complete_trials(trials), parameters_of(trials)
     names = list(dict.fromkeys(trials["study"]))
     with house_style():
         figure, axes = panels(len(parameters), height=2.6, rows=len(names))
-        for row, name in enumerate(names):
-            own = complete[complete["study"] == name]
-            best = own.loc[[own["value"].astype(float).idxmin()]] if len(own) else own
-            for column, parameter in enumerate(parameters):
+        for column, parameter in enumerate(parameters):
+            words = [] if is_numeric_dtype(complete[parameter]) else sorted(complete[parameter].dropna().unique())
+            places = complete[parameter].map(words.index, na_action="ignore") if words else complete[parameter]
+            lowest = None
+            for row, name in enumerate(names):
                 axis = axes[row * len(parameters) + column]
-                axis.plot(own[parameter], own["value"], "o", color=CANDIDATE, markersize=5, alpha=0.7)
-                axis.plot(best[parameter], best["value"], "D", color=BEST, markersize=7)
-                # The same limits for all studies, with a margin of a twentieth.
-                low, high = float(complete[parameter].min()) / 1.05, float(complete[parameter].max()) * 1.05
-                axis.set_xlim(low, high)
-                if parameter in logarithmic:
-                    axis.set_xscale("log")
-                    ticks = _logarithmic_ticks(low, high)
-                    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-                    axis.xaxis.set_minor_formatter(NullFormatter())
-                if row == len(names) - 1:
-                    scale = "\n(logarithmic)" if parameter in logarithmic else ""
-                    axis.set_xlabel(parameter.replace("_", " ") + scale)
+                own = complete[(complete["study"] == name) & places.notna()]
                 if column == 0:
                     axis.set_ylabel(short_name(name))
+                if own.empty:
+                    axis.set_visible(False)
+                    continue
+                best = own.loc[[own["value"].astype(float).idxmin()]]
+                axis.plot(places[own.index], own["value"], "o", color=CANDIDATE, markersize=5, alpha=0.7)
+                axis.plot(places[best.index], best["value"], "D", color=BEST, markersize=7)
+                if words:
+                    axis.set_xlim(-0.5, len(words) - 0.5)
+                    axis.set_xticks(range(len(words)), words)
+                else:
+                    _numbers(axis, places, logarithmic=parameter in logarithmic)
+                lowest = axis
+            if lowest is not None:
+                scale = "\n(logarithmic)" if parameter in logarithmic else ""
+                lowest.set_xlabel(parameter.replace("_", " ") + scale)
         candidate = line_entry(f"a candidate (upwards: {value})", marker="o", linestyle="", color=CANDIDATE)
         legend_below(figure, [candidate, line_entry("the winner", marker="D", linestyle="", color=BEST)])
     caption = f"Each complete candidate's {value} against each parameter; a row for each study."
     return Picture(figure, complete[["study", "trial", *parameters, "value"]], keys_of_trials(trials), caption)
+
+
+def _numbers(axis: Axes, values: pd.Series, *, logarithmic: bool) -> None:
+    """The same limits for all studies, with a margin of a twentieth on each side."""
+    low, high = float(values.min()), float(values.max())
+    if not logarithmic:
+        margin = (high - low) / 20 or 1.0
+        axis.set_xlim(low - margin, high + margin)
+        return
+    margin = (high / low) ** 0.05 if high > low else 1.05
+    low, high = low / margin, high * margin
+    axis.set_xlim(low, high)
+    axis.set_xscale("log")
+    ticks = _logarithmic_ticks(low, high)
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _logarithmic_ticks(low: float, high: float) -> list[float]:
