@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from rnnstudy import figures
+from rnnstudy.figures.drawing import panels
+from rnnstudy.figures.legend import legend_below, line_entry
 from rnnstudy.spec import RequestError
 
 
@@ -147,3 +149,14 @@ def test_a_parameter_in_words_has_places_and_a_study_without_a_parameter_no_pane
     assert (winner.get_xdata()[0], winner.get_ydata()[0]) == (2, 5)
     assert axes[1].get_xlabel() == "forget bias", "under the lowest panel that has one"
     assert axes[2].get_xlabel() == "start"
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 11, 23])
+def test_a_legend_of_many_entries_stays_within_its_figure(count: int) -> None:
+    figure, _ = panels(3)
+    words = ["RNN, as drawn", "GRU, forget bias 1, wide", "LSTM, chrono"]
+    legend_below(figure, [line_entry(words[number % 3], color="black") for number in range(count)])
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
+    assert len(figure.legends[0].get_texts()) == count

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -18,12 +19,20 @@ _CHARACTER = 0.105
 def legend_below(figure: Figure, entries: Sequence[Any]) -> None:
     """One legend under the whole figure, never wider than the figure; call it when all panels are drawn."""
     _fit_titles(figure)
-    characters = sum(len(entry.get_label()) + 6 for entry in entries)
-    room = 11 * figure.get_figwidth()
-    columns = len(entries) if characters < room else (len(entries) + 1) // 2
-    if characters > 2 * room:
-        columns = max(1, int(room / (max(len(entry.get_label()) for entry in entries) + 6)))
+    labels, room = [len(entry.get_label()) + 6 for entry in entries], 11 * figure.get_figwidth()
+    columns = len(labels)
+    if sum(labels) >= room:
+        # Two rows, or as many as it takes.
+        fewer = range((columns + 1) // 2, 1, -1)
+        columns = next((count for count in fewer if _width(labels, count) < room), 1)
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.6)
+
+
+def _width(labels: Sequence[int], columns: int) -> int:
+    """Characters in a row of a legend, whose columns are filled one after another, the first ones with one more."""
+    rows, longer = divmod(len(labels), columns)
+    ends = np.cumsum([rows + (column < longer) for column in range(columns)])
+    return sum(max(labels[begin:end]) for begin, end in zip([0, *ends], ends, strict=False))
 
 
 def _fit_titles(figure: Figure) -> None:
