@@ -46,25 +46,63 @@ place = {(type(task).__name__, task.length): place for place, task in enumerate(
 order = [place[each] for each in zip(at_choice["task"], at_choice["length"], strict=True)]
 runs = at_choice.assign(place=order).sort_values("place", kind="stable")
 keys = list(runs.index)
+shown = list(dict.fromkeys(zip(runs["task"], runs["length"], strict=True)))
+names = list(dict.fromkeys(side_of.values()))
+words = {
+    name: "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip() for name in chance
+}
 here.say(
-    f"""**What was done.** {len(set(sides))} sides, {len(rates)} settings of task, length and side. Each setting has a
-    grid of {" or ".join(map(str, sorted(set(chosen.groupby(["task", "length", "side"]).size()))))} learning rates; the
-    rate was chosen on {len(experiment.SELECTION_SEEDS[study.scale])} seeds (most runs solved in validation, then fewest
-    updates, then lowest error), and what follows is of
+    f"""**What was done.** {len(set(sides))} sides at {len(shown)} settings of task and length. Each side has, at each
+    setting, a grid of {" or ".join(map(str, sorted(set(chosen.groupby(["task", "length", "side"]).size()))))} learning
+    rates; the rate was chosen on {len(experiment.SELECTION_SEEDS[study.scale])} seeds (most runs solved in validation,
+    then fewest updates, then lowest error), and what follows is of
     {runs.groupby(["task", "length", "side"]).size().max()} other seeds at that
     rate. *Wide* sides have as many parameters as the LSTM, all others its width. The gated cells' matrices are as
     PyTorch draws them, on all their sides; only the bias of the gate that keeps the old state differs. *Forget bias 1*
     sets it to 1; *chrono* draws it as log U(1, T − 1), which tells the network the length of the task, and is therefore
     never shown alone."""
 )
+criteria = {type(task).__name__: task.criterion.words for task in tasks}
+here.say(
+    "A run has solved its task when, on 10,000 fresh test sequences: "
+    + "; ".join(f"*{words[task]}*: {criteria[task]}" for task in dict.fromkeys(runs["task"]))
+    + ". A side *solves* a setting when the Wilson 95 % interval of its share of runs lies above one half, and *fails* "
+    "when it lies below; else these runs *cannot tell*."
+)
+
 
 # %%
+def found(solved: pd.Series) -> str:
+    """The verdict on one side at one setting."""
+    low, high = figures.wilson(int(figures.true(solved).sum()), len(solved))
+    return "solves" if low > 0.5 else "fails" if high < 0.5 else "cannot tell"
+
+
+verdicts = runs.groupby(["side", "task", "length"])["solved"].apply(found)
+
+
+def by_verdict(task: str) -> str:
+    """Which sides solve the task at every length, at some, at none."""
+    own = verdicts.xs(task, level="task").eq("solves").groupby("side")
+    every, some = own.all(), own.any()
+    listed = {
+        "at every length by": [side for side in names if every[side]],
+        "at some by": [side for side in names if some[side] and not every[side]],
+        "at none by": [side for side in names if not some[side]],
+    }
+    if not some.any():
+        return f"**{words[task].capitalize()}** is solved by no side"
+    return f"**{words[task].capitalize()}** is solved " + ", ".join(
+        f"{how} {'; '.join(of)}" for how, of in listed.items() if of
+    )
+
+
 here.show(
     figures.comparison(study.results, side_of, chance, keys=keys),
     "comparison",
     title="Who solves what, and what each side was given",
-    takeaway="""Read a row from left to right: a side, over tasks and lengths. Compare the rows of one cell: they differ
-    in nothing but the start, or the width where that is said.""",
+    takeaway=f"""{". ".join(by_verdict(task) for task in dict.fromkeys(runs["task"]))}. Compare the rows of one cell:
+    they differ in nothing but the start, or the width where that is said.""",
 )
 
 # %% [markdown]
@@ -120,8 +158,7 @@ def places(first: str, second: str, by: str, leads: str) -> str:
     """The settings in which `leads` leads."""
     own = tests[(tests["first"] == first) & (tests["second"] == second) & (tests["by"] == by)]
     own = own[own["leads"] == leads]
-    words = {name: "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name) for name in chance}
-    return ", ".join(f"{words[row.task].strip()} {row.T}" for row in own.itertuples())
+    return ", ".join(f"{words[row.task]} {row.T}" for row in own.itertuples())
 
 
 table = pd.DataFrame(
@@ -162,8 +199,7 @@ here.table(told)
 # %% [markdown]
 # ## What became of the hypothesis
 #
-# A side *solves* a setting when the Wilson 95 % interval of its share lies above one half, and *fails* when it lies
-# below; else these runs *cannot tell*.
+# What the hypothesis of the experiment expects of a side at lengths at which the vanilla RNN fails, and what came out.
 
 # %%
 EXPECTED = {
@@ -178,18 +214,21 @@ EXPECTED = {
 rows = []
 for (task, length, name), group in runs.groupby(["task", "length", "side"], sort=False):
     if name in EXPECTED:
-        solved, count = int(figures.true(group["solved"]).sum()), len(group)
-        low, high = figures.wilson(solved, count)
-        found = "solves" if low > 0.5 else "fails" if high < 0.5 else "cannot tell"
-        verdict = "as expected" if found == EXPECTED[name] else "cannot tell" if found == "cannot tell" else "refuted"
+        solved, count, came = int(figures.true(group["solved"]).sum()), len(group), verdicts[name, task, length]
+        verdict = "as expected" if came == EXPECTED[name] else "cannot tell" if came == "cannot tell" else "refuted"
         rows.append(
-            {"task": task, "T": length, "side": name, "solved": f"{solved} of {count}",
-             "interval": f"{low:.2f} to {high:.2f}", "expected": EXPECTED[name], "found": found, "hypothesis": verdict}
+            {"side": name, "expected": EXPECTED[name], "setting": f"{words[task]} {length}",
+             "solved": f"{solved} of {count}", "hypothesis": verdict}
         )  # fmt: skip
 outcome = pd.DataFrame(rows)
-here.table(outcome)
+wide = outcome.pivot(index=["side", "expected"], columns="setting", values="hypothesis")
+wide = wide.reindex(sorted(wide.index, key=lambda row: names.index(row[0])))
+here.table(wide[list(dict.fromkeys(outcome["setting"]))].reset_index())
 refuted = outcome[outcome["hypothesis"] == "refuted"]
-listed = "; ".join(f"{row.side}, {row.task} at T = {row.T} ({row.solved})" for row in refuted.itertuples())
+listed = "; ".join(
+    f"{side}: " + ", ".join(f"{row.setting} ({row.solved})" for row in own.itertuples())
+    for side, own in refuted.groupby("side", sort=False)
+)
 cells = tests[(tests["first"] == "GRU, as drawn") & (tests["second"] == "LSTM, as drawn") & (tests["by"] == "solved")]
 differ = int((cells["leads"] != "").sum())
 here.say(
@@ -225,10 +264,12 @@ here.say(
 
 # %%
 table = rates.reset_index()
-table["learning_rate"] = [f"{row.learning_rate:g}{' (edge)' if row.at_edge else ''}" for row in table.itertuples()]
-here.table(table.pivot(index="side", columns=["task", "length"], values="learning_rate").reset_index())
-edge = int(rates["at_edge"].sum())
-here.say(f"{edge} of {len(rates)} choices lie at an edge of their grid.")
+table = table[[each in shown for each in zip(table["task"], table["length"], strict=True)]]
+table["setting"] = [f"{words[row.task]} {row.length}" for row in table.itertuples()]
+table["rate"] = [f"{row.learning_rate:g}{' (edge)' if row.at_edge else ''}" for row in table.itertuples()]
+wide = table.pivot(index="side", columns="setting", values="rate").reindex(names)
+here.table(wide[[f"{words[task]} {length}" for task, length in shown]].reset_index())
+here.say(f"{int(table['at_edge'].sum())} of {len(table)} choices lie at an edge of their grid.")
 
 # %% [markdown]
 # ## What this does not show
