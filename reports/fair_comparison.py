@@ -92,9 +92,8 @@ def by_verdict(task: str) -> str:
     }
     if not some.any():
         return f"**{words[task].capitalize()}** is solved by no side"
-    return f"**{words[task].capitalize()}** is solved " + ", ".join(
-        f"{how} {'; '.join(of)}" for how, of in listed.items() if of
-    )
+    told = ", ".join(f"{how} {'; '.join(of)}" for how, of in listed.items() if of)
+    return f"**{words[task].capitalize()}** is solved {told}"
 
 
 here.show(
