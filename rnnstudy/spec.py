@@ -166,16 +166,16 @@ def build(described: Any) -> Any:
     does not describe a specification.
     """
     if isinstance(described, Mapping):
-        parts = (described.get("fields"), described.get("located", {}))
-        if not (isinstance(described.get("class"), str) and all(isinstance(part, Mapping) for part in parts)):
+        name, fields, located = described.get("class"), described.get("fields"), described.get("located", {})
+        if not (isinstance(name, str) and isinstance(fields, Mapping) and isinstance(located, Mapping)):
             raise SpecError(f"{shown(described)} is not a specification; it needs 'class' and 'fields'")
-        cls = _class_called(described["class"])
+        cls = _class_called(name)
         if described.get("version", 1) != cls.version:
             raise SpecError(
                 f"{cls.__name__} was stored as version {shown(described.get('version', 1))} and is now version "
                 f"{cls.version}; check out the commit named in the run's tags to build it again"
             )
-        return cls(**{str(field): build(item) for part in parts for field, item in part.items()})
+        return cls(**{str(field): build(item) for field, item in {**fields, **located}.items()})
     if isinstance(described, list):
         return tuple(build(item) for item in described)
     return described
