@@ -1,7 +1,7 @@
 """The specification of one training run: task, cell, training and probes. Its hash is the key of the run."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -22,7 +22,18 @@ from rnnstudy.optimisers.weight_decay import WeightDecay
 from rnnstudy.probes.gradient_through_time import GradientThroughTime
 from rnnstudy.probes.parameter_gradients import ParameterGradients
 from rnnstudy.probes.probe import Probe
-from rnnstudy.spec import NOT_IDENTITY, PER_REPLICA, Spec, above, at_least, between, canonical, digest, flatten
+from rnnstudy.spec import (
+    LOCATION,
+    NOT_IDENTITY,
+    PER_REPLICA,
+    Spec,
+    above,
+    at_least,
+    between,
+    canonical,
+    digest,
+    flatten,
+)
 from rnnstudy.tasks.task import Task
 
 
@@ -105,7 +116,7 @@ class Run(Spec):
             sequences whatever their cell, so that comparisons are paired.
 
     `key` identifies the run: twelve hexadecimal digits, a hash of all fields but the probes. It does not depend on
-    device, engine or number of workers.
+    device, engine or number of workers, nor on where data lie that the task reads.
     """
 
     task: Task
@@ -130,6 +141,16 @@ class Run(Spec):
     @cached_property
     def key(self) -> str:
         return digest(canonical(self))
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What is stored: all that decides the key, and where the data lay. `spec.build` makes the run of it again."""
+        return canonical(self, frozenset({NOT_IDENTITY}))
+
+    @property
+    def former_key(self) -> str:
+        """The key that the run had before 2026-12, when the path of its texts was a part of it."""
+        return digest(_with_locations(self.described, included=True))
 
     @property
     def effective_data_seed(self) -> int:
@@ -161,7 +182,25 @@ class Run(Spec):
     def structure(self) -> str:
         """A hash of all but seeds, initialisation and per-replica fields. Runs with equal hashes train together."""
         alike = self.replace(initialisation=PyTorchDefault(), seed=0, data_seed=None)
-        return digest([canonical(alike, frozenset({PER_REPLICA, NOT_IDENTITY})), canonical(self.probes)])
+        meant = canonical(alike, frozenset({PER_REPLICA, NOT_IDENTITY, LOCATION}))
+        return digest([meant, canonical(self.probes)])
+
+
+def key_of(described: Mapping[str, Any]) -> str:
+    """The key of a stored run, of its `Run.described`: nothing is built for it."""
+    return digest(_with_locations(described, included=False))
+
+
+def _with_locations(described: Any, *, included: bool) -> Any:
+    """A described specification with where its data lay among its other fields, or without it."""
+    if isinstance(described, list):
+        return [_with_locations(item, included=included) for item in described]
+    if not (isinstance(described, Mapping) and isinstance(described.get("fields"), Mapping)):
+        return described
+    fields = {name: _with_locations(item, included=included) for name, item in described["fields"].items()}
+    located = described.get("located", {}) if included else {}
+    rest = {name: item for name, item in described.items() if name != "located"}
+    return {**rest, "fields": {**fields, **located}}
 
 
 def unique_names(runs: Sequence[Run]) -> dict[str, str]:

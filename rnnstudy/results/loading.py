@@ -5,7 +5,7 @@ directory when it is None.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from rnnstudy.spec import RequestError, nearest
 from rnnstudy.store.arrays import READINGS, read_manifest, read_series
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project, find_project
-from rnnstudy.store.stored_run import COMPLETE, StoredRun, newest_complete
+from rnnstudy.store.stored_run import COMPLETE, FORMER_KEY, StoredRun, newest_complete
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class StoreSource(ResultsSource):
         self, keys: Iterable[str] | None = None, *, experiment: str | None = None, listener: Listener | None = None
     ) -> Results:
         runs = self.complete_runs(keys, experiment)
-        return Results([_from_file(self.store.artifact(run, READINGS)) for run in runs], listener)
+        return Results([_from_file(self.store.artifact(run, READINGS), run.own_tags) for run in runs], listener)
 
     def complete_runs(self, keys: Iterable[str] | None, experiment: str | None = None) -> list[StoredRun]:
         """The runs that `load` reads. Raises `MissingRuns` when one of them is not complete, or when there is none."""
@@ -97,8 +97,11 @@ def runs_table(experiment: str | None = None, *, project: Project | None = None)
 
 def find_key(prefix: str, *, project: Project | None = None) -> str:
     """The key that begins with `prefix`. Raises `RequestError` when there is none, or more than one."""
-    run_names = {run.key: run.name for run in reversed(_store(project).runs())}
+    runs = _store(project).runs()[::-1]
+    run_names = {run.key: run.name for run in runs}
+    formerly = {former: run.key for run in runs if (former := run.tags.get(FORMER_KEY, ""))}
     matching = [key for key in run_names if key.startswith(prefix)]
+    matching = matching or [key for former, key in formerly.items() if former.startswith(prefix)]
     if len(matching) == 1:
         return matching[0]
     if matching:
@@ -133,8 +136,12 @@ def from_files(paths: Iterable[Path]) -> Results:
     return Results([_from_file(path) for path in paths])
 
 
-def _from_file(path: Path) -> RunReadings:
+def _from_file(path: Path, own_tags: Mapping[str, str] | None = None) -> RunReadings:
+    """The readings of a file. Where the run has another key in the store today, `own_tags` are those of the store."""
     manifest = read_manifest(path)
+    if own_tags and own_tags["rnnstudy.key"] != manifest["run"]["key"]:
+        tags = {**manifest["run"]["tags"], **own_tags}
+        manifest["run"] = {**manifest["run"], "key": own_tags["rnnstudy.key"], "tags": tags}
     units = {name: described["unit"] for name, described in manifest["series"].items()}
     return RunReadings(manifest["run"], units, partial(read_series, path, manifest=manifest))
 

@@ -16,7 +16,9 @@ from rnnstudy.run import Run
 from rnnstudy.spec import ClassMissing, build
 from rnnstudy.store.arrays import WEIGHTS, read_weights
 from rnnstudy.store.errors import DamagedFile
-from rnnstudy.store.project import Project
+from rnnstudy.store.project import Project, find_project
+from rnnstudy.store.stored_run import StoredRun
+from rnnstudy.tasks import locations
 from rnnstudy.training.evaluation import probe_batches
 from rnnstudy.training.model import Model
 from rnnstudy.training.population import Population
@@ -56,12 +58,22 @@ def load_network(key: str, *, project: Project | None = None) -> TrainedNetwork:
         raise DamagedFile(stored.damage)
     try:
         probes = build(json.loads(stored.tags["rnnstudy.probes"]))
-        run = build(json.loads(stored.tags["rnnstudy.spec"])).replace(probes=probes)
+        run = specification(stored, project).replace(probes=probes)
     except ClassMissing as error:
         file = stored.tags.get("mlflow.source.name") or "FILE"
         raise ClassMissing(f"{error}: `--file {file}`, or `load_experiment` in Python") from None
     weights = read_weights(artifact_file(stored.key, WEIGHTS, project=project))
     return TrainedNetwork(run, {name: torch.from_numpy(values) for name, values in weights.items()})
+
+
+def specification(stored: StoredRun, project: Project | None = None) -> Run:
+    """The specification of a stored run. Where its data lie is looked for as in its experiment's file.
+
+    Raises what `spec.build` raises.
+    """
+    file = (project or find_project()).root / stored.tags.get("mlflow.source.name", "")
+    locations.look_in(file.parent, (project or find_project()).root)
+    return build(json.loads(stored.tags["rnnstudy.spec"]))
 
 
 def read_probe(key: str, probe: Probe, *, project: Project | None = None) -> list[Reading]:

@@ -84,7 +84,9 @@ def in_words(spec: Spec, *, without: str = "", always: str = "", whole: bool = F
     A name of one word keeps its capital. The field `always` is included, `without` is left out; `whole` includes all.
     """
     words = _split(type(spec).__name__, " ")
-    included = {always, *(field_values(spec) if whole else canonical(spec, frozenset())["fields"])}
+    described = canonical(spec, frozenset())
+    stated = {**described["fields"], **described.get("located", {})}
+    included = {always, *(field_values(spec) if whole else stated)}
     fields = {field: value for field, value in field_values(spec).items() if field in included and field != without}
     inside = ", ".join(f"{field.replace('_', ' ')} {_worded(value)}" for field, value in fields.items())
     return f"{words} ({inside})" if inside else words
@@ -106,7 +108,7 @@ def _worded(value: Any) -> str:
 
 def run_documents(run: Run) -> dict[str, str]:
     """File name to text: the specification as JSON, where it was trained, and the task's docstring."""
-    specification = {"key": run.key, "specification": canonical(run), "probes": canonical(run.probes)}
+    specification = {"key": run.key, "specification": run.described, "probes": canonical(run.probes)}
     task = f"{in_words(run.task)}\n\n{inspect.getdoc(type(run.task)) or 'This task has no docstring.'}\n"
     return {
         SPECIFICATION: json.dumps(specification, indent=2, ensure_ascii=False) + "\n",

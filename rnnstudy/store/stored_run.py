@@ -24,6 +24,9 @@ from rnnstudy.store.tracker import Failures, KnownRuns
 from rnnstudy.training.records import RunState
 
 COMPLETE = ("finished", "diverged")
+
+FORMER_KEY = "rnnstudy.former_key"
+"""The tag with the key that a run had before what a key depends on was changed."""
 OUTCOMES = "|".join(state for state in get_args(RunState) if state not in ("absent", "damaged"))
 
 
@@ -60,6 +63,11 @@ class StoredRun:
     def probes(self) -> list[Any]:
         """The probes that were read, in the form of `spec.canonical`."""
         return json.loads(self.tags.get("rnnstudy.probes", "[]"))
+
+    @property
+    def own_tags(self) -> dict[str, str]:
+        """The tags that say which run it is, as they stand in the store."""
+        return {name: self.tags[name] for name in ("rnnstudy.key", "rnnstudy.spec")}
 
     @property
     def sources(self) -> dict[str, str]:

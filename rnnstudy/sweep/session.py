@@ -10,6 +10,7 @@ from rnnstudy.engines.choice import require
 from rnnstudy.run import Run
 from rnnstudy.spec import RequestError, RnnstudyError
 from rnnstudy.store import mlflow_store, mlflow_tracker, system_metrics, writer
+from rnnstudy.store.former_keys import adopt
 from rnnstudy.store.offline import OfflineFolder, OfflineTracker, run_folders
 from rnnstudy.store.project import Project, find_project
 from rnnstudy.store.run_description import SweepInfo
@@ -106,6 +107,8 @@ def launch(
     session = Session(experiment, scale, options, resources, listener)
     project, pool = session.project, session.pool
     index = OfflineFolder(offline) if offline else session.open_store()
+    if isinstance(index, mlflow_store.Store) and (count := adopt(index, runs)):
+        listener.message(f"{count} runs of the store have a new key: where their texts lie is no part of it any more")
     session.mark_interrupted(index)
     # Made before the plan, so that no run can end unnoticed in between.
     claims = Claims(project.claims)

@@ -16,7 +16,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from rnnstudy.errors import shown
-from rnnstudy.spec import SpecError, at_least
+from rnnstudy.spec import LOCATION, SpecError, at_least
+from rnnstudy.tasks import locations
 from rnnstudy.tasks.data_set import DataSet
 from rnnstudy.tasks.task import Batch, Criterion, inside, one_hot, supervised_at_end
 
@@ -36,7 +37,8 @@ class LabelledText(DataSet):
     """A text is read one character or one word at each step; at its last step, name its label.
 
     `path` is a CSV or TSV file (UTF-8) with a header and one text per row, or a folder with one folder per label and
-    one text per `.txt` file. `text` and `label` name the columns. `quoting` says what quotation marks mean in a table:
+    one text per `.txt` file; where it is relative, it begins at the experiment file's folder, at the project's, or at
+    the working directory. `text` and `label` name the columns. `quoting` says what quotation marks mean in a table:
     in `quotes`, a field in quotes may hold separators and line ends; in `none`, they are characters like others, and
     each line is one text; by default `quotes`, or `none` for a TSV file that quotes would make no sense of. Texts whose
     label is in `leave_out` are not used. A text is cut after T = `length` symbols. `unit`:
@@ -46,8 +48,8 @@ class LabelledText(DataSet):
 
     Equal texts count once. Of each label, a random order that depends on the texts alone makes 80 % the training
     part, 10 % the validation part and 10 % the test part, at least one each; texts are drawn with replacement.
-    `content` is a hash of all texts and labels, computed when it is empty: a changed file makes another run, and a
-    stored run refuses a changed file.
+    `content` is a hash of all texts and labels, computed when it is empty. It identifies the texts, wherever they lie:
+    equal texts at another path are the same run, a changed file makes another one, and a stored run refuses it.
 
     Error: the share of texts misclassified. The criterion, ours: less than half the errors of always answering the most
     frequent label of the training part.
@@ -79,7 +81,7 @@ class LabelledText(DataSet):
     source: ClassVar[str] = "the user's texts"
     version: ClassVar[int] = 2
 
-    path: str
+    path: Annotated[str, LOCATION]
     text: str = "text"
     label: str = "label"
     unit: Literal["character", "word"] = "character"
@@ -108,13 +110,24 @@ class LabelledText(DataSet):
                 "keep each with one label"
             )
         if self.content not in ("", collection.digest):
-            raise SpecError(f"{self.path} has changed: its hash was {self.content} and is {collection.digest}")
+            raise SpecError(
+                f"{self.path} has changed: its hash was {self.content} and is {collection.digest}; bring the former "
+                "texts back, or make another run of these with content=''"
+            )
         object.__setattr__(self, "content", collection.digest)
 
     @functools.cached_property
     def _collection(self) -> "_Collection":
-        columns = (self.text, self.label)
-        return _read(self.path, columns, self.quoting, self.leave_out, _stamp(Path(self.path).expanduser()))
+        place = locations.find(self.path, identified=bool(self.content))
+        if place is None:
+            path, places = shown(self.path)[1:-1], locations.places_of(self.path)
+            raise SpecError(
+                f"there is no file or folder {path}{places}; LabelledText.path is a CSV or TSV file, or a folder"
+            )
+        try:
+            return _read(place, (self.text, self.label), self.quoting, self.leave_out, _stamp(place))
+        except OSError as error:
+            raise SpecError(f"{place} cannot be read ({error.strerror or error})") from None
 
     @property
     def _encoded(self) -> "_Encoded":
@@ -201,20 +214,19 @@ def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 @functools.lru_cache(maxsize=8)
 def _read(
-    path: str,
+    source: Path,
     columns: tuple[str, str],
     quoting: str,
     leave_out: tuple[str, ...],
     stamp: tuple[tuple[str, int, int], ...],
 ) -> _Collection:
-    source = Path(path).expanduser()
     if source.is_dir():
         found = _folder_rows(source, [Path(file) for file, _, _ in stamp], leave_out)
     elif not stamp:
-        raise SpecError(f"there is no file or folder {path}; LabelledText.path is a CSV or TSV file, or a folder")
+        raise SpecError(f"{source} is neither a file nor a folder; LabelledText.path is a CSV or TSV file, or a folder")
     elif source.suffix.lower() not in SEPARATORS:
         raise SpecError(
-            f"{path} ends in '{source.suffix}'; it takes .csv, .tsv, or a folder with one folder for each label"
+            f"{source} ends in '{source.suffix}'; it takes .csv, .tsv, or a folder with one folder for each label"
         )
     else:
         found = _table_rows(source, columns, quoting)
