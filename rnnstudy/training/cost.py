@@ -87,8 +87,9 @@ def bytes_per_replica(run: Run) -> float:
     task, training = run.task, run.training
     numbers = sum(math.prod(shape) for shape in _parameter_shapes(run, readout=True))
     steps = task.steps * training.batch
-    # An input number takes 4 bytes; a step's target, mask and mark 10. Drawn ahead, and once more for each replica.
-    bytes_per_step = 4 * task.features + 10
+    # An input number or symbol takes 4 bytes; a step's target, mask and mark 10. Drawn ahead, and once more for each
+    # replica.
+    bytes_per_step = 4 * (1 if task.inputs_are_symbols else task.features) + 10
     drawn = BLOCK * steps * min(1.0, MOST_NUMBERS_DRAWN / (BLOCK * steps * task.features))
     data = bytes_per_step * (drawn + 2 * steps + training.validation_sequences * task.steps)
     # Once in the history and once more in the last record.
@@ -127,8 +128,8 @@ def cost(population: Population) -> Cost:
 
 def _parameter_shapes(run: Run, readout: bool) -> list[tuple[int, ...]]:
     """The shapes of one replica's parameters, with or without those of the model's readout."""
-    model = Model.of(run.task, run.cell, run.layers)
-    groups = [model.layer_parameters(layer) for layer in range(run.layers)]
+    model = Model.of(run.task, run.cell, run.layers, run.embedding)
+    groups = [model.embedding_parameters, *(model.layer_parameters(layer) for layer in range(run.layers))]
     groups += [model.readout_parameters] if readout else []
     return [parameter.shape for group in groups for parameter in group.values()]
 
