@@ -23,8 +23,7 @@ Observe = Callable[[str, Tensor], Tensor]
 """Takes the name and the new value of a state, and returns the value that the step continues with."""
 
 Role = Literal[
-    *("embedding", "input", "recurrent", "diagonal", "output", "scale"),
-    *("bias", "single bias", "readout", "readout bias"),
+    "embedding", "input", "recurrent", "diagonal", "output", "scale", "bias", "single bias", "readout", "readout bias"
 ]
 """The function of a parameter. A `bias` equals the sum of two biases in torch.nn; a `single bias` equals one.
 

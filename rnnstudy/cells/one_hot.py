@@ -75,8 +75,12 @@ class OneHot(Tensor):
             if func in SUMS and not kwargs and [isinstance(one, OneHot) for one in args] == [False, True, False]:
                 added, vectors, weights = args
                 return added + vectors.times(weights)
-            args, kwargs = tree_map(lambda one: one.dense() if isinstance(one, OneHot) else one, (args, kwargs or {}))
-            return func(*args, **kwargs)
+            args = tree_map(_as_numbers, args)
+            return func(*args, **{name: tree_map(_as_numbers, value) for name, value in (kwargs or {}).items()})
+
+
+def _as_numbers(value: Any) -> Any:
+    return value.dense() if isinstance(value, OneHot) else value
 
 
 DESCRIPTIONS = tuple(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim"))
@@ -103,8 +107,7 @@ def dense_vectors(
     inputs: Shaped[Tensor, "replica row features"], vocabulary: int | None, parameters: Mapping[str, Tensor]
 ) -> Float[Tensor, "replica row vectors"]:
     """As `vectors`, one-hot vectors as numbers too."""
-    read = vectors(inputs, vocabulary, parameters)
-    return read.dense() if isinstance(read, OneHot) else read
+    return _as_numbers(vectors(inputs, vocabulary, parameters))
 
 
 def transposed_product(

@@ -110,8 +110,8 @@ class Task(Spec):
     def inputs_are_symbols(self) -> bool:
         """Whether a batch holds one of `features` symbols for each step, as a whole number, and not a one-hot vector.
 
-        x_t W_xh is then a row of W_xh, and its gradient a scatter-add: the same network, and neither time nor memory of
-        a batch grows with the vocabulary. For an alphabet of ten letters, one-hot vectors cost as little.
+        x_t W_xh is then a row of W_xh, and its gradient a scatter-add: the same network, whose batches do not grow with
+        the vocabulary. For an alphabet of ten letters, one-hot vectors cost as little.
         """
         return False
 

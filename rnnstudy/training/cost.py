@@ -113,7 +113,7 @@ def cost(population: Population) -> Cost:
     run, training, replicas = population.runs[0], population.training, len(population.runs)
     steps = training.steps
     evaluated = training.validation_sequences * (steps // training.check_every) + training.test_sequences
-    per_step = _weights(run) * 2 * population.task.steps * replicas
+    per_step = _multiplied(run) * 2 * population.task.steps * replicas
     # A backward pass costs about twice a forward pass.
     operations = per_step * (3 * training.batch * steps + evaluated)
     loops = steps * population.task.steps * len(run.cell.states) * run.layers
@@ -137,6 +137,16 @@ def _parameter_shapes(run: Run, readout: bool) -> list[tuple[int, ...]]:
 def _weights(run: Run) -> int:
     """Numbers in the weight matrices of all layers."""
     return sum(shape[0] * shape[-1] for shape in _parameter_shapes(run, readout=False) if len(shape) == 2)
+
+
+def _multiplied(run: Run) -> int:
+    """Numbers of those matrices that a step multiplies by: of a matrix that reads symbols, one row."""
+    if not run.task.inputs_are_symbols:
+        return _weights(run)
+    model = Model.of(run.task, run.cell, run.layers, run.embedding)
+    lowest = model.embedding_parameters or model.layer_parameters(0)
+    reading = [one for one in lowest.values() if one.role in ("embedding", "input") and one.shape[0] == model.features]
+    return _weights(run) - (model.features - 1) * sum(one.shape[-1] for one in reading)
 
 
 def _states_and_gates(run: Run) -> int:
