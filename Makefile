@@ -65,7 +65,7 @@ gpu-check:
 	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu_check $(or $(OUT),build/gpu-check)
 
 bench-full: bench
-	for what in growth outcomes end_to_end tracking loading watching scan; do $(BIN)/python -m benchmarks $$what || exit $$?; done
+	for what in growth outcomes end_to_end tracking loading watching scan symbols; do $(BIN)/python -m benchmarks $$what || exit $$?; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info

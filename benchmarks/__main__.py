@@ -148,14 +148,26 @@ def scan() -> list[dict[str, Any]]:
     return measure()
 
 
+def symbols() -> list[dict[str, Any]]:
+    only_one_core()
+    import torch
+
+    from benchmarks.symbols import measure
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    return measure()
+
+
 OTHERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
-    one.__name__: one for one in (growth, outcomes, end_to_end, tracking, loading, store_size, watching, scan)
+    one.__name__: one for one in (growth, outcomes, end_to_end, tracking, loading, store_size, watching, scan, symbols)
 }
 WHAT = (
     "steps: training steps against peers; growth: time and memory against the length; outcomes: of the same runs by "
     "both engines; end_to_end: a sweep against separate processes; tracking: what it costs; loading: of 200 runs; "
     "store_size: commands on a store of 10,000 runs; "
     "watching: what rnnstudy.watch adds to a step; scan: diagonal recurrences by the scan and the reference engine; "
+    "symbols: reviews read as symbols and as one-hot vectors; "
     "tables: measure nothing, make the tables again"
 )
 

@@ -170,6 +170,22 @@ def _scan(results: Sequence[dict[str, Any]]) -> str:
     return _table(["cell", "sizes", "replicas", "ms, scan engine", "ms, reference engine", "times faster"], lines)
 
 
+def _symbols(results: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        [
+            one["cell"], *(f"{one['seconds'][kind]['median']:.1f}" for kind in ("symbols", "dense")),
+            _ratio(one["times_faster"]), *(f"{one['batch_bytes'][kind]:,}" for kind in ("symbols", "dense")),
+        ]
+        for one in results
+    ]  # fmt: skip
+    first = results[0]
+    header = [
+        f"film reviews by word, {first['runs']} runs of {first['updates']} updates", "seconds, symbols",
+        f"seconds, one-hot vectors of {first['features']:,}", "times faster", "bytes a batch, symbols", "one-hot",
+    ]  # fmt: skip
+    return _table(header, lines)
+
+
 def _watched(one: dict[str, Any]) -> str:
     if one["every"] > 1:
         return f"every {one['every']} steps"
@@ -190,6 +206,7 @@ SECTIONS = {
     "store_size": _store_size,
     "watching": _watching,
     "scan": _scan,
+    "symbols": _symbols,
 }
 
 

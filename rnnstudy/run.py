@@ -112,6 +112,7 @@ class Run(Spec):
         training: how it is trained and evaluated.
         probes: what is measured; not part of the key, because measuring changes nothing.
         seed: decides the initial weights.
+        embedding: width of a learned matrix before the first layer, for a task whose inputs are symbols; or None.
         data_seed: decides the sequences; the same as `seed` when None. Runs with equal data seeds see the same
             sequences whatever their cell, so that comparisons are paired.
 
@@ -127,9 +128,15 @@ class Run(Spec):
     probes: Annotated[tuple[Probe, ...], NOT_IDENTITY] = (ParameterGradients(), GradientThroughTime())
     seed: Annotated[int, at_least(0)] = 0
     data_seed: Annotated[int, at_least(0)] | None = None
+    embedding: Annotated[int, at_least(1)] | None = None
 
     def check(self) -> None:
-        require_repeatable(self.cell, self.task.features, self.task.outputs)
+        if self.embedding is not None and not self.task.inputs_are_symbols:
+            raise SpecError(
+                f"Run.embedding is {self.embedding}; it must be None for {type(self.task).__name__}, whose inputs are "
+                "not symbols"
+            )
+        require_repeatable(self.cell, self.embedding or self.task.features, self.task.outputs)
         self.initialisation.check_compatible(self.cell)
         if self.training.omega is not None:
             self.training.omega.check_compatible(self.cell)

@@ -22,11 +22,14 @@ States = Mapping[str, Tensor]
 Observe = Callable[[str, Tensor], Tensor]
 """Takes the name and the new value of a state, and returns the value that the step continues with."""
 
-Role = Literal["input", "recurrent", "diagonal", "output", "scale", "bias", "single bias", "readout", "readout bias"]
+Role = Literal[
+    "embedding", "input", "recurrent", "diagonal", "output", "scale", "bias", "single bias", "readout", "readout bias"
+]
 """The function of a parameter. A `bias` equals the sum of two biases in torch.nn; a `single bias` equals one.
 
 A `recurrent` matrix and a `diagonal` belong to the recurrence; each number of a diagonal, a vector, acts on one unit of
-a state. `output` is a matrix from a state to the output of the cell, `scale` a vector that multiplies unit by unit.
+a state. `output` is a matrix from a state to the output of the cell, `scale` a vector that multiplies unit by unit. An
+`embedding` is the model's: a matrix from symbols to what the lowest layer reads.
 """
 
 Draw = Callable[[tuple[int, ...], torch.Generator, Mapping[str, Tensor]], Tensor]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rnnstudy.cells.cell import Cell, Parameters
@@ -59,6 +59,7 @@ class LayerRun:
 
     Attributes:
         output_steps: indices, ascending, of the steps whose output is returned.
+        vocabulary: how many symbols there are, where the inputs are symbols; otherwise None.
     """
 
     cell: Cell
@@ -69,6 +70,7 @@ class LayerRun:
     output_steps: tuple[int, ...]
     cuts: Cuts
     constant_norm: bool = False
+    vocabulary: int | None = None
 
     @property
     def changes_gradients(self) -> bool:
@@ -97,13 +99,14 @@ class Engine(ABC):
         self,
         cell: Cell,
         parameters: Parameters,
-        inputs: Float[Tensor, "time replica batch features"],
+        inputs: Float[Tensor, "time replica batch features"] | Int[Tensor, "time replica batch 1"],
         *,
         widths: dict[str, int],
         observed: bool,
         steps: Sequence[int] | None = None,
         cuts: Cuts | None = None,
         constant_norm: bool = False,
+        vocabulary: int | None = None,
     ) -> Trajectory:
         """Run `cell` over all time steps, starting from states of zeros.
 
@@ -113,9 +116,11 @@ class Engine(ABC):
             steps: indices, counted from 0, of the steps whose output is returned; all when None.
             cuts: where the gradient does not flow from a step to the previous one; nowhere when None.
             constant_norm: whether each step passes back the norm that arrived at it, as `ConstantNorm` says.
+            vocabulary: how many symbols there are, where the inputs are symbols, which the cell reads as one-hot
+                vectors (−1: as zero); None where they are numbers.
         """
         output_steps = tuple(range(len(inputs)) if steps is None else sorted(set(steps)))
-        run = LayerRun(cell, parameters, inputs, widths, observed, output_steps, cuts or {}, constant_norm)
+        run = LayerRun(cell, parameters, inputs, widths, observed, output_steps, cuts or {}, constant_norm, vocabulary)
         return self.unroll_layer(run)
 
     @abstractmethod

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rnnstudy.cells.cell import States
+from rnnstudy.cells.one_hot import dense_vectors, vectors
 from rnnstudy.engines.block_float import ZERO_EXPONENT, BlockFloat
 from rnnstudy.engines.engine import LayerRun, require_gradient
 
@@ -22,6 +23,7 @@ class LayerUnroll:
         exponent: (time, replica, batch).
         arriving: G_t as mantissas (time, replica, batch, all states side by side) under `exponent`.
         departing: (∂s_t/∂s_{t−1})ᵀ G_t likewise.
+        inputs: x_1, …, x_T (time, replica, batch, features), or symbols (time, replica, batch, 1) of a `vocabulary`.
         initial: dL/ds_0, all states side by side.
         projected_gradient: the gradient at what `Cell.project` returned (time, replica, batch, gates) under `exponent`.
     """
@@ -37,7 +39,7 @@ class LayerUnroll:
         self.cell, self.observed = run.cell, run.observed
         self.parameters = {name: value.detach() for name, value in run.parameters.items()}
         self.prepared = run.cell.prepared(self.parameters)
-        self.inputs = run.inputs.detach()
+        self.inputs, self.vocabulary = run.inputs.detach(), run.vocabulary
         self.widths = {name: run.widths[name] for name in run.cell.states}
         self.states: list[dict[str, Tensor]] = []
         self._output_steps = run.output_steps
@@ -54,8 +56,8 @@ class LayerUnroll:
     def forward(self, recorded: bool) -> Tensor:
         """The outputs (step, replica, batch, width) at the output steps."""
         _, replicas, batch, _ = self.inputs.shape
-        projected = self.by_time(self.cell.project(self.parameters, self.as_rows(self.inputs))).unbind(0)
-        state = {name: self.inputs.new_zeros(replicas, batch, width) for name, width in self.widths.items()}
+        projected = self.by_time(self.cell.project(self.parameters, self.vectors(self.inputs))).unbind(0)
+        state = {name: projected[0].new_zeros(replicas, batch, width) for name, width in self.widths.items()}
         output_steps, outputs = set(self._output_steps), []
         self.states = [state]
         for t, gates in enumerate(projected):
@@ -95,7 +97,7 @@ class LayerUnroll:
         _, replicas, batch, _ = self.inputs.shape
         size = sum(self.widths.values())
         current = BlockFloat(
-            self.inputs.new_zeros(replicas, batch, size),
+            direct.mantissa.new_zeros(replicas, batch, size),
             torch.full((replicas, batch), ZERO_EXPONENT, device=self.inputs.device),
         )
         steps = []
@@ -132,12 +134,33 @@ class LayerUnroll:
         return True
 
     def input_gradient(self) -> BlockFloat:
-        """dL/dx_t. Blocks (time, replica, batch), within (features)."""
-        rows = self.as_rows(self.inputs).requires_grad_()
+        """dL/dx_t. Blocks (time, replica, batch), within (features): of symbols, as of their one-hot vectors."""
+        return self._input_gradient(0, len(self.inputs))
+
+    def input_log_norms(self) -> Tensor:
+        """log10 ‖dL/dx_t‖ (time, replica, batch). Of symbols a step at a time: the vectors of all may be large."""
+        if self.vocabulary is None:
+            return self.input_gradient().log_norms()
+        return torch.cat([self._input_gradient(t, t + 1).log_norms() for t in range(len(self.inputs))])
+
+    def _input_gradient(self, first: int, last: int) -> BlockFloat:
+        """dL/dx_t of the steps with indices `first` to `last` (exclusive)."""
+        chosen = slice(first, last)
+        rows = self.dense(self.as_rows(self.inputs[chosen])).requires_grad_()
         with torch.enable_grad():
             projected = self.cell.project(self.parameters, rows)
-        [gradient] = torch.autograd.grad(projected, rows, self.as_rows(self.projected_gradient))
-        return BlockFloat(self.by_time(gradient), self.exponent)
+        [gradient] = torch.autograd.grad(projected, rows, self.as_rows(self.projected_gradient[chosen]))
+        _, replicas, batch, _ = self.inputs.shape
+        by_time = gradient.view(replicas, last - first, batch, -1).transpose(0, 1)
+        return BlockFloat(by_time, self.exponent[chosen])
+
+    def vectors(self, inputs: Tensor) -> Tensor:
+        """What the cell reads, inputs or symbols of some steps (time, replica, batch, …), as rows."""
+        return vectors(self.as_rows(inputs), self.vocabulary, self.parameters)
+
+    def dense(self, rows: Tensor) -> Tensor:
+        """The numbers (replica, row, features) that the cell reads in these rows of inputs or symbols."""
+        return dense_vectors(rows, self.vocabulary, self.parameters)
 
     def parameter_gradients(self, steps: Tensor | None = None, counted: Tensor | None = None) -> dict[str, BlockFloat]:
         """dL/dθ for every parameter θ, over all steps or over the chosen `steps` (step, replica, batch) alone."""
@@ -154,7 +177,7 @@ class LayerUnroll:
         arriving, shared = BlockFloat(chosen(self.arriving), exponent).aligned((0, 2))
         leaves = {name: value.clone().requires_grad_() for name, value in self.parameters.items()}
         with torch.enable_grad():
-            projected = self.cell.project(leaves, self.as_rows(chosen(self.inputs)))
+            projected = self.cell.project(leaves, self.vectors(chosen(self.inputs)))
             after = self.cell.step(
                 self.cell.prepared(leaves), projected, self.rows_of(self.states[:-1], chosen), _unobserved
             )
@@ -172,10 +195,10 @@ class LayerUnroll:
         }
         inputs = self.as_rows(self.inputs[first:last]).repeat_interleave(size, dim=1)
         with torch.enable_grad():
-            projected = self.cell.project(self.parameters, inputs)
+            projected = self.cell.project(self.parameters, vectors(inputs, self.vocabulary, self.parameters))
             after = self.cell.step(self.prepared, projected, rows, _unobserved)
         # Each row is repeated `size` times, once for each unit vector.
-        unit = torch.eye(size, dtype=self.inputs.dtype, device=self.inputs.device).repeat(count * batch, 1)
+        unit = torch.eye(size, dtype=projected.dtype, device=projected.device).repeat(count * batch, 1)
         at_states = self.split(unit.expand(replicas, -1, -1))
         gradients = dict(zip(rows, _vector_jacobian(after, list(rows.values()), at_states), strict=True))
         return list(self.joined(gradients).view(replicas, count, batch, size, size).unbind(1))

@@ -86,7 +86,7 @@ class ScaledTrajectory(Trajectory):
     def input_log_norms(self) -> Float[Tensor, "time replica batch"]:
         """log10 ‖dL/dx_t‖, with x_t what the layer reads at step t."""
         self.unroll.require()
-        return self.unroll.input_gradient().log_norms()
+        return self.unroll.input_log_norms()
 
     def arriving(self) -> BlockFloat:
         """G_t: the gradient that arrives at the states of step t, taken as independent of each other.
@@ -127,7 +127,7 @@ class ScaledTrajectory(Trajectory):
         """The bounded quantities of all steps, with values (time, replica, batch, width): see `Cell.bounded`."""
         unroll = self.unroll
         with torch.no_grad():
-            projected = unroll.cell.project(unroll.parameters, unroll.as_rows(unroll.inputs))
+            projected = unroll.cell.project(unroll.parameters, unroll.vectors(unroll.inputs))
             before, after = unroll.rows_of(unroll.states[:-1]), unroll.rows_of(unroll.states[1:])
             bounded = unroll.cell.bounded(unroll.prepared, projected, before, after)
         return {name: BoundedUnits(unroll.by_time(item.values), item.low, item.high) for name, item in bounded.items()}

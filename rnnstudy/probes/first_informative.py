@@ -21,7 +21,7 @@ class FirstInformative:
     Attributes:
         step: t_b, counted from 0.
         marked: False for a sequence without such a step.
-        inputs: x at step t_b, what the network reads there.
+        inputs: x at step t_b, what the network reads there: a one-hot vector where that is a symbol.
         reached: True where the input can have the age: t_b + age ≤ τ_b, the last supervised step.
     """
 
@@ -46,8 +46,9 @@ class FirstInformative:
         marked = informative.any(0) & some_of_many.unsqueeze(1)
         step = informative.long().argmax(0)  # the first of equal values
         ages = torch.arange(batch.time, device=step.device)[:, None, None]
-        features = batch.layers[0].unroll.inputs
-        inputs = features.gather(0, step[None, ..., None].expand(1, -1, -1, features.shape[-1]))[0]
+        unroll = batch.layers[0].unroll
+        inputs = unroll.inputs.gather(0, step[None, ..., None].expand(1, -1, -1, unroll.inputs.shape[-1]))[0]
+        inputs = unroll.dense(inputs)
         return FirstInformative(step, marked, inputs, marked & (step + ages <= batch.last))
 
     def by_age(self, values: Float[Tensor, "time replica batch width"]) -> Float[Tensor, "age replica batch width"]:

@@ -96,12 +96,15 @@ def _with_changed_input(
     """All layers, lowest first, when every sequence reads the first informative input of its partner."""
     inputs = batch.layers[0].unroll.inputs
     index = first.step[None, ..., None].expand(1, -1, -1, inputs.shape[-1])
-    others = first.inputs.gather(1, partner.unsqueeze(-1).expand(first.inputs.shape))
-    below, engine, trajectories = inputs.scatter(0, index, others.unsqueeze(0)), ScaledEngine(), []
+    own = inputs.gather(0, index)
+    others = own.gather(2, partner[None, ..., None].expand(own.shape))
+    below, engine, trajectories = inputs.scatter(0, index, others), ScaledEngine(), []
     with torch.no_grad():
         for layer in batch.layers:
             unroll = layer.unroll
-            trajectory = engine.unroll(unroll.cell, unroll.parameters, below, widths=unroll.widths, observed=True)
+            trajectory = engine.unroll(
+                unroll.cell, unroll.parameters, below, widths=unroll.widths, observed=True, vocabulary=unroll.vocabulary
+            )
             trajectories.append(trajectory)
             below = trajectory.outputs
     return trajectories

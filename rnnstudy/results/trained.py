@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rnnstudy.cells.cell import Parameters
@@ -36,9 +36,14 @@ class TrainedNetwork:
     run: Run
     parameters: Parameters
 
-    def __call__(self, inputs: Float[Tensor, "time batch features"]) -> Float[Tensor, "time batch outputs"]:
-        """The outputs at every step. Differentiable with respect to the inputs and the parameters."""
-        model = Model.of(self.run.task, self.run.cell, self.run.layers)
+    def __call__(
+        self, inputs: Float[Tensor, "time batch features"] | Int[Tensor, "time batch 1"]
+    ) -> Float[Tensor, "time batch outputs"]:
+        """The outputs at every step. Differentiable with respect to the inputs and the parameters.
+
+        Of a task whose inputs are symbols, `inputs` are symbols or their one-hot vectors.
+        """
+        model = Model.of(self.run.task, self.run.cell, self.run.layers, self.run.embedding)
         population = {name: value.unsqueeze(0) for name, value in self.parameters.items()}
         outputs, _ = model.forward(
             ReferenceEngine(), population, inputs.unsqueeze(1), steps=range(len(inputs)), observed=False

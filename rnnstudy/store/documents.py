@@ -43,6 +43,7 @@ def paragraph(run: Run) -> str:
     """What the run is, in words. Fields that are not named have their default."""
     training, task = run.training, run.task
     layers = f"{run.layers} layers" if run.layers > 1 else "One layer"
+    embedded = "" if run.embedding is None else f" on an embedding of width {run.embedding}"
     clipped = f"clipped ({in_words(training.clip, whole=True)})" if training.clip is not None else "not clipped"
     all_methods = (training.weight_decay, training.omega, *training.cuts, training.constant_norm)
     methods = [in_words(method) for method in all_methods if method is not None]
@@ -52,7 +53,7 @@ def paragraph(run: Run) -> str:
     cell, optimiser = in_words(run.cell, always="width"), in_words(training.optimiser)
     criterion, guess = task.criterion, task.chance.error
     sentences = [
-        f"{layers} of {cell}, initialised by {in_words(run.initialisation)},",
+        f"{layers} of {cell}{embedded}, initialised by {in_words(run.initialisation)},",
         f"learns {in_words(task, without='length')} at T = {task.length}.",
         summary(type(task)),
         f"(Task: {type(task).source}.)",

@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from rnnstudy.cells.one_hot import NOTHING
 from rnnstudy.errors import shown
 from rnnstudy.spec import LOCATION, SpecError, at_least
 from rnnstudy.tasks import locations
 from rnnstudy.tasks.data_set import DataSet
-from rnnstudy.tasks.task import Batch, Criterion, inside, one_hot, supervised_at_end
+from rnnstudy.tasks.task import Batch, Criterion, inside, supervised_at_end
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
@@ -43,7 +44,8 @@ class LabelledText(DataSet):
     each line is one text; by default `quotes`, or `none` for a TSV file that quotes would make no sense of. Texts whose
     label is in `leave_out` are not used. A text is cut after T = `length` symbols. `unit`:
     `character`, or `word` (lower case; punctuation marks are words). Each of the `symbols` most frequent symbols of the
-    training part has its own one-hot input; all others share one more. One output per label, softmax and cross-entropy
+    training part has a number of its own; all others share one more. The network reads a symbol as a one-hot vector, of
+    which a batch holds the number alone. One output per label, softmax and cross-entropy
     (nats) at the last step of each text.
 
     Equal texts count once. Of each label, a random order that depends on the texts alone makes 80 % the training
@@ -140,16 +142,20 @@ class LabelledText(DataSet):
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """The symbol of each input, the most frequent first; the last represents all other symbols."""
+        """The symbol of each number, the most frequent first; the last represents all other symbols."""
         return (*_vocabulary(self._collection, self.unit, self.symbols), "…")
 
     def read(self, inputs: Tensor) -> list[str]:
-        """The symbols that one-hot inputs (time, features) represent."""
-        return [self.vocabulary[index] for index in inputs.argmax(-1).tolist()]
+        """The symbols that the inputs (time, 1) of one text represent."""
+        return [self.vocabulary[index] for index in inputs.flatten().tolist() if index != NOTHING]
 
     @property
     def features(self) -> int:
         return len(self.vocabulary)
+
+    @property
+    def inputs_are_symbols(self) -> bool:
+        return True
 
     @property
     def outputs(self) -> int:
@@ -172,7 +178,7 @@ class LabelledText(DataSet):
         drawn = torch.randint(len(encoded.classes), (batch,), generator=generator)
         lengths = encoded.lengths[drawn]
         valid = inside(self.steps, lengths)
-        inputs = one_hot(encoded.symbols[:, drawn], self.features) * valid.unsqueeze(-1)
+        inputs = torch.where(valid, encoded.symbols[:, drawn], NOTHING).unsqueeze(-1)
         return supervised_at_end(inputs, encoded.classes[drawn], valid, lengths)
 
 
@@ -363,9 +369,9 @@ def _encode(collection: _Collection, unit: str, most: int, longest: int, part: s
     vocabulary = {symbol: index for index, symbol in enumerate(_vocabulary(collection, unit, most))}
     texts = collection.part(part)
     numbers = [[vocabulary.get(s, len(vocabulary)) for s in _split_up(text, unit)[:longest]] for text, _ in texts]
-    symbols = torch.zeros(longest, len(texts), dtype=torch.long)
+    symbols = torch.zeros(longest, len(texts), dtype=torch.int32)
     for column, text in enumerate(numbers):
-        symbols[: len(text), column] = torch.tensor(text)
+        symbols[: len(text), column] = torch.tensor(text, dtype=torch.int32)
     return _Encoded(
         symbols=symbols,
         lengths=torch.tensor([len(text) for text in numbers]),

@@ -17,14 +17,15 @@ class Batch:
     """Sequences of one data seed, padded at their end to `task.steps` time steps.
 
     Attributes:
-        inputs: what the network reads, zero after the end of a sequence.
+        inputs: what the network reads, zero after the end of a sequence; of a task whose inputs are symbols, these
+            (time, batch, 1) as whole numbers from 0 to features − 1, and −1, which is nothing, after the end.
         targets: what it should output: class numbers, or one number for each output.
         mask: the supervised steps, which the loss is computed on; each sequence has at least one.
         lengths: time steps of each sequence.
         informative: the steps whose input the answer depends on.
     """
 
-    inputs: Float[Tensor, "time batch features"]
+    inputs: Float[Tensor, "time batch features"] | Int[Tensor, "time batch 1"]
     targets: Shaped[Tensor, "time batch *outputs"]
     mask: Bool[Tensor, "time batch"]
     lengths: Int[Tensor, " batch"]
@@ -103,7 +104,16 @@ class Task(Spec):
     @property
     @abstractmethod
     def features(self) -> int:
-        """Number of inputs at each step."""
+        """Number of inputs at each step, or of different symbols."""
+
+    @property
+    def inputs_are_symbols(self) -> bool:
+        """Whether a batch holds one of `features` symbols for each step, as a whole number, and not a one-hot vector.
+
+        x_t W_xh is then a row of W_xh, and its gradient a scatter-add: the same network, whose batches do not grow with
+        the vocabulary. For an alphabet of ten letters, one-hot vectors cost as little.
+        """
+        return False
 
     @property
     @abstractmethod
@@ -171,7 +181,7 @@ class Task(Spec):
 
 
 def supervised_at_end(
-    inputs: Float[Tensor, "time batch features"],
+    inputs: Shaped[Tensor, "time batch features"],
     answer: Shaped[Tensor, "batch *outputs"],
     informative: Bool[Tensor, "time batch"],
     lengths: Int[Tensor, " batch"] | None = None,

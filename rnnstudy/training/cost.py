@@ -87,8 +87,9 @@ def bytes_per_replica(run: Run) -> float:
     task, training = run.task, run.training
     numbers = sum(math.prod(shape) for shape in _parameter_shapes(run, readout=True))
     steps = task.steps * training.batch
-    # An input number takes 4 bytes; a step's target, mask and mark 10. Drawn ahead, and once more for each replica.
-    bytes_per_step = 4 * task.features + 10
+    # An input number or symbol takes 4 bytes; a step's target, mask and mark 10. Drawn ahead, and once more for each
+    # replica.
+    bytes_per_step = 4 * (1 if task.inputs_are_symbols else task.features) + 10
     drawn = BLOCK * steps * min(1.0, MOST_NUMBERS_DRAWN / (BLOCK * steps * task.features))
     data = bytes_per_step * (drawn + 2 * steps + training.validation_sequences * task.steps)
     # Once in the history and once more in the last record.
@@ -112,7 +113,7 @@ def cost(population: Population) -> Cost:
     run, training, replicas = population.runs[0], population.training, len(population.runs)
     steps = training.steps
     evaluated = training.validation_sequences * (steps // training.check_every) + training.test_sequences
-    per_step = _weights(run) * 2 * population.task.steps * replicas
+    per_step = _multiplied(run) * 2 * population.task.steps * replicas
     # A backward pass costs about twice a forward pass.
     operations = per_step * (3 * training.batch * steps + evaluated)
     loops = steps * population.task.steps * len(run.cell.states) * run.layers
@@ -127,8 +128,8 @@ def cost(population: Population) -> Cost:
 
 def _parameter_shapes(run: Run, readout: bool) -> list[tuple[int, ...]]:
     """The shapes of one replica's parameters, with or without those of the model's readout."""
-    model = Model.of(run.task, run.cell, run.layers)
-    groups = [model.layer_parameters(layer) for layer in range(run.layers)]
+    model = Model.of(run.task, run.cell, run.layers, run.embedding)
+    groups = [model.embedding_parameters, *(model.layer_parameters(layer) for layer in range(run.layers))]
     groups += [model.readout_parameters] if readout else []
     return [parameter.shape for group in groups for parameter in group.values()]
 
@@ -136,6 +137,16 @@ def _parameter_shapes(run: Run, readout: bool) -> list[tuple[int, ...]]:
 def _weights(run: Run) -> int:
     """Numbers in the weight matrices of all layers."""
     return sum(shape[0] * shape[-1] for shape in _parameter_shapes(run, readout=False) if len(shape) == 2)
+
+
+def _multiplied(run: Run) -> int:
+    """Numbers of those matrices that a step multiplies by: of a matrix that reads symbols, one row."""
+    if not run.task.inputs_are_symbols:
+        return _weights(run)
+    model = Model.of(run.task, run.cell, run.layers, run.embedding)
+    lowest = model.embedding_parameters or model.layer_parameters(0)
+    reading = [one for one in lowest.values() if one.role in ("embedding", "input") and one.shape[0] == model.features]
+    return _weights(run) - (model.features - 1) * sum(one.shape[-1] for one in reading)
 
 
 def _states_and_gates(run: Run) -> int:

@@ -111,11 +111,10 @@ def side_batch(population: Population, parameters: Parameters, sequences: int, d
     """
     batch = fixed_batch(population, "probe", sequences, device)
     double = {name: value.detach().double() for name, value in parameters.items()}
+    inputs = batch.inputs.double() if batch.inputs.is_floating_point() else batch.inputs
     engine = ScaledEngine()
     with torch.enable_grad():
-        outputs, trajectories = population.model.forward(
-            engine, double, batch.inputs.double(), steps=batch.steps, observed=True
-        )
+        outputs, trajectories = population.model.forward(engine, double, inputs, steps=batch.steps, observed=True)
         batch.loss_of_last_step(population.task, outputs).sum().backward()
     return BackwardPass(
         trajectories, population.model.cell.read_states, batch.last, layers=engine.layers, informative=batch.informative

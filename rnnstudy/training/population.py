@@ -58,7 +58,7 @@ class Population:
 
     @functools.cached_property
     def model(self) -> Model:
-        return Model.of(self.task, self.runs[0].cell, self.runs[0].layers)
+        return Model.of(self.task, self.runs[0].cell, self.runs[0].layers, self.runs[0].embedding)
 
     @property
     def data_seeds(self) -> tuple[int, ...]:
