@@ -76,8 +76,8 @@ picture = figures.gradient_by_lag(results, states=("h", "c"), bound=True, keys=p
 here.show(
     picture,
     "gradient_by_lag_initial",
-    title=f"Before training {longest} steps back change the gradient by "
-    f"{as_text(median('Elman', 'log10_ratio_initial'))} decades in the RNN, by "
+    title=f"Before training the gradient at the first of {longest} steps, relative to the last: "
+    f"{as_text(median('Elman', 'log10_ratio_initial'))} decades in the RNN, "
     f"{as_text(median('LSTM', 'log10_ratio_initial'))} in the LSTM",
     takeaway=f"""
     Follow a line from left (the last step, where the loss is) to right (the distant past). A straight line on this

@@ -40,8 +40,7 @@ here.say(study.summary)
 # %%
 loop = 1 / (4 * np.sqrt(3))
 picture = figures.half_life_by_bias(results, bias, loop=loop, longest=task.length)
-before = picture.data[(picture.data["stage"] == "initial") & (picture.data["state"] == "c")].set_index("start")
-after = picture.data[(picture.data["stage"] == "final") & (picture.data["state"] == "c")].set_index("start")
+before, after = (picture.data[picture.data["stage"] == stage].set_index("start") for stage in ("initial", "final"))
 biases = sorted(runs[bias].dropna().unique())
 
 

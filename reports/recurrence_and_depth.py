@@ -53,8 +53,8 @@ else:
     here.show(
         figures.gradient_of_cells(results, states=("h", "o"), normalised=True, keys=single),
         "gradient_by_lag",
-        title=f"{longest} steps back change the gradient by {decades('Elman')} decades (Elman), {decades('Jordan')} "
-        f"(Jordan) and {decades('OutputRecurrent')} (output recurrence)",
+        title=f"The gradient at the first of {longest} steps, relative to the last: {decades('Elman')} decades (Elman), "
+        f"{decades('Jordan')} (Jordan), {decades('OutputRecurrent')} (output recurrence)",
         takeaway=f"""
     One layer, before training, relative to lag 0, the cells side by side at the longest length. At T = {longest} the
     gradient at the first step, in decades:
