@@ -53,8 +53,8 @@ else:
     here.show(
         figures.gradient_of_cells(results, states=("h", "o"), normalised=True, keys=single),
         "gradient_by_lag",
-        title=f"The gradient at the first of {longest} steps, relative to the last: {decades('Elman')} decades (Elman), "
-        f"{decades('Jordan')} (Jordan), {decades('OutputRecurrent')} (output recurrence)",
+        title=f"The gradient at the first of {longest} steps, relative to the last: {decades('Elman')} "
+        f"decades (Elman), {decades('Jordan')} (Jordan), {decades('OutputRecurrent')} (output recurrence)",
         takeaway=f"""
     One layer, before training, relative to lag 0, the cells side by side at the longest length. At T = {longest} the
     gradient at the first step, in decades:
@@ -93,8 +93,8 @@ here.show(
     figures.success(results, "layers", each="length", label="layers", chance=chance, error="test error"),
     "success_by_layers",
     title=f"Output recurrence at T = {lengths[-1]}: {share('OutputRecurrent', lengths[-1], depths[0])} runs solve the "
-    f"task with {depths[0]} layer{'s' * (depths[0] > 1)}, {share('OutputRecurrent', lengths[-1], depths[-1])} with "
-    f"{depths[-1]}",
+    f"task with {depths[0]} layer{'s' if depths[0] > 1 else ''}, "
+    f"{share('OutputRecurrent', lengths[-1], depths[-1])} with {depths[-1]}",
     takeaway=f"""
     Runs that solved the task with {", ".join(map(str, depths))} layers. RNN (Elman): {shares("Elman")}. RNN
     (Jordan): {shares("Jordan")}. Output recurrence: {shares("OutputRecurrent")}. With one layer, the output
