@@ -119,6 +119,31 @@ def test_many_panels_stand_in_rows_that_can_be_read_at_half_size() -> None:
         assert not first.overlaps(second)
 
 
+def test_state_and_gradient_draws_each_run_and_the_running_median_of_its_signal() -> None:
+    runs = pd.DataFrame({"cell": ["Elman", "Elman", "LSTM"]}, index=pd.Index(["a", "b", "c"], name="key"))
+    steps = np.arange(30)
+    spiked = np.where(steps == 12, 50.0, 0.1 * steps)
+    frames = {
+        f"{name}_initial": pd.concat([pd.DataFrame({"key": k, "step": 0, axis: steps, "value": spiked}) for k in "abc"])
+        for name, axis in (
+            ("profile/h", "lag"), ("signal/W_xh_to_noise", "lag"), ("decoded/h", "age"), ("distance/h_relative", "age"),
+        )
+    }  # fmt: skip
+    frames["profile/h_initial_normalised"] = frames.pop("profile/h_initial")
+    sides = {"c": "gated", "a": "one", "b": "one"}
+    picture = figures.state_and_gradient(Planted(runs, frames), sides)
+    data = picture.data.set_index(["panel", "side", "key", "steps"])["value"].sort_index()
+    assert len(data) == 4 * 3 * 30
+    assert data.loc["does the gradient arrive?", "one", "b"].tolist() == spiked.tolist()
+    # Nine neighbours hide one spike and keep a slope; at the border there are fewer of them.
+    signal = data.loc["is it a signal?", "gated", "c"]
+    assert signal[[0, 20, 29]].tolist() == pytest.approx([0.2, 2.0, 2.7])
+    assert signal[12] == pytest.approx(1.3)
+    assert [len([line for line in axis.lines if len(line.get_xdata()) == 30]) for axis in picture.figure.axes] == [
+        3
+    ] * 4
+
+
 def test_candidates_of_a_search_have_no_cells_colours_and_logarithmic_axes_say_so() -> None:
     trials = pd.DataFrame(
         {

@@ -194,8 +194,13 @@ def test_numbers_stand_at_their_value_lengths_at_their_logarithm_and_words_evenl
     assert places(lengths) == [1, 2, 3, 4]
     assert [text.get_text() for text in lengths.get_xticklabels()] == ["10", "100", "1000", "10000"]
     assert "logarithmic" in lengths.get_xlabel()
-    for words in (None, {"chrono": "chrono", "2": "two", "0": "zero", "1": "one"}):
-        assert places(figures.success(planted, "start", chance=0.75, words=words).figure.axes[1]) == [0, 1, 2, 3]
+    joined = [line.get_linestyle() for line in axes[0].lines if line.get_marker() == "s"]
+    assert joined == ["-"]
+    words = {"chrono": "chrono", "2": "two", "0": "zero", "1": "one"}
+    categories = figures.success(planted, "start", chance=0.75, words=words).figure.axes[0]
+    assert [line.get_linestyle() for line in categories.lines if line.get_marker() == "s"] == ["None"]
+    for named in (None, words):
+        assert places(figures.success(planted, "start", chance=0.75, words=named).figure.axes[1]) == [0, 1, 2, 3]
 
 
 def test_prediction_holds_the_planted_order_and_says_which_strata_can_speak(results: Planted) -> None:

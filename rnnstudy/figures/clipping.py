@@ -90,6 +90,7 @@ def clipping(results: RunsAndReadings, *, learning_rate: float, keys: Keys = Non
         right.set(xscale="log", xlabel="learning rate (logarithmic)", ylabel="share of runs", ylim=(-0.05, 1.08))
         rates = sorted(runs["learning_rate"].unique())
         right.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        right.set_xlim(rates[0] / 1.5, rates[-1] * 1.5)
         right.minorticks_off()
         entries = [
             line_entry("median over runs", **_MEDIAN),

@@ -79,4 +79,6 @@ def _say_what_is_below(axis: Axes, data: pd.DataFrame, lowest: float) -> None:
         words = [f"{counts[length]} of {every[length]} runs at T = {length}" for length in counts.index]
         deepest = "0 exactly" if np.isneginf(below.min()) else f"{below.min():.0f}".replace("-", "−")
         text = "\n".join(["below the panel:", *words, f"(down to {deepest})"])
-        axis.text(0.98, 0.03, text, transform=axis.transAxes, ha="right", va="bottom", fontsize=9, color="0.25")
+        ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2}
+        place = {"transform": axis.transAxes, "ha": "right", "va": "bottom", "zorder": 4}
+        axis.text(0.98, 0.03, text, fontsize=9, color="0.25", bbox=ground, **place)

@@ -39,7 +39,7 @@ def success(
 
     Args:
         across: the column of `results.runs` on the horizontal axis. Numbers stand at their value, lengths at their
-            logarithm; what is not a number, or has `words`, stands at even distances.
+            logarithm, joined by lines; what is not a number, or has `words`, stands at even distances.
         chance: the error of the best predictor that sees no input (`task.chance.error`).
         label: what `across` is, with its unit.
         error: what the error is (`task.criterion.error`).
@@ -55,7 +55,8 @@ def success(
     chosen_runs.require_columns(runs, across, *([each] if each else []))
     runs = runs.assign(error=runs["error"].astype(float).fillna(chance if error_interval else np.nan))
     values = list(words) if words else sorted(runs[across].unique())
-    positions = _positions(values, across) if words is None else np.arange(len(values), dtype=float)
+    joined = words is None and all(isinstance(value, Real) for value in values)
+    positions = _positions(values, across) if joined else np.arange(len(values), dtype=float)
     words = words or {value: f"{value:g}" if isinstance(value, float) else str(value) for value in values}
     cells, shown = cells_of(runs), sorted(runs[each].unique()) if each else [None]
     runs_shown = runs[runs[across].isin(values)]
@@ -73,7 +74,7 @@ def success(
         dots["place"] += 0.375 * width
         for share, errors, panel in zip(upper, lower, shown, strict=True):
             own, own_runs = (table if each is None else table[table[each] == panel] for table in (points, dots))
-            _draw(share, errors, own, None if error_interval else own_runs)
+            _draw(share, errors, own, None if error_interval else own_runs, joined)
             if beside:
                 _counts(share, data, places, cells)
             chance_line(errors, chance, labelled=panel == shown[-1])
@@ -120,9 +121,7 @@ def _table(
 
 
 def _positions(values: Sequence[Hashable], across: str) -> np.ndarray:
-    """Where the values of a setting stand: numbers at their value, lengths at their logarithm, others evenly."""
-    if not all(isinstance(value, Real) for value in values):
-        return np.arange(len(values), dtype=float)
+    """Where the numbers of a setting stand: at their value, lengths at their logarithm."""
     numbers = np.array(values, dtype=float)
     return np.log10(numbers) if across == "length" else numbers
 
@@ -135,13 +134,14 @@ def _placed(
     return table.assign(place=table[across].map(places) + aside)
 
 
-def _draw(share: Axes, errors: Axes, data: pd.DataFrame, runs: pd.DataFrame | None) -> None:
+def _draw(share: Axes, errors: Axes, data: pd.DataFrame, runs: pd.DataFrame | None, joined: bool) -> None:
     """One column of panels: the shares with their intervals; the median errors with each run as a dot beside them, or
-    with their intervals when `runs` is None."""
+    with their intervals when `runs` is None. `joined` by lines, where the values are numbers."""
     bars = {"elinewidth": 2, "capsize": 4}
     for cell in cells_of(data):
         drawn = data[data["cell"] == cell]
         line = {**style(cell).line, "linewidth": 1.3, "markersize": 9, "mec": "white", "zorder": 3}
+        line |= {} if joined else {"linestyle": ""}
         if runs is None:
             line, place = {**line, "linestyle": ""}, drawn["place"]
             points_with_intervals(errors, place, drawn, "median_error", "error_low", "error_high", **line, **bars)
