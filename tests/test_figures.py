@@ -234,7 +234,7 @@ def test_success_shows_counts_intervals_and_chance(pictures: dict[str, Picture])
     assert (row["wilson_low"], row["wilson_high"]) == figures.wilson(2, 5)
     assert row["median_error"] == pytest.approx(0.63)
     shown = words(pictures["success"])
-    for text in ("2/5", "0/5", "5/5", "(0.75)", "chance", "length T (steps)"):
+    for text in ("2/5", "0/5", "5/5", "(0.75)", "chance", "length T (steps, logarithmic)"):
         assert f">{text}<" in shown
 
 
