@@ -6,6 +6,7 @@ The order and the libraries are those of tests/test_architecture.py, the words t
 """
 
 import ast
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def purpose(wing: str) -> str:
     first = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     begin, _, rest = " ".join(first.split()).split(". ")[0].rstrip(".").partition(": ")
     words = rest if rest and len(begin.split()) <= 2 else begin
-    return words.partition(";")[0].replace("->", "→")
+    return re.split(r";|, one file", words)[0].replace("->", "→")
 
 
 def wings_picture() -> str:
