@@ -278,6 +278,7 @@ def test_a_moving_picture_is_saved_as_a_gif_of_equal_bytes(results: Planted, tmp
         assert gif.n_frames == 3
         assert gif.info["loop"] == 0
     assert [duration for duration, _ in frames] == [140, 140, 3000]
+    assert all((frame[0, 0] == 255).all() for _, frame in frames)
     assert all((one != other).any() for (_, one), (_, other) in combinations(frames, 2))
 
 

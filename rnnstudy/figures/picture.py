@@ -73,7 +73,11 @@ def rendered_gif(moving: Moving, *, dots_per_inch: int = 90, milliseconds: int =
         moving.figure.set_layout_engine("none")
         pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     palette = pictures[-1].quantize(colours, dither=Image.Dither.NONE)
+    # The average of the lightest colours is not quite the white of the paper.
+    lightest = [255 if value > 249 else value for value in palette.getpalette() or ()]
     frames = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures]
+    for frame in frames:
+        frame.putpalette(lightest)
     buffer, shown = BytesIO(), [milliseconds] * (len(frames) - 1) + [3000]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=shown, loop=0, optimize=False)
     return buffer.getvalue()
