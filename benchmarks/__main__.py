@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("what", nargs="?", default="steps", choices=["steps", *OTHERS, "tables"], help=WHAT)
     parser.add_argument("--cells", nargs="+", default=tables.CELLS, choices=tables.CELLS, help="these; others stay")
-    parser.add_argument("--essential", action="store_true", help="only the rows that stand in README.md")
+    parser.add_argument("--essential", action="store_true", help="only the rows that stand in docs/speed.md")
     asked = parser.parse_args()
     if asked.what == "steps":
         measure_steps(asked.cells, asked.essential)
@@ -64,7 +64,7 @@ def measure_steps(names: Sequence[str], essential: bool) -> None:
 
 
 def planned(names: Sequence[str], essential: bool) -> list[tuple[str, int, int, int]]:
-    """(cell, T, batch, replicas) of the comparisons, those of README.md first."""
+    """(cell, T, batch, replicas) of the comparisons, those of docs/speed.md first."""
     first = [place for place in tables.ESSENTIAL if place[0] in names]
     if essential:
         return first

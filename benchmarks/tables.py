@@ -1,4 +1,4 @@
-"""The tables in README.md and benchmarks/README.md, made from the JSON results and put between two markers."""
+"""The tables in docs/speed.md and benchmarks/README.md, made from the JSON results and put between two markers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +15,13 @@ COLUMNS = {
 }
 CELLS = ("Elman", "LSTM", "GRU")
 ESSENTIAL = [("Elman", 200, 20, 1), *((cell, 200, batch, 8) for batch in (20, 128) for cell in CELLS)]
-"""(cell, T, batch, replicas) of the rows in README.md."""
+"""(cell, T, batch, replicas) of the rows in docs/speed.md."""
 
 
 def write() -> None:
     """Bring both pages up to date with the results."""
     root = Path(__file__).parent.parent
-    for page, text in ((root / "README.md", essential()), (root / "benchmarks" / "README.md", whole())):
+    for page, text in ((root / "docs" / "speed.md", essential()), (root / "benchmarks" / "README.md", whole())):
         before, rest = page.read_text().split(BEGIN)
         after = rest.split(END)[1]
         page.write_text(f"{before}{BEGIN}\n{text}{END}{after}")

@@ -134,7 +134,7 @@ here.show(
 # %%
 task = TemporalOrder(length=longest)
 marks = figures.informative_stretches(task)
-picture = figures.gradient_heat_map(results, marks=marks, keys=pair)
+picture = figures.gradient_heat_map(results, marks=marks, moving=True, keys=pair)
 # The median over training: the spike of a single update would tell little about how a network learned.
 first = picture.data[picture.data["time"] == 1].groupby("cell")["value"].median()
 last = picture.data[picture.data["time"] == longest].groupby("cell")["value"].median()

@@ -18,7 +18,9 @@ from rnnstudy.sweep.grids import Scale
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize(("page", "text"), [("README.md", tables.essential), ("benchmarks/README.md", tables.whole)])
+@pytest.mark.parametrize(
+    ("page", "text"), [("docs/speed.md", tables.essential), ("benchmarks/README.md", tables.whole)]
+)
 def test_the_tables_are_those_of_the_results(page, text):
     assert tables.on_page(ROOT / page) == text()
 

@@ -34,8 +34,10 @@ def loss_surface(
         unit: its loss is drawn.
         paths: two names, each with its path from one starting point; the one without clipping comes first.
         many: the same names, each with the paths from many starting points.
-        w, b: the grid: its columns and its rows.
-        learning_rate, threshold: of the paths, for the caption.
+        w: the columns of the grid.
+        b: the rows of the grid.
+        learning_rate: of the paths, for the caption.
+        threshold: of the paths' clipping, for the caption.
         low: a loss below this counts as low.
     """
     surface = unit.loss(w[None, :], b[:, None])
