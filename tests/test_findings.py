@@ -45,22 +45,26 @@ def test_shares_of_the_fair_comparison(findings):
     runs = results.runs.join(sides)
     reported = runs[runs["seed"].isin(list(experiment.REPORT_SEEDS[Scale.DESK]))]
 
-    def share(side: str) -> tuple[str, str]:
-        own = reported[(reported["side"] == side) & (reported["length"] == 100) & (reported["task"] == "TemporalOrder")]
-        return counted(own[own["learning_rate"] == rates["TemporalOrder", 100, side]]["solved"])
+    def share(side: str, task: str, length: int) -> tuple[str, str]:
+        own = reported[(reported["side"] == side) & (reported["length"] == length) & (reported["task"] == task)]
+        return counted(own[own["learning_rate"] == rates[task, length, side]]["solved"])
 
     said = {
-        "LSTM, as drawn": "An LSTM as PyTorch draws it solves the task in {} runs {}",
-        "RNN, identity": "that starts from the identity in {} {}",
-        "GRU, as drawn": "A GRU as PyTorch draws it solves it in {} runs {}",
-        "LSTM, chrono": "with chrono biases, which are given T, solves {} {}",
-        "LSTM, forget bias 1": "with the usual forget bias 1 it solves {} {}",
+        ("RNN, identity", "TemporalOrder", 100): "starts from the identity solves temporal order in {} runs {}",
+        ("RNN, identity", "Adding", 100): "and adding in {} {}; an LSTM",
+        ("LSTM, as drawn", "TemporalOrder", 100): "an LSTM as PyTorch draws it, in {} {}",
+        ("LSTM, as drawn", "Adding", 100): "and {} {}. - The forget gate's bias is not the whole answer",
+        ("GRU, as drawn", "Adding", 100): "a GRU as PyTorch draws it solves adding at T = 100 in {} runs {}",
+        ("GRU, as drawn", "TemporalOrder", 200): "and temporal order at T = 200 in {} {}",
+        (
+            "LSTM, forget bias 1",
+            "TemporalOrder",
+            200,
+        ): "at T = 200 it solves temporal order in {} runs {} with the usual",
+        ("LSTM, chrono", "TemporalOrder", 200): "and in {} {} with chrono biases, which are given T",
     }
-    for side, sentence in said.items():
-        assert sentence.format(*share(side)) in findings
-    gru = table[(table["side"] == "GRU, as drawn") & (table["length"] == 100) & (table["task"] == "TemporalOrder")]
-    solving = gru[gru["solved"] == gru["runs"]]["learning_rate"]
-    assert f"at learning rates from {solving.min():g} on" in findings
+    for setting, sentence in said.items():
+        assert sentence.format(*share(*setting)) in findings, setting
 
 
 def test_gradient_and_signal_before_training(findings):
