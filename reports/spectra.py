@@ -54,8 +54,8 @@ lasts = lasts.groupby(["cell", "path"])[["lag", "median"]].last()
 here.show(
     picture,
     "singular_values_by_lag",
-    title=f"Untrained, in the direction that lasts longest {value_at(lasts['lag'], ('Elman', 'h'), '{:.0f}')} steps "
-    f"change a disturbance by {value_at(lasts['median'], ('Elman', 'h'))} decades in the RNN, by "
+    title=f"Untrained, the most lasting direction changes over {value_at(lasts['lag'], ('Elman', 'h'), '{:.0f}')} "
+    f"steps by {value_at(lasts['median'], ('Elman', 'h'))} decades in the RNN, by "
     f"{value_at(lasts['median'], ('LSTM', 'joint'))} in the LSTM",
     takeaway=f"""
     Before training (above) the largest singular value of the RNN has fallen to {

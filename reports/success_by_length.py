@@ -56,7 +56,7 @@ def at_longest(cell: str) -> str:
 here.show(
     picture,
     "success_by_length",
-    title=f"At T = {task.length} {at_longest('Elman')} RNNs solve the task, {at_longest('LSTM')} LSTMs and "
+    title=f"At T = {task.length}, {at_longest('Elman')} RNNs solve the task, {at_longest('LSTM')} LSTMs and "
     f"{at_longest('GRU')} GRUs",
     takeaway=f"""
     Left: read the points from short to long sequences. The RNN solves {counts("Elman")}; the LSTM {counts("LSTM")}; the

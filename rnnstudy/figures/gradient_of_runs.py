@@ -1,6 +1,7 @@
 """The gradient of the last step's loss against the lag, every run a line."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportOperatorIssue=false
 
 from collections.abc import Sequence
 from typing import Literal

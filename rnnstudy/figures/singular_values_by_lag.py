@@ -1,6 +1,6 @@
 """What the product of Jacobians does in every direction: its singular values by lag."""
 
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 from typing import Any
 

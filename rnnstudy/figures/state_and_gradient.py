@@ -1,6 +1,6 @@
 """Beside each other: the gradient that arrives, its signal, and what is left of an informative input in the state."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 from collections.abc import Mapping
 from dataclasses import dataclass
