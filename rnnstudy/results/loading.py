@@ -52,9 +52,9 @@ class StoreSource(ResultsSource):
         complete = _complete(runs)
         if keys is None:
             for run in newest_complete(runs).values():
-                if run.state == "damaged" and experiment in (None, run.experiment):
+                if run.state == "damaged" and run.belongs_to(experiment):
                     warnings.warn(f"left out: {run.damage}", stacklevel=4)
-            keys = [key for key, run in complete.items() if experiment in (None, run.experiment)]
+            keys = [key for key, run in complete.items() if run.belongs_to(experiment)]
         wanted = list(dict.fromkeys(keys))
         missing = [key for key in wanted if key not in complete]
         if missing or not wanted:
@@ -91,7 +91,7 @@ def runs_table(experiment: str | None = None, *, project: Project | None = None)
     Columns: `key`, `name`, `experiment`, `state`.
     """
     runs = _store(project).runs()[::-1]
-    rows = [vars(run) for run in runs if _stem(experiment) in (None, run.experiment)]
+    rows = [vars(run) for run in runs if run.belongs_to(_stem(experiment))]
     return pd.DataFrame(rows, columns=["key", "name", "experiment", "state"])
 
 

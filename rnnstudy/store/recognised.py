@@ -1,11 +1,11 @@
-"""Runs that are in the store by a key that they had before what a key depends on was changed."""
+"""Runs that a sweep finds in the store, and that were trained by another experiment or have a former key there."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from rnnstudy.run import Run
 from rnnstudy.store.mlflow_store import Store
-from rnnstudy.store.stored_run import FORMER_KEY
+from rnnstudy.store.stored_run import ALSO_IN, FORMER_KEY
 
 
 def adopt(store: Store, runs: Iterable[Run]) -> int:
@@ -21,4 +21,17 @@ def adopt(store: Store, runs: Iterable[Run]) -> int:
     for former, run in found.items():
         tags = {"rnnstudy.key": run.key, "rnnstudy.spec": json.dumps(run.described), FORMER_KEY: former}
         store.add_artifacts(known[former], "", (), tags)
+    return len(found)
+
+
+def share(store: Store, keys: Collection[str], experiment: str) -> int:
+    """Have the complete runs `keys` that others have trained belong to `experiment`, too; returns how many are new.
+
+    The runs of an experiment are those that its file names, wherever they were trained, and whatever the experiment is
+    called in MLflow's pages.
+    """
+    found = [run for run in store.finished(keys).values() if not run.belongs_to(experiment)]
+    for run in found:
+        names = [name for name in run.tags.get(ALSO_IN, "").split("/") if name]
+        store.add_artifacts(run, "", (), {ALSO_IN: "/".join([*names, experiment])})
     return len(found)
