@@ -44,7 +44,11 @@ LINK = re.compile(r"""(\]\(|\b(?:src|srcset|href)=")(?![a-z]+:|#|/)([^)#"\s]+)""
 BACK = '<a href="{home}">Documentation</a>'
 """The link that a report page gets at its top, where there is a site to go back to."""
 
-NAVIGATION = re.compile(r'<nav class="(?:top|contents)"[^>]*>')
+NAVIGATION = re.compile(r'<nav class="(top|contents)"[^>]*>')
+
+
+SEPARATORS = {"top": '<span aria-hidden="true">›</span>', "contents": "<br>"}
+"""What follows it, by the kind of the page's navigation."""
 
 
 def copied_files() -> list[str]:
@@ -171,9 +175,7 @@ def with_way_back(page: bytes, path: str) -> bytes:
     """A report's page with a link to the site; `path` is where the site has it."""
     home = posixpath.relpath("index.html", posixpath.dirname(path))
     text, found = NAVIGATION.subn(
-        lambda match: f'{match[0]}{BACK.format(home=home)}<span aria-hidden="true">›</span>',
-        page.decode("utf-8"),
-        count=1,
+        lambda match: match[0] + BACK.format(home=home) + SEPARATORS[match[1]], page.decode("utf-8"), count=1
     )
     if not found:
         raise ValueError(f"{path} has no navigation to put a link to the documentation into")

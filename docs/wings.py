@@ -32,7 +32,8 @@ text { fill: var(--md-default-fg-color, #222222); font: 13px system-ui, sans-ser
 def constants() -> dict[str, Any]:
     """Name to value of the lists at the top of tests/test_architecture.py."""
     tree = ast.parse((ROOT / "tests" / "test_architecture.py").read_text(encoding="utf-8"))
-    values = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    values = {ast.unparse(node.targets[0]): node.value for node in assigned}
     # ORDER is written as two tuples behind stars, which are no literal.
     order = [node.value for node in ast.walk(values["ORDER"]) if isinstance(node, ast.Constant)]
     return {"ORDER": order} | {name: ast.literal_eval(values[name]) for name in ("OWNERS", "TRAINING")}

@@ -120,8 +120,9 @@ here.show(
 #
 #     hₜ = tanh(xₜ W_xh + hₜ₋₁ W_hh + b)
 #
-# Here W_xh has 2 rows and 3 columns, W_hh has 3 rows and 3 columns, and b is the **bias**: one number for each unit that is always added. Here is the same with both matrices put together.
-# Write xₜ and hₜ₋₁ side by side as one vector, and W_xh above W_hh as one matrix W_h. Then a step is a single product:
+# Here W_xh has 2 rows and 3 columns, W_hh has 3 rows and 3 columns, and b is the **bias**: one number for each unit
+# that is always added. Here is the same with both matrices put together. Write xₜ and hₜ₋₁ side by side as one
+# vector, and W_xh above W_hh as one matrix W_h. Then a step is a single product:
 #
 #     hₜ = tanh([xₜ, hₜ₋₁] W_h + b)
 #

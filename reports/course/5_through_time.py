@@ -215,9 +215,9 @@ here.say(
 # | 128 | 0.00481 × 0.00481 | 0.0000232 |
 # | 200 = 128 + 64 + 8 | 0.0000232 × 0.00481 × 0.513 | 0.0000000572 |
 #
-# After 8 steps about half is left, and 200 steps are 25 times 8 steps. So the gradient is halved again and again, nearly
-# 25 times, and one part in 17 million is left. A kilometre, shortened like this, would be as short as a hair is thin.
-# For learning the gradient is gone: this is the **vanishing gradient**.
+# After 8 steps about half is left, and 200 steps are 25 times 8 steps. So the gradient is halved nearly 25 times, and
+# one part in 17 million is left. A kilometre, shortened like this, would be as short as a hair is thin. For learning
+# the gradient is gone: this is the **vanishing gradient**.
 #
 # And if the factor is a little above 1? Then the same calculation grows: this is the **exploding gradient**.
 

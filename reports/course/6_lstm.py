@@ -494,8 +494,8 @@ here.show(
 #
 # <details><summary>Solution</summary>
 #
-# Words in small letters, separated by spaces; unknown words become "…". Networks that have learned only briefly often do not
-# understand "not good": they have learned the words, and hardly any grammar.
+# Words in small letters, separated by spaces; unknown words become "…". Networks that have learned only briefly often
+# do not understand "not good": they have learned the words, and hardly any grammar.
 #
 # ```python
 # mine = torch.tensor([[places.get(word, places["…"])] for word in "this film is not good".split()])

@@ -37,7 +37,7 @@ def heat_map_in_motion(
         state: whose gradient it is.
         marks: first and last time steps of the stretches that hold what must be remembered.
     """
-    cells, moments = cells_of(data), np.sort(data["step"].unique())
+    cells, moments = cells_of(data), np.array(sorted(data["step"].unique()))
     tables = {cell: data[data["cell"] == cell].pivot(index="step", columns="time", values="value") for cell in cells}
     with house_style():
         figure, axes = panels(len(cells), rows=2, height=2.6, share_x=True, share_y=False)
