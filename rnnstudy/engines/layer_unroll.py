@@ -7,13 +7,14 @@ from torch import Tensor
 
 from rnnstudy.cells.cell import States
 from rnnstudy.engines.block_float import ZERO_EXPONENT, BlockFloat
-from rnnstudy.engines.engine import LayerRun, require_gradient
+from rnnstudy.engines.engine import LayerRun, as_rows, require_gradient
+from rnnstudy.engines.scaled_maps import Receiver
 
 StepGraph = tuple[States, Tensor, States, States]
 """The autograd graph of one step: previous states and gates (leaves), observed states, and new states."""
 
 
-class LayerUnroll:
+class LayerUnroll(Receiver):
     """One layer's steps, forward with a graph for each step, and back with an exponent for each sequence.
 
     Attributes:
@@ -33,7 +34,7 @@ class LayerUnroll:
     initial: BlockFloat
     projected_gradient: Tensor
 
-    def __init__(self, run: LayerRun, below: "LayerUnroll | None") -> None:
+    def __init__(self, run: LayerRun, below: Receiver | None) -> None:
         self.cell, self.observed = run.cell, run.observed
         self.parameters = {name: value.detach() for name, value in run.parameters.items()}
         self.prepared = run.cell.prepared(self.parameters)
@@ -42,7 +43,6 @@ class LayerUnroll:
         self.states: list[dict[str, Tensor]] = []
         self._output_steps = run.output_steps
         self._below = below
-        self._from_above: BlockFloat | None = None
         self._graphs: list[StepGraph] = []
         self._backward_done = False
 
@@ -54,7 +54,7 @@ class LayerUnroll:
     def forward(self, recorded: bool) -> Tensor:
         """The outputs (step, replica, batch, width) at the output steps."""
         _, replicas, batch, _ = self.inputs.shape
-        projected = self.by_time(self.cell.project(self.parameters, self.as_rows(self.inputs))).unbind(0)
+        projected = self.by_time(self.cell.project(self.parameters, as_rows(self.inputs))).unbind(0)
         state = {name: self.inputs.new_zeros(replicas, batch, width) for name, width in self.widths.items()}
         output_steps, outputs = set(self._output_steps), []
         self.states = [state]
@@ -87,10 +87,7 @@ class LayerUnroll:
 
     def backward(self, at_outputs: Tensor) -> None:
         """Propagate the gradient back, given the one at the outputs (step, replica, batch, width)."""
-        direct = BlockFloat.of(at_outputs, 3)
-        if self._from_above is not None:
-            direct = direct.plus(self._from_above).normalised()
-            self._from_above = None
+        direct = self.complete(at_outputs)
         index_of = {step: index for index, step in enumerate(self._output_steps)}
         _, replicas, batch, _ = self.inputs.shape
         size = sum(self.widths.values())
@@ -125,18 +122,18 @@ class LayerUnroll:
         return at_observed, self.joined(to_previous), gradients[len(before)]
 
     def pass_to_layer_below(self) -> bool:
-        """Pass the layer below its gradient with exponents; False when below is no layer of the scaled engine."""
+        """Pass what is below its gradient with exponents; False when it is not of the scaled engine."""
         if self._below is None:
             return False
-        self._below._from_above = self.input_gradient().normalised()
+        self._below.receive(self.input_gradient())
         return True
 
     def input_gradient(self) -> BlockFloat:
         """dL/dx_t. Blocks (time, replica, batch), within (features)."""
-        rows = self.as_rows(self.inputs).requires_grad_()
+        rows = as_rows(self.inputs).requires_grad_()
         with torch.enable_grad():
             projected = self.cell.project(self.parameters, rows)
-        [gradient] = torch.autograd.grad(projected, rows, self.as_rows(self.projected_gradient))
+        [gradient] = torch.autograd.grad(projected, rows, as_rows(self.projected_gradient))
         return BlockFloat(self.by_time(gradient), self.exponent)
 
     def parameter_gradients(self, steps: Tensor | None = None, counted: Tensor | None = None) -> dict[str, BlockFloat]:
@@ -154,11 +151,11 @@ class LayerUnroll:
         arriving, shared = BlockFloat(chosen(self.arriving), exponent).aligned((0, 2))
         leaves = {name: value.clone().requires_grad_() for name, value in self.parameters.items()}
         with torch.enable_grad():
-            projected = self.cell.project(leaves, self.as_rows(chosen(self.inputs)))
+            projected = self.cell.project(leaves, as_rows(chosen(self.inputs)))
             after = self.cell.step(
                 self.cell.prepared(leaves), projected, self.rows_of(self.states[:-1], chosen), _unobserved
             )
-        at_states = self.split(self.as_rows(arriving))
+        at_states = self.split(as_rows(arriving))
         gradients = _vector_jacobian(after, list(leaves.values()), at_states)
         return {name: BlockFloat(value, shared.view(-1)) for name, value in zip(leaves, gradients, strict=True)}
 
@@ -170,7 +167,7 @@ class LayerUnroll:
             name: value.repeat_interleave(size, dim=1).requires_grad_()
             for name, value in self.rows_of(self.states[first:last]).items()
         }
-        inputs = self.as_rows(self.inputs[first:last]).repeat_interleave(size, dim=1)
+        inputs = as_rows(self.inputs[first:last]).repeat_interleave(size, dim=1)
         with torch.enable_grad():
             projected = self.cell.project(self.parameters, inputs)
             after = self.cell.step(self.prepared, projected, rows, _unobserved)
@@ -184,17 +181,12 @@ class LayerUnroll:
         self, states: Sequence[States], chosen: Callable[[Tensor], Tensor] = lambda values: values
     ) -> dict[str, Tensor]:
         """States of several steps, or the `chosen` of them, as the rows (replica, time · batch, width) of one."""
-        return {name: self.as_rows(chosen(torch.stack([state[name] for state in states]))) for name in self.widths}
+        return {name: as_rows(chosen(torch.stack([state[name] for state in states]))) for name in self.widths}
 
     def by_time(self, rows: Tensor) -> Tensor:
         """(replica, time · batch, width) → (time, replica, batch, width)."""
         time, replicas, batch, _ = self.inputs.shape
         return rows.view(replicas, time, batch, -1).transpose(0, 1)
-
-    @staticmethod
-    def as_rows(values: Tensor) -> Tensor:
-        """(time, replica, batch, width) → (replica, time · batch, width)."""
-        return values.transpose(0, 1).flatten(1, 2)
 
     def split(self, joined: Tensor) -> dict[str, Tensor]:
         """All states side by side along the last axis → each by name."""

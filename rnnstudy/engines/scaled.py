@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rnnstudy.cells.cell import BoundedUnits, Cell
+from rnnstudy.cells.cell import BoundedUnits, Cell, Parameters
 from rnnstudy.engines.block_float import BlockFloat
-from rnnstudy.engines.engine import Engine, LayerRun, Need, Trajectory
+from rnnstudy.engines.engine import Engine, LayerRun, Need, Positionwise, Trajectory, as_rows
 from rnnstudy.engines.layer_unroll import LayerUnroll
+from rnnstudy.engines.scaled_maps import PositionwiseMap, Receiver, ScaledMap, StepsTaken, Stream
 
 MOST_NUMBERS_IN_JACOBIANS = 2**23
 """The most numbers held at once while Jacobians are computed. It affects memory, not results."""
@@ -33,7 +34,8 @@ class ScaledEngine(Engine):
 
     Requires a cell whose step treats every sequence of the batch independently. Double backward is not supported.
 
-    `layers` holds the trajectories of the network that the engine unrolled last, lowest layer first.
+    `layers` holds the trajectories of the network that the engine unrolled last, lowest layer first, and `streams` what
+    its layers read, where the network asked for it (`Engine.stream`).
 
     Source: the idea is that of frexp-scaled forward-backward recursions (Rabiner 1989, section V.A), applied to
     backpropagation through time.
@@ -43,6 +45,8 @@ class ScaledEngine(Engine):
 
     def __init__(self) -> None:
         self.layers: list[ScaledTrajectory] = []
+        self.streams: list[Stream] = []
+        self._made: list[tuple[Tensor, Receiver]] = []
 
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
         return needs <= {"states and their gradients"}
@@ -50,7 +54,7 @@ class ScaledEngine(Engine):
     def unroll_layer(self, run: LayerRun) -> "ScaledTrajectory":
         if run.changes_gradients:
             raise RuntimeError("the scaled engine does not change gradients; `serves` returns False for that")
-        below = next((layer.unroll for layer in self.layers if layer.outputs is run.inputs), None)
+        [below] = self._sources([run.inputs])
         unroll = LayerUnroll(run, below)
         if torch.is_grad_enabled():
             # Connects the outputs to this unroll even where no parameter requires a gradient.
@@ -58,10 +62,34 @@ class ScaledEngine(Engine):
             outputs = _Unroll.apply(unroll, anchor, run.inputs, *run.parameters.values())
         else:
             outputs = unroll.forward(recorded=False)
-        # Only a layer below is looked up later: a layer that reads anything else begins a new network.
         trajectory = ScaledTrajectory(outputs, unroll)
-        self.layers = [*self.layers, trajectory] if below is not None else [trajectory]
+        self.layers.append(trajectory)
+        self._made.append((outputs, unroll))
         return trajectory
+
+    def stream(self, values: Tensor) -> Tensor:
+        stream = Stream([values], self._sources([values]), {})
+        self.streams.append(stream)
+        return self._result(stream, [values], {})
+
+    def taken(self, values: Tensor, index: Int[Tensor, "step #replica #batch"]) -> Tensor:
+        return self._result(StepsTaken(values, self._sources([values])[0], index), [values], {})
+
+    def positionwise(self, function: Positionwise, parameters: Parameters, *inputs: Tensor) -> Tensor:
+        below = self._sources(inputs)
+        return self._result(PositionwiseMap(function, inputs, below, parameters), inputs, parameters)
+
+    def _sources(self, inputs: Sequence[Tensor]) -> list[Receiver | None]:
+        """What each input comes from; where none is this engine's, a new network begins."""
+        found = [next((source for made, source in self._made if made is values), None) for values in inputs]
+        if not any(found):
+            self.layers, self.streams, self._made = [], [], []
+        return found
+
+    def _result(self, mapped: ScaledMap, inputs: Sequence[Tensor], parameters: Parameters) -> Tensor:
+        result = mapped.connected(inputs, parameters) if torch.is_grad_enabled() else mapped.result()
+        self._made.append((result, mapped))
+        return result
 
 
 class ScaledTrajectory(Trajectory):
@@ -127,7 +155,7 @@ class ScaledTrajectory(Trajectory):
         """The bounded quantities of all steps, with values (time, replica, batch, width): see `Cell.bounded`."""
         unroll = self.unroll
         with torch.no_grad():
-            projected = unroll.cell.project(unroll.parameters, unroll.as_rows(unroll.inputs))
+            projected = unroll.cell.project(unroll.parameters, as_rows(unroll.inputs))
             before, after = unroll.rows_of(unroll.states[:-1]), unroll.rows_of(unroll.states[1:])
             bounded = unroll.cell.bounded(unroll.prepared, projected, before, after)
         return {name: BoundedUnits(unroll.by_time(item.values), item.low, item.high) for name, item in bounded.items()}

@@ -36,7 +36,7 @@ class TrainedNetwork:
 
     def __call__(self, inputs: Float[Tensor, "time batch features"]) -> Float[Tensor, "time batch outputs"]:
         """The outputs at every step. Differentiable with respect to the inputs and the parameters."""
-        model = Model.of(self.run.task, self.run.cell, self.run.layers)
+        model = Model.of(self.run.task, self.run.cell, self.run.layers, self.run.block, self.run.bidirectional)
         population = {name: value.unsqueeze(0) for name, value in self.parameters.items()}
         outputs, _ = model.forward(
             ReferenceEngine(), population, inputs.unsqueeze(1), steps=range(len(inputs)), observed=False

@@ -115,8 +115,8 @@ def cost(population: Population) -> Cost:
     per_step = _weights(run) * 2 * population.task.steps * replicas
     # A backward pass costs about twice a forward pass.
     operations = per_step * (3 * training.batch * steps + evaluated)
-    loops = steps * population.task.steps * len(run.cell.states) * run.layers
-    probed = 2 * population.task.steps * run.layers * replicas if run.probes else 0
+    loops = steps * population.task.steps * len(run.cell.states) * _recurrences(run)
+    probed = 2 * population.task.steps * _recurrences(run) * replicas if run.probes else 0
     seconds = loops * SECONDS_PER_STATE_STEP + operations / OPERATIONS_PER_SECOND
     return Cost(
         seconds=seconds + probed * SECONDS_PER_PROBED_STEP + replicas * SECONDS_PER_STORED_RUN,
@@ -127,10 +127,16 @@ def cost(population: Population) -> Cost:
 
 def _parameter_shapes(run: Run, readout: bool) -> list[tuple[int, ...]]:
     """The shapes of one replica's parameters, with or without those of the model's readout."""
-    model = Model.of(run.task, run.cell, run.layers)
-    groups = [model.layer_parameters(layer) for layer in range(run.layers)]
+    model = Model.of(run.task, run.cell, run.layers, run.block, run.bidirectional)
+    groups = [model.layer_parameters(layer) for layer in range(run.layers) for _ in model.directions]
+    groups += [model.stream_parameters, *map(model.block_parameters, range(run.layers))]
     groups += [model.readout_parameters] if readout else []
     return [parameter.shape for group in groups for parameter in group.values()]
+
+
+def _recurrences(run: Run) -> int:
+    """Cells in all layers and directions."""
+    return run.layers * (2 if run.bidirectional else 1)
 
 
 def _weights(run: Run) -> int:
@@ -143,7 +149,9 @@ def _states_and_gates(run: Run) -> int:
     parameters = run.cell.parameters(1, 1).values()
     gates = max((len(parameter.blocks) for parameter in parameters if parameter.role == "recurrent"), default=1)
     states = sum(run.cell.state_width(state, run.task.outputs) for state in run.cell.states if state != "o")
-    return run.layers * (states + gates * run.cell.width)
+    # Around a recurrence: the stream, normalised and mixed.
+    block = 0 if run.block is None else (4 + run.block.expansion) * run.cell.width
+    return _recurrences(run) * (states + gates * run.cell.width + block)
 
 
 def _numbers_probed(run: Run) -> int:
@@ -158,5 +166,5 @@ def _numbers_read(run: Run) -> int:
     if len(steps) > MOST_STEPS_ASKED:
         steps, weight = random.Random(0).sample(steps, MOST_STEPS_ASKED), len(steps) / MOST_STEPS_ASKED
     curves = math.ceil(weight * sum(probe.due(step) for probe in run.probes if probe.observes for step in steps))
-    profile = run.task.steps * len(QUANTILES) * len(run.cell.states) * run.layers
+    profile = run.task.steps * len(QUANTILES) * len(run.cell.states) * _recurrences(run)
     return curves * profile + 10 * run.training.steps

@@ -32,7 +32,9 @@ def evaluate(
     sequences = 0
     with torch.no_grad():
         for batch in batches:
-            outputs, _ = population.model.forward(engine, parameters, batch.inputs, steps=batch.steps, observed=False)
+            outputs, _ = population.model.forward(
+                engine, parameters, batch.inputs, steps=batch.steps, observed=False, ends=batch.last
+            )
             for name, values in task.measures(outputs, batch.targets, batch.mask).items():
                 sums[name] = sums.get(name, 0) + values.double().sum(-1)
             sequences += batch.inputs.shape[2]
@@ -107,16 +109,37 @@ def side_batch(population: Population, parameters: Parameters, sequences: int, d
     """Gradients through time on fixed sequences that no training step sees, in float64, by the scaled engine.
 
     The function differentiated is the sum over sequences of the loss of the last supervised step alone, so that each
-    sequence's trajectory has the gradient of its own loss.
+    sequence's trajectory has the gradient of its own loss. The reverse direction of a task that is supervised from its
+    first step on ends there: its trajectories are those of the loss of the first step alone.
     """
+    model, task = population.model, population.task
     batch = fixed_batch(population, "probe", sequences, device)
     double = {name: value.detach().double() for name, value in parameters.items()}
-    engine = ScaledEngine()
-    with torch.enable_grad():
-        outputs, trajectories = population.model.forward(
-            engine, double, batch.inputs.double(), steps=batch.steps, observed=True
-        )
-        batch.loss_of_last_step(population.task, outputs).sum().backward()
+
+    def unrolled(inputs: Tensor, loss: Callable[[Task, Tensor], Tensor] | None = None) -> ScaledEngine:
+        """The engine after a forward pass, and after the backward pass of a loss."""
+        engine = ScaledEngine()
+        with torch.set_grad_enabled(loss is not None):
+            outputs, _ = model.forward(engine, double, inputs, steps=batch.steps, observed=True, ends=batch.last)
+            if loss is not None:
+                loss(task, outputs).sum().backward()
+        return engine
+
+    inputs = batch.inputs.double()
+    engine = unrolled(inputs, batch.loss_of_last_step)
+    layers = engine.layers
+    if model.bidirectional and not model.ends_only:
+        pairs = zip(layers, unrolled(inputs, batch.loss_of_first_step).layers, model.reverse, strict=True)
+        layers = [of_first if reverse else of_last for of_last, of_first, reverse in pairs]
     return BackwardPass(
-        trajectories, population.model.cell.read_states, batch.last, layers=engine.layers, informative=batch.informative
+        layers,
+        model.cell.read_states,
+        batch.last,
+        layers=layers,
+        informative=batch.informative,
+        suffixes=model.suffixes,
+        reverse=model.reverse,
+        inputs=inputs,
+        streams=[stream.gradient for stream in engine.streams],
+        with_inputs=lambda others: unrolled(others).layers,
     )
