@@ -1,5 +1,6 @@
 """Blocks around a recurrence against a plain torch module written out here, in float64."""
 
+import functools
 import itertools
 
 import pytest
@@ -15,9 +16,14 @@ from rnnstudy.engines.cuda_graph import GraphEngine
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.scaled import ScaledEngine
 from rnnstudy.engines.scan import ScanEngine
+from rnnstudy.probes import GradientThroughDepth
+from rnnstudy.probes.probe import Moment
+from rnnstudy.probes.reading import MEDIAN
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import TemporalOrder
+from rnnstudy.training.batches import fixed_batch
+from rnnstudy.training.evaluation import side_batch
 from rnnstudy.training.model import Model
 from rnnstudy.training.population import Population
 from rnnstudy.training.randomness import generator
@@ -218,6 +224,52 @@ def test_a_run_in_blocks_trains_and_its_key_is_its_own():
     runs = [run_of(block=block) for block in (None, *BLOCKS)]
     assert all(one.key != other.key for one, other in itertools.combinations(runs, 2))
     assert run_of(block=None).key == Run(**{n: getattr(runs[0], n) for n in ("task", "cell", "layers", "training")}).key
+
+
+class Retaining(ReferenceEngine):
+    """Keeps what the layers of a network read, with its gradient; of a `bare` network each layer's own input."""
+
+    def __init__(self, bare):
+        self.bare, self.read = bare, []
+
+    def stream(self, values):
+        values.retain_grad()
+        self.read.append(values)
+        return values
+
+    def unroll_layer(self, run):
+        if self.bare:
+            self.stream(run.inputs)
+        return super().unroll_layer(run)
+
+
+@pytest.mark.parametrize(
+    ("block", "bidirectional"),
+    [(Block(), False), (Block(norm="layer", residual=False), True), (None, False), (None, True)],
+)
+def test_the_gradient_through_depth_is_that_of_what_each_layer_reads(block, bidirectional):
+    population = Population((run_of(block=block, bidirectional=bidirectional, layers=3),))
+    parameters = population.initial_parameters()
+    side = functools.cache(lambda n: side_batch(population, parameters, n, torch.device("cpu")))
+    moment = Moment("initial", 0, parameters, {}, {}, None, side, LSTM(width=WIDTH))
+    found = {reading.name: reading for reading in GradientThroughDepth(sequences=8).read(moment)}
+    drawn = fixed_batch(population, "probe", 8, torch.device("cpu"))
+    engine = Retaining(bare=block is None and not bidirectional)
+    outputs, _ = population.model.forward(
+        engine,
+        {name: value.double() for name, value in parameters.items()},
+        drawn.inputs.double().requires_grad_(),
+        steps=drawn.steps,
+        observed=False,
+        ends=drawn.last,
+    )
+    drawn.loss_of_last_step(population.task, outputs).sum().backward()
+    by_layer = torch.stack([one.grad[:, 0].norm(dim=(0, 2)).log10() for one in engine.read[-3:]])
+    readings = found["depth/stream_initial"]
+    assert readings.coordinates == {"layer": (1.0, 2.0, 3.0)}
+    torch.testing.assert_close(readings.values[0, MEDIAN], by_layer.quantile(0.5, dim=1), **CLOSE)
+    ratio = (by_layer[0] - by_layer[2]).quantile(0.5)
+    torch.testing.assert_close(found["summary/depth_ratio_initial"].values[0], ratio, **CLOSE)
 
 
 def test_a_cell_that_is_its_own_readout_is_refused_in_one_line():

@@ -85,6 +85,14 @@ class BackwardPass:
         """log10 ‖dℓ_b/dx_t‖, with x_t what the network reads at step t."""
         return self.streams[0].log_norms() if self.streams else self.layers[0].input_log_norms()
 
+    def read_by_layers(self) -> list[BlockFloat]:
+        """For each layer, lowest first, the gradient of what it reads: blocks (time, replica, batch), within features.
+
+        In a network of blocks that is the residual stream.
+        """
+        count = sum(not reverse for reverse in self.reversed_layers)
+        return list(self.streams[-count:]) or [layer.unroll.input_gradient() for layer in self.layers]
+
     def layers_reading(self, inputs: Float[Tensor, "time replica batch features"]) -> Sequence[ScaledTrajectory]:
         """The layers, lowest first, when the network reads other inputs. Raises `RuntimeError` when that is unknown."""
         if self.with_inputs is None:
