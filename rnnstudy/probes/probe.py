@@ -174,6 +174,9 @@ class Probe(Spec):
     observes: ClassVar[bool] = False
     """Whether its training readings need the training batch's gradients through time."""
 
+    needs_jacobians: ClassVar[bool] = False
+    """Whether it reads ∂s_t/∂s_{t−1} as a matrix, whose size is the square of the number of units of all states."""
+
     every: Every = 1
 
     def due(self, step: int) -> bool:

@@ -17,6 +17,7 @@ from rnnstudy.spec import ClassMissing, build
 from rnnstudy.store.arrays import WEIGHTS, read_weights
 from rnnstudy.store.errors import DamagedFile
 from rnnstudy.store.project import Project
+from rnnstudy.training.cost import population_bounds, require_room_for_jacobians
 from rnnstudy.training.evaluation import probe_batches
 from rnnstudy.training.model import Model
 from rnnstudy.training.population import Population
@@ -67,9 +68,11 @@ def load_network(key: str, *, project: Project | None = None) -> TrainedNetwork:
 def read_probe(key: str, probe: Probe, *, project: Project | None = None) -> list[Reading]:
     """The readings of `probe` on the trained network of the run `key`, each with a replica axis of length one.
 
-    The probe sees the same sequences as it would at the end of the run. Raises what `load_network` raises.
+    The probe sees the same sequences as it would at the end of the run. Raises what `load_network` raises, and
+    `RequestError` when there is no room for the Jacobians that the probe needs.
     """
     network = load_network(key, project=project)
+    require_room_for_jacobians(network.run, (probe,), lambda: population_bounds(torch.device("cpu"))[1])
     population = Population((network.run,))
     parameters = {name: value.unsqueeze(0) for name, value in network.parameters.items()}
     batches = probe_batches(population, parameters, torch.device("cpu"))

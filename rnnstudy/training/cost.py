@@ -2,11 +2,13 @@
 
 import math
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from rnnstudy.errors import RequestError
+from rnnstudy.probes.probe import Probe
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.run import Run
 from rnnstudy.training.batches import BLOCK, MOST_NUMBERS_DRAWN
@@ -30,6 +32,13 @@ COPIES_OF_STATES = 5
 
 MOST_NUMBERS_PROBED = 2**24
 """Bound on the states and gates of a side batch, in float64. Memory, not results, depends on it."""
+
+MOST_NUMBERS_OF_JACOBIANS = 2**26
+"""Bound on the numbers that a probe of Jacobians holds at once, unless those of one replica are more."""
+
+COPIES_OF_JACOBIANS = 18
+"""Of each number of a step's Jacobians, in float64: the rows that they are read from, and products of them. Measured
+with a matrix LSTM of 625 numbers: 13 for Lyapunov exponents, 16 for singular values."""
 
 COPIES_OF_PROBED = 4
 """Of each of those numbers, in the scaled engine: itself, its gradient, and what each step's graph keeps."""
@@ -61,8 +70,9 @@ def population_bounds(device: torch.device, workers: int = 1) -> tuple[int, floa
 def replicas_that_fit(run: Run, room: float) -> int:
     """The largest population of such runs in `room` bytes; at least one.
 
-    Raises `RequestError` for a run that is far too large for this machine.
+    Raises `RequestError` for a run that is far too large for this machine, or one of whose probes is.
     """
+    require_room_for_jacobians(run, run.probes, lambda: room)
     needed = bytes_per_replica(run)
     if needed > OUT_OF_REACH * max(room, SHARED_BYTES):
         raise RequestError(
@@ -75,11 +85,39 @@ def replicas_that_fit(run: Run, room: float) -> int:
     return max(1, int(max(room - shared, room / 4) / needed))
 
 
+def require_room_for_jacobians(run: Run, probes: Sequence[Probe], room: Callable[[], float]) -> None:
+    """Raises `RequestError` when a probe needs Jacobians of such a run's states that `room()` bytes do not hold.
+
+    `SHARED_BYTES` always count as available, so that the memory of the machine is asked for large Jacobians alone.
+    """
+    size = _joint_state(run)
+    for probe in probes:
+        needed = 8 * _numbers_in_jacobians(run, probe)
+        if needed > SHARED_BYTES and needed > (available := room()):
+            raise RequestError(
+                f"{type(probe).__name__} of {run.cell!r} needs Jacobians of {size} × {size} numbers, about "
+                f"{needed / 1e9:.3g} GB, and there are {available / 1e9:.3g} GB for it; a smaller width or fewer "
+                "sequences would fit, or leave the probe out"
+            )
+
+
+def _joint_state(run: Run) -> int:
+    """Units of all states of a layer side by side."""
+    return sum(run.cell.state_width(state, run.task.outputs) for state in run.cell.states)
+
+
+def _numbers_in_jacobians(run: Run, probe: Probe) -> int:
+    """Numbers that a probe of one replica holds at once to read the Jacobians of a step."""
+    sequences: int = getattr(probe, "sequences", 1)
+    return COPIES_OF_JACOBIANS * sequences * _joint_state(run) ** 2 if probe.needs_jacobians else 0
+
+
 def replicas_probed_together(run: Run, device: torch.device) -> int:
     """How many replicas of a population of such runs the probes read at once before and after training."""
     # On a GPU small parts would be slow, and the share of memory that is left free has room for larger ones.
     most = 4 * MOST_NUMBERS_PROBED if device.type == "cuda" else MOST_NUMBERS_PROBED
-    return max(1, most // max(1, _numbers_probed(run)))
+    jacobians = max((_numbers_in_jacobians(run, probe) for probe in run.probes), default=0)
+    return max(1, min(most // max(1, _numbers_probed(run)), MOST_NUMBERS_OF_JACOBIANS // max(1, jacobians)))
 
 
 def bytes_per_replica(run: Run) -> float:

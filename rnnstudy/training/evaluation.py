@@ -16,7 +16,7 @@ from rnnstudy.probes.probe import BackwardPass, Moment
 from rnnstudy.probes.reading import Reading
 from rnnstudy.tasks.task import Task
 from rnnstudy.training.batches import PopulationBatch, fixed_batch, fixed_batches
-from rnnstudy.training.cost import replicas_probed_together
+from rnnstudy.training.cost import population_bounds, replicas_probed_together, require_room_for_jacobians
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.population import Population
 
@@ -70,10 +70,13 @@ def evaluate_test(learner: Learner, engine: Engine) -> dict[str, Float[Tensor, "
 def read_probes(learner: Learner, stage: Literal["initial", "final"]) -> None:
     """Read and record every probe before the first or after the last update.
 
-    A large population is read in parts: the scaled engine keeps every state of the side batch in float64.
+    A large population is read in parts: the scaled engine keeps every state of the side batch in float64. Raises
+    `RequestError` when there is no room for the Jacobians that a probe needs.
     """
     population = learner.population
-    size = replicas_probed_together(population.runs[0], learner.device)
+    run = population.runs[0]
+    require_room_for_jacobians(run, run.probes, lambda: population_bounds(learner.device)[1])
+    size = replicas_probed_together(run, learner.device)
     of_parts: list[list[list[Reading]]] = []
     for first in range(0, len(population.runs), size):
         part = Population(population.runs[first : first + size])
