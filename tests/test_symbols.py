@@ -30,7 +30,7 @@ from rnnstudy.probes import (
 )
 from rnnstudy.results.trained import TrainedNetwork
 from rnnstudy.run import Run, Training
-from rnnstudy.spec import SpecError, build, canonical
+from rnnstudy.spec import SpecError, build
 from rnnstudy.store.documents import paragraph
 from rnnstudy.tasks import LabelledText, LengthRange, TemporalOrder
 from rnnstudy.training.batches import TrainingBatches, fixed_batch
@@ -42,7 +42,7 @@ from rnnstudy.training.population import Population
 CPU = torch.device("cpu")
 SHORT = Training(steps=6, batch=7, check_every=3, validation_sequences=20, test_sequences=30)
 BEFORE = {
-    "key": "c49f4aef794b",
+    "key": "4552377ec1db",
     "initial weights": [9.148973, -1.108699, -1.720161, -1.145876, -0.170888],
     "losses": [0.748493, 0.700138, 0.790427, 0.699219, 0.696862, 0.67099],
 }
@@ -300,7 +300,7 @@ class TestEmbedding:
         run = Run(task=reviews, cell=LSTM(width=4), training=SHORT, embedding=3, probes=PROBES)
         assert run.key != run.replace(embedding=None).key
         assert run.structure != run.replace(embedding=4).structure
-        assert build(canonical(run)).key == run.key
+        assert build(run.described).key == run.key
         assert "LSTM (width 4) on an embedding of width 3" in paragraph(run)
         (last,) = (record for record in train(run, device="cpu") if record.outcome)
         assert last.outcome.engine == "compiled"

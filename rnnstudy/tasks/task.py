@@ -1,9 +1,10 @@
 """The contract of a task: it draws sequences and defines loss, measures, success criterion and chance level."""
 
+import functools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -196,6 +197,16 @@ def supervised_at_end(
     targets[lengths - 1, torch.arange(batch)] = answer
     mask = at_steps(steps, lengths - 1)
     return Batch(inputs=inputs, targets=targets, mask=mask, lengths=lengths, informative=informative)
+
+
+@functools.cache
+def supervision(task: Task) -> Literal["at the end", "from the first step", "at some steps"]:
+    """Which steps of a sequence are supervised, as eight sequences show that the task draws: the last one alone (many
+    to one), some or all from the first one on (synchronised), or some of which the first is none."""
+    mask = task.sample(8, torch.Generator().manual_seed(0)).mask
+    if (mask.sum(0) == 1).all() and len(mask) > 1:
+        return "at the end"
+    return "from the first step" if mask[0].all() else "at some steps"
 
 
 def mean_over_supervised(values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time *any"]) -> Float[Tensor, "*any"]:
