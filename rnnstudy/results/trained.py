@@ -36,7 +36,11 @@ class TrainedNetwork:
     parameters: Parameters
 
     def __call__(self, inputs: Float[Tensor, "time batch features"]) -> Float[Tensor, "time batch outputs"]:
-        """The outputs at every step. Differentiable with respect to the inputs and the parameters."""
+        """The outputs at every step. Differentiable with respect to the inputs and the parameters.
+
+        The reverse direction of a bidirectional network begins at the last of these steps, in all sequences. Where the
+        task is supervised at its end alone, only the last output is an answer.
+        """
         model = Model.of(self.run.task, self.run.cell, self.run.layers, self.run.block, self.run.bidirectional)
         population = {name: value.unsqueeze(0) for name, value in self.parameters.items()}
         outputs, _ = model.forward(
