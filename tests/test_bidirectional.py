@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from rnnstudy import train
+from rnnstudy import figures, train
 from rnnstudy.cells import GRU, LRU, LSTM, Elman, Jordan
 from rnnstudy.cells.initialisation import PyTorchDefault
 from rnnstudy.engines.compiled import CompiledEngine
@@ -26,6 +26,7 @@ from rnnstudy.probes.first_informative import FirstInformative
 from rnnstudy.probes.probe import Moment
 from rnnstudy.probes.reading import MEDIAN
 from rnnstudy.probes.state_distance import next_different
+from rnnstudy.results import from_records
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks import CopyMemory, SelectiveCopying, TemporalOrder
@@ -238,6 +239,15 @@ def test_probes_tracking_and_training_take_both_directions():
         assert {"log10_ratio_initial", "log10_ratio_initial_h_reverse", "rate_final_h_reverse"} <= set(
             record.outcome.summary
         )
+
+
+def test_results_and_figures_take_both_directions():
+    run = run_of(TemporalOrder(length=10), training=Training(steps=1, validation_sequences=2, test_sequences=2))
+    results = from_records(train(run), [run])
+    by_lag = results.readings("profile/h_reverse_initial")
+    assert set(by_lag["lag"]) == set(range(10))
+    picture = figures.gradient_by_lag(results, states=("h", "h_reverse"))
+    assert set(picture.data["state"]) == {"h", "h_reverse"}
 
 
 def test_a_reverse_matrix_has_its_own_readings():

@@ -272,6 +272,19 @@ def test_the_gradient_through_depth_is_that_of_what_each_layer_reads(block, bidi
     torch.testing.assert_close(found["summary/depth_ratio_initial"].values[0], ratio, **CLOSE)
 
 
+@pytest.mark.parametrize(
+    ("block", "bidirectional"), [(Block(norm="layer", mix="glu"), False), (Block(mix="mlp"), True), (None, True)]
+)
+def test_a_run_ends_with_the_same_bits_alone_and_among_others(block, bidirectional):
+    runs = [run_of(block=block, bidirectional=bidirectional, layers=1, seed=seed, probes=()) for seed in range(3)]
+    found = []
+    for together in (runs, runs[1:2]):
+        records = [record for record in train(together) if record.key == runs[1].key and record.weights is not None]
+        found.append(records[-1].weights)
+    for name, values in found[0].items():
+        assert torch.equal(torch.as_tensor(values), torch.as_tensor(found[1][name])), name
+
+
 def test_a_cell_that_is_its_own_readout_is_refused_in_one_line():
     with pytest.raises(SpecError, match=r"^Jordan is its own readout and cannot be part of a block; use another cell"):
         run_of(cell=Jordan(width=WIDTH))

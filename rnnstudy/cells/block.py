@@ -9,6 +9,7 @@ from torch.nn.functional import gelu, silu
 
 from rnnstudy.cells.cell import Parameter, Parameters
 from rnnstudy.cells.draws import constant
+from rnnstudy.cells.products import product
 from rnnstudy.spec import Spec, above, at_least
 
 
@@ -79,10 +80,10 @@ class Block(Spec):
         """The stream after the layer: r + mix(h), with h the `states` of all directions side by side."""
         h, gate, out = torch.cat(states, dim=-1), parameters["W_gate"], parameters["W_out"]
         if self.mix == "gate":
-            mixed = torch.bmm(h * silu(torch.bmm(normalised, gate)), out)
+            mixed = product(h * silu(product(normalised, gate)), out)
         elif self.mix == "glu":
             activated = gelu(h)
-            mixed = torch.bmm(activated, out) * torch.bmm(activated, gate).sigmoid()
+            mixed = product(activated, out) * product(activated, gate).sigmoid()
         else:
-            mixed = torch.bmm(gelu(torch.bmm(h, gate)), out)
+            mixed = product(gelu(product(h, gate)), out)
         return stream + mixed if self.residual else mixed

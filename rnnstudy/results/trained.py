@@ -41,7 +41,9 @@ class TrainedNetwork:
     ) -> Float[Tensor, "time batch outputs"]:
         """The outputs at every step. Differentiable with respect to the inputs and the parameters.
 
-        Of a task whose inputs are symbols, `inputs` are symbols or their one-hot vectors.
+        Of a task whose inputs are symbols, `inputs` are symbols or their one-hot vectors. The reverse direction of a
+        bidirectional network begins at the last of these steps, in all sequences. Where the task is supervised at its
+        end alone, only the last output is an answer.
         """
         model = Population((self.run,)).model
         population = {name: value.unsqueeze(0) for name, value in self.parameters.items()}

@@ -46,7 +46,9 @@ def evaluation_batches(
 ) -> Iterator[PopulationBatch]:
     """`sequences` fixed sequences for each replica, in batches that fit `MOST_NUMBERS_AT_ONCE`."""
     task = task or population.task
-    per_sequence = task.steps * len(population.runs) * 4 * population.runs[0].cell.width
+    # In a block, the stream, normalised and mixed, stands beside the pre-activations.
+    around = len(population.model.directions) * (1 if population.model.block is None else 2)
+    per_sequence = task.steps * len(population.runs) * 4 * around * population.runs[0].cell.width
     most = max(1, MOST_NUMBERS_AT_ONCE // per_sequence)
     return fixed_batches(population, purpose, sequences, device, task, most)
 

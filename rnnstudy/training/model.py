@@ -7,17 +7,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from rnnstudy.cells.block import Block
 from rnnstudy.cells.cell import Cell, Parameter, Parameters, layer_label
 from rnnstudy.cells.initialisation import Initialisation
 from rnnstudy.cells.one_hot import vectors
+from rnnstudy.cells.products import product
 from rnnstudy.engines.engine import Cuts, Engine, Trajectory, steps_taken
 from rnnstudy.tasks.task import Task, supervision
-
-CACHE_LINE = 16
-"""float32 numbers in a cache line of 64 bytes."""
 
 
 @dataclass(frozen=True)
@@ -254,8 +251,9 @@ class Model:
 
     def _mapped(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         """x W: of symbols, rows of W."""
-        vocabulary = None if inputs.is_floating_point() else self.features
-        return torch.bmm(vectors(inputs, vocabulary, parameters), parameters["W"])
+        if inputs.is_floating_point():
+            return product(inputs, parameters["W"])
+        return torch.bmm(vectors(inputs, self.features, parameters), parameters["W"])
 
     def in_time(
         self, trajectories: Sequence[Trajectory], ends: Int[Tensor, "replica batch"] | None = None
@@ -298,18 +296,7 @@ def readout(
     weights: Float[Tensor, "replica width outputs"],
     bias: Float[Tensor, "replica outputs"],
 ) -> Float[Tensor, "step replica batch outputs"]:
-    """ŷ = h W_ho + b_o, as one matrix product for each replica.
-
-    Rows are padded to whole cache lines: the bits of a product depend on how its matrices lie in memory, and a run's
-    bits must not depend on its place in a population.
-    """
+    """ŷ = h W_ho + b_o, as one matrix product for each replica."""
     steps, replicas, batch, width = states.shape
-    outputs = weights.shape[-1]
-    pad_width, pad_outputs = -width % CACHE_LINE, -outputs % CACHE_LINE
-    rows = functional.pad(states.transpose(0, 1), (0, pad_width)).reshape(replicas, steps * batch, width + pad_width)
-    padded = torch.baddbmm(
-        functional.pad(bias, (0, pad_outputs)).unsqueeze(1),
-        rows,
-        functional.pad(weights, (0, pad_outputs, 0, pad_width)),
-    )
-    return padded[..., :outputs].view(replicas, steps, batch, outputs).transpose(0, 1)
+    rows = states.transpose(0, 1).reshape(replicas, steps * batch, width)
+    return product(rows, weights, bias).view(replicas, steps, batch, weights.shape[-1]).transpose(0, 1)
