@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from rnnstudy.cells.one_hot import NOTHING
 from rnnstudy.spec import Spec, SpecError, at_least
 
 
@@ -112,7 +113,7 @@ class Task(Spec):
         """Whether a batch holds one of `features` symbols for each step, as a whole number, and not a one-hot vector.
 
         x_t W_xh is then a row of W_xh, and its gradient a scatter-add: the same network, whose batches do not grow with
-        the vocabulary. For an alphabet of ten letters, one-hot vectors cost as little.
+        the vocabulary. Where that is a fixed alphabet of a few letters, one-hot vectors cost as little.
         """
         return False
 
@@ -262,6 +263,12 @@ def any_supervised(values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time 
 def one_hot(symbols: Int[Tensor, "time *any"], size: int) -> Float[Tensor, "time *any size"]:
     # Equals torch.nn.functional.one_hot, but is floating point at once.
     return torch.nn.functional.embedding(symbols, torch.eye(size))
+
+
+def numbered(symbols: Int[Tensor, "time batch"], read: Bool[Tensor, "time batch"] | None = None) -> Tensor:
+    """Symbols as the inputs (time, batch, 1) of a batch; where `read` is False, nothing is read."""
+    known = symbols if read is None else torch.where(read, symbols, NOTHING)
+    return known.to(torch.int32).unsqueeze(-1)
 
 
 def uniform_whole(
