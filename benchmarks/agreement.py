@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from rnnstudy.cells.block import Block
 from rnnstudy.cells.cell import Cell, Parameter, Parameters, Role
 from rnnstudy.cells.diagonal import DiagonalCell
 from rnnstudy.cells.elman import Elman
@@ -94,11 +95,14 @@ class Case:
     layers: int = 1
     gain: float = 1.0
     vocabulary: int | None = None
+    bidirectional: bool = False
+    block: Block | None = None
 
     @property
     def name(self) -> str:
         shape = f"T={self.time} B={self.batch} K={self.replicas} layers={self.layers} gain={self.gain}"
         shape += "" if self.vocabulary is None else f", {self.vocabulary} symbols"
+        shape += " bidirectional" * self.bidirectional + (f" in {self.block!r}" if self.block else "")
         return f"{self.cell!r}, {self.judged}, {shape}"
 
 
@@ -142,7 +146,14 @@ def passed(
 
     `dense`: one-hot vectors are read in place of symbols.
     """
-    model = Model(cell=case.cell, layers=case.layers, features=case.vocabulary or FEATURES, outputs=OUTPUTS)
+    model = Model(
+        cell=case.cell,
+        layers=case.layers,
+        features=case.vocabulary or FEATURES,
+        outputs=OUTPUTS,
+        block=case.block,
+        bidirectional=case.bidirectional,
+    )
     drawn = [model.draw(PyTorchDefault(), generator(seed, "initialisation")) for seed in range(case.replicas)]
     parameters = {
         name: (case.gain * torch.stack([one[name] for one in drawn])).to(device, dtype).requires_grad_()
@@ -296,6 +307,8 @@ def cases(engine: Engine, device: torch.device, small: bool) -> dict[str, Callab
         # In 60 steps a gradient falls by tens of decades with a gain of 0.1.
         time = 12 if small else 60
         chosen += [Case(kind, JUDGED[1], time, layers=2), Case(kind, JUDGED[0], time, gain=0.1)]
+        around = Block(norm="layer", mix="glu")
+        chosen.append(Case(kind, JUDGED[1], time, layers=2, bidirectional=True, block=around))
         own = Case(kind, JUDGED[1], 6, replicas=3)
         found[f"a replica on its own, {kind!r}"] = partial(stays_in_its_replica, engine, own, device)
         if isinstance(engine, TritonEngine):

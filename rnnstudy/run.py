@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any
 
+from rnnstudy.cells.block import Block
 from rnnstudy.cells.cell import Cell, require_repeatable
 from rnnstudy.cells.initialisation import Initialisation, PyTorchDefault
 from rnnstudy.engines.engine import Need
@@ -34,7 +35,7 @@ from rnnstudy.spec import (
     digest,
     flatten,
 )
-from rnnstudy.tasks.task import Task
+from rnnstudy.tasks.task import Task, supervision
 
 
 class Training(Spec):
@@ -108,6 +109,10 @@ class Run(Spec):
         task: what is to be learned.
         cell: the recurrence.
         layers: number of layers on top of each other.
+        block: what stands around the recurrence of each layer, or None for the recurrence alone.
+        bidirectional: whether each layer also has a recurrence that reads the sequences from their last supervised step
+            to their first one; for tasks supervised at the last step alone, or from the first step on. Where the target
+            is the next input (Reber), the reverse direction reads the answer.
         initialisation: how the initial weights are drawn.
         training: how it is trained and evaluated.
         probes: what is measured; not part of the key, because measuring changes nothing.
@@ -123,6 +128,8 @@ class Run(Spec):
     task: Task
     cell: Cell
     layers: Annotated[int, between(1, 1000)] = 1
+    block: Block | None = None
+    bidirectional: bool = False
     initialisation: Initialisation = PyTorchDefault()
     training: Training = Training()
     probes: Annotated[tuple[Probe, ...], NOT_IDENTITY] = (ParameterGradients(), GradientThroughTime())
@@ -144,6 +151,18 @@ class Run(Spec):
             cut.check_compatible(self.cell, self.training.steps)
         for length in self.training.other_lengths:
             self.task.with_length(length)
+        wrapped = "bidirectional layers" if self.bidirectional else "a block" if self.block is not None else ""
+        if wrapped and self.cell.owns_readout:
+            raise SpecError(
+                f"{type(self.cell).__name__} is its own readout and cannot be part of {wrapped}; use another cell, "
+                "such as Elman"
+            )
+        if self.bidirectional and supervision(self.task) == "at some steps":
+            raise SpecError(
+                f"{type(self.task).__name__} is supervised at some steps, of which the first is none, so the reverse "
+                "direction has no end; bidirectional layers need a task supervised at the last step alone, or from the "
+                "first step on"
+            )
 
     @cached_property
     def key(self) -> str:

@@ -30,9 +30,9 @@ from rnnstudy.probes import (
 )
 from rnnstudy.results.trained import TrainedNetwork
 from rnnstudy.run import Run, Training
-from rnnstudy.spec import SpecError, build, canonical
+from rnnstudy.spec import SpecError, build
 from rnnstudy.store.documents import paragraph
-from rnnstudy.tasks import LabelledText, LengthRange, TemporalOrder
+from rnnstudy.tasks import AssociativeRecall, LabelledText, LengthRange, LongTimeLags, RandomPermutation, TemporalOrder
 from rnnstudy.training.batches import TrainingBatches, fixed_batch
 from rnnstudy.training.cost import bytes_per_replica
 from rnnstudy.training.loop import train
@@ -42,7 +42,7 @@ from rnnstudy.training.population import Population
 CPU = torch.device("cpu")
 SHORT = Training(steps=6, batch=7, check_every=3, validation_sequences=20, test_sequences=30)
 BEFORE = {
-    "key": "c49f4aef794b",
+    "key": "4552377ec1db",
     "initial weights": [9.148973, -1.108699, -1.720161, -1.145876, -0.170888],
     "losses": [0.748493, 0.700138, 0.790427, 0.699219, 0.696862, 0.67099],
 }
@@ -159,7 +159,17 @@ def test_the_compiled_engine_returns_the_bits_of_one_hot_vectors(cell):
     assert all(torch.equal(one, other) for one, other in zip(norms, expected_norms, strict=True))
 
 
-@pytest.mark.parametrize("engine", [ReferenceEngine(), ScaledEngine(), GraphEngine()], ids=lambda engine: engine.name)
+def again(work):
+    """Instead of a capture: the replay runs the work itself again on the same arrays."""
+    work()
+    return work
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [ReferenceEngine(), ScaledEngine(), GraphEngine(), GraphEngine(capture=again)],
+    ids=["reference", "scaled", "graph", "captured"],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_other_engines_return_their_numbers_up_to_rounding(engine, dtype):
     for cell in (LSTM(width=9), GRU(width=9)):
@@ -243,6 +253,32 @@ class TestText:
             losses = last.series["learning/loss"].values
             np.testing.assert_allclose(losses, BEFORE["losses"], rtol=0, atol=2e-5)
 
+    @pytest.mark.parametrize(
+        ("task", "key", "losses"),
+        [
+            (RandomPermutation(length=9), "33892805c9db", [4.364873, 4.082445, 3.587255, 3.307098, 2.841639, 2.324808]),
+            (
+                LongTimeLags(length=8, distractors=6, variant="2c"),
+                "266259676cd1",
+                [0.675327, 1.009006, 0.565456, 0.867344, 0.680525, 0.735546],
+            ),
+            (
+                AssociativeRecall(length=20, vocabulary=40),
+                "d0f0c1bb3ca1",
+                [3.802165, 3.655228, 3.45752, 3.24581, 3.174717, 3.345689],
+            ),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_the_same_runs_of_other_tasks(self, task, key, losses):
+        """Likewise computed when their batches held one-hot vectors."""
+        assert task.inputs_are_symbols
+        run = Run(task=task, cell=Elman(width=4), training=SHORT.replace(learning_rate=0.1))
+        assert run.key == key
+        for engine in ("compiled", "reference"):
+            (last,) = (record for record in train(run, device="cpu", engine=engine) if record.outcome)
+            np.testing.assert_allclose(last.series["learning/loss"].values, losses, rtol=0, atol=2e-5)
+
     def test_a_range_of_lengths_ends_in_nothing(self, reviews):
         task = LengthRange(task=reviews.replace(length=2), length=9)
         drawn = task.sample(40, torch.Generator().manual_seed(0))
@@ -300,7 +336,7 @@ class TestEmbedding:
         run = Run(task=reviews, cell=LSTM(width=4), training=SHORT, embedding=3, probes=PROBES)
         assert run.key != run.replace(embedding=None).key
         assert run.structure != run.replace(embedding=4).structure
-        assert build(canonical(run)).key == run.key
+        assert build(run.described).key == run.key
         assert "LSTM (width 4) on an embedding of width 3" in paragraph(run)
         (last,) = (record for record in train(run, device="cpu") if record.outcome)
         assert last.outcome.engine == "compiled"
@@ -341,6 +377,19 @@ class Numbers(TemporalOrder):
     @property
     def inputs_are_symbols(self):
         return True
+
+
+@pytest.mark.parametrize("wrong", [-2, 5])
+@pytest.mark.parametrize("engine", [CompiledEngine(), ReferenceEngine()], ids=lambda engine: engine.name)
+def test_no_engine_looks_up_a_symbol_without_a_row(engine, wrong):
+    """Of few and of many symbols, as the compiled engine has a way for each; nor one of another replica."""
+    for steps in (1, 30):
+        symbols = torch.full((steps, 2, 2, 1), wrong, dtype=torch.int32)
+        model = Model(cell=Elman(width=3), layers=1, features=5, outputs=2)
+        drawn = model.draw(Orthogonal(), torch.Generator().manual_seed(0))
+        parameters = {name: torch.stack([value, value]) for name, value in drawn.items()}
+        with pytest.raises(IndexError, match=rf"^symbols from {wrong} to {wrong}"):
+            model.forward(engine, parameters, symbols, steps=(0,), observed=False)
 
 
 @pytest.mark.parametrize(

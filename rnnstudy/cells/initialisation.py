@@ -100,7 +100,7 @@ class Initialisation(Spec):
 
     def leaves_to_source(self, parameter: Parameter) -> bool:
         """Whether what a cell's source says about drawing `parameter` goes before `fill`: rules are about matrices."""
-        return parameter.role == "diagonal"
+        return parameter.role in ("diagonal", "norm")
 
     def check_compatible(self, cell: Cell) -> None:
         """Raises `SpecError` when the rule cannot be used with the cell."""

@@ -30,7 +30,14 @@ class OneHot(Tensor):
 
     @staticmethod
     def of(symbols: Int[Tensor, "replica row"], vocabulary: int, dtype: torch.dtype) -> "OneHot":
-        """The vectors of these symbols, as numbers of the type `dtype`."""
+        """The vectors of these symbols, as numbers of the type `dtype`.
+
+        Raises `IndexError` for a number that is no symbol; not on CUDA, where the host would have to wait for it.
+        """
+        if symbols.device.type == "cpu" and symbols.numel():
+            lowest, highest = (bound.item() for bound in symbols.aminmax())
+            if lowest < NOTHING or highest >= vocabulary:
+                raise IndexError(f"symbols from {lowest} to {highest}, of a vocabulary of {vocabulary}")
         vectors = symbols.as_subclass(OneHot)
         vectors.symbols = symbols
         # Has the shape, type and device of the dense vectors, and no memory.

@@ -120,12 +120,12 @@ class CompiledEngine(Engine):
 
 @dataclass(frozen=True)
 class _Read:
-    """What one replica reads, as the kernels take it: numbers, or symbols and the rows of W_xh that they name.
+    """What one replica reads, as the kernels take it: numbers, or symbols and rows of W_xh that they name.
 
     Attributes:
         inputs: x_t (time, batch, features); without features where symbols are read.
         symbols: (time, batch), rows of `w_in`, or −1 for nothing; without time steps where numbers are read.
-        w_in: W_xh; where symbols are read, the rows of those that occur.
+        w_in: W_xh; where it has more rows than there are symbols to read, the rows of those that occur.
         rows: which rows of W_xh those are.
     """
 
@@ -136,15 +136,23 @@ class _Read:
 
     @staticmethod
     def of(inputs: np.ndarray, w_in: np.ndarray) -> "_Read":
-        """From inputs (time, batch, features) or symbols (time, batch, 1), and the whole W_xh."""
+        """From inputs (time, batch, features) or symbols (time, batch, 1), and the whole W_xh.
+
+        Raises `IndexError` for a symbol that has no row: the kernels look up without checking.
+        """
         time, batch, _ = inputs.shape
         if np.issubdtype(inputs.dtype, np.floating):
             return _Read(inputs, np.empty((0, batch), np.int32), w_in, slice(None))
+        if inputs.min() < NOTHING or inputs.max() >= len(w_in):
+            raise IndexError(f"symbols from {inputs.min()} to {inputs.max()}; W_xh has {len(w_in)} rows")
+        no_numbers = np.empty((time, batch, 0), np.float32)
+        if inputs.size >= len(w_in):
+            return _Read(no_numbers, inputs.reshape(time, batch).astype(np.int32), w_in, slice(None))
         found, places = np.unique(inputs, return_inverse=True)
         # Nothing, which is below every symbol, has no row.
         absent = np.count_nonzero(found == NOTHING)
         symbols = (places.reshape(time, batch) - absent).astype(np.int32)
-        return _Read(np.empty((time, batch, 0), np.float32), symbols, w_in[found[absent:]], found[absent:])
+        return _Read(no_numbers, symbols, w_in[found[absent:]], found[absent:])
 
 
 class _Unrolled(torch.autograd.Function):

@@ -19,8 +19,8 @@ from rnnstudy.store.errors import DamagedFile
 from rnnstudy.store.project import Project, find_project
 from rnnstudy.store.stored_run import StoredRun
 from rnnstudy.tasks import locations
+from rnnstudy.training.cost import population_bounds, require_room_for_jacobians
 from rnnstudy.training.evaluation import probe_batches
-from rnnstudy.training.model import Model
 from rnnstudy.training.population import Population
 
 
@@ -41,9 +41,11 @@ class TrainedNetwork:
     ) -> Float[Tensor, "time batch outputs"]:
         """The outputs at every step. Differentiable with respect to the inputs and the parameters.
 
-        Of a task whose inputs are symbols, `inputs` are symbols or their one-hot vectors.
+        Of a task whose inputs are symbols, `inputs` are symbols or their one-hot vectors. The reverse direction of a
+        bidirectional network begins at the last of these steps, in all sequences. Where the task is supervised at its
+        end alone, only the last output is an answer.
         """
-        model = Model.of(self.run.task, self.run.cell, self.run.layers, self.run.embedding)
+        model = Population((self.run,)).model
         population = {name: value.unsqueeze(0) for name, value in self.parameters.items()}
         outputs, _ = model.forward(
             ReferenceEngine(), population, inputs.unsqueeze(1), steps=range(len(inputs)), observed=False
@@ -84,9 +86,11 @@ def specification(stored: StoredRun, project: Project | None = None) -> Run:
 def read_probe(key: str, probe: Probe, *, project: Project | None = None) -> list[Reading]:
     """The readings of `probe` on the trained network of the run `key`, each with a replica axis of length one.
 
-    The probe sees the same sequences as it would at the end of the run. Raises what `load_network` raises.
+    The probe sees the same sequences as it would at the end of the run. Raises what `load_network` raises, and
+    `RequestError` when there is no room for the Jacobians that the probe needs.
     """
     network = load_network(key, project=project)
+    require_room_for_jacobians(network.run, (probe,), lambda: population_bounds(torch.device("cpu"))[1])
     population = Population((network.run,))
     parameters = {name: value.unsqueeze(0) for name, value in network.parameters.items()}
     batches = probe_batches(population, parameters, torch.device("cpu"))

@@ -42,7 +42,8 @@ def note(run: Run, command: str = "") -> str:
 def paragraph(run: Run) -> str:
     """What the run is, in words. Fields that are not named have their default."""
     training, task = run.training, run.task
-    layers = f"{run.layers} layers" if run.layers > 1 else "One layer"
+    kind = "bidirectional layer" if run.bidirectional else "layer"
+    layers = f"{run.layers} {kind}s" if run.layers > 1 else f"One {kind}"
     embedded = "" if run.embedding is None else f" on an embedding of width {run.embedding}"
     clipped = f"clipped ({in_words(training.clip, whole=True)})" if training.clip is not None else "not clipped"
     all_methods = (training.weight_decay, training.omega, *training.cuts, training.constant_norm)
@@ -52,8 +53,9 @@ def paragraph(run: Run) -> str:
     measured = "; ".join(in_words(probe) for probe in run.probes)
     cell, optimiser = in_words(run.cell, always="width"), in_words(training.optimiser)
     criterion, guess = task.criterion, task.chance.error
+    around = "" if run.block is None else f", in a block ({in_words(run.block)})"
     sentences = [
-        f"{layers} of {cell}{embedded}, initialised by {in_words(run.initialisation)},",
+        f"{layers} of {cell}{embedded}{around}, initialised by {in_words(run.initialisation)},",
         f"learns {in_words(task, without='length')} at T = {task.length}.",
         summary(type(task)),
         f"(Task: {type(task).source}.)",

@@ -20,7 +20,7 @@ from rnnstudy.errors import shown
 from rnnstudy.spec import LOCATION, SpecError, at_least
 from rnnstudy.tasks import locations
 from rnnstudy.tasks.data_set import DataSet
-from rnnstudy.tasks.task import Batch, Criterion, inside, supervised_at_end
+from rnnstudy.tasks.task import Batch, Criterion, inside, numbered, supervised_at_end
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
@@ -178,7 +178,7 @@ class LabelledText(DataSet):
         drawn = torch.randint(len(encoded.classes), (batch,), generator=generator)
         lengths = encoded.lengths[drawn]
         valid = inside(self.steps, lengths)
-        inputs = torch.where(valid, encoded.symbols[:, drawn], NOTHING).unsqueeze(-1)
+        inputs = numbered(encoded.symbols[:, drawn], valid)
         return supervised_at_end(inputs, encoded.classes[drawn], valid, lengths)
 
 

@@ -58,6 +58,12 @@ class PopulationBatch:
         steps = torch.tensor(self.steps, device=self.last.device)[:, None, None]
         return (task.loss(outputs, self.targets) * (steps == self.last)).sum(0)
 
+    def loss_of_first_step(
+        self, task: Task, outputs: Float[Tensor, "step replica batch outputs"]
+    ) -> Float[Tensor, "replica batch"]:
+        """The loss of the first step alone, which must be supervised."""
+        return task.loss(outputs, self.targets)[0]
+
     def narrow(self, positions: Int[Tensor, " replica"]) -> "PopulationBatch":
         """The batch of the replicas at these positions, at the same steps."""
         return PopulationBatch(
@@ -185,7 +191,7 @@ def require_declared_inputs(task: Task, batch: Batch) -> None:
 
 
 def gradient_cuts(population: Population, step: int, batch: PopulationBatch) -> list[Cuts] | None:
-    """For each layer, where the gradient of the training batch of update `step` is cut; None for nowhere."""
+    """For each recurrence, where the gradient of the training batch of update `step` is cut; None for nowhere."""
     training, model = population.training, population.model
     rules = [(index, rule) for index, rule in enumerate(training.cuts) if rule.applies(step, training.steps)]
     if not rules:
@@ -197,7 +203,7 @@ def gradient_cuts(population: Population, step: int, batch: PopulationBatch) -> 
         cut_at = torch.stack(
             [
                 run.training.cuts[index].cut_mask(
-                    model.layers, time, ends[replica], generator(run.seed, type(rule).__name__, step)
+                    len(model.reverse), time, ends[replica], generator(run.seed, type(rule).__name__, step)
                 )
                 for replica, run in enumerate(population.runs)
             ],
@@ -205,4 +211,4 @@ def gradient_cuts(population: Population, step: int, batch: PopulationBatch) -> 
         )
         for state in rule.states(model.cell):
             masks[state] = masks[state] | cut_at if state in masks else cut_at
-    return [{state: mask[layer] for state, mask in masks.items()} for layer in range(model.layers)]
+    return [{state: mask[index] for state, mask in masks.items()} for index in range(len(model.reverse))]

@@ -230,12 +230,12 @@ class Learner:
         if rule is None:
             return gradients, []
         added, readings = dict(gradients), []
-        for layer, trajectory in enumerate(trajectories):
-            name = model.label("W_hh", layer)
+        for recurrence, trajectory in enumerate(trajectories):
+            name = model.label("W_hh", recurrence)
             term = rule.term(model.cell, self.parameters[name], trajectory.values("h"), trajectory.gradient("h"))
             added[name] = gradients[name] + broadcast_replicas(self._strengths, term.gradient) * term.gradient
-            readings.append(Reading(f"learning/{model.label('omega', layer)}", term.value, (), ""))
-            readings.append(Reading(f"learning/{model.label('omega_live', layer)}", term.live, (), "share"))
+            readings.append(Reading(f"learning/{model.label('omega', recurrence)}", term.value, (), ""))
+            readings.append(Reading(f"learning/{model.label('omega_live', recurrence)}", term.live, (), "share"))
         return added, readings
 
     def clip(self, gradients: Gradients) -> Gradients:
