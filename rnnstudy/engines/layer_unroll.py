@@ -54,7 +54,7 @@ class LayerUnroll(Receiver):
     def forward(self, recorded: bool) -> Tensor:
         """The outputs (step, replica, batch, width) at the output steps."""
         _, replicas, batch, _ = self.inputs.shape
-        projected = self.by_time(self.cell.project(self.parameters, as_rows(self.inputs))).unbind(0)
+        projected = self.by_time(self.cell.project(self.parameters, self.as_rows(self.inputs))).unbind(0)
         state = {name: self.inputs.new_zeros(replicas, batch, width) for name, width in self.widths.items()}
         output_steps, outputs = set(self._output_steps), []
         self.states = [state]
@@ -130,10 +130,10 @@ class LayerUnroll(Receiver):
 
     def input_gradient(self) -> BlockFloat:
         """dL/dx_t. Blocks (time, replica, batch), within (features)."""
-        rows = as_rows(self.inputs).requires_grad_()
+        rows = self.as_rows(self.inputs).requires_grad_()
         with torch.enable_grad():
             projected = self.cell.project(self.parameters, rows)
-        [gradient] = torch.autograd.grad(projected, rows, as_rows(self.projected_gradient))
+        [gradient] = torch.autograd.grad(projected, rows, self.as_rows(self.projected_gradient))
         return BlockFloat(self.by_time(gradient), self.exponent)
 
     def parameter_gradients(self, steps: Tensor | None = None, counted: Tensor | None = None) -> dict[str, BlockFloat]:
@@ -151,11 +151,11 @@ class LayerUnroll(Receiver):
         arriving, shared = BlockFloat(chosen(self.arriving), exponent).aligned((0, 2))
         leaves = {name: value.clone().requires_grad_() for name, value in self.parameters.items()}
         with torch.enable_grad():
-            projected = self.cell.project(leaves, as_rows(chosen(self.inputs)))
+            projected = self.cell.project(leaves, self.as_rows(chosen(self.inputs)))
             after = self.cell.step(
                 self.cell.prepared(leaves), projected, self.rows_of(self.states[:-1], chosen), _unobserved
             )
-        at_states = self.split(as_rows(arriving))
+        at_states = self.split(self.as_rows(arriving))
         gradients = _vector_jacobian(after, list(leaves.values()), at_states)
         return {name: BlockFloat(value, shared.view(-1)) for name, value in zip(leaves, gradients, strict=True)}
 
@@ -167,7 +167,7 @@ class LayerUnroll(Receiver):
             name: value.repeat_interleave(size, dim=1).requires_grad_()
             for name, value in self.rows_of(self.states[first:last]).items()
         }
-        inputs = as_rows(self.inputs[first:last]).repeat_interleave(size, dim=1)
+        inputs = self.as_rows(self.inputs[first:last]).repeat_interleave(size, dim=1)
         with torch.enable_grad():
             projected = self.cell.project(self.parameters, inputs)
             after = self.cell.step(self.prepared, projected, rows, _unobserved)
@@ -181,12 +181,17 @@ class LayerUnroll(Receiver):
         self, states: Sequence[States], chosen: Callable[[Tensor], Tensor] = lambda values: values
     ) -> dict[str, Tensor]:
         """States of several steps, or the `chosen` of them, as the rows (replica, time · batch, width) of one."""
-        return {name: as_rows(chosen(torch.stack([state[name] for state in states]))) for name in self.widths}
+        return {name: self.as_rows(chosen(torch.stack([state[name] for state in states]))) for name in self.widths}
 
     def by_time(self, rows: Tensor) -> Tensor:
         """(replica, time · batch, width) → (time, replica, batch, width)."""
         time, replicas, batch, _ = self.inputs.shape
         return rows.view(replicas, time, batch, -1).transpose(0, 1)
+
+    @staticmethod
+    def as_rows(values: Tensor) -> Tensor:
+        """(time, replica, batch, width) → (replica, time · batch, width)."""
+        return as_rows(values)
 
     def split(self, joined: Tensor) -> dict[str, Tensor]:
         """All states side by side along the last axis → each by name."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rnnstudy.cells.cell import BoundedUnits, Cell, Parameters
 from rnnstudy.engines.block_float import BlockFloat
-from rnnstudy.engines.engine import Engine, LayerRun, Need, Positionwise, Trajectory, as_rows
+from rnnstudy.engines.engine import Engine, LayerRun, Need, Positionwise, Trajectory
 from rnnstudy.engines.layer_unroll import LayerUnroll
 from rnnstudy.engines.scaled_maps import PositionwiseMap, Receiver, ScaledMap, StepsTaken, Stream
 
@@ -155,7 +155,7 @@ class ScaledTrajectory(Trajectory):
         """The bounded quantities of all steps, with values (time, replica, batch, width): see `Cell.bounded`."""
         unroll = self.unroll
         with torch.no_grad():
-            projected = unroll.cell.project(unroll.parameters, as_rows(unroll.inputs))
+            projected = unroll.cell.project(unroll.parameters, unroll.as_rows(unroll.inputs))
             before, after = unroll.rows_of(unroll.states[:-1]), unroll.rows_of(unroll.states[1:])
             bounded = unroll.cell.bounded(unroll.prepared, projected, before, after)
         return {name: BoundedUnits(unroll.by_time(item.values), item.low, item.high) for name, item in bounded.items()}
