@@ -46,7 +46,7 @@ def purpose(wing: str) -> str:
     first = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     begin, _, rest = " ".join(first.split()).split(". ")[0].rstrip(".").partition(": ")
     words = rest if rest and len(begin.split()) <= 2 else begin
-    return re.split(r";|, one file", words)[0].replace("->", "→")
+    return re.sub(r"(, one file (each|for.*)|;.*)", "", words).replace("->", "→")
 
 
 def wings_picture() -> str:
