@@ -27,9 +27,10 @@ here.say(study.summary)
 # Temporal order at T = 100: the first mark lies 81 to 90 steps before the end, the second 41 to 50, and only the last
 # step is judged. *Constant norm*: each step back keeps the direction of the gradient and gets back its length. *Omega*:
 # Pascanu's regulariser. *h-detach*: the gates' path is cut at random, the cell's path stays. *Cut*: backpropagation
-# stops so many steps before the end (chunks, of which only the last one has a loss): at 35 it reaches no mark, at 45 some of the second marks, at 75 all second marks,
-# at 95 both. What the state carries forward is never cut. Every side has three learning rates, the same for each cell,
-# and all are shown. The cut at 35 was added after the others had been seen.
+# stops so many steps before the end (chunks, of which only the last one has a loss): at 35 it reaches no mark, at 45
+# some of the second marks, at 75 all second marks, at 95 both. What the state carries forward is never cut. Every side
+# has three learning rates, the same for each cell, and all are shown. The cut at 35 was added after the others had been
+# seen.
 
 
 # %%
@@ -118,8 +119,8 @@ here.table(tests.drop(columns="p"))
 # %%
 told = tests[tests["verdict"] != "cannot tell"]
 here.say(
-    f"""**What came out.** {"; ".join(f"*{row.side}*, by {row.by}: {row.verdict}" for row in told.itertuples())}. In the
-    other {len(tests) - len(told)} of {len(tests)} tests these runs cannot tell. Why the cut at 45 does not stop learning
+    f"""**What came out.**
+    {"; ".join(f"*{row.side}*, by {row.by}: {row.verdict}" for row in told.itertuples())}. In the other {len(tests) - len(told)} of {len(tests)} tests these runs cannot tell. Why the cut at 45 does not stop learning
     is likely this: a weight serves every step, so that what the gradient at some of the second marks teaches it serves
     the first mark too, where the gradient is zero."""
 )
