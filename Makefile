@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WITH_PEERS := $(VENV)/.with-peers
 WITH_SERVERS := $(VENV)/.with-servers
+WITH_DOCS := $(VENV)/.with-docs
 
-.PHONY: install demo course test test-slow study bench bench-full gpu-check lint clean
+.PHONY: install demo course docs test test-slow study bench bench-full gpu-check lint clean
 
 install: $(READY)
 
@@ -23,8 +24,12 @@ $(WITH_PEERS): $(READY)
 	touch $(WITH_PEERS)
 
 $(WITH_SERVERS): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray,postgres,browser,lightning,transformers]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray,postgres,browser,docs,lightning,transformers]' --constraint constraints.txt
 	touch $(WITH_SERVERS)
+
+$(WITH_DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]' --constraint constraints.txt
+	touch $(WITH_DOCS)
 
 demo: install
 	$(BIN)/rnnstudy sweep experiments/quickstart.py
@@ -39,6 +44,12 @@ course: install
 	$(BIN)/rnnstudy report course
 	@echo
 	@echo 'Look at   build/reports/course/index.html     all figures; or open reports/course/1_sequences.ipynb and begin'
+
+# NO_MKDOCS_2_WARNING: the theme speaks of MkDocs's future in every build; constraints.txt holds the version.
+docs: $(WITH_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo
+	@echo 'Look at   build/site/index.html               guides, course, reports, reference; needs no network'
 
 test: install lint
 	$(BIN)/python -m pytest -m 'not slow' -n auto --dist worksteal
@@ -65,7 +76,7 @@ gpu-check:
 	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu_check $(or $(OUT),build/gpu-check)
 
 bench-full: bench
-	for what in growth outcomes end_to_end tracking loading watching scan; do $(BIN)/python -m benchmarks $$what || exit $$?; done
+	for what in growth outcomes end_to_end tracking loading watching scan symbols; do $(BIN)/python -m benchmarks $$what || exit $$?; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("what", nargs="?", default="steps", choices=["steps", *OTHERS, "tables"], help=WHAT)
     parser.add_argument("--cells", nargs="+", default=tables.CELLS, choices=tables.CELLS, help="these; others stay")
-    parser.add_argument("--essential", action="store_true", help="only the rows that stand in README.md")
+    parser.add_argument("--essential", action="store_true", help="only the rows that stand in docs/speed.md")
     asked = parser.parse_args()
     if asked.what == "steps":
         measure_steps(asked.cells, asked.essential)
@@ -64,7 +64,7 @@ def measure_steps(names: Sequence[str], essential: bool) -> None:
 
 
 def planned(names: Sequence[str], essential: bool) -> list[tuple[str, int, int, int]]:
-    """(cell, T, batch, replicas) of the comparisons, those of README.md first."""
+    """(cell, T, batch, replicas) of the comparisons, those of docs/speed.md first."""
     first = [place for place in tables.ESSENTIAL if place[0] in names]
     if essential:
         return first
@@ -148,14 +148,26 @@ def scan() -> list[dict[str, Any]]:
     return measure()
 
 
+def symbols() -> list[dict[str, Any]]:
+    only_one_core()
+    import torch
+
+    from benchmarks.symbols import measure
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    return measure()
+
+
 OTHERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
-    one.__name__: one for one in (growth, outcomes, end_to_end, tracking, loading, store_size, watching, scan)
+    one.__name__: one for one in (growth, outcomes, end_to_end, tracking, loading, store_size, watching, scan, symbols)
 }
 WHAT = (
     "steps: training steps against peers; growth: time and memory against the length; outcomes: of the same runs by "
     "both engines; end_to_end: a sweep against separate processes; tracking: what it costs; loading: of 200 runs; "
     "store_size: commands on a store of 10,000 runs; "
     "watching: what rnnstudy.watch adds to a step; scan: diagonal recurrences by the scan and the reference engine; "
+    "symbols: reviews read as symbols and as one-hot vectors; "
     "tables: measure nothing, make the tables again"
 )
 

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from rnnstudy.cells.block import Block
 from rnnstudy.cells.cell import Cell, Parameter, Parameters, Role
 from rnnstudy.cells.diagonal import DiagonalCell
 from rnnstudy.cells.elman import Elman
@@ -23,6 +24,7 @@ from rnnstudy.cells.lru import LRU
 from rnnstudy.cells.lstm import LSTM
 from rnnstudy.cells.min_gru import MinGRU
 from rnnstudy.cells.min_lstm import MinLSTM
+from rnnstudy.cells.one_hot import NOTHING
 from rnnstudy.cells.rg_lru import RGLRU
 from rnnstudy.cells.s4d import S4D
 from rnnstudy.cells.s6 import S6
@@ -80,7 +82,10 @@ class Constant(DiagonalCell):
 
 @dataclass(frozen=True)
 class Case:
-    """A network and what of its outputs is judged. `gain` scales its weights: small to vanish, large to explode."""
+    """A network and what of its outputs is judged. `gain` scales its weights: small to vanish, large to explode.
+
+    With a `vocabulary` it reads symbols, and the reference their one-hot vectors.
+    """
 
     cell: Cell
     judged: str
@@ -89,10 +94,15 @@ class Case:
     replicas: int = 2
     layers: int = 1
     gain: float = 1.0
+    vocabulary: int | None = None
+    bidirectional: bool = False
+    block: Block | None = None
 
     @property
     def name(self) -> str:
         shape = f"T={self.time} B={self.batch} K={self.replicas} layers={self.layers} gain={self.gain}"
+        shape += "" if self.vocabulary is None else f", {self.vocabulary} symbols"
+        shape += " bidirectional" * self.bidirectional + (f" in {self.block!r}" if self.block else "")
         return f"{self.cell!r}, {self.judged}, {shape}"
 
 
@@ -115,11 +125,35 @@ def judgement(case: Case) -> Tensor:
     return judge * (steps == ends)
 
 
+def read_by(case: Case) -> Tensor:
+    """The inputs (time, replica, batch, features), or symbols (time, replica, batch, 1), some of them nothing."""
+    shape = (case.time, case.replicas, case.batch)
+    if case.vocabulary is None:
+        return noise(*shape, FEATURES)
+    drawn = torch.randint(NOTHING, case.vocabulary, (*shape, 1), generator=torch.Generator().manual_seed(5))
+    return drawn.to(torch.int32)
+
+
+def one_hot(symbols: Tensor, vocabulary: int) -> Tensor:
+    """The one-hot vectors of symbols (…, 1); zeros for nothing."""
+    return torch.cat([torch.eye(vocabulary), torch.zeros(1, vocabulary)])[symbols.squeeze(-1).long()]
+
+
 def passed(
-    engine: Engine, case: Case, device: torch.device, dtype: torch.dtype, spoilt: bool = False
+    engine: Engine, case: Case, device: torch.device, dtype: torch.dtype, spoilt: bool = False, dense: bool = False
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Outputs and every gradient, each with the replica first, and log norms, for L = Σ judge ⊙ outputs."""
-    model = Model(cell=case.cell, layers=case.layers, features=FEATURES, outputs=OUTPUTS)
+    """Outputs and every gradient, each with the replica first, and log norms, for L = Σ judge ⊙ outputs.
+
+    `dense`: one-hot vectors are read in place of symbols.
+    """
+    model = Model(
+        cell=case.cell,
+        layers=case.layers,
+        features=case.vocabulary or FEATURES,
+        outputs=OUTPUTS,
+        block=case.block,
+        bidirectional=case.bidirectional,
+    )
     drawn = [model.draw(PyTorchDefault(), generator(seed, "initialisation")) for seed in range(case.replicas)]
     parameters = {
         name: (case.gain * torch.stack([one[name] for one in drawn])).to(device, dtype).requires_grad_()
@@ -130,12 +164,17 @@ def passed(
         name = next(name for role in RECURRENCE for name in roles if roles[name] == role)
         with torch.no_grad():
             parameters[name][1].view(-1)[0] = torch.nan
-    inputs = noise(case.time, case.replicas, case.batch, FEATURES).to(device, dtype).requires_grad_()
+    inputs = read_by(case).to(device)
+    if case.vocabulary is None:
+        inputs = inputs.to(dtype).requires_grad_()
+    elif dense:
+        inputs = one_hot(inputs, case.vocabulary).to(device, dtype)
     judge = judgement(case)
     steps = tuple(judge.flatten(1).any(1).nonzero().flatten().tolist())
     outputs, trajectories = model.forward(engine, parameters, inputs, steps=steps, observed=True)
     (outputs * judge[list(steps)].to(device, dtype)).sum().backward()
-    found = {"outputs": outputs.detach().transpose(0, 1), "inputs": _gradient(inputs).transpose(0, 1)}
+    found = {"outputs": outputs.detach().transpose(0, 1)}
+    found |= {"inputs": _gradient(inputs).transpose(0, 1)} if inputs.requires_grad else {}
     found |= {name: _gradient(value) for name, value in parameters.items()}
     norms = [one.log_norms(state).cpu() for one in trajectories for state in case.cell.states]
     return {name: value.cpu() for name, value in found.items()}, norms
@@ -148,7 +187,7 @@ def _gradient(value: Tensor) -> Tensor:
 
 def against_reference(engine: Engine, case: Case, device: torch.device) -> str:
     """What differs from the reference engine in float64 on the CPU; empty when nothing does."""
-    expected, expected_norms = passed(ReferenceEngine(), case, torch.device("cpu"), torch.float64)
+    expected, expected_norms = passed(ReferenceEngine(), case, torch.device("cpu"), torch.float64, dense=True)
     found, norms = passed(engine, case, device, torch.float32)
     for name, value in expected.items():
         error = ((found[name].double() - value).abs().max() / value.abs().max()).item()
@@ -268,10 +307,16 @@ def cases(engine: Engine, device: torch.device, small: bool) -> dict[str, Callab
         # In 60 steps a gradient falls by tens of decades with a gain of 0.1.
         time = 12 if small else 60
         chosen += [Case(kind, JUDGED[1], time, layers=2), Case(kind, JUDGED[0], time, gain=0.1)]
+        around = Block(norm="layer", mix="glu")
+        chosen.append(Case(kind, JUDGED[1], time, layers=2, bidirectional=True, block=around))
         own = Case(kind, JUDGED[1], 6, replicas=3)
         found[f"a replica on its own, {kind!r}"] = partial(stays_in_its_replica, engine, own, device)
         if isinstance(engine, TritonEngine):
             found[f"stray writes, {kind!r}"] = partial(stray_writes, kind, device)
+    # Symbols in two layers; and more symbols than are read, so that some never occur.
+    chosen += [Case(kind, JUDGED[3], layers=2, vocabulary=5) for kind in cells_of(engine, (13,), (LSTM(),))]
+    large = cells_of(engine, (13,), (Elman(), GRU(), S6(state_size=3)))
+    chosen += [Case(kind, JUDGED[3], vocabulary=200) for kind in large]
     found |= {case.name: partial(against_reference, engine, case, device) for case in chosen}
     found["beyond the range of floats"] = partial(beyond_floats, engine, device, 240 if small else 2000)
     return found

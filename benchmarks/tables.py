@@ -1,4 +1,4 @@
-"""The tables in README.md and benchmarks/README.md, made from the JSON results and put between two markers."""
+"""The tables in docs/speed.md and benchmarks/README.md, made from the JSON results and put between two markers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +15,13 @@ COLUMNS = {
 }
 CELLS = ("Elman", "LSTM", "GRU")
 ESSENTIAL = [("Elman", 200, 20, 1), *((cell, 200, batch, 8) for batch in (20, 128) for cell in CELLS)]
-"""(cell, T, batch, replicas) of the rows in README.md."""
+"""(cell, T, batch, replicas) of the rows in docs/speed.md."""
 
 
 def write() -> None:
     """Bring both pages up to date with the results."""
     root = Path(__file__).parent.parent
-    for page, text in ((root / "README.md", essential()), (root / "benchmarks" / "README.md", whole())):
+    for page, text in ((root / "docs" / "speed.md", essential()), (root / "benchmarks" / "README.md", whole())):
         before, rest = page.read_text().split(BEGIN)
         after = rest.split(END)[1]
         page.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
@@ -170,6 +170,22 @@ def _scan(results: Sequence[dict[str, Any]]) -> str:
     return _table(["cell", "sizes", "replicas", "ms, scan engine", "ms, reference engine", "times faster"], lines)
 
 
+def _symbols(results: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        [
+            one["cell"], *(f"{one['seconds'][kind]['median']:.1f}" for kind in ("symbols", "dense")),
+            _ratio(one["times_faster"]), *(f"{one['batch_bytes'][kind]:,}" for kind in ("symbols", "dense")),
+        ]
+        for one in results
+    ]  # fmt: skip
+    first = results[0]
+    header = [
+        f"film reviews by word, {first['runs']} runs of {first['updates']} updates", "seconds, symbols",
+        f"seconds, one-hot vectors of {first['features']:,}", "times faster", "bytes a batch, symbols", "one-hot",
+    ]  # fmt: skip
+    return _table(header, lines)
+
+
 def _watched(one: dict[str, Any]) -> str:
     if one["every"] > 1:
         return f"every {one['every']} steps"
@@ -190,6 +206,7 @@ SECTIONS = {
     "store_size": _store_size,
     "watching": _watching,
     "scan": _scan,
+    "symbols": _symbols,
 }
 
 

@@ -56,18 +56,19 @@ here.show(
         threshold=threshold,
     ),
     "loss_surface",
-    title="The cliff",
+    title=f"At the cliff clipping lets {low['clipped']:.0f} % of all starts descend, instead of "
+    f"{low['not clipped']:.0f} %",
     takeaway=f"""
-    Two gentle slopes meet in a wall along the dashed straight line. On one side of it the state ends at its low
-    value, on the other side at its high value; the target, 0.7, is passed inside the wall. Gradient descent reaches
-    the line after {crossing} updates and then jumps back and forth across it, downhill on both sides, as if the wall
-    were not there: its steps are longer than the wall is thick. At update {hit} it lands on the wall by chance, where
-    the gradient is {free.gradient_norm[hit]:.0f} instead of about {np.median(free.gradient_norm[:hit]):.1g}. Until
-    then both paths are the same. Without clipping this single step throws the weights out of the picture, to w =
+    Two gentle slopes meet in a wall along the dashed straight line. On one side of it the state ends at its low value,
+    on the other side at its high value; the target, 0.7, is passed inside the wall. Gradient descent reaches the line
+    after {crossing} updates and then jumps back and forth across it, downhill on both sides, as if the wall were not
+    there: its steps are longer than the wall is thick. At update {hit} it lands on the wall by chance, where the
+    gradient is {free.gradient_norm[hit]:.0f} instead of about {np.median(free.gradient_norm[:hit]):.1g}. Until then
+    both paths are the same. Without clipping this single step throws the weights out of the picture, to w =
     {free.w[-1]:.0f} and b = {free.b[-1]:.0f}, where the unit is saturated and the gradient is zero: the path stays
-    there. With clipping it is a step like the others, and the path continues along the wall to a loss of
-    {clipped.loss[-1]:.1g}. This starting point was not chosen to produce the result: of {grid_w.size} starting points
-    spread over the picture, {low["not clipped"]:.0f} % are at a loss below 0.01 after {updates} updates without
+    there (black line and arrow). With clipping it is a step like the others, and the path continues along the wall to a
+    loss of {clipped.loss[-1]:.1g}. This starting point was not chosen to produce the result: of {grid_w.size} starting
+    points spread over the picture, {low["not clipped"]:.0f} % are at a loss below 0.01 after {updates} updates without
     clipping, and {low["clipped"]:.0f} % with clipping.
     """,
 )
@@ -87,15 +88,16 @@ slope = weight * unit.start * (1 - unit.start)
 here.show(
     figures.wall_by_length(unit, w=weight, distances=distances, lengths=lengths),
     "wall_by_length",
-    title="The wall gets steeper with every step",
+    title=f"From T = {lengths[0]} to T = {lengths[-1]} the wall gets "
+    f"{steepest[lengths[-1]] - steepest[lengths[0]]:.0f} decades steeper",
     takeaway=f"""
-    Note the horizontal scale: it is logarithmic on both sides of the cliff. At a distance of 0.1 from the cliff the
-    loss is the same for all but the shortest sequence; T changes how sharply one side turns into the other. From T =
-    {lengths[0]} to T = {lengths[-1]} the steepest gradient grows from {power_of_ten(steepest[lengths[0]])} to
-    {power_of_ten(steepest[lengths[-1]])}, and the strip in which it is large shrinks in the same proportion. On the
-    cliff the state stays at h₀, where each step multiplies a small disturbance by w σ′(h₀) = {slope:.2f}, and
-    {lengths[-1]} steps multiply it by {slope ** lengths[-1]:.1g}: this is the exploding gradient in closed form. (The
-    narrow dip beside the cliff is the bottom of the valley, where h_T is 0.7.)
+    Note the horizontal scale: it is logarithmic on both sides of the cliff, and linear in a narrow strip around it. At
+    a distance of 0.1 from the cliff the loss is the same for all but the shortest sequence; T changes how sharply one
+    side turns into the other. From T = {lengths[0]} to T = {lengths[-1]} the steepest gradient grows from
+    {power_of_ten(steepest[lengths[0]])} to {power_of_ten(steepest[lengths[-1]])}, and the strip in which it is large
+    shrinks in the same proportion. On the cliff the state stays at h₀, where each step multiplies a small disturbance
+    by w σ′(h₀) = {slope:.2f}, and {lengths[-1]} steps multiply it by {slope ** lengths[-1]:.1g}: this is the exploding
+    gradient in closed form. (The narrow dip beside the cliff is the bottom of the valley, where h_T is 0.7.)
     """,
 )
 
@@ -107,7 +109,7 @@ here.show(
 here.show(
     figures.bifurcation(unit, w=weight, b=np.linspace(-4.0, -2.0, 81), weights=np.linspace(3.0, 7.0, 801)),
     "bifurcation",
-    title="The bifurcation behind the cliff",
+    title="The cliff is the border between two memories",
     takeaway=f"""
     At w = {weight:g} the unit has a stable low state and a stable high state while b lies between {lower_end:.2f} and
     {upper_end:.2f}: one bit of memory. The dashed middle branch is unstable: starting values below it fall, those above

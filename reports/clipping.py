@@ -26,9 +26,9 @@ here.say(study.summary)
 rates = sorted(runs["learning_rate"].unique())
 rate = rates[len(rates) // 2]
 picture = figures.clipping(study.results, learning_rate=rate)
-norms = picture.data.dropna(subset=["log10_norm"])
-largest = norms.groupby("clipping")["log10_norm"].max()
-typical = norms.groupby("clipping")["log10_norm"].median()
+norms = picture.data.dropna(subset=["largest"])
+largest = norms.groupby("clipping")["largest"].max()
+typical = norms.groupby("clipping")["median"].median()
 counts = picture.data.dropna(subset=["share"]).groupby("clipping")[["diverged", "runs"]].sum()
 ended = picture.data[(picture.data["status"] == "diverged") & (picture.data["clipping"] == "without clipping")]
 ends = ended.groupby("key")["step"].max()
@@ -45,13 +45,14 @@ def diverged(clipping: str) -> str:
 here.show(
     picture,
     "clipping",
-    title="Explosions and clipping, update by update",
+    title=f"Without clipping {diverged('without clipping')} runs diverge, with it {diverged('with clipping')}",
     takeaway=f"""
-    Each line is the norm of one run's gradient, update by update, before any clipping; note the logarithmic axis.
-    Left, without clipping: the median of the log10 norm is {value_at(typical, "without clipping")}, the largest
-    {value_at(largest, "without clipping")}. A step along such a spike throws the weights far away; where a line ends
-    in a cross, the numbers have left the range of floats and the run has diverged, at learning rate {rate:g}
-    {when}. Middle, the same runs with the norm clipped at the dashed line: the largest log10 norm before clipping is
+    The norm of the gradient before any clipping, update by update: the median of the runs (thick) and the largest norm
+    of any run (thin); note that both axes are logarithmic. Left, without clipping: the median log10 norm is
+    {value_at(typical, "without clipping")} over all updates, the largest {value_at(largest, "without clipping")}. A
+    step along such a spike throws the weights far away; where a dotted line ends in a cross, the numbers have left the
+    range of floats and the run has diverged, at learning rate {rate:g} {when}.
+    Middle, the same runs with the norm clipped at the dashed line: the largest log10 norm before clipping is
     {value_at(largest, "with clipping")}, but no update moves the weights by more than a step of the threshold's
     size. Right: over all learning rates {diverged("without clipping")} runs diverge without clipping and
     {diverged("with clipping")} with it. Clipping limits the length of a step; it does not by itself restore a

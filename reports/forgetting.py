@@ -63,6 +63,11 @@ def factor(cell: str) -> str:
     return f"{10**rate:.3f} ({'it does not fall' if pd.isna(half) else f'it halves every {half:.0f} steps'})"
 
 
+def as_text(decades: float) -> str:
+    """Decades as text; `none` for NaN."""
+    return "none" if pd.isna(decades) else f"{decades:.1f}".replace("-", "−")
+
+
 # %% [markdown]
 # ## Before training
 
@@ -71,7 +76,9 @@ picture = figures.gradient_by_lag(results, states=("h", "c"), bound=True, keys=p
 here.show(
     picture,
     "gradient_by_lag_initial",
-    title="Before training: how the gradient fades on its way back",
+    title=f"Before training the gradient at the first of {longest} steps, relative to the last: "
+    f"{as_text(median('Elman', 'log10_ratio_initial'))} decades in the RNN, "
+    f"{as_text(median('LSTM', 'log10_ratio_initial'))} in the LSTM",
     takeaway=f"""
     Follow a line from left (the last step, where the loss is) to right (the distant past). A straight line on this
     logarithmic axis is exponential decay. Where the lines of all lengths coincide, the gradient depends on the lag
@@ -90,12 +97,10 @@ here.show(
 # ## After training
 
 # %%
-picture = figures.gradient_by_lag(results, stage="final", states=("h", "c"), normalised=True, bound=True, keys=pair)
-
-
-def as_text(decades: float) -> str:
-    """Decades as text; `none` for NaN."""
-    return "none" if pd.isna(decades) else f"{decades:.1f}".replace("-", "−")
+picture = figures.gradient_of_runs(results, stage="final", states=("h", "c"), normalised=True, keys=pair)
+# Of each run the gradient at the first step of the longest sequences, relative to the last.
+arrives = picture.data[(picture.data["state"] == "h") & (picture.data["lag"] == longest - 1)].groupby("cell")["value"]
+apart = arrives.max() - arrives.min()
 
 
 def before_and_after(cell: str) -> str:
@@ -111,15 +116,16 @@ def before_and_after(cell: str) -> str:
 here.show(
     picture,
     "gradient_by_lag_final_normalised",
-    title="After training: how much of the gradient now reaches the beginning",
+    title=f"After training the gradient at the first of {longest} steps differs between runs by "
+    f"{value_at(apart, 'Elman', '{:.0f}')} decades in the RNN, by {value_at(apart, 'LSTM')} in the LSTM",
     takeaway=f"""
-    The same after training. Each sequence's gradient is divided by its own value at lag 0, because a network that has
+    The same after training, each run a line: the runs fall into groups, between which a median would stand where no run
+    is. Each sequence's gradient is divided by its own value at lag 0, because a network that has
     solved its task has a small gradient everywhere. Compare with the figure above: are the lines higher now? The
     gradient at the first step relative to the last, in decades, before and after training: in the RNN from
     {before_and_after("Elman")}; in the LSTM from {before_and_after("LSTM")}. A line near 0 means that the gradient
     reaches the distant past as strongly as the present. This is necessary to learn from the past, but not sufficient:
-    compare the numbers with how many runs solved the task. Where the bound (dashed) rises and leaves the panel,
-    training has enlarged σ_max(W_hh), which allows a gradient to grow but does not make it grow.""",
+    compare the numbers, medians over runs, with how many runs solved the task.""",
 )
 
 # %% [markdown]
@@ -128,15 +134,18 @@ here.show(
 # %%
 task = TemporalOrder(length=longest)
 marks = figures.informative_stretches(task)
-picture = figures.gradient_heat_map(results, marks=marks, keys=pair)
+picture = figures.gradient_heat_map(results, marks=marks, moving=True, keys=pair)
 # The median over training: the spike of a single update would tell little about how a network learned.
 first = picture.data[picture.data["time"] == 1].groupby("cell")["value"].median()
 last = picture.data[picture.data["time"] == longest].groupby("cell")["value"].median()
 fallen = first - last
+at_first = picture.data[picture.data["time"] == 1].groupby("cell")["value"]
+swing = at_first.max() - at_first.min()
 here.show(
     picture,
     "gradient_heat_map",
-    title="While learning: how far back the gradient reaches, update by update",
+    title=f"While it learns, an RNN's gradient at the first step moves over {value_at(swing, 'Elman', '{:.0f}')} "
+    f"decades, an LSTM's over {value_at(swing, 'LSTM', '{:.0f}')}",
     takeaway=f"""
     One run of each cell at T = {longest}. Each row is one moment of training, from the bottom upwards; each column is
     one time step, with the answer at the right edge. Light colours are large gradients, dark colours small ones; the

@@ -40,8 +40,7 @@ here.say(study.summary)
 # %%
 loop = 1 / (4 * np.sqrt(3))
 picture = figures.half_life_by_bias(results, bias, loop=loop, longest=task.length)
-before = picture.data[(picture.data["stage"] == "initial") & (picture.data["state"] == "c")].set_index("start")
-after = picture.data[(picture.data["stage"] == "final") & (picture.data["state"] == "c")].set_index("start")
+before, after = (picture.data[picture.data["stage"] == stage].set_index("start") for stage in ("initial", "final"))
 biases = sorted(runs[bias].dropna().unique())
 
 
@@ -64,11 +63,14 @@ listed = "; ".join(
 )
 chrono = steps(before["half_life"].get("chrono", np.nan))
 ended = ", ".join(f"{name}: {steps(value)}" for name, value in after["half_life"].items())
+does_not_fall = [value for value in biases if np.isinf(before["half_life"].get(f"{value:g}", np.nan))]
+lasting = f"; from {does_not_fall[0]:g} on it does not fall" if does_not_fall else ""
 border = float(-np.log(1 / (1 - loop) - 1))
 here.show(
     picture,
     "half_life_by_bias",
-    title="Half-life against forget-gate bias",
+    title=f"Before training a bias of {biases[0]:g} halves the gradient every "
+    f"{steps(before['half_life'].get(f'{biases[0]:g}', np.nan))} steps{lasting}",
     takeaway=f"""
     Half-life of dL/dc before training, in steps, with the two closed forms in brackets (constant gate; with the
     loop through h): {listed}. The first form leaves out the loop through h, which adds to the gate. The second leaves
@@ -76,7 +78,8 @@ here.show(
     grows on its way back. The largest measured rate is {before["rate"].max():.3f} decades per step; a rate above 0
     means that the gradient grows. Chrono closes the input gates as it opens the forget gates, which makes the loop
     small; its half-life before training is {chrono} steps, and the half-lives of its single units are spread over the
-    grey bar. After training (right) the half-lives are {ended or NOT_RUN}.
+    grey bar. The numbers in the strip count the runs whose gradient does not fall. After training (right) the
+    half-lives are {ended or NOT_RUN}.
     """,
 )
 
@@ -92,6 +95,9 @@ solved_by_bias = ", ".join(
     f"{name}: {counts.loc[name, 'sum']}/{counts.loc[name, 'size']}" for name in labels if name in counts.index
 )
 updates = runs["training.steps"].max()
+shares = counts["sum"] / counts["size"]
+numbers = [f"{value:g}" for value in biases if f"{value:g}" in counts.index]
+most = max(numbers, key=lambda name: shares[name])
 here.show(
     figures.success(
         results,
@@ -102,7 +108,8 @@ here.show(
         words={name: word for name, word in labels.items() if name in counts.index},
     ),
     "success_by_bias",
-    title="What the bias does for learning",
+    title=f"Of the constant biases b = {most} solves the task most often: {counts.loc[most, 'sum']} of "
+    f"{counts.loc[most, 'size']} runs",
     takeaway=f"""
     Runs that solved T = {task.length} within {updates} updates, by forget-gate bias: {solved_by_bias}. The earlier mark
     is {task.length - task.windows[0][1]} to {task.length - 1 - task.windows[0][0]} steps before the answer. An error
@@ -113,11 +120,8 @@ here.show(
 # %%
 # A gradient that does not fall has no half-life: it counts as longer than any other.
 half_lives = runs["half_life_initial_c"].astype(float).fillna(np.inf).groupby(runs["start"]).median()
-shares = counts["sum"] / counts["size"]
 lag = task.length - 1 - task.windows[0][1]
-numbers = [f"{value:g}" for value in biases if f"{value:g}" in counts.index]
 reaching = [name for name in numbers if half_lives.get(name, 0.0) >= lag]
-most = max(numbers, key=lambda name: shares[name])
 longest = max(reaching, key=lambda name: shares[name], default=most)
 best_low, _ = figures.wilson(int(counts.loc[most, "sum"]), int(counts.loc[most, "size"]))
 _, longest_high = figures.wilson(int(counts.loc[longest, "sum"]), int(counts.loc[longest, "size"]))

@@ -47,7 +47,7 @@ here.table(counts.reset_index())
 here.show(
     figures.ledger(table),
     "ledger",
-    title="Published numbers, and what was obtained",
+    title=f"Of {len(judged)} published numbers {in_words}",
     takeaway=f"""Each line is a published number (diamond) and ours with its interval. Of {len(judged)} rows with a
     result {in_words}, each by the rule that its row stated beforehand; most have smaller budgets, another optimiser or
     another cell than the source, which the table names row by row. {len(table) - len(judged)} further rows are not yet

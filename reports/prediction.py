@@ -50,12 +50,14 @@ def result(comparison: str, target: str, cell: str = "all") -> str:
 
 
 within = table.loc[("within strata", "solved", "all")]
+share_right = f"{100 * within['value']:.0f} %" if within["pairs"] else "none"
 cells = sorted(results.runs["cell"].unique(), key=figures.cell_position)
 by_cell = "; ".join(f"{figures.style(cell).label} {result('within strata', 'sooner', cell)}" for cell in cells)
 here.show(
     picture,
     "prediction",
-    title="Does the gradient before training predict success?",
+    title=f"Where only the seed differs, the gradient before training ranks {share_right} of pairs rightly "
+    "(50 %: no relation)",
     takeaway=f"""
     AUC is the probability that of two runs, one that solved the task and one that did not, the first has the higher
     score. Across lengths it is {result("across lengths", "solved")} for all cells together; this includes the effect of

@@ -99,12 +99,15 @@ here.table(medians.reset_index())
 # different stages of training, each sequence's gradient is therefore divided by its own value at lag 0 (**normalised
 # profile**: 0 at lag 0, on the logarithmic scale). It shows which part of the gradient survives the way back.
 #
+# Each line is a run, since after training the runs of a setting can fall into groups, between which a median would
+# stand where no run is.
+#
 # *What to look for:* whether training has flattened the lines. A network that uses a mark seen long ago must have a
 # gradient that reaches this mark; compare each panel with the same panel before training, above.
 
 # %%
 here.show(
-    figures.gradient_by_lag(results, stage="final", states=("h", "c"), normalised=True, keys=best),
+    figures.gradient_of_runs(results, stage="final", states=("h", "c"), normalised=True, keys=best),
     "gradient_by_lag_final_normalised",
 )
 

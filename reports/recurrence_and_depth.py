@@ -37,20 +37,27 @@ state = {"Elman": "h", "Jordan": "o", "OutputRecurrent": "o"}
 longest = int(runs["length"].max())
 
 
+def decades(cell: str) -> str:
+    """At the first step, relative to the last, at the longest length."""
+    return value_at(ratios, (cell, longest))
+
+
 def ratio(cell: str) -> str:
     """Decades at the first step, relative to the last, at the longest length."""
-    return f"{figures.style(cell).label} {value_at(ratios, (cell, longest))} (state {state[cell]})"
+    return f"{figures.style(cell).label} {decades(cell)} (state {state[cell]})"
 
 
 if not single:
     here.say(f"Networks of one layer: {NOT_RUN}. {study.missing_message}")
 else:
     here.show(
-        figures.gradient_by_lag(results, states=("h", "o"), normalised=True, keys=single),
+        figures.gradient_of_cells(results, states=("h", "o"), normalised=True, keys=single),
         "gradient_by_lag",
-        title="Hidden against output recurrence: the gradient before training",
+        title=f"The gradient at the first of {longest} steps, relative to the last: {decades('Elman')} "
+        f"decades (Elman), {decades('Jordan')} (Jordan), {decades('OutputRecurrent')} (output recurrence)",
         takeaway=f"""
-    One layer, before training, relative to lag 0. At T = {longest} the gradient at the first step, in decades:
+    One layer, before training, relative to lag 0, the cells side by side at the longest length. At T = {longest} the
+    gradient at the first step, in decades:
     {"; ".join(ratio(cell) for cell in state)}. In the Jordan
     network the gradient is multiplied by the matrix product W_ho W_oh at each step, and shrinks with it: how fast is
     mostly a matter of how small the two are drawn, and only then of their rank. The
@@ -85,7 +92,9 @@ def shares(cell: str) -> str:
 here.show(
     figures.success(results, "layers", each="length", label="layers", chance=chance, error="test error"),
     "success_by_layers",
-    title="Hidden against output recurrence, and depth: what is learned",
+    title=f"Output recurrence at T = {lengths[-1]}: {share('OutputRecurrent', lengths[-1], depths[0])} runs solve the "
+    f"task with {depths[0]} layer{'s' if depths[0] > 1 else ''}, "
+    f"{share('OutputRecurrent', lengths[-1], depths[-1])} with {depths[-1]}",
     takeaway=f"""
     Runs that solved the task with {", ".join(map(str, depths))} layers. RNN (Elman): {shares("Elman")}. RNN
     (Jordan): {shares("Jordan")}. Output recurrence: {shares("OutputRecurrent")}. With one layer, the output

@@ -20,7 +20,7 @@
 
 # %%
 from rnnstudy import figures
-from rnnstudy.report import NOT_RUN, Notebook, power_of_ten
+from rnnstudy.report import NOT_RUN, Notebook, power_of_ten, value_at
 
 here = Notebook("spectra")
 study = here.study()
@@ -49,10 +49,14 @@ def left(stage: str, cell: str, path: str, which: str = "largest") -> str:
     return f"{power_of_ten(last['median'])} at lag {int(last['lag'])}"
 
 
+lasts = data[(data["stage"] == "initial") & (data["singular_value"] == "largest")].sort_values("lag")
+lasts = lasts.groupby(["cell", "path"])[["lag", "median"]].last()
 here.show(
     picture,
     "singular_values_by_lag",
-    title="How much of a disturbance remains, direction by direction",
+    title=f"Untrained, the most lasting direction changes over {value_at(lasts['lag'], ('Elman', 'h'), '{:.0f}')} "
+    f"steps by {value_at(lasts['median'], ('Elman', 'h'))} decades in the RNN, by "
+    f"{value_at(lasts['median'], ('LSTM', 'joint'))} in the LSTM",
     takeaway=f"""
     Before training (above) the largest singular value of the RNN has fallen to {
         left("initial", "Elman", "h")
@@ -60,8 +64,8 @@ here.show(
     product of forget gates, {left("initial", "LSTM", "c")}. The hidden path alone, which is all that
     many published spectra show, has {left("initial", "LSTM", "h of several")}. The spread of the lines of a panel
     shows in how many directions something remains: a quarter of the cell path's directions are above {
-        left("initial", "LSTM", "c", "a quarter")
-    }, the smallest is {left("initial", "LSTM", "c", "all")}. After training (below): RNN {
+        left("initial", "LSTM", "c", "upper quartile")
+    }, the smallest is {left("initial", "LSTM", "c", "smallest")}. After training (below): RNN {
         left("final", "Elman", "h")
     }, joint {left("final", "LSTM", "joint")}, cell path {left("final", "LSTM", "c")}, hidden path
     {left("final", "LSTM", "h of several")}. Where the joint state is far above both paths, neither path alone is the
@@ -85,10 +89,17 @@ def slow(stage: str, cell: str) -> str:
     return f"{of_cell.max():.3f} ({100 * (of_cell > -0.05).mean():.0f} % of the directions above −0.05)"
 
 
+def lasting(cell: str) -> str:
+    """The share of directions that take more than 20 steps to fall to 1/e after training."""
+    known = ("final", cell) in exponents.index.droplevel("index")
+    return f"{100 * (exponents.loc['final', cell] > -0.05).mean():.0f} %" if known else NOT_RUN
+
+
 here.show(
     picture,
     "lyapunov_spectrum",
-    title="Lyapunov spectra: how many directions last",
+    title=f"After training {lasting('LSTM')} of the LSTM's directions last for 20 steps or more, {lasting('Elman')} of "
+    "the RNN's",
     takeaway=f"""
     A direction with exponent 0 lasts for ever; with −0.05 it lasts for 20 steps. The largest exponent before training
     is {slow("initial", "Elman")} for the RNN and {slow("initial", "LSTM")} for the LSTM; after training

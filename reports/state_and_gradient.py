@@ -48,6 +48,14 @@ results = study.results
 runs = results.runs.assign(side=results.runs.apply(side, axis=1))
 order = ["RNN, as drawn", "RNN, orthogonal", "RNN, identity", "LSTM, as drawn", "LSTM, forget bias 1"]
 side_of = {key: name for name in order for key in runs.index[runs["side"] == name]}
+
+
+def held(own: list[str], stage: str) -> str:
+    """The sides in which a decoder explains, from the last state of every run, some of the first mark's variance."""
+    least = runs.loc[own].groupby("side")[f"decoded_h_{stage}"].min()
+    return ", ".join(name for name in order if least.get(name, -1.0) > 0) or "none"
+
+
 for task in dict.fromkeys(runs["task"]):
     own = list(runs.index[runs["task"] == task])
     words = {"TemporalOrder": "temporal order", "Adding": "adding"}.get(task, task)
@@ -56,7 +64,8 @@ for task in dict.fromkeys(runs["task"]):
         here.say(f"### {words.capitalize()}, T = {length}, {when}")
         here.show(
             figures.state_and_gradient(results, side_of, stage=stage, keys=own), f"{task}_{stage}",
-            title=f"{words.capitalize()}: gradient, signal and state {when}",
+            title=f"{words.capitalize()} {when}, sides in which every run's last state still tells of the first mark: "
+            f"{held(own, stage)}",
             takeaway="""Left to right: whether the gradient arrives, whether what arrives agrees between sequences,
             whether the first mark can still be read from the state, and how large its trace is.""",
         )  # fmt: skip

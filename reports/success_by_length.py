@@ -15,7 +15,7 @@
 import pandas as pd
 
 from rnnstudy import figures
-from rnnstudy.report import Notebook
+from rnnstudy.report import NOT_RUN, Notebook
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 here = Notebook("success_by_length")
@@ -47,10 +47,17 @@ def counts(cell: str) -> str:
     return ", ".join(f"{row.solved} of {row.runs} at T = {row.length}" for row in rows.itertuples())
 
 
+def at_longest(cell: str) -> str:
+    """How many runs of a cell solved the task at the longest length, of how many."""
+    rows = table[(table["cell"] == cell) & (table["length"] == task.length)]
+    return f"{rows['solved'].iloc[0]} of {rows['runs'].iloc[0]}" if len(rows) else NOT_RUN
+
+
 here.show(
     picture,
     "success_by_length",
-    title="How many runs solve the task, by length",
+    title=f"At T = {task.length}, {at_longest('Elman')} RNNs solve the task, {at_longest('LSTM')} LSTMs and "
+    f"{at_longest('GRU')} GRUs",
     takeaway=f"""
     Left: read the points from short to long sequences. The RNN solves {counts("Elman")}; the LSTM {counts("LSTM")}; the
     GRU {counts("GRU")}. The bars are Wilson 95 % intervals. Right: the error of every run. A run on the dashed line has
@@ -88,22 +95,30 @@ late = ended["updates"].astype(float).fillna(float("inf"))
 typical = late.groupby([ended["cell"], ended["length"]]).median()
 
 
+def soon(cell: str, length: int = task.length) -> str:
+    """The median number of updates over all runs of a cell at one length."""
+    value = typical.get((cell, length))
+    if value is None:
+        return NOT_RUN
+    return f"{value:.0f}" if value < float("inf") else f"more than {int(runs['training.steps'].max())}"
+
+
 def times(cell: str) -> str:
     """The median number of updates over all runs, for each length."""
-    known = typical[cell].sort_index() if cell in typical.index.get_level_values(0) else typical[[]]
-    budget = int(runs["training.steps"].max())
-    words = (f"{value:.0f}" if value < float("inf") else f"more than {budget}" for value in known)
-    return ", ".join(f"{word} at T = {length}" for length, word in zip(known.index, words, strict=True)) or "not run"
+    known = typical[cell].sort_index().index if cell in typical.index.get_level_values(0) else ()
+    return ", ".join(f"{soon(cell, length)} at T = {length}" for length in known) or NOT_RUN
 
 
 here.show(
     picture,
     "time_to_solve",
-    title="How soon runs solve the task",
+    title=f"Updates until half of the runs solve T = {task.length}: {soon('Elman')} (RNN), {soon('LSTM')} (LSTM), "
+    f"{soon('GRU')} (GRU)",
     takeaway=f"""
     Each curve begins at 1, where no run has solved the task, and steps down whenever a run solves it. A curve that
-    stays high and ends in a tick contains runs that did not solve the task within the budget. Such runs are censored,
-    not left out: leaving them out would make the slow cell look fast. Medians over all
+    is above 0 at the dashed line contains runs that did not solve the task within the budget. Such runs are censored,
+    not left out: leaving them out would make the slow cell look fast. Right of the line, the shares that remain with
+    their intervals. Medians over all
     runs, in updates: RNN {times("Elman")}; LSTM {times("LSTM")}; GRU {times("GRU")}.""",
 )
 

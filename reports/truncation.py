@@ -49,7 +49,8 @@ between = (lags[0][0] + lags[1][1]) // 2
 here.show(
     picture,
     "cosine_by_window",
-    title="How much of the gradient's direction a window keeps",
+    title=f"After training the last {between} steps keep a cosine with the whole gradient of "
+    f"{cosine('final', 'Elman', between)} (RNN) and {cosine('final', 'LSTM', between)} (LSTM)",
     takeaway=f"""
     Networks trained with the whole gradient. Before training, the gradient of the last {between} steps, too few to
     reach the earlier mark, has a cosine with the full gradient of {cosine("initial", "Elman", between)} (RNN) and
@@ -88,7 +89,8 @@ picture = figures.success(results, window, label="window k (steps)", chance=task
 here.show(
     picture,
     "success_by_window",
-    title="What truncated training learns",
+    title=f"The shortest window with which half of the runs solve the task: {shortest('Elman')} (RNN), "
+    f"{shortest('LSTM')} (LSTM)",
     takeaway=f"""
     Median error by window: {errors_by_window("Elman")} (RNN); {errors_by_window("LSTM")} (LSTM). Chance is 3/4; one
     half means that one mark is known. The shortest window with which at least half of the runs solve the task is

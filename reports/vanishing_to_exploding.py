@@ -65,7 +65,7 @@ def reach(kind: str) -> str:
 here.show(
     picture,
     "vanishing_to_exploding",
-    title="One parameter, the recurrent gain: from vanishing to exploding gradients",
+    title=f"The gradient of a tanh RNN turns from vanishing to exploding {turns('Elman tanh')}",
     takeaway=f"""
     Blue is a gradient that vanishes on its way back, red one that explodes, white one that keeps its size. Read each
     row from left to right: the faster the colour deepens, the faster the gradient changes with the lag. The turning

@@ -1,6 +1,8 @@
 """The errors that are told to users in one line, and how values appear in them: short, and without passwords."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 PASSWORD = re.compile(r"(:/{1,2}[^\s/:@]*:)\S*@|([?&](?:password|passwd|pwd|token|sslpassword)=)[^\s&]+", re.IGNORECASE)
 """A password in an address: `scheme://user:password@host` (a path has one slash), or a field of its query."""
@@ -68,3 +70,9 @@ def shown(value: object) -> str:
         name = type(value).__name__
         return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name} that cannot be printed"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`; did you mean 'x'?` with the word of `words` most similar to `word`; empty when none is similar."""
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

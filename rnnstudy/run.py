@@ -1,10 +1,11 @@
 """The specification of one training run: task, cell, training and probes. Its hash is the key of the run."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any
 
+from rnnstudy.cells.block import Block
 from rnnstudy.cells.cell import Cell, require_repeatable
 from rnnstudy.cells.initialisation import Initialisation, PyTorchDefault
 from rnnstudy.engines.engine import Need
@@ -22,8 +23,19 @@ from rnnstudy.optimisers.weight_decay import WeightDecay
 from rnnstudy.probes.gradient_through_time import GradientThroughTime
 from rnnstudy.probes.parameter_gradients import ParameterGradients
 from rnnstudy.probes.probe import Probe
-from rnnstudy.spec import NOT_IDENTITY, PER_REPLICA, Spec, above, at_least, between, canonical, digest, flatten
-from rnnstudy.tasks.task import Task
+from rnnstudy.spec import (
+    LOCATION,
+    NOT_IDENTITY,
+    PER_REPLICA,
+    Spec,
+    above,
+    at_least,
+    between,
+    canonical,
+    digest,
+    flatten,
+)
+from rnnstudy.tasks.task import Task, supervision
 
 
 class Training(Spec):
@@ -97,28 +109,41 @@ class Run(Spec):
         task: what is to be learned.
         cell: the recurrence.
         layers: number of layers on top of each other.
+        block: what stands around the recurrence of each layer, or None for the recurrence alone.
+        bidirectional: whether each layer also has a recurrence that reads the sequences from their last supervised step
+            to their first one; for tasks supervised at the last step alone, or from the first step on. Where the target
+            is the next input (Reber), the reverse direction reads the answer.
         initialisation: how the initial weights are drawn.
         training: how it is trained and evaluated.
         probes: what is measured; not part of the key, because measuring changes nothing.
         seed: decides the initial weights.
+        embedding: width of a learned matrix before the first layer, for a task whose inputs are symbols; or None.
         data_seed: decides the sequences; the same as `seed` when None. Runs with equal data seeds see the same
             sequences whatever their cell, so that comparisons are paired.
 
     `key` identifies the run: twelve hexadecimal digits, a hash of all fields but the probes. It does not depend on
-    device, engine or number of workers.
+    device, engine or number of workers, nor on where data lie that the task reads.
     """
 
     task: Task
     cell: Cell
     layers: Annotated[int, between(1, 1000)] = 1
+    block: Block | None = None
+    bidirectional: bool = False
     initialisation: Initialisation = PyTorchDefault()
     training: Training = Training()
     probes: Annotated[tuple[Probe, ...], NOT_IDENTITY] = (ParameterGradients(), GradientThroughTime())
     seed: Annotated[int, at_least(0)] = 0
     data_seed: Annotated[int, at_least(0)] | None = None
+    embedding: Annotated[int, at_least(1)] | None = None
 
     def check(self) -> None:
-        require_repeatable(self.cell, self.task.features, self.task.outputs)
+        if self.embedding is not None and not self.task.inputs_are_symbols:
+            raise SpecError(
+                f"Run.embedding is {self.embedding}; it must be None for {type(self.task).__name__}, whose inputs are "
+                "not symbols"
+            )
+        require_repeatable(self.cell, self.embedding or self.task.features, self.task.outputs)
         self.initialisation.check_compatible(self.cell)
         if self.training.omega is not None:
             self.training.omega.check_compatible(self.cell)
@@ -126,10 +151,32 @@ class Run(Spec):
             cut.check_compatible(self.cell, self.training.steps)
         for length in self.training.other_lengths:
             self.task.with_length(length)
+        wrapped = "bidirectional layers" if self.bidirectional else "a block" if self.block is not None else ""
+        if wrapped and self.cell.owns_readout:
+            raise SpecError(
+                f"{type(self.cell).__name__} is its own readout and cannot be part of {wrapped}; use another cell, "
+                "such as Elman"
+            )
+        if self.bidirectional and supervision(self.task) == "at some steps":
+            raise SpecError(
+                f"{type(self.task).__name__} is supervised at some steps, of which the first is none, so the reverse "
+                "direction has no end; bidirectional layers need a task supervised at the last step alone, or from the "
+                "first step on"
+            )
 
     @cached_property
     def key(self) -> str:
         return digest(canonical(self))
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What is stored: all that decides the key, and where the data lay. `spec.build` makes the run of it again."""
+        return canonical(self, frozenset({NOT_IDENTITY}))
+
+    @property
+    def former_key(self) -> str:
+        """The key that the run had before 2026-12, when the path of its texts was a part of it."""
+        return digest(_with_locations(self.described, included=True))
 
     @property
     def effective_data_seed(self) -> int:
@@ -161,7 +208,25 @@ class Run(Spec):
     def structure(self) -> str:
         """A hash of all but seeds, initialisation and per-replica fields. Runs with equal hashes train together."""
         alike = self.replace(initialisation=PyTorchDefault(), seed=0, data_seed=None)
-        return digest([canonical(alike, frozenset({PER_REPLICA, NOT_IDENTITY})), canonical(self.probes)])
+        meant = canonical(alike, frozenset({PER_REPLICA, NOT_IDENTITY, LOCATION}))
+        return digest([meant, canonical(self.probes)])
+
+
+def key_of(described: Mapping[str, Any]) -> str:
+    """The key of a stored run, of its `Run.described`: nothing is built for it."""
+    return digest(_with_locations(described, included=False))
+
+
+def _with_locations(described: Any, *, included: bool) -> Any:
+    """A described specification with where its data lay among its other fields, or without it."""
+    if isinstance(described, list):
+        return [_with_locations(item, included=included) for item in described]
+    if not (isinstance(described, Mapping) and isinstance(described.get("fields"), Mapping)):
+        return described
+    fields = {name: _with_locations(item, included=included) for name, item in described["fields"].items()}
+    located = described.get("located", {}) if included else {}
+    rest = {name: item for name, item in described.items() if name != "located"}
+    return {**rest, "fields": {**fields, **located}}
 
 
 def unique_names(runs: Sequence[Run]) -> dict[str, str]:

@@ -18,7 +18,6 @@ Ramp(steps=3)
 """
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import importlib
@@ -31,10 +30,10 @@ import sys
 import types
 import typing
 from abc import ABC
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeVar, dataclass_transform
 
-from rnnstudy.errors import ClassMissing, RequestError, RnnstudyError, SpecError, shown  # noqa: F401
+from rnnstudy.errors import ClassMissing, RequestError, RnnstudyError, SpecError, nearest, shown  # noqa: F401
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +69,8 @@ PER_REPLICA = Mark("per replica")
 NOT_IDENTITY = Mark("not identity")
 """The field does not change the result of a run, so it is not part of the key."""
 
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the word of `words` most similar to `word`; empty when none is similar."""
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+LOCATION = Mark("location")
+"""Where data lie whose content another field identifies: not part of the key, but stored beside it."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -135,11 +131,12 @@ def qualified_name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def canonical(value: Any, leave_out: frozenset[Mark] = frozenset({NOT_IDENTITY})) -> Any:
+def canonical(value: Any, leave_out: frozenset[Mark] = frozenset({NOT_IDENTITY, LOCATION})) -> Any:
     """The meaning of a specification as plain JSON values.
 
     A class is represented by its qualified name, and its version when that is not 1. Fields equal to their default are
-    left out, so that a new field with a default changes no key; so are fields with a mark in `leave_out`.
+    left out, so that a new field with a default changes no key; so are those with a mark in `leave_out`. Where data lie
+    stands apart, as `located`.
     """
     if isinstance(value, Spec):
         fields = {
@@ -147,8 +144,10 @@ def canonical(value: Any, leave_out: frozenset[Mark] = frozenset({NOT_IDENTITY})
             for name, item in _non_default_fields(value).items()
             if not marks(type(value), name) & leave_out and _differs_from_default(value, name, leave_out)
         }
+        located = {name: fields.pop(name) for name in list(fields) if LOCATION in marks(type(value), name)}
         version = {} if type(value).version == 1 else {"version": type(value).version}
-        return {"class": qualified_name(type(value)), **version, "fields": fields}
+        further = {"located": located} if located else {}
+        return {"class": qualified_name(type(value)), **version, "fields": fields, **further}
     if isinstance(value, tuple):
         return [canonical(item, leave_out) for item in value]
     return value
@@ -167,15 +166,16 @@ def build(described: Any) -> Any:
     does not describe a specification.
     """
     if isinstance(described, Mapping):
-        if not (isinstance(described.get("class"), str) and isinstance(described.get("fields"), Mapping)):
+        name, fields, located = described.get("class"), described.get("fields"), described.get("located", {})
+        if not (isinstance(name, str) and isinstance(fields, Mapping) and isinstance(located, Mapping)):
             raise SpecError(f"{shown(described)} is not a specification; it needs 'class' and 'fields'")
-        cls = _class_called(described["class"])
+        cls = _class_called(name)
         if described.get("version", 1) != cls.version:
             raise SpecError(
                 f"{cls.__name__} was stored as version {shown(described.get('version', 1))} and is now version "
                 f"{cls.version}; check out the commit named in the run's tags to build it again"
             )
-        return cls(**{str(field): build(item) for field, item in described["fields"].items()})
+        return cls(**{str(field): build(item) for field, item in {**fields, **located}.items()})
     if isinstance(described, list):
         return tuple(build(item) for item in described)
     return described
@@ -199,14 +199,16 @@ def _class_called(name: str) -> type[Spec]:
     return cls
 
 
-def flatten(spec: Spec, prefix: str = "") -> dict[str, Any]:
-    """Dotted path to plain value of every field; the path of a nested specification maps to the name of its class."""
+def flatten(spec: Spec, prefix: str = "", leave_out: frozenset[Mark] = frozenset()) -> dict[str, Any]:
+    """Dotted path to plain value of each field without a mark in `leave_out`; a nested specification to its class."""
     flat: dict[str, Any] = {}
     for name, value in field_values(spec).items():
         path = f"{prefix}{name}"
+        if marks(type(spec), name) & leave_out:
+            continue
         if isinstance(value, Spec):
             flat[path] = type(value).__name__
-            flat.update(flatten(value, f"{path}."))
+            flat.update(flatten(value, f"{path}.", leave_out))
         elif isinstance(value, tuple) and any(isinstance(item, Spec) for item in value):
             flat[path] = ", ".join(map(repr, value))
         else:
@@ -256,10 +258,8 @@ def _refuse_unknown_or_missing(cls: type, positional: tuple[Any, ...], given: di
         raise SpecError(f"{cls.__name__} takes its fields by keyword only, for example {next(iter(fields), 'field')}=…")
     for name in given:
         if name not in fields:
-            hint = nearest(name, fields)
-            raise SpecError(
-                f"{cls.__name__} has no field '{name}'{hint or ';'} Its fields: {', '.join(fields) or 'none'}"
-            )
+            hint = nearest(name, fields) or ";"
+            raise SpecError(f"{cls.__name__} has no field '{name}'{hint} Its fields: {', '.join(fields) or 'none'}")
     missing = [
         name
         for name, field in fields.items()

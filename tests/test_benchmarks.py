@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import end_to_end, jax_scan, store_size, tables, training_step
+from benchmarks import end_to_end, jax_scan, store_size, symbols, tables, training_step
 from benchmarks.outcomes import agree
 from benchmarks.results_file import read_results
 from rnnstudy.cells import GRU, LSTM, Elman
@@ -18,7 +18,9 @@ from rnnstudy.sweep.grids import Scale
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize(("page", "text"), [("README.md", tables.essential), ("benchmarks/README.md", tables.whole)])
+@pytest.mark.parametrize(
+    ("page", "text"), [("docs/speed.md", tables.essential), ("benchmarks/README.md", tables.whole)]
+)
 def test_the_tables_are_those_of_the_results(page, text):
     assert tables.on_page(ROOT / page) == text()
 
@@ -50,6 +52,15 @@ def test_the_jax_peer_computes_every_norm():
         _, norms = jax_scan.jax_scan(cell, 10, 3, 2)()
         assert len(norms) == len(cell.states)
         assert all(one.shape == (2, 10, 3) and np.isfinite(np.asarray(one)).all() for one in norms)
+
+
+@pytest.mark.slow
+def test_symbols_and_one_hot_vectors_learn_the_same(monkeypatch):
+    monkeypatch.setattr(symbols, "CELLS", (LSTM(width=4),))
+    training = Training(steps=3, batch=4, check_every=3, validation_sequences=5, test_sequences=5)
+    [found] = symbols.measure(training, rounds=1)
+    assert found["batch_bytes"] == {"symbols": 4 * 40 * 4, "dense": 4 * 40 * 4 * found["features"]}
+    assert found["times_faster"]["median"] > 0
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 Needs the extra `browser` and a Chromium, which is not Playwright's own: Debian's package `chromium`, for example.
 
-The picture in the README is made here too, from the quickstart in the project's store, when it is asked for:
+The picture in docs/runs.md is made here too, from the quickstart in the project's store, when it is asked for:
 
     RNNSTUDY_PICTURE=reports/figures/ui/landing.png .venv/bin/python -m pytest tests/test_browser.py -k readme
 """

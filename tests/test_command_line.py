@@ -135,6 +135,9 @@ def test_a_sweep_its_second_start_and_what_can_be_asked_of_it(
     shown = rnnstudy("show", first_run.key[:8])
     assert shown.returncode == 0
     assert "Elman T=10 lr 0.001 s0" in shown.stdout
+    assert re.search(r"trained on +\S.*torch", shown.stdout)
+    promised = " ".join(shown.stdout.split())
+    assert "equal bits on this kind of machine, agreement within the spread over seeds on others" in promised
     command = re.search(r"rnnstudy (sweep .*--rerun)", shown.stdout)
     assert command is not None
     for field, value in (("learning_rate", "0.001"), ("batch", "4"), ("optimiser", "Adam")):

@@ -521,7 +521,8 @@ def test_products_in_tiles_add_to_the_output_and_write_nothing_else(shape, flipp
 
 @pytest.mark.parametrize("cell", KINDS, ids=repr)
 @pytest.mark.parametrize("batch", [1, 7])
-def test_kernels_write_only_their_results(cell, batch):
+@pytest.mark.parametrize("reads", ["numbers", "symbols"])
+def test_kernels_write_only_their_results(cell, batch, reads):
     """Every array lies between guards of NaN, and is itself filled completely."""
     from rnnstudy.engines.compiled import buffer_shapes, kernel_weights, kernels_of
 
@@ -535,14 +536,19 @@ def test_kernels_write_only_their_results(cell, batch):
         return guarded[-1][1:-1]
 
     kept = tuple(between_guards(*shape[1:]) for shape in buffer_shapes(cell, 1, TIME, batch))
-    x = noise(TIME, batch, FEATURES).numpy()
-    kernels.forward(x, *weights, 0, kept)
+    x, symbols = noise(TIME, batch, FEATURES).numpy(), np.empty((0, batch), np.int32)
+    at_x = x
+    if reads == "symbols":
+        symbols = between_guards(TIME, batch, dtype=np.int32)
+        symbols[:] = np.random.default_rng(0).integers(-1, FEATURES, symbols.shape)
+        x, at_x = np.empty((TIME, batch, 0), np.float32), x[:0]
+    kernels.forward(x, symbols, *weights, 0, kept)
     added, slots = noise(1, batch, cell.width).numpy(), np.full(TIME, -1, np.int32)
     slots[-1] = 0
-    gradients = [between_guards(*like.shape) for like in (x, *weights)]
+    gradients = [between_guards(*like.shape) for like in (at_x, *weights)]
     squares = between_guards(len(cell.states), TIME, batch)
     exponents = between_guards(len(cell.states), TIME, batch, dtype=np.int32)
-    kernels.backward(x, *weights, 0, kept, added, slots, *gradients, squares, exponents)
+    kernels.backward(x, symbols, *weights, 0, kept, added, slots, *gradients, squares, exponents)
     for array in guarded:
         guard = np.isnan if array.dtype == np.float32 else (lambda numbers: numbers == -7)
         assert guard(array[[0, -1]]).all()

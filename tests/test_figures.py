@@ -6,7 +6,7 @@ import json
 import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from rnnstudy import figures
-from rnnstudy.figures.picture import Picture
+from rnnstudy.figures.picture import Picture, rendered_gif
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.report.figure_files import save
 from rnnstudy.spec import RequestError
@@ -225,6 +226,61 @@ def test_heat_map_shows_one_run_of_each_cell_with_absent_values_named(results: P
     assert "exactly zero, or not finite" not in words(figures.gradient_heat_map(results))
 
 
+def early(results: Planted) -> Planted:
+    """The same runs, with what was read at three training steps."""
+    frame = results.frames["through_time/h"]
+    return replace(results, frames={"through_time/h": frame[frame["step"].isin([0, 100, 200])]})
+
+
+def test_a_heat_map_that_moves_shows_each_moment_and_what_came_before(results: Planted) -> None:
+    keys = [key(cell, 50, BEST[cell], 0) for cell in BEST]
+    picture = figures.gradient_heat_map(early(results), marks=((5, 9),), moving=True, keys=keys)
+    moving = picture.moving
+    assert moving is not None
+    assert moving.moments == 3
+    profiles, maps = moving.figure.axes[:2], moving.figure.axes[2:4]
+    for moment, step in enumerate((0, 100, 200)):
+        moving.draw(moment)
+        for cell, profile, tiles in zip(BEST, profiles, maps, strict=True):
+            now = picture.data[(picture.data["cell"] == cell) & (picture.data["step"] == step)]
+            np.testing.assert_allclose(profile.lines[0].get_xdata(), now["time"])
+            np.testing.assert_allclose(profile.lines[0].get_ydata(), now["value"])
+            drawn = np.ma.getmaskarray(tiles.collections[0].get_array())
+            assert drawn.shape == (3, 50)
+            assert [bool(row.all()) for row in drawn] == [number > moment for number in range(3)]
+            assert ("solved" in profile.get_title()) == (moment == 2)
+    assert figures.gradient_heat_map(early(results), keys=keys).moving is None
+
+
+def test_a_run_that_has_ended_keeps_its_last_profile(results: Planted) -> None:
+    keys = [key(cell, 50, BEST[cell], 0) for cell in BEST]
+    frame = early(results).frames["through_time/h"]
+    shorter = frame[(frame["key"] == keys[0]) | (frame["step"] < 200)]
+    picture = figures.gradient_heat_map(replace(results, frames={"through_time/h": shorter}), moving=True, keys=keys)
+    assert picture.moving is not None
+    picture.moving.draw(2)
+    last = picture.data[(picture.data["cell"] == "LSTM") & (picture.data["step"] == 100)]
+    line = picture.moving.figure.axes[1].lines[0]
+    np.testing.assert_allclose(line.get_ydata(), last["value"])
+    assert line.get_color() == "0.6"
+
+
+def test_a_moving_picture_is_saved_as_a_gif_of_equal_bytes(results: Planted, tmp_path: Path) -> None:
+    keys = [key(cell, 50, BEST[cell], 0) for cell in BEST]
+    one, other = (figures.gradient_heat_map(early(results), moving=True, keys=keys) for _ in range(2))
+    written = save(one, tmp_path, "heat", PROVENANCE)
+    assert [path.suffix for path in written] == [".png", ".svg", ".csv", ".json", ".gif"]
+    assert other.moving is not None
+    assert written[-1].read_bytes() == rendered_gif(other.moving)
+    with Image.open(written[-1]) as gif:
+        frames = [(gif.seek(number), gif.info["duration"], np.asarray(gif.convert("RGB")))[1:] for number in range(3)]
+        assert gif.n_frames == 3
+        assert gif.info["loop"] == 0
+    assert [duration for duration, _ in frames] == [140, 140, 3000]
+    assert all((frame[0, 0] == 255).all() for _, frame in frames)
+    assert all((one != other).any() for (_, one), (_, other) in combinations(frames, 2))
+
+
 def test_success_shows_counts_intervals_and_chance(pictures: dict[str, Picture]) -> None:
     data = pictures["success"].data.set_index(["cell", "length"])
     assert data["solved"].to_dict() == {
@@ -234,7 +290,7 @@ def test_success_shows_counts_intervals_and_chance(pictures: dict[str, Picture])
     assert (row["wilson_low"], row["wilson_high"]) == figures.wilson(2, 5)
     assert row["median_error"] == pytest.approx(0.63)
     shown = words(pictures["success"])
-    for text in ("2/5", "0/5", "5/5", "(0.75)", "chance", "length T (steps)"):
+    for text in ("2/5", "0/5", "5/5", "(0.75)", "chance", "length T (steps, logarithmic)"):
         assert f">{text}<" in shown
 
 

@@ -47,7 +47,7 @@ def test_clipping_draws_a_diverged_run_that_never_had_a_finite_norm(finite: bool
     picture = figures.clipping(results, learning_rate=0.1)
     left = picture.figure.axes[0]
     crosses = [line for line in left.lines if line.get_marker() == "X"]
-    assert [list(line.get_xdata()) for line in crosses] == [[7]]
+    assert [list(line.get_xdata()) for line in crosses] == [[8]], "at its last update, the eighth"
     assert left.get_ylim()[0] < crosses[0].get_ydata()[0] < left.get_ylim()[1]
     assert left.get_title() == "without clipping: 1 of 3 diverge"
 
@@ -70,7 +70,7 @@ def with_half_lives(lives: dict[float, float]) -> Planted:
 def test_half_lives_stand_at_their_length_and_what_does_not_fall_stands_above() -> None:
     planted = {0.0: 14.0, 1.0: 58.0, 2.0: 117.0, 3.0: 300.0, 4.0: np.inf, np.nan: 40.0}
     picture = figures.half_life_by_bias(with_half_lives(planted), "bias", loop=0.14, longest=100)
-    data = picture.data[(picture.data["stage"] == "initial") & (picture.data["state"] == "c")].set_index("start")
+    data = picture.data[picture.data["stage"] == "initial"].set_index("start")
     for bias, life in planted.items():
         start = "chrono" if np.isnan(bias) else f"{bias:g}"
         assert data.loc[start, "half_life"] == pytest.approx(1.03 * life, rel=0.01)
@@ -85,6 +85,9 @@ def test_half_lives_stand_at_their_length_and_what_does_not_fall_stands_above() 
     strip = dict(zip(axis.get_yticks(), (text.get_text() for text in axis.get_yticklabels()), strict=True))
     assert strip[marks[-1]] == "does not fall"
     assert low < marks[0] < max(planted[3.0], 300.0) < marks[-1] < high
+    # How many of the four runs do not fall, in the same strip.
+    counts = {text.get_position()[0]: text.get_text() for text in axis.texts}
+    assert counts == {4.0: "4/4"}
     # Told apart: half as far again is visible on the axis.
     share = np.diff(np.log(marks)) / np.log(high / low)
     assert share.min() > 0.02
@@ -105,6 +108,10 @@ def test_many_panels_stand_in_rows_that_can_be_read_at_half_size() -> None:
             frames.setdefault(f"profile/{state}_initial", []).append(frame)
     results = Planted(pd.DataFrame(rows).set_index("key"), {name: pd.concat(each) for name, each in frames.items()})
     figure = figures.gradient_by_lag(results, states=("h", "o")).figure
+    together = figures.gradient_of_cells(results, states=("h", "o"))
+    assert [axis.get_title() for axis in together.figure.axes] == ["state h, T = 20", "state o, T = 20"]
+    assert [len(axis.lines) for axis in together.figure.axes] == [3, 2]
+    assert len(together.data) == 5 * 20
     assert len(figure.axes) == 5
     assert figure.get_figwidth() < 15
     assert figure.axes[3].get_ylabel() == figure.axes[0].get_ylabel()
@@ -112,6 +119,31 @@ def test_many_panels_stand_in_rows_that_can_be_read_at_half_size() -> None:
     boxes = [axis.title.get_window_extent() for axis in figure.axes]
     for first, second in itertools.combinations(boxes, 2):
         assert not first.overlaps(second)
+
+
+def test_state_and_gradient_draws_each_run_and_the_running_median_of_its_signal() -> None:
+    runs = pd.DataFrame({"cell": ["Elman", "Elman", "LSTM"]}, index=pd.Index(["a", "b", "c"], name="key"))
+    steps = np.arange(30)
+    spiked = np.where(steps == 12, 50.0, 0.1 * steps)
+    frames = {
+        f"{name}_initial": pd.concat([pd.DataFrame({"key": k, "step": 0, axis: steps, "value": spiked}) for k in "abc"])
+        for name, axis in (
+            ("profile/h", "lag"), ("signal/W_xh_to_noise", "lag"), ("decoded/h", "age"), ("distance/h_relative", "age"),
+        )
+    }  # fmt: skip
+    frames["profile/h_initial_normalised"] = frames.pop("profile/h_initial")
+    sides = {"c": "gated", "a": "one", "b": "one"}
+    picture = figures.state_and_gradient(Planted(runs, frames), sides)
+    data = picture.data.set_index(["panel", "side", "key", "steps"])["value"].sort_index()
+    assert len(data) == 4 * 3 * 30
+    assert data.loc["does the gradient arrive?", "one", "b"].tolist() == spiked.tolist()
+    # Nine neighbours hide one spike and keep a slope; at the border there are fewer of them.
+    signal = data.loc["is it a signal?", "gated", "c"]
+    assert signal[[0, 20, 29]].tolist() == pytest.approx([0.2, 2.0, 2.7])
+    assert signal[12] == pytest.approx(1.3)
+    assert [len([line for line in axis.lines if len(line.get_xdata()) == 30]) for axis in picture.figure.axes] == [
+        3
+    ] * 4
 
 
 def test_candidates_of_a_search_have_no_cells_colours_and_logarithmic_axes_say_so() -> None:

@@ -78,13 +78,33 @@ def test_singular_values_are_the_medians_of_the_runs(results: Planted) -> None:
     data = picture.data.set_index(["stage", "cell", "path", "singular_value", "lag"])["median"]
     # The median of 0, 0.001, …, 0.009 is 0.0045; of five values the quarter is number 1, the half number 2.
     assert data["initial", "Elman", "h", "largest", 8] == pytest.approx(-0.8 + 0.0045)
-    assert data["initial", "Elman", "h", "a quarter", 8] == pytest.approx(-0.88 + 0.0045)
-    assert data["final", "Elman", "h", "all", 19] == pytest.approx(-0.14 * 19 + 0.0045)
-    assert data["final", "LSTM", "joint", "all", 19] == pytest.approx(-0.019 * 19 + 0.0045)
+    assert data["initial", "Elman", "h", "upper quartile", 8] == pytest.approx(-0.88 + 0.0045)
+    assert data["final", "Elman", "h", "smallest", 19] == pytest.approx(-0.14 * 19 + 0.0045)
+    assert data["final", "LSTM", "joint", "smallest", 19] == pytest.approx(-0.019 * 19 + 0.0045)
     assert data["initial", "LSTM", "h of several", "largest", 1] == pytest.approx(-0.1 + 0.0045)
     assert set(picture.data["path"]) == {"h", "joint", "c", "h of several"}
     assert (picture.data["low"] <= picture.data["median"]).all()
     assert len(picture.keys) == 2 * SEEDS
+    # A panel for the state of each cell and one for both paths of the LSTM, before training and after.
+    assert len(picture.figure.axes) == 6
+    assert not any(line.get_marker() == "v" for axis in picture.figure.axes for line in axis.lines)
+
+
+def test_a_singular_value_lost_in_rounding_ends_its_line_in_a_triangle(results: Planted) -> None:
+    name = "singular_values/h_final"
+    frame = results.readings(name)
+    lost = frame["key"].str.startswith("Elman") & (frame["index"] == 4) & (frame["lag"] > 4)
+    frames = results.frames | {name: frame.assign(value=frame["value"].mask(lost))}
+    picture = figures.singular_values_by_lag(Planted(results.runs, frames))
+    ends = {
+        number: (float(line.get_xdata()[0]), float(line.get_ydata()[0]))
+        for number, axis in enumerate(picture.figure.axes)
+        for line in axis.lines
+        if line.get_marker() == "v"
+    }
+    assert list(ends) == [3], "below, in the panel of the RNN, and nowhere else"
+    assert ends[3] == (4, pytest.approx(-0.14 * 4 + 0.0045))
+    assert "lost in rounding" in figures.rendered(picture.figure, "svg").decode()
 
 
 def test_lyapunov_exponents_stand_at_their_share_of_the_directions(results: Planted) -> None:
@@ -136,12 +156,12 @@ def test_the_loop_through_h_is_that_of_an_lstm_at_rest() -> None:
 def test_rates_by_bias_are_medians_and_have_a_half_life_where_they_fall(results: Planted) -> None:
     lstm = Planted(results.runs[results.runs["cell"] == "LSTM"], {})
     picture = figures.half_life_by_bias(lstm, "bias", loop=0.1, longest=20)
-    data = picture.data.set_index(["stage", "state", "start"])
-    assert data.loc[("initial", "c", "0"), "rate"] == pytest.approx(-0.25)
-    assert data.loc[("initial", "c", "0"), "half_life"] == pytest.approx(np.log10(2) / 0.25)
-    assert data.loc[("final", "c", "0"), ["runs", "half_life"]].tolist() == [3, np.inf]
-    assert data.loc[("initial", "c", "chrono"), "rate"] == pytest.approx(-0.95)
-    assert picture.data.loc[picture.data["start"] == "chrono", "runs"].tolist() == [2] * 4
+    data = picture.data.set_index(["stage", "start"])
+    assert data.loc[("initial", "0"), "rate"] == pytest.approx(-0.25)
+    assert data.loc[("initial", "0"), "half_life"] == pytest.approx(np.log10(2) / 0.25)
+    assert data.loc[("final", "0"), ["runs", "half_life"]].tolist() == [3, np.inf]
+    assert data.loc[("initial", "chrono"), "rate"] == pytest.approx(-0.95)
+    assert picture.data.loc[picture.data["start"] == "chrono", "runs"].tolist() == [2] * 2
 
 
 def test_success_against_a_setting_counts_and_names_its_interval(results: Planted) -> None:
@@ -152,6 +172,35 @@ def test_success_against_a_setting_counts_and_names_its_interval(results: Plante
     assert "Wilson 95 %" in picture.caption
     with pytest.raises(RequestError, match="did you mean 'layers'"):
         figures.success(results, "layer", label="layers", chance=0.75)
+
+
+def places(axis) -> list[float]:
+    return [float(place) for place in axis.get_xticks()]
+
+
+def test_numbers_stand_at_their_value_lengths_at_their_logarithm_and_words_evenly(results: Planted) -> None:
+    windows = results.runs.assign(window=[5, 10, 40, 50] * 5, start=["chrono", "0", "1", "2"] * 5)
+    windows["length"] = [10, 100, 1000, 10_000] * 5
+    planted = Planted(windows, {})
+    axes = figures.success(planted, "window", label="window", chance=0.75).figure.axes
+    assert places(axes[1]) == [5, 10, 40, 50]
+    low, high = axes[1].get_xlim()
+    marks = [float(x) for axis in axes for line in axis.lines if line.get_marker() == "s" for x in line.get_xdata()]
+    assert len(marks) == 8
+    assert all(low < place < high for place in marks)
+    # The cells stand side by side, and closer to their value than to the next.
+    np.testing.assert_allclose(marks, [5, 10, 40, 50] * 2, atol=2.5)
+    lengths = figures.success(planted, chance=0.75).figure.axes[0]
+    assert places(lengths) == [1, 2, 3, 4]
+    assert [text.get_text() for text in lengths.get_xticklabels()] == ["10", "100", "1000", "10000"]
+    assert "logarithmic" in lengths.get_xlabel()
+    joined = [line.get_linestyle() for line in axes[0].lines if line.get_marker() == "s"]
+    assert joined == ["-"]
+    words = {"chrono": "chrono", "2": "two", "0": "zero", "1": "one"}
+    categories = figures.success(planted, "start", chance=0.75, words=words).figure.axes[0]
+    assert [line.get_linestyle() for line in categories.lines if line.get_marker() == "s"] == ["None"]
+    for named in (None, words):
+        assert places(figures.success(planted, "start", chance=0.75, words=named).figure.axes[1]) == [0, 1, 2, 3]
 
 
 def test_prediction_holds_the_planted_order_and_says_which_strata_can_speak(results: Planted) -> None:
@@ -192,7 +241,13 @@ def test_pictures_of_the_cliff_hold_the_closed_forms() -> None:
     ground = picture.data[picture.data["path"] == "surface"]
     np.testing.assert_allclose(ground["loss"], unit.loss(ground["w"].to_numpy(), ground["b"].to_numpy()))
     assert picture.keys == ()
-    wall = figures.wall_by_length(unit, w=6.0, distances=np.array([-0.1, -1e-5, 0.0, 1e-5, 0.1]), lengths=(5, 10)).data
+    left, right = picture.figure.axes[:2]
+    descents = [line for line in left.lines if len(line.get_xdata()) == 21]
+    looks = [(line.get_color(), line.get_linestyle(), line.get_linewidth()) for line in (*descents, *right.lines)]
+    assert looks[:2] == looks[2:], "a path looks the same in both panels"
+    picture = figures.wall_by_length(unit, w=6.0, distances=np.array([-0.1, -1e-5, 0.0, 1e-5, 0.1]), lengths=(5, 10))
+    assert "logarithmic\non both sides, linear within ±10⁻⁴" in picture.figure.axes[0].get_xlabel()
+    wall = picture.data
     on_it = wall[wall["distance"] == 0]
     np.testing.assert_allclose(on_it["loss"], (unit.start - unit.target) ** 2, rtol=1e-9)
     curve = figures.bifurcation(unit, w=6.0, b=b, weights=np.linspace(3.5, 7, 8)).data

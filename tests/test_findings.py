@@ -45,22 +45,41 @@ def test_shares_of_the_fair_comparison(findings):
     runs = results.runs.join(sides)
     reported = runs[runs["seed"].isin(list(experiment.REPORT_SEEDS[Scale.DESK]))]
 
-    def share(side: str) -> tuple[str, str]:
-        own = reported[(reported["side"] == side) & (reported["length"] == 100) & (reported["task"] == "TemporalOrder")]
-        return counted(own[own["learning_rate"] == rates["TemporalOrder", 100, side]]["solved"])
+    def share(side: str, task: str, length: int) -> tuple[str, str]:
+        own = reported[(reported["side"] == side) & (reported["length"] == length) & (reported["task"] == task)]
+        return counted(own[own["learning_rate"] == rates[task, length, side]]["solved"])
 
     said = {
-        "LSTM, as drawn": "An LSTM as PyTorch draws it solves the task in {} runs {}",
-        "RNN, identity": "that starts from the identity in {} {}",
-        "GRU, as drawn": "A GRU as PyTorch draws it solves it in {} runs {}",
-        "LSTM, chrono": "with chrono biases, which are given T, solves {} {}",
-        "LSTM, forget bias 1": "with the usual forget bias 1 it solves {} {}",
+        ("RNN, identity", "TemporalOrder", 100): "starts from the identity solves temporal order in {} runs {}",
+        ("RNN, identity", "Adding", 100): "and adding in {} {}; an LSTM",
+        ("LSTM, as drawn", "TemporalOrder", 100): "an LSTM as PyTorch draws it, in {} {}",
+        ("LSTM, as drawn", "Adding", 100): "and {} {}. - The forget gate's bias is not the whole answer",
+        ("GRU, as drawn", "TemporalOrder", 200): "a GRU solves temporal order at T = 200 in {} runs {}",
+        ("LSTM, as drawn", "TemporalOrder", 200): "an LSTM in {} {}, and with chrono biases",
+        ("LSTM, chrono", "TemporalOrder", 200): "chrono biases, which are given T, in {} {}",
     }
-    for side, sentence in said.items():
-        assert sentence.format(*share(side)) in findings
-    gru = table[(table["side"] == "GRU, as drawn") & (table["length"] == 100) & (table["task"] == "TemporalOrder")]
-    solving = gru[gru["solved"] == gru["runs"]]["learning_rate"]
-    assert f"at learning rates from {solving.min():g} on" in findings
+    for setting, sentence in said.items():
+        assert sentence.format(*share(*setting)) in findings, setting
+
+
+def test_cut_and_restored_gradients(findings):
+    runs = runs_of("interventions").runs
+    window, cell = runs["training.truncation.window"], runs["cell"]
+
+    def by_rate(chosen: pd.Series) -> set[tuple[str, str]]:
+        return {counted(own["solved"]) for _, own in runs[chosen].groupby("learning_rate")}
+
+    [learns], [stops] = by_rate(window == 45), by_rate(window == 35)
+    assert (
+        "A GRU learns temporal order at T = 100 in {} runs {} with backpropagation cut 45".format(*learns) in findings
+    )
+    assert "cut at 35 steps, before any mark, in {} {}, at each of three".format(*stops) in findings
+    assert runs[window.notna()].groupby("training.truncation.window")["learning_rate"].nunique().eq(3).all()
+    best = max(by_rate((cell == "LSTM") & runs["training.constant_norm"].notna()))
+    assert "an LSTM as drawn solve it in at most {} {}".format(*best) in findings
+    task = TemporalOrder(length=100)
+    nearest = [100 - high + 1 for _, high in task.windows], [100 - low for low, _ in task.windows]
+    assert nearest == ([81, 41], [90, 50]), "steps before the end at which the marks lie"
 
 
 def test_gradient_and_signal_before_training(findings):

@@ -5,12 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from rnnstudy import results
+from rnnstudy.results.source import MissingRuns
 from rnnstudy.spec import RequestError, RnnstudyError
-from rnnstudy.store.mlflow_store import Store
+from rnnstudy.store.mlflow_store import Store, open_store
+from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
-from rnnstudy.sweep import Resources, Scale, launch
+from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.sweep import Resources, Scale, launch, load_experiment
 from rnnstudy.sweep.messages import Assignment
 from rnnstudy.sweep.summary import Silent
+from rnnstudy.training.loop import train
 
 ONE = Resources(workers=1, engine="reference")
 
@@ -58,6 +63,30 @@ def test_launch_takes_part_of_a_sweep_and_trains_again_on_request(project_with_s
         launch("experiments/small.py", scale=Scale.SMOKE, shard=f"{part}/2", resources=ONE).runs for part in (1, 2)
     ]
     assert {run.key for half in halves for run in half} == {run.key for run in runs}
+
+
+def test_runs_that_another_experiment_has_trained_belong_to_both(project_with_store: Path) -> None:
+    """`load` returned half of them without a word, and said to sweep first where the sweep had nothing to do."""
+    file = project_with_store / "experiments" / "small.py"
+    trained = load_experiment(file).runs(Scale.SMOKE)
+    tracker = MlflowTracker(open_store(Project(project_with_store)), SweepInfo("small", str(file)))
+    for run in trained:
+        tracker.begin(run, run.name)
+        for record in train(run, device="cpu", engine="reference"):
+            tracker.write(record)
+    more = file.with_name("more.py")
+    more.write_text(file.read_text().replace("seeds=range(2)", "seeds=range(1)"))
+    renamed = file.rename(file.with_name("renamed.py"))
+    with pytest.raises(MissingRuns, match="no complete run of renamed"):
+        results.load(experiment=str(renamed))
+    for path, count in ((more, 2), (renamed, 4), (renamed, 4)):
+        told = Told()
+        summary = launch(path, scale=Scale.SMOKE, resources=ONE, listener=told)
+        assert (summary.ended, len(summary.complete)) == ({}, count)
+        loaded = results.load(experiment=str(path)).runs
+        assert sorted(loaded.index) == sorted(run.key for run in summary.runs)
+    assert not any("belong to both" in line for line in told.lines), "that is said once"
+    assert len(results.load(experiment="small").runs) == len(trained) == 4
 
 
 def test_launch_writes_to_files_instead_of_the_store(project_with_store: Path, tmp_path: Path) -> None:

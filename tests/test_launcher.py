@@ -231,7 +231,7 @@ def test_runs_that_another_launcher_has_taken_over_are_left_to_it(tmp_path: Path
     # The rest of the population goes on; the lost run comes last, when its new owner has released it.
     assert handed_out[:3] == [(lost, kept), (kept,), (RUNS[2].key, RUNS[3].key)]
     [line] = [line for line in sweep.listener.lines if "another launcher" in line]
-    assert line.startswith("seed 0: another launcher took this launcher for dead")
+    assert line.startswith("seed 0: the claims are gone, because another launcher has taken over")
 
 
 def test_a_lost_claim_on_a_study_ends_the_search(tmp_path: Path, monkeypatch):

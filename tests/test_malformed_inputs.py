@@ -28,9 +28,11 @@ from rnnstudy.results import from_records, load
 from rnnstudy.results.archive import ExportedExperiment, ReadingRequest, write_archive
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import RnnstudyError
+from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.offline import OfflineFolder, OfflineTracker
+from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
-from rnnstudy.store.sync import OfflineRun
+from rnnstudy.store.sync import OfflineRun, sync
 from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.sweep.grids import Scale
 from rnnstudy.tasks import TemporalOrder
@@ -212,6 +214,26 @@ def test_offline_folders(samples: Path, count: int) -> None:
         with copied(folder) as copy:
             spoil(copy)
             refused_or_read(lambda: OfflineRun.read(copy))
+
+    many(count, spoilers(OFFLINE), check)
+
+
+@pytest.mark.parametrize("count", [5, COUNTS[1]])
+def test_syncing_offline_folders(samples: Path, empty_database: Path, count: int) -> None:
+    """A run comes whole into the store, or is refused in one line and leaves nothing there."""
+
+    def check(spoil: Spoil) -> None:
+        with copied(samples / "offline") as offline:
+            project = Project(offline.parent / "project")
+            project.mlruns.mkdir(parents=True)
+            shutil.copy(empty_database, project.database)
+            (folder,) = offline.iterdir()
+            spoil(folder)
+            store = Store(project)
+            report = sync([offline], store)
+            assert all(len(reason.splitlines()) == 1 for reason in report.refused.values())
+            assert len(store.runs()) == len(report.added) == 1 - len(report.refused)
+            assert all(run.state != "running" for run in store.runs())
 
     many(count, spoilers(OFFLINE), check)
 

@@ -5,13 +5,15 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from rnnstudy.cells import LSTM, Elman
-from rnnstudy.probes import GradientByLag, GradientThroughTime, LyapunovExponents
+from rnnstudy.cells import LSTM, MLSTM, Elman
+from rnnstudy.probes import GradientByLag, GradientThroughTime, LyapunovExponents, SingularValues
 from rnnstudy.run import Run, Training
+from rnnstudy.spec import RequestError
 from rnnstudy.tasks import LengthRange, TemporalOrder
 from rnnstudy.training import cost, evaluation
-from rnnstudy.training.cost import SHARED_BYTES, bytes_per_replica, replicas_that_fit
+from rnnstudy.training.cost import SHARED_BYTES, bytes_per_replica, replicas_probed_together, replicas_that_fit
 from rnnstudy.training.grouping import populations
 from rnnstudy.training.loop import train
 
@@ -38,6 +40,30 @@ def test_the_estimate_grows_with_length_gates_and_layers():
     assert 1.8 < bytes_per_replica(longer) / bytes_per_replica(RUN) < 2.1
     assert bytes_per_replica(RUN) > bytes_per_replica(RUN.replace(cell=Elman(width=50)))
     assert bytes_per_replica(RUN.replace(layers=2)) > bytes_per_replica(RUN)
+
+
+@pytest.mark.parametrize("probe", [LyapunovExponents(), SingularValues()], ids=lambda probe: type(probe).__name__)
+def test_jacobians_that_no_memory_holds_are_refused_before_anything_is_computed(probe, monkeypatch):
+    """The state of a matrix LSTM has width² numbers, its Jacobian width⁴: at a width of 300, 90,601² of them."""
+    wide = RUN.replace(cell=MLSTM(width=300), probes=(GradientThroughTime(), probe))
+    refusal = (
+        rf"^{type(probe).__name__} of MLSTM\(width=300\) needs Jacobians of 90601 × 90601 numbers, about 4.73e\+03 GB"
+    )
+    with pytest.raises(RequestError, match=refusal) as caught:
+        populations([wide], most=8, room=64e9)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(evaluation, "side_batch", lambda *_: pytest.fail("it has begun"))
+    with pytest.raises(RequestError, match=refusal):
+        next(train(wide.replace(training=Training(steps=1, validation_sequences=1, test_sequences=1))))
+    # Without the probe, or narrow, such a run is as any other.
+    assert replicas_that_fit(wide.replace(probes=(GradientThroughTime(),)), room=64e9) >= 1
+    assert replicas_that_fit(wide.replace(cell=MLSTM(width=10)), room=64e9) > 1
+
+
+def test_wide_jacobians_are_read_a_replica_at_a_time():
+    narrow, wide = (RUN.replace(cell=MLSTM(width=width), probes=(LyapunovExponents(),)) for width in (5, 40))
+    assert replicas_probed_together(narrow, torch.device("cpu")) > 1
+    assert replicas_probed_together(wide, torch.device("cpu")) == 1
 
 
 @pytest.mark.slow

@@ -357,7 +357,8 @@ def test_the_index_page_links_what_is_there_and_says_how_to_see_runs(project: Pr
 
 
 def words(text: str) -> list[str]:
-    """What a person reads of Markdown or HTML: words and numbers, exponents marked."""
+    """What a person reads of Markdown or HTML: words and numbers, exponents marked, without the targets of links."""
+    text = re.sub(r"(\[[^\]]+\])\([^()\s]+\)", r"\1", text)
     text = re.sub(r"<(style|summary|nav)\b.*?</\1>|<[^<>]*\bclass=\"highlight\".*?</pre>", " ", text, flags=re.DOTALL)
     text = re.sub(r"<sup>(.*?)</sup>", r"^(\1)", text)
     text = html.unescape(re.sub(r"</?[a-zA-Z!][^<>]*>", " ", text))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rnnstudy.cells import LSTM, Elman
+from rnnstudy.cells import LRU, LSTM, Block, Elman
 from rnnstudy.cells.initialisation import Chrono, ForgetBias, Gaussian, Orthogonal, PyTorchDefault, SmartTanh
 from rnnstudy.optimisers import SGD, Adam, ClipNorm, ClipValue, RMSprop
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
@@ -47,6 +47,10 @@ GOLDEN = {
         training=Training(
             stop_when_solved=False, check_every=7, batch=50, validation_sequences=64, test_sequences=2560
         ),
+    ),
+    "2eac47a288bc": Run(task=TemporalOrder(length=50), cell=LSTM(), bidirectional=True),
+    "031caaa00ec0": Run(
+        task=TemporalOrder(length=50), cell=LRU(), layers=4, block=Block(norm="layer", mix="glu", epsilon=1e-5)
     ),
 }
 """Keys as they were when the first results were stored. A change here would invalidate all stored results."""

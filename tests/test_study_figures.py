@@ -112,10 +112,19 @@ def test_clipping_shows_norms_divergence_and_threshold(clipped: Planted) -> None
     assert shares.loc[("with clipping", 0.1), "diverged"] == 0
     row = shares.loc[("without clipping", 0.1)]
     assert (row["wilson_low"], row["wilson_high"]) == figures.wilson(3, 10)
-    norms = picture.data.dropna(subset=["log10_norm"])
-    assert set(norms["learning_rate"]) == {0.1}
-    assert len(norms) == 17 * 20 + 3 * 7
+    updates = picture.data.dropna(subset=["median"]).set_index(["clipping", "step"])
+    assert set(updates["learning_rate"]) == {0.1}
+    assert len(updates) == 2 * 20
+    # The spikes of a few runs, which a median hides, and how many runs there still are.
+    spike = updates.loc[("without clipping", 4)]
+    assert spike[["median", "largest", "with_norm"]].tolist() == [3.0, 40.0, 10]
+    assert updates.loc[("without clipping", 10), ["median", "largest", "with_norm"]].tolist() == [-0.5, -0.5, 7]
+    ended = picture.data[picture.data["status"] == "diverged"]
+    assert len(ended) == 3 * 7
+    assert ended.groupby("key")["log10_norm"].max().tolist() == [40.0] * 3
     left = picture.figure.axes[0]
+    crosses = [line for line in left.lines if line.get_marker() == "X"]
+    assert [list(line.get_xdata()) for line in crosses] == [[7]] * 3, "the seventh update is the last of a run"
     assert left.get_ylim()[1] == DECADES_SHOWN[1]
     threshold = [line for line in left.lines if len(set(line.get_ydata())) == 1 and line.get_linestyle() == "--"]
     assert threshold[0].get_ydata()[0] == pytest.approx(np.log10(2.0))
@@ -238,6 +247,31 @@ def test_the_upper_bound_has_the_slope_of_the_largest_singular_value() -> None:
     np.testing.assert_allclose(elman["bound"], -1 + np.log10(2.0 * 0.25) * lag)
     assert picture.data[picture.data["cell"] == "LSTM"]["bound"].isna().all()
     assert "upper bound" in words(picture)
+    # A bound that leaves the panel at once is not drawn as a stub.
+    steep = runs.assign(recurrent_W_hh_largest_singular_value_initial=[4000.0, np.nan])
+    picture = figures.gradient_by_lag(Planted(steep, {"profile/h_initial": frame}), bound=True)
+    np.testing.assert_allclose(picture.data[picture.data["cell"] == "Elman"]["bound"], -1 + 3 * lag)
+    assert "upper bound" not in words(picture)
+    assert len(picture.figure.axes[0].lines) == 1
+
+
+def test_every_run_is_a_line_and_what_lies_below_the_panel_is_counted() -> None:
+    lag = np.arange(50)
+    slopes = {"a": -0.02, "b": -0.01, "c": -1.0, "d": -2.0}
+    runs = pd.DataFrame({"cell": "Elman", "length": 50, "seed": range(4)}, index=pd.Index(list(slopes), name="key"))
+    frames = [pd.DataFrame({"key": key, "step": 0, "lag": lag, "value": slope * lag}) for key, slope in slopes.items()]
+    planted = Planted(runs, {"profile/h_final_normalised": pd.concat(frames, ignore_index=True)})
+    picture = figures.gradient_of_runs(planted, stage="final", normalised=True)
+    axis = picture.figure.axes[0]
+    assert sorted(line.get_ydata()[-1] for line in axis.lines) == pytest.approx([-98, -49, -0.98, -0.49])
+    assert axis.get_ylim()[0] == -8
+    assert "2 of 4 runs at T = 50" in words(picture)
+    assert "(down to −98)" in words(picture)
+    lowest = picture.data.groupby("key")["value"].min()
+    assert lowest.tolist() == pytest.approx([slope * 49 for slope in slopes.values()])
+    near = figures.gradient_of_runs(planted, stage="final", normalised=True, keys=["a", "b"])
+    assert near.figure.axes[0].get_ylim()[0] == pytest.approx(-0.98 - 0.3)
+    assert "below the panel" not in words(near)
 
 
 def test_the_stretches_with_marks_are_those_of_the_task() -> None:

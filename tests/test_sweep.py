@@ -1,6 +1,7 @@
 """Grids, experiment files, and the plan of a sweep."""
 
 import itertools
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ import pytest
 from rnnstudy.cells import LSTM, Chrono, Elman, Orthogonal
 from rnnstudy.run import Run, Training, unique_names
 from rnnstudy.search.definition import searches_of
-from rnnstudy.spec import SpecError
+from rnnstudy.spec import SpecError, build
 from rnnstudy.store.tracker import CompletedRun, Failures
 from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.sweep.grids import Scale, grid, override
@@ -169,6 +170,36 @@ def test_every_experiment_of_this_repository_can_be_planned(path: Path, scale: S
         return
     runs = experiment.runs(scale)
     assert len({run.key for run in runs}) == len(runs) == len(set(unique_names(runs).values()))
+
+
+@pytest.mark.parametrize(
+    "name", ["my experiment", "2024-11 run", "été", "v1.2", "class", "it's", "numpy", "_x", "run (copy)", "test"]
+)
+def test_files_named_as_people_name_them_are_experiments(name: str, tmp_path: Path) -> None:
+    file = tmp_path / f"{name}.py"
+    file.write_text(OWN_CELL)
+    experiment = load_experiment(file)
+    [run] = experiment.runs(Scale.SMOKE)
+    assert experiment.name == name
+    assert build(run.described).key == run.key
+    sent = pickle.dumps(run)
+    # As in a worker, which imports the file first.
+    del sys.modules[f"experiments.{name}"]
+    load_experiment(file)
+    assert pickle.loads(sent).key == run.key
+
+
+OWN_CELL = """
+from rnnstudy.cells import Elman
+from rnnstudy.run import Run
+from rnnstudy.tasks import TemporalOrder
+
+class Mine(Elman):
+    "An Elman cell of one's own."
+
+def runs(scale):
+    return [Run(task=TemporalOrder(length=10), cell=Mine(width=4))]
+"""
 
 
 def test_what_an_experiment_defines_can_be_sent_to_another_process(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import rnnstudy.tasks  # noqa: F401  (its tasks are found below)
+from rnnstudy.cells.one_hot import NOTHING
 from rnnstudy.spec import SpecError, concrete
 from rnnstudy.tasks import Adding, CopyMemory, LabelledText, LengthRange, TemporalOrder
 from rnnstudy.tasks.task import Task, last_supervised, mean_over_supervised, uniform_whole
@@ -137,8 +138,8 @@ def task_id(task: Task) -> str:
 class TestContract:
     def test_a_batch_has_the_declared_shapes(self, task):
         batch = draw(task, 64)
-        assert batch.inputs.shape == (task.steps, 64, task.features)
-        assert batch.inputs.dtype == torch.float32
+        assert batch.inputs.shape == (task.steps, 64, 1 if task.inputs_are_symbols else task.features)
+        assert batch.inputs.dtype == (torch.int32 if task.inputs_are_symbols else torch.float32)
         assert batch.targets.shape[:2] == batch.mask.shape == batch.informative.shape == (task.steps, 64)
         assert batch.lengths.min() >= 1
         assert batch.mask.any(0).all(), "a sequence without supervised steps has no loss"
@@ -149,7 +150,7 @@ class TestContract:
         behind = torch.arange(task.steps)[:, None] >= batch.lengths
         assert not batch.mask[behind].any()
         assert not batch.informative[behind].any()
-        assert not batch.inputs[behind].any()
+        assert (batch.inputs[behind] == (NOTHING if task.inputs_are_symbols else 0)).all()
 
     def test_the_longest_sequence_has_the_declared_steps(self, task):
         _, _, lengths = many(task)

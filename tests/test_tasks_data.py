@@ -187,7 +187,7 @@ def test_the_order_of_the_rows_does_not_matter(tmp_path):
 def test_a_changed_file_is_another_run_and_is_refused_by_a_stored_one(tmp_path):
     path = table(tmp_path / "a.csv")
     task = LabelledText(path=path, length=60)
-    stored = canonical(task)
+    stored = canonical(task, frozenset())
     assert build(stored) == task
     assert task.split("test") == task.replace(part="test")
     table(tmp_path / "a.csv", rows=[*TEXTS, ("more of it", "praise")])

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rnnstudy.cells.one_hot import NOTHING
 from rnnstudy.tasks import (
     Adding,
     AssociativeRecall,
@@ -72,13 +73,18 @@ def test_the_contract_holds_for_any_length_and_options(name):
     @given(task=TASKS[name], batch=st.integers(1, 9), seed=st.integers(0, 2**31))
     def holds(task, batch, seed):
         drawn = task.sample(batch, torch.Generator().manual_seed(seed))
-        assert drawn.inputs.shape == (task.steps, batch, task.features)
+        assert drawn.inputs.shape == (task.steps, batch, 1 if task.inputs_are_symbols else task.features)
+        assert drawn.inputs.is_floating_point() != task.inputs_are_symbols
         assert drawn.targets.shape[:2] == drawn.mask.shape == drawn.informative.shape == (task.steps, batch)
         assert drawn.lengths.shape == (batch,)
         assert drawn.inputs.isfinite().all()
         behind = torch.arange(task.steps)[:, None] >= drawn.lengths
         assert not (behind & (drawn.mask | drawn.informative)).any()
-        assert not drawn.inputs[behind].any()
+        if task.inputs_are_symbols:
+            assert (drawn.inputs[behind] == NOTHING).all()
+            assert ((drawn.inputs[~behind] >= 0) & (drawn.inputs[~behind] < task.features)).all()
+        else:
+            assert not drawn.inputs[behind].any()
         assert drawn.lengths.max() <= task.steps
         assert drawn.mask.any(0).all()
         assert (drawn.informative.int().argmax(0) <= last_supervised(drawn.mask)).all()

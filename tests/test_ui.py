@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -474,6 +475,32 @@ def test_ui_refuses_what_the_other_commands_refuse_and_changes_nothing(project: 
         connection.commit()
     with pytest.raises(StoreError, match="is of an older MLflow"):
         ui.serve(Project(project), 5000)
+
+
+def test_ui_of_a_copied_project_shows_and_writes_what_lies_in_the_copy(
+    small: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Project(Path(shutil.copytree(small.root, tmp_path_factory.mktemp("copies") / "copy")))
+    monkeypatch.setattr(ui, "_server", lambda *_: contextlib.nullcontext(None))
+    monkeypatch.setattr(ui, "_wait_until_it_answers", interrupted)
+    assert ui.serve(copy, 5000, browser=False) == 0
+    [run] = Store(copy).runs()
+    assert run.artifacts.startswith(copy.artifacts.as_uri())
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ui_names_a_store_that_is_read_only(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a read-only mount gives; root may write any file whatever its mode.
+    uri, connect = f"{small.database.as_uri()}?mode=ro", sqlite3.connect
+    monkeypatch.setattr(
+        "rnnstudy.store.mlflow_database.sqlite3.connect", lambda *_, **options: connect(uri, **{**options, "uri": True})
+    )
+    monkeypatch.setattr(ui, "_server", lambda *_: pytest.fail("no server is started"))
+    with pytest.raises(StoreError, match=r"mlflow\.db cannot be written; make it writable"):
+        ui.serve(small, 5000)
 
 
 def test_ui_names_a_log_that_cannot_be_written(project_with_store: Path) -> None:

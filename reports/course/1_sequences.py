@@ -140,8 +140,8 @@ here.show(
 # %% [markdown]
 # ## Sometimes the order is the whole answer
 #
-# The task asks: in this sequence, two letters are capital. Each is an A or a B. Name them in their order! There are
-# four answers: AA, AB, BA, BB. The small letters mean nothing.
+# In every sequence of this task two letters are capital, each an A or a B. The question is: which two, and in which
+# order? There are four answers: AA, AB, BA, BB. The small letters mean nothing.
 #
 # Suppose we throw the order away and only count the letters. Then AB and BA look the same: one A and one B. Let us see
 # what the best counting can do. A **classifier** is a program that sorts things into kinds. We show a
@@ -213,7 +213,7 @@ here.show(
 #
 # <details><summary>Solution</summary>
 #
-# Hardly ever. Between the two capital letters there are several small letters. Each capital letter has small neighbours
+# Hardly. Between the two capital letters there are several small letters. Each capital letter has small neighbours
 # only, so the counts say nothing about which capital letter came first. In our sequences the two capital letters never
 # even stand side by side:
 #

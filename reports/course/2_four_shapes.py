@@ -148,7 +148,7 @@ here.show(
 # ## Many to many, synchronised
 #
 # The task is *parity*. The network reads bits: 0 or 1. At every step it must say whether the number of ones so far is
-# odd. Every 1 turns the answer round, and the network must answer at once.
+# odd. Every 1 changes the answer, from odd to even or back, and the network must answer at once.
 
 # %%
 network, example = learn("many to many, synchronised", Parity(length=8), Elman(width=20))

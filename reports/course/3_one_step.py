@@ -41,11 +41,11 @@ here = Notebook("course/3_one_step")
 #
 # The name of a weight says where it leads: W_xh leads from x to h. One step is
 #
-#     hₜ = tanh( xₜ · W_xh  +  hₜ₋₁ · W_hh )
+#     hₜ = tanh(xₜ · W_xh + hₜ₋₁ · W_hh)
 #     oₜ = hₜ · W_ho
 #
-# **tanh** is a curve that squeezes any number between −1 and 1. Without it the memory could grow without end. Before
-# the first step the memory is empty: h₀ = 0.
+# **tanh** is a curve that squeezes every number, however large, into the range from −1 to 1. Without it the memory
+# could grow without end. Before the first step the memory is empty: h₀ = 0.
 
 # %%
 W_xh, W_hh, W_ho = 0.8, 0.5, 2.0
@@ -118,12 +118,13 @@ here.show(
 # To get a unit, take its column: multiply each number that comes in by the weight beside it, and add everything up.
 # Two inputs and three units give
 #
-#     hₜ = tanh( xₜ W_xh + hₜ₋₁ W_hh + b )      W_xh: 2 rows, 3 columns;   W_hh: 3 rows, 3 columns
+#     hₜ = tanh(xₜ W_xh + hₜ₋₁ W_hh + b)
 #
-# b is the **bias**: one number for each unit that is always added. Here is the same with both matrices put together.
-# Write xₜ and hₜ₋₁ side by side as one vector, and W_xh above W_hh as one matrix W_h. Then a step is a single product:
+# Here W_xh has 2 rows and 3 columns, W_hh has 3 rows and 3 columns, and b is the **bias**: one number for each unit
+# that is always added. Here is the same with both matrices put together. Write xₜ and hₜ₋₁ side by side as one
+# vector, and W_xh above W_hh as one matrix W_h. Then a step is a single product:
 #
-#     hₜ = tanh( [xₜ, hₜ₋₁] W_h + b )
+#     hₜ = tanh([xₜ, hₜ₋₁] W_h + b)
 #
 # (Books that write vectors as columns put the matrices side by side: W_h = [W_xh, W_hh]. It is the same.)
 
@@ -207,7 +208,7 @@ here.say(f"Largest difference over all steps and units: **{difference:.1g}**.")
 # One can put a second hidden layer on top of the first. It reads the memory of the first layer as if that were its
 # input. There is one rule: the second layer needs something to read **at every step**. So every inner layer must hand
 # on its whole sequence of memories, h₁, h₂, …, h_T, and not only the last one. (In the library Keras this is called
-# `return_sequences=True`.) Only the topmost layer may keep to its last step, if one answer at the end is enough.
+# `return_sequences=True`.) Only the topmost layer may return its last step alone, if one answer at the end is enough.
 
 # %%
 deep = nn.RNN(input_size=1, hidden_size=1, num_layers=2, dtype=exact)
@@ -251,8 +252,8 @@ here.show(
     "two_layers",
     title="Two layers",
     takeaway=f"""
-    Every box of the lower layer sends an arrow upwards. Take them away but for the last, and the upper layer would have
-    nothing to read at steps 1 to 3. Our upper layer ends at {second[-1]:.6f}, that of `nn.RNN` with two layers at
+    Every box of the lower layer sends an arrow upwards. If only the last one did, the upper layer would have nothing to
+    read at steps 1 to 3. Our upper layer ends at {second[-1]:.6f}, that of `nn.RNN` with two layers at
     {top[-1, 0]:.6f}.
     """,
 )

@@ -83,7 +83,8 @@ here.show(
 # %% [markdown]
 # ## How wide is the door? A measurement
 #
-# How many numbers can really go from one step to the next? For the Jordan network the way is hₜ₋₁ → answer → hₜ.
+# Think of the way from one step to the next as a door: what does not fit through it is forgotten. How many numbers can
+# really go through? For the Jordan network the way is hₜ₋₁ → answer → hₜ.
 # Multiply the two matrices on this way, W_ho and W_oh. The result has 20 rows and 20 columns, like W_hh. The **rank**
 # of a matrix counts the independent numbers that get through it.
 
@@ -206,7 +207,7 @@ here.show(
     title="Three networks draw the same wave",
     takeaway="""
     With hidden recurrence the network follows the wave. The other two must find the next value from the present value
-    alone, and the same value needs another successor on the way up than on the way down.
+    alone; but on the way up the same value is followed by a higher one, on the way down by a lower one.
     """,
 )
 

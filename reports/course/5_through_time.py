@@ -53,7 +53,7 @@ here = Notebook("course/5_through_time")
 # - from the answer to the memory: times W_ho;
 # - from a memory to the memory before: times the slope of the tanh at that step, times W_hh.
 #
-# This is the **chain rule** of school: slopes of functions in a row are multiplied.
+# This is the **chain rule** of school: where functions are applied one after the other, their slopes are multiplied.
 #
 # Why do we ask about memories, when it is the weights that learn? A weight works at every step, through the memory of
 # that step. Its own gradient is a sum: what it did at step 1, plus what it did at step 2, and so on. So if no gradient
@@ -118,7 +118,8 @@ here.table(
 # of one step together form a matrix, called the **Jacobian** of that step. It says how each unit at step t reacts to
 # each unit at step t − 1:
 #
-#     J_t  =  W_hh, with its columns multiplied by the slopes of the units at step t
+#     J_t = W_hh, each column multiplied by
+#           the slope of its unit at step t
 #
 # Going back over many steps multiplies these matrices:
 #
@@ -214,9 +215,9 @@ here.say(
 # | 128 | 0.00481 × 0.00481 | 0.0000232 |
 # | 200 = 128 + 64 + 8 | 0.0000232 × 0.00481 × 0.513 | 0.0000000572 |
 #
-# After 8 steps about half is left. 200 steps are 25 times 8 steps, so it is halved about 24 times. That leaves one part
-# in 17 million. A kilometre, shortened like this, would be as short as a hair is thin. For learning it
-# is gone: this is the **vanishing gradient**.
+# After 8 steps about half is left, and 200 steps are 25 times 8 steps. So the gradient is halved nearly 25 times, and
+# one part in 17 million is left. A kilometre, shortened like this, would be as short as a hair is thin. For learning
+# the gradient is gone: this is the **vanishing gradient**.
 #
 # And if the factor is a little above 1? Then the same calculation grows: this is the **exploding gradient**.
 
@@ -262,7 +263,7 @@ here.show(
 #
 # In a real network the factor comes from W_hh and from the slopes of the tanh. We can choose W_hh: take a matrix that
 # only turns vectors and keeps their length (it is called orthogonal), and multiply it by a number g. Then g is a knob.
-# We build seven networks with 50 units, which differ only in g, and send the same 100 random steps through them.
+# We build seven networks with 50 units, which differ only in g, and let them all read the same 100 random steps.
 
 # %%
 torch.manual_seed(0)
@@ -379,7 +380,7 @@ here.show(
 #
 # <details><summary>Solution</summary>
 #
-# 1.1¹⁰⁰ is nearly 14 thousand. With a step size of 0.01 a weight would move by 138 in one update.
+# 1.1¹⁰⁰ is nearly 14 thousand. If an update moves each weight by 0.01 times its gradient, it moves one by 138 here.
 #
 # ```python
 # assert round(1.1**100) == 13781

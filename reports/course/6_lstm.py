@@ -47,12 +47,17 @@ UPDATES = 400
 # | output gate o | show what is written? | say nothing | say it |
 #
 # The network calculates its gates anew at every step, from what it reads and from h. For that it uses a curve like
-# tanh, but between 0 and 1: the **sigmoid** σ. What could be written is called the **candidate** C̃.
+# tanh, but between 0 and 1: the **sigmoid** σ. What could be written is called the **candidate** C̃. Each of the four is
+# computed as a step of the plain network is: from xₜ and hₜ₋₁, with weights and a bias of its own. Inside the brackets
+# stands this sum:
 #
-#     f = σ(…)   i = σ(…)   o = σ(…)   C̃ = tanh(…)        each from xₜ and hₜ₋₁, with weights of its own
+#     f = σ(…)    i = σ(…)    o = σ(…)
+#     C̃ = tanh(…)
 #
-#     cₜ = f · cₜ₋₁ + i · C̃        keep a part of the old, and add something new
-#     hₜ = o · tanh(cₜ)             say a part of it
+# The new cell state keeps a part of the old one and adds something new. The new h says a part of it:
+#
+#     cₜ = f · cₜ₋₁ + i · C̃
+#     hₜ = o · tanh(cₜ)
 #
 # Look at the line for cₜ. The old value is not replaced, as in the plain network. It is multiplied by f, and something
 # is **added**. If f = 1 and i = 0, nothing changes at all: cₜ = cₜ₋₁.
@@ -180,9 +185,9 @@ here.show(
     "two_paths",
     title="Without the path along c nothing arrives",
     takeaway=f"""
-    After 99 steps the path through h alone leaves {power_of_ten(data["through h alone"].iloc[0], 0)}: nothing, for any
-    purpose. The path along c alone leaves {power_of_ten(data["along c alone"].iloc[0])}. Both together leave
-    {power_of_ten(data["both paths"].iloc[0])}, more than each for itself, because a message may go a few steps along
+    After 99 steps the path through h alone leaves {power_of_ten(data["through h alone"].iloc[0], 0)}: as good as
+    nothing. The path along c alone leaves {power_of_ten(data["along c alone"].iloc[0])}. Both together leave
+    {power_of_ten(data["both paths"].iloc[0])}, more than either alone, because a message may go a few steps along
     one path and then change to the other. (`rnnstudy.watch` measures the same for both paths in PyTorch's own LSTM; the
     largest difference is {agreement:.0e} decades.)
     """,
@@ -262,8 +267,8 @@ here.table(
 #
 # Words become numbers in two steps. First each of the 3000 most frequent words gets a number; all other words share one
 # more, "…". Then each word gets a vector of 32 numbers of its own, which is learned. This is called an **embedding**. A
-# fifth of the reviews is kept aside. The network never learns from them: with one half we watch it learn, with the
-# other half we test it at the end.
+# fifth of the reviews is kept aside, and the network never learns from them: with one half of this fifth we watch how
+# far it has come, with the other half we test it at the end.
 
 # %%
 table = pd.read_csv(find_project().root / "data" / "movie_reviews.csv")
@@ -489,8 +494,8 @@ here.show(
 #
 # <details><summary>Solution</summary>
 #
-# Words in small letters, separated by spaces; unknown words become "…". Many short-trained networks do not understand
-# "not good": they have learned the words, and hardly any grammar.
+# Words in small letters, separated by spaces; unknown words become "…". Networks that have learned only briefly often
+# do not understand "not good": they have learned the words, and hardly any grammar.
 #
 # ```python
 # mine = torch.tensor([[places.get(word, places["…"])] for word in "this film is not good".split()])

@@ -22,17 +22,31 @@ States = Mapping[str, Tensor]
 Observe = Callable[[str, Tensor], Tensor]
 """Takes the name and the new value of a state, and returns the value that the step continues with."""
 
-Role = Literal["input", "recurrent", "diagonal", "output", "scale", "bias", "single bias", "readout", "readout bias"]
+Role = Literal[
+    "embedding",
+    "input",
+    "recurrent",
+    "diagonal",
+    "output",
+    "scale",
+    "norm",
+    "bias",
+    "single bias",
+    "readout",
+    "readout bias",
+]
 """The function of a parameter. A `bias` equals the sum of two biases in torch.nn; a `single bias` equals one.
 
 A `recurrent` matrix and a `diagonal` belong to the recurrence; each number of a diagonal, a vector, acts on one unit of
-a state. `output` is a matrix from a state to the output of the cell, `scale` a vector that multiplies unit by unit.
+a state. `output` is a matrix from a state to the output of the cell, `scale` a vector that multiplies unit by unit, and
+`norm` the scale or shift of a normalisation, which begins as its source says whatever the initialisation. An
+`embedding` is the model's: a matrix from symbols to what the lowest layer reads.
 """
 
 Draw = Callable[[tuple[int, ...], torch.Generator, Mapping[str, Tensor]], Tensor]
 """Draws one block of a parameter: from its shape, the generator, and the parameters of the layer drawn before it."""
 
-VECTORS: tuple[Role, ...] = ("diagonal", "scale", "bias", "single bias", "readout bias")
+VECTORS: tuple[Role, ...] = ("diagonal", "scale", "norm", "bias", "single bias", "readout bias")
 """The roles whose parameters have one axis."""
 
 
@@ -189,8 +203,10 @@ def _repeatable(cell: Cell, features: int, outputs: int) -> bool:
     inputs = torch.randn(1, 2, features, generator=source)
     random_state = torch.get_rng_state()
     try:
-        prepared, projected = cell.prepared(parameters), cell.project(parameters, inputs)
-        steps = [cell.step(prepared, projected, states, lambda _, value: value) for _ in range(2)]
+        steps = [
+            cell.step(cell.prepared(parameters), cell.project(parameters, inputs), states, lambda _, value: value)
+            for _ in range(2)
+        ]
         drawn = not torch.equal(torch.get_rng_state(), random_state)
     except Exception:
         # What is wrong with the cell is told where it trains.

@@ -100,7 +100,7 @@ class Initialisation(Spec):
 
     def leaves_to_source(self, parameter: Parameter) -> bool:
         """Whether what a cell's source says about drawing `parameter` goes before `fill`: rules are about matrices."""
-        return parameter.role == "diagonal"
+        return parameter.role in ("diagonal", "norm")
 
     def check_compatible(self, cell: Cell) -> None:
         """Raises `SpecError` when the rule cannot be used with the cell."""
@@ -146,11 +146,12 @@ class Initialisation(Spec):
 class PyTorchDefault(Initialisation):
     """The default of torch.nn.RNN, LSTM, GRU and Linear: all parameters U(−1/√H, 1/√H), with H the width.
 
+    An embedding is N(0, 1), as in torch.nn.Embedding.
     A recurrent layer of torch.nn has two biases; a cell has one bias instead, the sum of two such draws (the candidate
     of the GRU has two biases here too).
     """
 
-    source: ClassVar[str] = "torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU, torch.nn.Linear"
+    source: ClassVar[str] = "torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU, torch.nn.Linear, torch.nn.Embedding"
 
     def fill(self, parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
         return _pytorch_default(parameter, shape, fan_in, generator)
@@ -289,6 +290,8 @@ def spectral_radius(matrix: Tensor) -> float:
 
 
 def _pytorch_default(parameter: Parameter, shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
+    if parameter.role == "embedding":
+        return torch.randn(shape, generator=generator)
     bound = 1 / math.sqrt(fan_in)
     draws = 2 if parameter.role == "bias" else 1
     return sum(((2 * torch.rand(shape, generator=generator) - 1) * bound for _ in range(draws)), torch.zeros(shape))

@@ -73,7 +73,8 @@ class LRU(DiagonalCell):
 
     def coefficients(self, parameters: Parameters, projected: Tensor) -> tuple[Tensor, Tensor]:
         nu, theta = parameters["nu"], parameters["theta"]
-        a = polar(-nu.exp(), theta.exp()).unsqueeze(1)
+        # In float64: rounded in float32, an angle of some radians is 2e-7 off, and t steps turn by t times that.
+        a = polar(-nu.double().exp(), theta.double().exp()).to(nu.dtype).unsqueeze(1)
         driven = projected[..., : 2 * self.width]
         if self.normalisation == "none":
             return a, driven

@@ -24,7 +24,8 @@ class MLSTM(Cell):
     h_t is what it would be without the stabiliser (m = 0, i = exp(a^i), f = σ(a^f), and 1 in the place of exp(−m_t)):
     it does not change when (C, n, m) becomes (C e^{−δ}, n e^{−δ}, m + δ). dL/dm_t is therefore 0, and m is a redundant
     state. W_xh holds the blocks q, k, v, o, and W_xg the gates i, f. C has d² numbers in one row, C_t[v, k] at d·v + k;
-    one head. Jacobians have (d² + 2d + 1)² numbers: probes that need them suit small widths.
+    one head. Jacobians have (d² + 2d + 1)² numbers: probes that need them suit small widths, and are refused where
+    memory lacks.
 
     Published initial weights: W_xh from N(0, 2/(5 features)), b_h = 0; W_xg = 0, b_f = 3 and b_i from N(0, 0.1²).
     """

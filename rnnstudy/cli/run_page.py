@@ -14,7 +14,7 @@ from rich.text import Text
 from rnnstudy.cli.common import make_table
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.results.results import FIRST, Results, RunReadings
-from rnnstudy.spec import RnnstudyError, build, flatten
+from rnnstudy.spec import NOT_IDENTITY, RnnstudyError, flatten
 from rnnstudy.store.errors import DamagedFile
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import repeating
@@ -60,10 +60,11 @@ class RunPage:
 
         Of a run whose classes cannot be imported here, only the fields that are not the default are known.
         """
-        described = json.loads(self.run.tags["rnnstudy.spec"])
-        stated = dict(_stated(described))
+        from rnnstudy.results.trained import specification
+
+        stated = dict(_stated(json.loads(self.run.tags["rnnstudy.spec"])))
         try:
-            flat = {name: value for name, value in flatten(build(described)).items() if not name.startswith("probes")}
+            flat = flatten(specification(self.run, self.project), leave_out=frozenset({NOT_IDENTITY}))
         except RnnstudyError:
             return [(name, value, False) for name, value in stated.items()]
         return [(name, value, name not in stated) for name, value in flat.items()]
@@ -166,7 +167,7 @@ def _headed(heading: str, table: Table) -> Group:
 
 def _stated(described: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and values in a canonical specification, which leaves out defaults."""
-    for name, value in described["fields"].items():
+    for name, value in {**described["fields"], **described.get("located", {})}.items():
         inner = isinstance(value, Mapping)
         yield f"{prefix}{name}", value["class"].rpartition(":")[2] if inner else value
         if inner:

@@ -13,7 +13,7 @@ from rnnstudy.engines.engine import Engine, Need, installed
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.scan import ScanEngine
 from rnnstudy.engines.triton import TritonEngine, verified
-from rnnstudy.spec import RequestError, nearest
+from rnnstudy.errors import RequestError, nearest, shown
 
 ENGINE_CLASSES: dict[str, type[Engine]] = {
     engine.name: engine for engine in (ReferenceEngine, CompiledEngine, ScanEngine, GraphEngine, TritonEngine)
@@ -28,7 +28,7 @@ def engine_name(text: str) -> EngineName:
     if text in ENGINE_NAMES:
         return text
     raise RequestError(
-        f"engine '{text}' is unknown{nearest(text, ENGINE_NAMES)}; the engines are {', '.join(ENGINE_NAMES)}"
+        f"engine {shown(text)} is unknown{nearest(text, ENGINE_NAMES)}; the engines are {', '.join(ENGINE_NAMES)}"
     )
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +27,7 @@ from rnnstudy.cells.cell import Cell, Parameters
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.gru import GRU
 from rnnstudy.cells.lstm import LSTM
+from rnnstudy.cells.one_hot import NOTHING
 from rnnstudy.engines.block_float import LOG10_2
 from rnnstudy.engines.buffers import BufferPool
 from rnnstudy.engines.engine import Engine, LayerRun, Need, Trajectory, installed, require_gradient
@@ -103,36 +105,75 @@ class CompiledEngine(Engine):
 
         The first call for a cell compiles its kernels, logs that (logger `rnnstudy`), and caches them on disk.
         """
-        cell, inputs = run.cell, run.inputs
+        cell = run.cell
         if run.changes_gradients or not _has_kernels(cell):
             what = f"{cell!r}{' with changed gradients' if run.changes_gradients else ''}"
             raise RuntimeError(f"no compiled kernels for {what}; use ReferenceEngine")
-        if inputs.dtype != torch.float32 or inputs.device.type != "cpu":
-            raise RuntimeError(f"the compiled engine takes float32 on the CPU, not {inputs.dtype} on {inputs.device}")
+        require_float32_on_cpu(run, self.name)
         norms = Norms()
         # Makes the outputs differentiable where only the gradient through time is needed and no weight's gradient.
         anchor = torch.zeros((), requires_grad=True) if run.observed else None
         weights = kernel_weights(cell, run.parameters)
-        outputs = _Unrolled.apply(cell, run.output_steps, norms, anchor, inputs, *weights)
+        outputs = _Unrolled.apply(cell, run.output_steps, norms, anchor, run.inputs, *weights)
         return CompiledTrajectory(outputs, cell.states if run.observed else (), norms)
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What one replica reads, as the kernels take it: numbers, or symbols and rows of W_xh that they name.
+
+    Attributes:
+        inputs: x_t (time, batch, features); without features where symbols are read.
+        symbols: (time, batch), rows of `w_in`, or −1 for nothing; without time steps where numbers are read.
+        w_in: W_xh; where it has more rows than there are symbols to read, the rows of those that occur.
+        rows: which rows of W_xh those are.
+    """
+
+    inputs: np.ndarray
+    symbols: np.ndarray
+    w_in: np.ndarray
+    rows: np.ndarray | slice
+
+    @staticmethod
+    def of(inputs: np.ndarray, w_in: np.ndarray) -> "_Read":
+        """From inputs (time, batch, features) or symbols (time, batch, 1), and the whole W_xh.
+
+        Raises `IndexError` for a symbol that has no row: the kernels look up without checking.
+        """
+        time, batch, _ = inputs.shape
+        if np.issubdtype(inputs.dtype, np.floating):
+            return _Read(inputs, np.empty((0, batch), np.int32), w_in, slice(None))
+        if inputs.min() < NOTHING or inputs.max() >= len(w_in):
+            raise IndexError(f"symbols from {inputs.min()} to {inputs.max()}; W_xh has {len(w_in)} rows")
+        no_numbers = np.empty((time, batch, 0), np.float32)
+        if inputs.size >= len(w_in):
+            return _Read(no_numbers, inputs.reshape(time, batch).astype(np.int32), w_in, slice(None))
+        found, places = np.unique(inputs, return_inverse=True)
+        # Nothing, which is below every symbol, has no row.
+        absent = np.count_nonzero(found == NOTHING)
+        symbols = (places.reshape(time, batch) - absent).astype(np.int32)
+        return _Read(no_numbers, symbols, w_in[found[absent:]], found[absent:])
+
+
 class _Unrolled(torch.autograd.Function):
-    """From (inputs, W_xh, W_hh, bias), in the kernels' order of blocks, to the outputs at the output steps."""
+    """From (inputs or symbols, W_xh, W_hh, bias), with blocks in the kernels' order, to outputs at the output steps."""
 
     @staticmethod
     def forward(ctx: Any, cell: Cell, steps: tuple[int, ...], norms: Norms, _: Any, *tensors: Tensor) -> Tensor:
         kernels = kernels_of(type(cell))
-        inputs, *weights = (tensor.detach().contiguous().numpy() for tensor in tensors)
+        inputs, w_in, *weights = (tensor.detach().contiguous().numpy() for tensor in tensors)
         time, replicas, batch, _ = inputs.shape
         buffers = BUFFERS.acquire(buffer_shapes(cell, replicas, time, batch))
+        reads: dict[int, _Read] = {}
 
         def run(r: int) -> None:
             saved = tuple(array[r] for array in buffers.arrays)
-            kernels.forward(inputs[:, r], *(weight[r] for weight in weights), _activation(cell), saved)
+            read = reads[r] = _Read.of(inputs[:, r], w_in[r])
+            own = (read.inputs, read.symbols, read.w_in, *(weight[r] for weight in weights))
+            kernels.forward(*own, _activation(cell), saved)
 
         for_each_replica(replicas, run)
-        ctx.cell, ctx.steps, ctx.norms, ctx.buffers = cell, steps, norms, buffers
+        ctx.cell, ctx.steps, ctx.norms, ctx.buffers, ctx.reads = cell, steps, norms, buffers, reads
         ctx.save_for_backward(*tensors)
         # The first state in the buffer is h_0.
         indices = torch.tensor(steps, dtype=torch.long) + 1
@@ -144,12 +185,13 @@ class _Unrolled(torch.autograd.Function):
         cell, arrays, norms = ctx.cell, ctx.buffers.arrays, ctx.norms
         kernels = kernels_of(type(cell))
         tensors = [tensor.detach().contiguous() for tensor in ctx.saved_tensors]
-        inputs, *weights = (tensor.numpy() for tensor in tensors)
-        time, replicas, batch, _ = inputs.shape
+        weights = [tensor.numpy() for tensor in tensors[2:]]
+        time, replicas, batch, features = tensors[0].shape
         # No time steps where the gradient of the inputs is not needed.
-        shapes = [tensors[0] if ctx.needs_input_grad[4] else tensors[0][:0], *tensors[1:]]
-        gradients = [torch.empty_like(shape) for shape in shapes]
-        grad_inputs, *grad_weights = (gradient.numpy() for gradient in gradients)
+        at_inputs = torch.empty(time if ctx.needs_input_grad[4] else 0, replicas, batch, features)
+        # Zero in the rows of symbols that do not occur.
+        gradients = [at_inputs, torch.zeros_like(tensors[1]), *map(torch.empty_like, tensors[2:])]
+        grad_inputs, grad_in, *grad_weights = (gradient.numpy() for gradient in gradients)
         slots = np.full(time, -1, np.int32)
         slots[list(ctx.steps)] = np.arange(len(ctx.steps))
         direct = at_outputs.detach().contiguous().numpy()
@@ -158,14 +200,25 @@ class _Unrolled(torch.autograd.Function):
 
         def run(r: int) -> None:
             saved = tuple(array[r] for array in arrays)
-            read = (inputs[:, r], *(weight[r] for weight in weights), _activation(cell), saved, direct[:, r], slots)
-            written = (grad_inputs[:, r], *(gradient[r] for gradient in grad_weights), squares[:, r], exponents[:, r])
-            kernels.backward(*read, *written)
+            read = ctx.reads[r]
+            at_rows = np.empty_like(read.w_in)
+            own = (read.inputs, read.symbols, read.w_in, *(weight[r] for weight in weights))
+            at_weights = (at_rows, *(gradient[r] for gradient in grad_weights))
+            written = (grad_inputs[:, r], *at_weights, squares[:, r], exponents[:, r])
+            kernels.backward(*own, _activation(cell), saved, direct[:, r], slots, *written)
+            grad_in[r][read.rows] = at_rows
 
         for_each_replica(replicas, run)
         norms.squares_and_exponents = squares, exponents
         needed = zip(gradients, ctx.needs_input_grad[4:], strict=True)
         return None, None, None, None, *(gradient if wanted else None for gradient, wanted in needed)
+
+
+def require_float32_on_cpu(run: LayerRun, engine: str) -> None:
+    """Raises `RuntimeError` for parameters, or inputs that are not symbols, of another type or on another device."""
+    for values in (*run.parameters.values(), *([] if run.vocabulary is not None else [run.inputs])):
+        if values.dtype != torch.float32 or values.device.type != "cpu":
+            raise RuntimeError(f"the {engine} engine takes float32 on the CPU, not {values.dtype} on {values.device}")
 
 
 def _has_kernels(cell: Cell) -> bool:

@@ -42,6 +42,7 @@ class Shape:
     input_gradient: bool
     dtype: torch.dtype
     device: torch.device
+    vocabulary: int | None
 
 
 class Passes:
@@ -51,7 +52,7 @@ class Passes:
     """
 
     def __init__(self, shape: Shape) -> None:
-        self.layer = shape.kind(shape.cell, shape.output_steps, shape.observed, shape.input_gradient)
+        self.layer = shape.kind(shape.cell, shape.output_steps, shape.observed, shape.input_gradient, shape.vocabulary)
         self.uses = 0
 
     def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor:
@@ -192,15 +193,16 @@ class CapturingEngine(Engine):
             raise RuntimeError(f"the {self.name} engine does not serve {what}; use ReferenceEngine")
         backward_result = BackwardResult()
         if torch.is_grad_enabled():
-            of_inputs = tuple(inputs.shape), inputs.requires_grad, inputs.dtype, inputs.device
-            shape = Shape(self.kind, cell, run.output_steps, observed, *of_inputs)
+            of_inputs = tuple(inputs.shape), inputs.requires_grad, parameters["W_hh"].dtype, inputs.device
+            shape = Shape(self.kind, cell, run.output_steps, observed, *of_inputs, run.vocabulary)
             # Makes the outputs differentiable where no weight's gradient is needed.
             anchor = torch.zeros((), device=inputs.device, requires_grad=observed)
             names = tuple(parameters)
             outputs = _Unrolled.apply(self, shape, backward_result, names, anchor, inputs, *parameters.values())
         else:
             with exact_products():
-                outputs = self.kind(cell, run.output_steps, False, False).forward(inputs, parameters)
+                layer = self.kind(cell, run.output_steps, False, False, run.vocabulary)
+                outputs = layer.forward(inputs, parameters)
         return GraphTrajectory(outputs, cell.states if observed else (), backward_result)
 
     def reserve(self, shape: Shape, inputs: Tensor, parameters: Parameters) -> PassesInUse:

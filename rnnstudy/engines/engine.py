@@ -2,12 +2,12 @@
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from rnnstudy.cells.cell import Cell, Parameters
@@ -21,6 +21,10 @@ States that are not listed are not cut.
 Need = Literal["cuts", "states and their gradients", "constant norm"]
 """What a training method may require of an engine: to cut the gradient, to return s_t and dL/ds_t, or to restore the
 norm of the gradient at each step back."""
+
+Positionwise = Callable[..., Tensor]
+"""A function of parameters and of one or several tensors (replica, rows, features) to (replica, rows, features); every
+row, which is one step of one sequence, is treated independently."""
 
 
 class Trajectory(ABC):
@@ -59,6 +63,7 @@ class LayerRun:
 
     Attributes:
         output_steps: indices, ascending, of the steps whose output is returned.
+        vocabulary: how many symbols there are, where the inputs are symbols; otherwise None.
     """
 
     cell: Cell
@@ -69,6 +74,7 @@ class LayerRun:
     output_steps: tuple[int, ...]
     cuts: Cuts
     constant_norm: bool = False
+    vocabulary: int | None = None
 
     @property
     def changes_gradients(self) -> bool:
@@ -97,13 +103,14 @@ class Engine(ABC):
         self,
         cell: Cell,
         parameters: Parameters,
-        inputs: Float[Tensor, "time replica batch features"],
+        inputs: Float[Tensor, "time replica batch features"] | Int[Tensor, "time replica batch 1"],
         *,
         widths: dict[str, int],
         observed: bool,
         steps: Sequence[int] | None = None,
         cuts: Cuts | None = None,
         constant_norm: bool = False,
+        vocabulary: int | None = None,
     ) -> Trajectory:
         """Run `cell` over all time steps, starting from states of zeros.
 
@@ -113,14 +120,59 @@ class Engine(ABC):
             steps: indices, counted from 0, of the steps whose output is returned; all when None.
             cuts: where the gradient does not flow from a step to the previous one; nowhere when None.
             constant_norm: whether each step passes back the norm that arrived at it, as `ConstantNorm` says.
+            vocabulary: how many symbols there are, where the inputs are symbols, which the cell reads as one-hot
+                vectors (−1: as zero); None where they are numbers.
         """
         output_steps = tuple(range(len(inputs)) if steps is None else sorted(set(steps)))
-        run = LayerRun(cell, parameters, inputs, widths, observed, output_steps, cuts or {}, constant_norm)
+        run = LayerRun(cell, parameters, inputs, widths, observed, output_steps, cuts or {}, constant_norm, vocabulary)
         return self.unroll_layer(run)
 
     @abstractmethod
     def unroll_layer(self, run: LayerRun) -> Trajectory:
         """What `unroll` does."""
+
+    def stream(self, values: Float[Tensor, "time replica batch features"]) -> Tensor:
+        """`values`, of which this engine will know the gradient if it keeps gradients of what layers read."""
+        return values
+
+    def symbols(
+        self, values: Int[Tensor, "time replica batch 1"], vocabulary: int
+    ) -> Int[Tensor, "time replica batch 1"]:
+        """As `stream`, of symbols: the gradient is that of their one-hot vectors."""
+        return values
+
+    def taken(
+        self, values: Shaped[Tensor, "time replica batch features"], index: Int[Tensor, "step #replica #batch"]
+    ) -> Shaped[Tensor, "step replica batch features"]:
+        """The values of each sequence at the steps `index`, no step twice: another order of steps, or a few of them."""
+        return steps_taken(values, index)
+
+    def positionwise(
+        self, function: Positionwise, parameters: Parameters, *inputs: Shaped[Tensor, "time replica batch _"]
+    ) -> Float[Tensor, "time replica batch features"]:
+        """What `function` makes of each step of each sequence: what stands between two recurrences."""
+        return over_rows(function, parameters, inputs)
+
+
+def steps_taken(values: Tensor, index: Int[Tensor, "step #replica #batch"]) -> Tensor:
+    """values (time, replica, batch, …) at the steps `index` of each sequence."""
+    if index.shape[1:] == (1, 1):
+        return values.index_select(0, index.view(-1))
+    within = values.shape[3:]
+    index = index.expand(-1, *values.shape[1:3])
+    return values.gather(0, index.view(*index.shape, *(1,) * len(within)).expand(*index.shape, *within))
+
+
+def as_rows(values: Shaped[Tensor, "time replica batch features"]) -> Shaped[Tensor, "replica rows features"]:
+    """A row for each step of each sequence."""
+    return values.transpose(0, 1).flatten(1, 2)
+
+
+def over_rows(function: Positionwise, parameters: Parameters, inputs: Sequence[Tensor]) -> Tensor:
+    """function of the inputs (time, replica, batch, _), row by row, as (time, replica, batch, features)."""
+    time, replicas, batch, _ = inputs[0].shape
+    found = function(parameters, *map(as_rows, inputs))
+    return found.reshape(replicas, time, batch, -1).transpose(0, 1)
 
 
 def installed(package: str) -> bool:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rnnstudy.cells.cell import Cell, Parameters
+from rnnstudy.cells.one_hot import transposed_product, vectors
 from rnnstudy.engines.block_float import FLOAT_FORMAT, LOG10_2, ZERO_EXPONENT, BlockFloat, power_of_two
 from rnnstudy.engines.explicit_backward import STEPS, Steps
 
@@ -36,12 +37,14 @@ class LayerPass(ABC):
         output_steps: indices of the steps whose output is returned.
         observed: whether log norms are computed.
         input_gradient: whether dL/dx_t is computed.
+        vocabulary: how many symbols there are, where the inputs are symbols (time, replica, batch, 1).
     """
 
     cell: Cell
     output_steps: tuple[int, ...]
     observed: bool
     input_gradient: bool
+    vocabulary: int | None = None
 
     @abstractmethod
     def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor:
@@ -77,7 +80,8 @@ class BatchedProducts(LayerPass):
 
     def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor:
         time, replicas, batch, _ = inputs.shape
-        self.rows = inputs.transpose(0, 1).reshape(replicas, time * batch, -1)
+        rows = inputs.transpose(0, 1).reshape(replicas, time * batch, -1)
+        self.rows = vectors(rows, self.vocabulary, parameters)
         self.steps = STEPS[type(self.cell)](self.cell, parameters)
         self._states = self.steps.forward(self.cell.project(parameters, self.rows).view(replicas, time, batch, -1))
         output = self._states[self.cell.output].transpose(0, 1)
@@ -98,7 +102,7 @@ class BatchedProducts(LayerPass):
         if steps.at_product is not steps.at_projected:
             align(steps.at_product, self.exponents)
         at_rows = steps.at_projected.flatten(1, 2)
-        mantissas = {"W_xh": self.rows.transpose(1, 2) @ at_rows, "b_h": at_rows.sum(1)}
+        mantissas = {"W_xh": transposed_product(self.rows, at_rows), "b_h": at_rows.sum(1)}
         mantissas |= steps.recurrent_gradients(hidden[:, :-1].flatten(1, 2))
         parameters = {name: BlockFloat(value, exponents).values() for name, value in mantissas.items()}
         return LayerGradients(at_inputs, parameters, log_norms)

@@ -1,19 +1,22 @@
 """How the scaled engine runs one layer over time: a graph for each step, and a backward pass with exponents."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from rnnstudy.cells.cell import States
+from rnnstudy.cells.one_hot import dense_vectors, vectors
 from rnnstudy.engines.block_float import ZERO_EXPONENT, BlockFloat
-from rnnstudy.engines.engine import LayerRun, require_gradient
+from rnnstudy.engines.engine import LayerRun, as_rows, require_gradient
+from rnnstudy.engines.scaled_maps import Reader, Receiver, gradient_of_rows
 
 StepGraph = tuple[States, Tensor, States, States]
 """The autograd graph of one step: previous states and gates (leaves), observed states, and new states."""
 
 
-class LayerUnroll:
+class LayerUnroll(Receiver, Reader):
     """One layer's steps, forward with a graph for each step, and back with an exponent for each sequence.
 
     Attributes:
@@ -22,6 +25,7 @@ class LayerUnroll:
         exponent: (time, replica, batch).
         arriving: G_t as mantissas (time, replica, batch, all states side by side) under `exponent`.
         departing: (∂s_t/∂s_{t−1})ᵀ G_t likewise.
+        inputs: x_1, …, x_T (time, replica, batch, features), or symbols (time, replica, batch, 1) of a `vocabulary`.
         initial: dL/ds_0, all states side by side.
         projected_gradient: the gradient at what `Cell.project` returned (time, replica, batch, gates) under `exponent`.
     """
@@ -33,16 +37,15 @@ class LayerUnroll:
     initial: BlockFloat
     projected_gradient: Tensor
 
-    def __init__(self, run: LayerRun, below: "LayerUnroll | None") -> None:
+    def __init__(self, run: LayerRun, below: Receiver | None) -> None:
         self.cell, self.observed = run.cell, run.observed
         self.parameters = {name: value.detach() for name, value in run.parameters.items()}
         self.prepared = run.cell.prepared(self.parameters)
-        self.inputs = run.inputs.detach()
+        self.inputs, self.vocabulary = run.inputs.detach(), run.vocabulary
         self.widths = {name: run.widths[name] for name in run.cell.states}
         self.states: list[dict[str, Tensor]] = []
         self._output_steps = run.output_steps
         self._below = below
-        self._from_above: BlockFloat | None = None
         self._graphs: list[StepGraph] = []
         self._backward_done = False
 
@@ -54,8 +57,8 @@ class LayerUnroll:
     def forward(self, recorded: bool) -> Tensor:
         """The outputs (step, replica, batch, width) at the output steps."""
         _, replicas, batch, _ = self.inputs.shape
-        projected = self.by_time(self.cell.project(self.parameters, self.as_rows(self.inputs))).unbind(0)
-        state = {name: self.inputs.new_zeros(replicas, batch, width) for name, width in self.widths.items()}
+        projected = self.by_time(self.cell.project(self.parameters, self.vectors(self.inputs))).unbind(0)
+        state = {name: projected[0].new_zeros(replicas, batch, width) for name, width in self.widths.items()}
         output_steps, outputs = set(self._output_steps), []
         self.states = [state]
         for t, gates in enumerate(projected):
@@ -87,15 +90,12 @@ class LayerUnroll:
 
     def backward(self, at_outputs: Tensor) -> None:
         """Propagate the gradient back, given the one at the outputs (step, replica, batch, width)."""
-        direct = BlockFloat.of(at_outputs, 3)
-        if self._from_above is not None:
-            direct = direct.plus(self._from_above).normalised()
-            self._from_above = None
+        direct = self.complete(at_outputs)
         index_of = {step: index for index, step in enumerate(self._output_steps)}
         _, replicas, batch, _ = self.inputs.shape
         size = sum(self.widths.values())
         current = BlockFloat(
-            self.inputs.new_zeros(replicas, batch, size),
+            direct.mantissa.new_zeros(replicas, batch, size),
             torch.full((replicas, batch), ZERO_EXPONENT, device=self.inputs.device),
         )
         steps = []
@@ -125,19 +125,38 @@ class LayerUnroll:
         return at_observed, self.joined(to_previous), gradients[len(before)]
 
     def pass_to_layer_below(self) -> bool:
-        """Pass the layer below its gradient with exponents; False when below is no layer of the scaled engine."""
+        """Pass what is below its gradient with exponents; False when it is not of the scaled engine."""
         if self._below is None:
             return False
-        self._below._from_above = self.input_gradient().normalised()
+        self._below.receive(self.input_gradient())
         return True
 
     def input_gradient(self) -> BlockFloat:
-        """dL/dx_t. Blocks (time, replica, batch), within (features)."""
-        rows = self.as_rows(self.inputs).requires_grad_()
-        with torch.enable_grad():
-            projected = self.cell.project(self.parameters, rows)
-        [gradient] = torch.autograd.grad(projected, rows, self.as_rows(self.projected_gradient))
-        return BlockFloat(self.by_time(gradient), self.exponent)
+        """dL/dx_t. Blocks (time, replica, batch), within (features): of symbols, as of their one-hot vectors."""
+        return self._input_gradient(0, len(self.inputs))
+
+    def input_log_norms(self) -> Tensor:
+        """log10 ‖dL/dx_t‖ (time, replica, batch). Of symbols a step at a time: the vectors of all may be large."""
+        if self.vocabulary is None:
+            return self.input_gradient().log_norms()
+        return torch.cat([self._input_gradient(t, t + 1).log_norms() for t in range(len(self.inputs))])
+
+    def _input_gradient(self, first: int, last: int) -> BlockFloat:
+        """dL/dx_t of the steps with indices `first` to `last` (exclusive)."""
+        steps = torch.arange(first, last, device=self.inputs.device)[:, None, None]
+        return self.gradient_of(self.dense(as_rows(self.inputs[first:last])), steps)
+
+    def gradient_of(self, rows: Tensor, steps: Tensor) -> BlockFloat:
+        project = functools.partial(self.cell.project, self.parameters)
+        return gradient_of_rows(project, rows, BlockFloat(self.projected_gradient, self.exponent), steps)
+
+    def vectors(self, inputs: Tensor) -> Tensor:
+        """What the cell reads, inputs or symbols of some steps (time, replica, batch, …), as rows."""
+        return vectors(as_rows(inputs), self.vocabulary, self.parameters)
+
+    def dense(self, rows: Tensor) -> Tensor:
+        """The numbers (replica, row, features) that the cell reads in these rows of inputs or symbols."""
+        return dense_vectors(rows, self.vocabulary, self.parameters)
 
     def parameter_gradients(self, steps: Tensor | None = None, counted: Tensor | None = None) -> dict[str, BlockFloat]:
         """dL/dθ for every parameter θ, over all steps or over the chosen `steps` (step, replica, batch) alone."""
@@ -154,11 +173,11 @@ class LayerUnroll:
         arriving, shared = BlockFloat(chosen(self.arriving), exponent).aligned((0, 2))
         leaves = {name: value.clone().requires_grad_() for name, value in self.parameters.items()}
         with torch.enable_grad():
-            projected = self.cell.project(leaves, self.as_rows(chosen(self.inputs)))
+            projected = self.cell.project(leaves, self.vectors(chosen(self.inputs)))
             after = self.cell.step(
                 self.cell.prepared(leaves), projected, self.rows_of(self.states[:-1], chosen), _unobserved
             )
-        at_states = self.split(self.as_rows(arriving))
+        at_states = self.split(as_rows(arriving))
         gradients = _vector_jacobian(after, list(leaves.values()), at_states)
         return {name: BlockFloat(value, shared.view(-1)) for name, value in zip(leaves, gradients, strict=True)}
 
@@ -170,12 +189,12 @@ class LayerUnroll:
             name: value.repeat_interleave(size, dim=1).requires_grad_()
             for name, value in self.rows_of(self.states[first:last]).items()
         }
-        inputs = self.as_rows(self.inputs[first:last]).repeat_interleave(size, dim=1)
+        inputs = as_rows(self.inputs[first:last]).repeat_interleave(size, dim=1)
         with torch.enable_grad():
-            projected = self.cell.project(self.parameters, inputs)
+            projected = self.cell.project(self.parameters, vectors(inputs, self.vocabulary, self.parameters))
             after = self.cell.step(self.prepared, projected, rows, _unobserved)
         # Each row is repeated `size` times, once for each unit vector.
-        unit = torch.eye(size, dtype=self.inputs.dtype, device=self.inputs.device).repeat(count * batch, 1)
+        unit = torch.eye(size, dtype=projected.dtype, device=projected.device).repeat(count * batch, 1)
         at_states = self.split(unit.expand(replicas, -1, -1))
         gradients = dict(zip(rows, _vector_jacobian(after, list(rows.values()), at_states), strict=True))
         return list(self.joined(gradients).view(replicas, count, batch, size, size).unbind(1))
@@ -184,17 +203,12 @@ class LayerUnroll:
         self, states: Sequence[States], chosen: Callable[[Tensor], Tensor] = lambda values: values
     ) -> dict[str, Tensor]:
         """States of several steps, or the `chosen` of them, as the rows (replica, time · batch, width) of one."""
-        return {name: self.as_rows(chosen(torch.stack([state[name] for state in states]))) for name in self.widths}
+        return {name: as_rows(chosen(torch.stack([state[name] for state in states]))) for name in self.widths}
 
     def by_time(self, rows: Tensor) -> Tensor:
         """(replica, time · batch, width) → (time, replica, batch, width)."""
         time, replicas, batch, _ = self.inputs.shape
         return rows.view(replicas, time, batch, -1).transpose(0, 1)
-
-    @staticmethod
-    def as_rows(values: Tensor) -> Tensor:
-        """(time, replica, batch, width) → (replica, time · batch, width)."""
-        return values.transpose(0, 1).flatten(1, 2)
 
     def split(self, joined: Tensor) -> dict[str, Tensor]:
         """All states side by side along the last axis → each by name."""

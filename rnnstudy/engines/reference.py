@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rnnstudy.cells.cell import Cell
+from rnnstudy.cells.one_hot import vectors
 from rnnstudy.engines.engine import Engine, LayerRun, Need, Trajectory, require_gradient
 
 
@@ -49,11 +50,13 @@ class ReferenceEngine(Engine):
         cell, parameters, inputs, widths = run.cell, run.parameters, run.inputs, run.widths
         time, replicas, batch, _ = inputs.shape
         rows = inputs.transpose(0, 1).reshape(replicas, time * batch, -1)
-        projected = cell.project(parameters, rows).view(replicas, time, batch, -1).unbind(1)
+        projected = cell.project(parameters, vectors(rows, run.vocabulary, parameters))
+        projected = projected.view(replicas, time, batch, -1).unbind(1)
+        like = projected[0].detach()
         prepared = cell.prepared(parameters)
-        state = {name: inputs.new_zeros(replicas, batch, width) for name, width in widths.items()}
+        state = {name: like.new_zeros(replicas, batch, width) for name, width in widths.items()}
         leaves = {
-            name: inputs.new_zeros(time, replicas, batch, width, requires_grad=True)
+            name: like.new_zeros(time, replicas, batch, width, requires_grad=True)
             for name, width in widths.items()
             if run.observed
         }

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from rnnstudy.cells.cell import BoundedUnits, Cell
+from rnnstudy.cells.cell import BoundedUnits, Cell, Parameters
 from rnnstudy.engines.block_float import BlockFloat
-from rnnstudy.engines.engine import Engine, LayerRun, Need, Trajectory
+from rnnstudy.engines.engine import Engine, LayerRun, Need, Positionwise, Trajectory, steps_taken
 from rnnstudy.engines.layer_unroll import LayerUnroll
+from rnnstudy.engines.scaled_maps import PositionwiseMap, Receiver, Reordered, ScaledMap, StepsTaken, Stream, Symbols
 
 MOST_NUMBERS_IN_JACOBIANS = 2**23
 """The most numbers held at once while Jacobians are computed. It affects memory, not results."""
@@ -33,7 +34,8 @@ class ScaledEngine(Engine):
 
     Requires a cell whose step treats every sequence of the batch independently. Double backward is not supported.
 
-    `layers` holds the trajectories of the network that the engine unrolled last, lowest layer first.
+    `layers` holds the trajectories of the network that the engine unrolled last, lowest layer first, and `streams` what
+    its layers read, where the network asked for it (`Engine.stream`).
 
     Source: the idea is that of frexp-scaled forward-backward recursions (Rabiner 1989, section V.A), applied to
     backpropagation through time.
@@ -43,6 +45,8 @@ class ScaledEngine(Engine):
 
     def __init__(self) -> None:
         self.layers: list[ScaledTrajectory] = []
+        self.streams: list[Stream | Symbols] = []
+        self._made: list[tuple[Tensor, Receiver]] = []
 
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
         return needs <= {"states and their gradients"}
@@ -50,18 +54,60 @@ class ScaledEngine(Engine):
     def unroll_layer(self, run: LayerRun) -> "ScaledTrajectory":
         if run.changes_gradients:
             raise RuntimeError("the scaled engine does not change gradients; `serves` returns False for that")
-        below = next((layer.unroll for layer in self.layers if layer.outputs is run.inputs), None)
+        [below] = self._sources([run.inputs])
         unroll = LayerUnroll(run, below)
+        if below is not None:
+            below.read_by(unroll, all_steps(run.inputs))
         if torch.is_grad_enabled():
             # Connects the outputs to this unroll even where no parameter requires a gradient.
             anchor = torch.zeros((), device=run.inputs.device, requires_grad=run.observed)
             outputs = _Unroll.apply(unroll, anchor, run.inputs, *run.parameters.values())
         else:
             outputs = unroll.forward(recorded=False)
-        # Only a layer below is looked up later: a layer that reads anything else begins a new network.
         trajectory = ScaledTrajectory(outputs, unroll)
-        self.layers = [*self.layers, trajectory] if below is not None else [trajectory]
+        self.layers.append(trajectory)
+        self._made.append((outputs, unroll))
         return trajectory
+
+    def stream(self, values: Tensor) -> Tensor:
+        stream = Stream([values], self._sources([values]), {})
+        self.streams.append(stream)
+        return self._result(stream, [values], {})
+
+    def symbols(self, values: Tensor, vocabulary: int) -> Tensor:
+        self._sources([values])
+        symbols = Symbols(values, vocabulary)
+        self.streams.append(symbols)
+        # Another tensor than `values`, which a later network may read.
+        self._made.append((values.view_as(values), symbols))
+        return self._made[-1][0]
+
+    def taken(self, values: Tensor, index: Int[Tensor, "step #replica #batch"]) -> Tensor:
+        [below] = self._sources([values])
+        if values.is_floating_point() or below is None:
+            return self._result(StepsTaken(values, below, index), [values], {})
+        self._made.append((steps_taken(values, index), Reordered(below, index)))
+        return self._made[-1][0]
+
+    def positionwise(self, function: Positionwise, parameters: Parameters, *inputs: Tensor) -> Tensor:
+        below = self._sources(inputs)
+        mapped = PositionwiseMap(function, inputs, below, parameters)
+        for source, values in zip(below, inputs, strict=True):
+            if source is not None:
+                source.read_by(mapped, all_steps(values))
+        return self._result(mapped, inputs, parameters)
+
+    def _sources(self, inputs: Sequence[Tensor]) -> list[Receiver | None]:
+        """What each input comes from; where none is this engine's, a new network begins."""
+        found = [next((source for made, source in self._made if made is values), None) for values in inputs]
+        if not any(found):
+            self.layers, self.streams, self._made = [], [], []
+        return found
+
+    def _result(self, mapped: ScaledMap, inputs: Sequence[Tensor], parameters: Parameters) -> Tensor:
+        result = mapped.connected(inputs, parameters) if torch.is_grad_enabled() else mapped.result()
+        self._made.append((result, mapped))
+        return result
 
 
 class ScaledTrajectory(Trajectory):
@@ -86,7 +132,7 @@ class ScaledTrajectory(Trajectory):
     def input_log_norms(self) -> Float[Tensor, "time replica batch"]:
         """log10 ‖dL/dx_t‖, with x_t what the layer reads at step t."""
         self.unroll.require()
-        return self.unroll.input_gradient().log_norms()
+        return self.unroll.input_log_norms()
 
     def arriving(self) -> BlockFloat:
         """G_t: the gradient that arrives at the states of step t, taken as independent of each other.
@@ -127,7 +173,7 @@ class ScaledTrajectory(Trajectory):
         """The bounded quantities of all steps, with values (time, replica, batch, width): see `Cell.bounded`."""
         unroll = self.unroll
         with torch.no_grad():
-            projected = unroll.cell.project(unroll.parameters, unroll.as_rows(unroll.inputs))
+            projected = unroll.cell.project(unroll.parameters, unroll.vectors(unroll.inputs))
             before, after = unroll.rows_of(unroll.states[:-1]), unroll.rows_of(unroll.states[1:])
             bounded = unroll.cell.bounded(unroll.prepared, projected, before, after)
         return {name: BoundedUnits(unroll.by_time(item.values), item.low, item.high) for name, item in bounded.items()}
@@ -158,6 +204,11 @@ class ScaledTrajectory(Trajectory):
         """
         self.unroll.require()
         return self.unroll.parameter_gradients(steps.unsqueeze(0), counted.unsqueeze(0))
+
+
+def all_steps(values: Shaped[Tensor, "time replica batch _"]) -> Int[Tensor, "time 1 1"]:
+    """Their indices."""
+    return torch.arange(len(values), device=values.device)[:, None, None]
 
 
 class _Unroll(torch.autograd.Function):

@@ -24,8 +24,15 @@ from torch.autograd.function import once_differentiable
 
 from rnnstudy.cells.cell import Cell, Parameters
 from rnnstudy.cells.diagonal import DiagonalCell
+from rnnstudy.cells.one_hot import vectors
 from rnnstudy.engines.block_float import ZERO_EXPONENT, BlockFloat
-from rnnstudy.engines.compiled import CompiledTrajectory, Norms, compiled_module, denormals_are_zero
+from rnnstudy.engines.compiled import (
+    CompiledTrajectory,
+    Norms,
+    compiled_module,
+    denormals_are_zero,
+    require_float32_on_cpu,
+)
 from rnnstudy.engines.engine import Engine, LayerRun, Need, installed
 from rnnstudy.spec import RequestError
 
@@ -61,12 +68,11 @@ class ScanEngine(Engine):
         if run.changes_gradients or not isinstance(cell, DiagonalCell):
             what = f"{cell!r}{' with changed gradients' if run.changes_gradients else ''}"
             raise RuntimeError(f"no scan for {what}; use ReferenceEngine")
-        if inputs.dtype != torch.float32 or inputs.device.type != "cpu":
-            raise RuntimeError(f"the scan engine takes float32 on the CPU, not {inputs.dtype} on {inputs.device}")
+        require_float32_on_cpu(run, "scan")
         norms = Norms()
         # Makes the outputs differentiable where only the gradient through time is needed and no weight's gradient.
         anchor = torch.zeros((), requires_grad=True) if run.observed else None
-        layer = _Layer(cell, tuple(run.parameters), run.output_steps, run.widths[cell.states[0]], norms)
+        layer = _Layer(cell, tuple(run.parameters), run.output_steps, run.widths[cell.states[0]], norms, run.vocabulary)
         outputs = _Scanned.apply(layer, anchor, inputs, *run.parameters.values())
         return CompiledTrajectory(outputs, cell.states if run.observed else (), norms)
 
@@ -86,6 +92,7 @@ class _Layer:
     steps: tuple[int, ...]
     units: int
     norms: Norms
+    vocabulary: int | None
 
     def pieces(self, time: int, batch: int) -> list[tuple[int, int]]:
         """First step and step after the last of every piece."""
@@ -99,7 +106,7 @@ class _Layer:
 
     def coefficients(self, parameters: Parameters, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The projected inputs, and a and b, each for every row."""
-        projected = self.cell.project(parameters, rows)
+        projected = self.cell.project(parameters, vectors(rows, self.vocabulary, parameters))
         a, b = self.cell.coefficients(self.cell.prepared(parameters), projected)
         return projected, a.expand_as(b).contiguous(), b.contiguous()
 

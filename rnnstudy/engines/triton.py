@@ -12,6 +12,7 @@ from torch import Tensor
 from rnnstudy.cells.cell import Cell, Parameters
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.lstm import LSTM
+from rnnstudy.cells.one_hot import NOTHING, transposed_product, vectors
 from rnnstudy.engines.block_float import LOG10_2, BlockFloat
 from rnnstudy.engines.cuda_graph import CapturingEngine
 from rnnstudy.engines.engine import Need, installed
@@ -50,13 +51,15 @@ class TritonPass(LayerPass):
         self._replicas, self._time, self._batch = replicas, time, batch
         self._padded_width, self._launch = launch(self.cell)
         self._padded_batch = -(-batch // self._launch.rows) * self._launch.rows
-        self._rows = inputs.new_zeros(replicas, time, self._padded_batch, inputs.shape[-1])
-        self._rows[:, :, :batch] = inputs.transpose(0, 1)
+        nothing = 0 if self.vocabulary is None else NOTHING
+        padded = inputs.new_full((replicas, time, self._padded_batch, inputs.shape[-1]), nothing)
+        padded[:, :, :batch] = inputs.transpose(0, 1)
+        self._rows = vectors(padded.flatten(1, 2), self.vocabulary, parameters)
         self._weights = {name: self._with_gates_innermost(parameters[name]) for name in ("W_xh", "W_hh", "b_h")}
         self._weights["W_hh"] = torch.nn.functional.pad(
             self._weights["W_hh"], (0, 0, 0, self._padded_width - self.cell.width)
         ).contiguous()
-        projected = self.cell.project(self._weights, self._rows.flatten(1, 2))
+        projected = self.cell.project(self._weights, self._rows)
         self._gates = projected.view(replicas, time, self._padded_batch, -1)
         self._run_forward()
         h = self._h[:, :, :batch, : self.cell.width].transpose(0, 1)
@@ -84,7 +87,7 @@ class TritonPass(LayerPass):
         at_rows = at_projected.flatten(1, 2)
         before, later = self._h[:, :-1].flatten(1, 2), at_projected[:, 1:].flatten(1, 2)
         mantissas = {
-            "W_xh": self._rows.flatten(1, 2).transpose(1, 2) @ at_rows,
+            "W_xh": transposed_product(self._rows, at_rows),
             "W_hh": (before.transpose(1, 2) @ later)[:, :width],
             "b_h": at_rows.sum(1),
         }

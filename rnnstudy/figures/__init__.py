@@ -15,6 +15,7 @@ A file with `__all__` holds helpers instead. Both are exported from here by them
 - **Units** stand on every axis. Gradients are log10 of a Euclidean norm; the axis says so, and is linear in decades.
 - **Uncertainty** is always drawn, and named in the legend or the caption: Wilson intervals for shares, bootstrap
   intervals of the median from 10 runs on, and the range of the runs below that (`median_and_band`, `band_words`).
+- **Runs that fall into groups** are drawn one by one: a median between two groups stands where no run is.
 - **Size**: `panels` puts at most four panels in a row, with type that is readable at half size; one legend stands under
   the whole figure (`legend_below`). Titles are short and in words.
 - **The table** of a figure holds every number in it, in a fixed order (`ordered`): equal runs give equal bytes.

@@ -161,6 +161,16 @@ def medians(results: RunsAndReadings, name: str, keys: Keys) -> pd.DataFrame:
     return frame.assign(value=np.where(below, -np.inf, frame["value"].to_numpy(float)))
 
 
+def profiles(results: RunsAndReadings, states: Sequence[str], stage: str, normalised: bool, keys: Keys) -> pd.DataFrame:
+    """`medians` of the gradient by lag at each of `states`, at a stage of `STAGES`, told apart by the column state.
+
+    Raises `RequestError` when no run has such a reading.
+    """
+    suffix = f"_{stage}{'_normalised' if normalised else ''}"
+    frames = [medians(results, f"profile/{state}{suffix}", keys).assign(state=state) for state in states]
+    return required(pd.concat(frames, ignore_index=True), f"profile/{states[0]}{suffix}")
+
+
 def finished_or_diverged(results: RunsAndReadings, keys: Keys) -> pd.DataFrame:
     """The runs whose outcome is due to their cell and settings; runs that failed for a technical reason are left out.
 

@@ -42,7 +42,7 @@ def cosine_by_window(
             axis.set(title=title, xlabel="window k (steps kept, from the end)")
         lowest = float(np.nanmin(data["low"]))
         axes[0].set(ylabel=f"cosine with the full gradient\nof {parameter}", ylim=(min(0.0, lowest) - 0.03, 1.04))
-        marks = [patch_entry("where the marks are", "0.9")] if informative else []
+        marks = [patch_entry("the marks", "0.9")] if informative else []
         legend_below(figure, [*cell_entries(cells), band_entry(band), *marks])
     caption = (
         f"Cosine between the gradient of {parameter} from the last k steps alone and the full gradient, for the loss "

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings, drawn_keys, medians, required
+from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings, drawn_keys, profiles
 from rnnstudy.figures.drawing import median_line, panels
 from rnnstudy.figures.legend import band_entry, bound_entry, legend_below, length_entries
 from rnnstudy.figures.picture import Picture
@@ -40,17 +40,16 @@ def gradient_by_lag(
         states: which of the cells' states; cells without a state have no panel for it.
         normalised: relative to lag 0, for each sequence (the rate of decay alone, whatever the size of the loss).
         bound: draw for vanilla RNNs how fast the gradient can grow or shrink at most, by σ_max(W_hh)·max φ′ for each
-            step back, from the median at lag 0 (needs the probe RecurrentSpectrum).
+            step back, from the median at lag 0 (needs the probe RecurrentSpectrum). A bound that is outside its panel
+            at most lags is in the table only.
         keys: the runs to draw; all by default.
 
     Raises `RequestError` when no run has such a reading.
     """
-    suffix = f"_{stage}{'_normalised' if normalised else ''}"
-    frames = [medians(results, f"profile/{state}{suffix}", keys).assign(state=state) for state in states]
-    frame = required(pd.concat(frames, ignore_index=True), f"profile/{states[0]}{suffix}")
+    frame = profiles(results, states, stage, normalised, keys)
     data = medians_by(frame, ["state", "cell", "length"], "lag", state=list(states).index)
     data["bound"] = _bound(results, data, stage, keys) if bound else np.nan
-    bounded, several = data["bound"].notna().any(), data["of_runs"].max() > 1
+    several, bounded = data["of_runs"].max() > 1, False
     shown = list(data[["state", "cell"]].drop_duplicates().itertuples(index=False, name=None))
     lengths = sorted(data["length"].unique())
     with house_style():
@@ -68,7 +67,10 @@ def gradient_by_lag(
             own, limits = data[(data["state"] == state) & (data["cell"] == cell)], axis.get_ylim()
             for length in lengths:
                 line = own[own["length"] == length].dropna(subset=["bound"])
-                axis.plot(line["lag"], line["bound"], zorder=1, **BOUND_LINE)
+                # One that leaves the panel after a few lags would be a stub that nobody can read.
+                if len(line) and line["bound"].between(*limits).mean() >= 0.5:
+                    axis.plot(line["lag"], line["bound"], zorder=1, **BOUND_LINE)
+                    bounded = True
             axis.set_ylim(limits)
         axes[0].set_ylabel(gradient_label(list(dict.fromkeys(data["state"])), normalised=normalised))
         band = band_words(data["of_runs"])

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from rnnstudy.figures import chosen_runs
 from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings
 from rnnstudy.figures.drawing import heat_map, panels
+from rnnstudy.figures.heat_map_in_motion import heat_map_in_motion
 from rnnstudy.figures.legend import legend_below, line_entry, patch_entry
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.style import ABSENT, HEAT, gradient_label, house_style, style
@@ -28,6 +29,7 @@ def gradient_heat_map(
     length: int | None = None,
     state: str = "h",
     marks: Sequence[tuple[int, int]] = (),
+    moving: bool = False,
     keys: Keys = None,
 ) -> Picture:
     """Gradient over time step by training step, one panel per cell, on one colour scale.
@@ -36,7 +38,8 @@ def gradient_heat_map(
     by default). Colours span at most `DECADES_SHOWN` decades; the table has every value.
 
     `marks` are the first and last time steps of the stretches that hold what must be remembered
-    (`informative_stretches`).
+    (`informative_stretches`). With `moving`, the picture also moves: the profile of each moment of training, above the
+    heat map that grows with it.
 
     Raises `RequestError` when none of these runs has such a reading, or none has that length.
     """
@@ -78,7 +81,11 @@ def gradient_heat_map(
         f"Gradient of the loss with respect to state {state} at each time step (across), as training proceeds "
         f"(upwards), T = {length}; median over sequences. One run per cell is drawn: the one with the lowest seed."
     )
-    return Picture(figure, data, tuple(sorted(first)), caption)
+    motion = None
+    if moving:
+        endings = {cell: _ending(results.runs.loc[first[cell]]) for cell in cells}
+        motion = heat_map_in_motion(data, endings, (bottom, top), state, marks)
+    return Picture(figure, data, tuple(sorted(first)), caption, motion)
 
 
 def _heat(axis: Axes, data: pd.DataFrame, limits: tuple[float, float], last_step: int) -> None:

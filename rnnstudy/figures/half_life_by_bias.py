@@ -21,26 +21,27 @@ from rnnstudy.figures.style import BOUND, DASHED, house_style, style
 from rnnstudy.spec import RequestError
 
 _CHRONO = "chrono"
-_COLUMNS = {(stage, state): f"rate_{stage}{end}" for stage in STAGES for state, end in (("c", "_c"), ("h", ""))}
+_COLUMNS = {stage: f"rate_{stage}_c" for stage in STAGES}
 _COLOUR = style("LSTM").colour
 _TICKS = [digit * 10.0**power for power in range(-1, 7) for digit in (1, 3)]
 _LOOP = (0, (1, 1.4))
 
-_MARKS = {"c": ("o", _COLOUR, -0.16), "h": ("D", "white", 0.16)}
-"""For each state: the marker, its face colour, and its distance from the bias."""
+_ASIDE = 0.24
+"""How far from the mark of the median the dots of the runs stand."""
 
-_STRIP = 0.1
+_STRIP = 0.2
 """The height of the strip for gradients that do not fall, relative to the logarithmic axis below it."""
 
 
 def half_life_by_bias(
     results: RunsAndReadings, bias: str, *, loop: float, longest: int | None = None, keys: Keys = None
 ) -> Picture:
-    """Half-life of the gradient through time against the forget-gate bias, before training and after.
+    """Half-life of the gradient at the cell state against the forget-gate bias, before training and after.
 
-    The half-life is log10 2 over the rate at which the gradient falls, in steps, on a logarithmic axis. A gradient that
-    does not fall has no half-life, and is drawn in a strip at the top. Each run is a dot; the mark is the half-life of
-    the median rate over runs, with the band of that median. Lines: a constant forget gate σ(b), and σ(b) + `loop`; see
+    The half-life is log10 2 over the rate at which the gradient dL/dc_t falls, in steps, on a logarithmic axis. Each
+    run is a dot; the mark is the half-life of the median rate over runs, with the band of that median. A gradient that
+    does not fall has no half-life: such runs are counted in a strip at the top, where a median of theirs stands, too.
+    Lines: a constant forget gate σ(b), and σ(b) + `loop`; see
     `half_life_of_bias`.
 
     Args:
@@ -61,8 +62,8 @@ def half_life_by_bias(
     positions = {f"{value:g}": value for value in biases} | ({_CHRONO: biases[-1] + 1.3} if longest else {})
     starts = given.map(lambda value: _CHRONO if np.isnan(value) else f"{value:g}")
     tables = [
-        pd.DataFrame({"stage": stage, "state": state, "start": starts, "rate": runs[column].astype(float)})
-        for (stage, state), column in _COLUMNS.items()
+        pd.DataFrame({"stage": stage, "start": starts, "rate": runs[column].astype(float)})
+        for stage, column in _COLUMNS.items()
     ]
     rates = pd.concat(tables).dropna(subset=["rate"])
     rates = rates[rates["start"].isin(positions)]
@@ -73,42 +74,42 @@ def half_life_by_bias(
     shown = [*lives[np.isfinite(lives)], *units]
     floor, top = 0.7 * min(shown), 1.6 * max(shown)
     ceiling = top * (top / floor) ** _STRIP
-    strip = float(np.sqrt(top * ceiling))
+    strip, above = (float(top * (ceiling / top) ** share) for share in (0.3, 0.75))
     line = np.linspace(biases[0] - 0.4, biases[-1] + 0.4, 400)
     with house_style():
         figure, axes = panels(2, height=4.9)
         figure.set_figwidth(9.6)
         for axis, (stage, title) in zip(axes, STAGES.items(), strict=True):
-            _closed_forms(axis, line, loop, top, strip)
+            for gain, dash, width in ((0.0, DASHED, 1.5), (loop, _LOOP, 1.8)):
+                lives = half_life_of_bias(line, gain)
+                axis.plot(line, np.where(lives < top, lives, np.nan), color=BOUND, linestyle=dash, linewidth=width)
             if longest:
                 axis.plot([positions[_CHRONO]] * 2, units, color="0.8", linewidth=13, solid_capstyle="butt", zorder=1)
-            for state in _MARKS:
-                chosen = (table[(table["stage"] == stage) & (table["state"] == state)] for table in (rates, data))
-                _runs_of_state(axis, *chosen, state, positions, strip)
+            _runs_of_stage(axis, *(table[table["stage"] == stage] for table in (rates, data)), positions, strip, above)
             _half_life_axis(axis, floor, top, ceiling, strip)
             axis.set(title=title, xlabel="forget-gate bias b at the start")
             axis.set_xticks(list(positions.values()), list(positions))
-        axes[0].set_ylabel("half-life of dL/dcₜ and dL/dhₜ\n(steps back, logarithmic)")
+        axes[0].set_ylabel("half-life of dL/dcₜ\n(steps back, logarithmic)")
         legend_below(figure, _entries(longest))
     caption = (
-        f"In how many steps back the gradient through time halves (from the slope of its profile over all lags), LSTM, "
-        f"T = {', '.join(map(str, sorted(runs['length'].unique())))}. In the strip at the top: slopes of 0 or more, a "
-        f"gradient that does not fall. Large marks: of the median slope over {counted(data['runs'])}, bar: "
-        f"{band_words(data['runs'])}; dots: runs. Lines, closed forms: a constant gate, log 2/(−log σ(b)), and "
-        f"the same with σ(b) + {loop:.3f}, the way back to the cell through h near c = h = 0."
+        f"In how many steps back the gradient at the cell state halves (from the slope of its profile over all lags), "
+        f"LSTM, T = {', '.join(map(str, sorted(runs['length'].unique())))}. In the strip at the top: how many of the "
+        f"runs have a slope of 0 or more, a gradient that does not fall. Large marks: of the median slope over "
+        f"{counted(data['runs'])}, bar: {band_words(data['runs'])}; dots: runs. Lines, closed forms: a constant gate, "
+        f"log 2/(−log σ(b)), and the same with σ(b) + {loop:.3f}, the way back to the cell through h near c = h = 0."
     )
     return Picture(figure, data, tuple(sorted(runs.index)), caption)
 
 
 def _medians(rates: pd.DataFrame, positions: Mapping[str, float]) -> pd.DataFrame:
-    """Median and band over runs of the rate and of the half-life, by stage, state and start, in a fixed order."""
-    by = ["stage", "state", "start"]
+    """Median and band over runs of the rate and of the half-life, by stage and start, in a fixed order."""
+    by = ["stage", "start"]
     data = medians_of(rates, by, "rate")
     for name, rate in {"half_life": "rate", "half_life_low": "low", "half_life_high": "high"}.items():
         data[name] = half_life_of_rate(data[rate].to_numpy())
     data.insert(len(by), "place", data["start"].map(positions))
     data["runs"] = data.pop("runs")
-    return ordered(data, by, state="ch".index, start=list(positions).index)
+    return ordered(data, by, start=list(positions).index)
 
 
 def _height(lives: np.ndarray, strip: float) -> np.ndarray:
@@ -116,30 +117,23 @@ def _height(lives: np.ndarray, strip: float) -> np.ndarray:
     return np.where(np.isfinite(lives), lives, strip)
 
 
-def _closed_forms(axis: Axes, line: np.ndarray, loop: float, top: float, strip: float) -> None:
-    for gain, dash, width in ((0.0, DASHED, 1.5), (loop, _LOOP, 1.8)):
-        lives = half_life_of_bias(line, gain)
-        # A line ends at the strip, and continues in it where the closed form grows.
-        axis.plot(line, np.where(lives < top, lives, np.nan), color=BOUND, linestyle=dash, linewidth=width)
-        axis.plot(line, np.where(np.isinf(lives), strip, np.nan), color=BOUND, linestyle=dash, linewidth=width)
-
-
-def _runs_of_state(
-    axis: Axes, rates: pd.DataFrame, data: pd.DataFrame, state: str, positions: Mapping[str, float], strip: float
+def _runs_of_stage(
+    axis: Axes, rates: pd.DataFrame, data: pd.DataFrame, positions: Mapping[str, float], strip: float, above: float
 ) -> None:
-    """One state and stage: every run as a dot, the median over runs with its band."""
-    marker, face, shift = _MARKS[state]
+    """Every run that falls as a dot; how many do not, at the height `above`; the median over runs with its band."""
     for start, group in rates.groupby("start"):
-        # On the outer side of the mark, so that it hides none of them.
-        x = positions[str(start)] + 2.2 * shift
-        lives = _height(half_life_of_rate(group["rate"].to_numpy(float)), strip)
-        axis.plot(np.full(len(lives), x), lives, ".", color=_COLOUR, alpha=0.45, mew=0, markersize=8, zorder=2)
+        lives, x = half_life_of_rate(group["rate"].to_numpy(float)), positions[str(start)]
+        falling = lives[np.isfinite(lives)]
+        # Beside the mark, so that it hides none of them.
+        dots = {"color": _COLOUR, "alpha": 0.5, "mew": 0, "markersize": 8, "zorder": 2}
+        axis.plot(np.full(len(falling), x + _ASIDE), falling, ".", **dots)
+        if len(falling) < len(lives):
+            words = f"{len(lives) - len(falling)}/{len(lives)}"
+            axis.text(x, above, words, ha="center", va="center", fontsize=9, color=_COLOUR)
     for row in data.itertuples():
-        x = row.place + shift
-        lives = np.array([row.half_life_low, row.half_life, row.half_life_high])
-        low, middle, high = _height(lives, strip)
-        axis.plot([x, x], [low, high], color=_COLOUR, linewidth=2.4, zorder=3)
-        axis.plot(x, middle, marker=marker, mfc=face, mec=_COLOUR, mew=1.6, markersize=8, zorder=3.2)
+        low, middle, high = _height(np.array([row.half_life_low, row.half_life, row.half_life_high]), strip)
+        axis.plot([row.place, row.place], [low, high], color=_COLOUR, linewidth=2.4, zorder=3)
+        axis.plot(row.place, middle, marker="o", color=_COLOUR, mec="white", markersize=9, zorder=3.2)
 
 
 def _half_life_axis(axis: Axes, floor: float, top: float, ceiling: float, strip: float) -> None:
@@ -155,12 +149,8 @@ def _half_life_axis(axis: Axes, floor: float, top: float, ceiling: float, strip:
 
 
 def _entries(longest: int | None) -> list[Any]:
-    marks = [
-        line_entry(f"dL/d{state}", marker=marker, mfc=face, mec=_COLOUR, mew=1.6, linestyle="", markersize=8)
-        for state, (marker, face, _) in _MARKS.items()
-    ]
     return [
-        *marks,
+        line_entry("of the median slope", marker="o", color=_COLOUR, mec="white", linestyle="", markersize=9),
         line_entry("one run", color=_COLOUR, alpha=0.5, marker=".", markersize=9, mew=0, linestyle=""),
         line_entry("constant gate, σ(b)", color=BOUND, linestyle=DASHED),
         line_entry("with the loop through h", color=BOUND, linestyle=_LOOP),

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from rnnstudy.figures.legend import legend_below, line_entry
 from rnnstudy.figures.picture import Picture
@@ -37,10 +38,13 @@ def ledger(table: pd.DataFrame) -> Picture:
     with house_style():
         figure = Figure(figsize=(12.5, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
         axes = list(figure.subplots(1, 2))
-        for axis, group, label in zip(axes, groups, ("share of runs", "sequences until solved (median)"), strict=True):
+        for axis, group, label in zip(
+            axes, groups, ("share of runs", "sequences until solved (median; logarithmic)"), strict=True
+        ):
             places = np.arange(len(group))[::-1]
-            finite = np.append(group["high"], group["value"])
-            most = 2 * max([1.0, *finite[np.isfinite(finite)], *group["published"].astype(float)])
+            known = group[["low", "value", "high", "published"]].to_numpy(float)
+            # An interval without an upper end is drawn a little beyond all that is known.
+            most = 1.5 * float(np.max(known, initial=1.0, where=np.isfinite(known)))
             for place, row in zip(places, group.itertuples(), strict=True):
                 colour, end = COLOURS[row.verdict], min(row.high, most)
                 axis.plot([row.low, end], [place, place], color=colour, linewidth=2.5)
@@ -53,6 +57,9 @@ def ledger(table: pd.DataFrame) -> Picture:
             axis.set(xlabel=label, ylim=(-0.7, max(len(group), 1) - 0.3))
         axes[0].set_xlim(-0.04, 1.04)
         axes[1].set_xscale("log")
+        axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes[1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes[1].xaxis.set_minor_locator(NullLocator())
         entries = [
             line_entry(f"obtained: {verdict}", color=COLOURS[verdict], linestyle="-", marker=MARKERS[verdict])
             for verdict in COLOURS

@@ -34,8 +34,10 @@ def loss_surface(
         unit: its loss is drawn.
         paths: two names, each with its path from one starting point; the one without clipping comes first.
         many: the same names, each with the paths from many starting points.
-        w, b: the grid: its columns and its rows.
-        learning_rate, threshold: of the paths, for the caption.
+        w: the columns of the grid.
+        b: the rows of the grid.
+        learning_rate: of the paths, for the caption.
+        threshold: of the paths' clipping, for the caption.
         low: a loss below this counts as low.
     """
     surface = unit.loss(w[None, :], b[:, None])
@@ -45,32 +47,30 @@ def loss_surface(
         mesh = left.pcolormesh(w, b, surface, cmap=HEAT, rasterized=True, shading="nearest")
         figure.colorbar(mesh, ax=left, pad=0.02, aspect=28, label="loss L (no unit)", ticks=MaxNLocator(5))
         left.plot(w, unit.cliff(w), color="white", linestyle=DASHED, linewidth=1.3)
+        entries = []
         for (name, path), colour, edge in zip(paths.items(), ("black", "white"), ("white", "black"), strict=True):
             around = [Stroke(linewidth=3.6, foreground=edge), Normal()]
-            left.plot(path.w, path.b, color=colour, linewidth=1.8, path_effects=around)
+            # The same line in both panels and in the legend.
+            line: dict[str, Any] = {"color": colour, "linewidth": 1.8, "path_effects": around}
+            left.plot(path.w, path.b, **line)
             left.plot(path.w[:1], path.b[:1], "o", color=colour, markersize=7, mec=edge)
-            _end(left, path, colour, edge, (w[0], w[-1]), (b[0], b[-1]))
-            line: dict[str, Any] = {"color": "black"} if colour == "black" else {"color": "0.5", "linestyle": DASHED}
+            _end(left, name, path, colour, edge, (w[0], w[-1]), (b[0], b[-1]))
             right.plot(100 * shares[name], **line)
+            entries.append(line_entry(name, **line))
         left.set(xlim=(w[0], w[-1]), ylim=(b[0], b[-1]), xlabel="recurrent weight w", ylabel="bias b")
         left.set_title(f"loss at T = {unit.steps}")
         left.grid(False)
         right.set(ylim=(-3, 103), xlabel="updates made", ylabel=f"starting points with L < {low:g} (%)")
         right.set_title("from everywhere")
-        first, second = paths
-        outlined = {"marker": "o", "mec": "black", "markersize": 8}
-        entries = [
-            line_entry(f"{first} (black)", color="black", **outlined),
-            line_entry(f"{second} (white at left)", color="0.5", linestyle=DASHED, mfc="white", **outlined),
-            bound_entry("the cliff, closed form", color="0.7", linewidth=1.3),
-        ]
-        legend_below(figure, entries)
+        cliff = bound_entry("the cliff, closed form", color="0.7", linewidth=1.3)
+        legend_below(figure, [*entries, cliff])
     count = next(iter(many.values())).loss[0].size
     caption = (
         f"The unit hₜ = σ(w hₜ₋₁ + b), h₀ = {unit.start:.3f}, loss (h_T − {unit.target:g})², T = {unit.steps} "
         f"(Pascanu, Mikolov & Bengio 2013, Figure 6). Left: both descents start at the same dot with step size "
-        f"{learning_rate:g}; one rescales a gradient longer than {threshold:g} to that norm. The star is an end, the "
-        f"arrow leaves the picture. Right: share of all {count} starting points of an even grid. Computed exactly, "
+        f"{learning_rate:g}; one rescales a gradient longer than {threshold:g} to that norm. The star is an end; the "
+        f"arrow leaves the picture for the point beside it, where the path ends. "
+        f"Right: share of all {count} starting points of an even grid. Computed exactly, "
         f"without uncertainty."
     )
     moments = [
@@ -83,9 +83,15 @@ def loss_surface(
 
 
 def _end(
-    axis: Axes, path: Descent, colour: str, edge: str, across: tuple[float, float], upwards: tuple[float, float]
+    axis: Axes,
+    name: str,
+    path: Descent,
+    colour: str,
+    edge: str,
+    across: tuple[float, float],
+    upwards: tuple[float, float],
 ) -> None:
-    """A star where a path ends, or an arrow where it leaves the picture and does not return."""
+    """A star where a path ends; or an arrow where it leaves the picture for good, with the point at which it ends."""
     points = np.column_stack([path.w, path.b])
     low, high = np.array([across[0], upwards[0]]), np.array([across[1], upwards[1]])
     inside = np.all((points >= low) & (points <= high), axis=1)
@@ -99,3 +105,7 @@ def _end(
     reach = float(np.min((np.where(step > 0, high, low) - here)[moving] / step[moving]))
     arrow = {"arrowstyle": "-|>", "facecolor": colour, "edgecolor": edge, "mutation_scale": 24, "shrinkB": 0}
     axis.annotate("", xy=tuple(here + reach * step), xytext=tuple(here + 0.8 * reach * step), arrowprops=arrow)
+    words = f"{name}:\nto w = {points[-1, 0]:.0f},\nb = {points[-1, 1]:.0f}"
+    border, towards = here + 0.9 * reach * step, np.sign(low + high - 2 * here)[0]
+    side = "left" if towards > 0 else "right"
+    axis.annotate(words, tuple(border), (14 * towards, 0), textcoords="offset points", color="white", ha=side, va="top")

@@ -1,6 +1,6 @@
 """Beside each other: the gradient that arrives, its signal, and what is left of an informative input in the state."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ import pandas as pd
 
 from rnnstudy.figures import chosen_runs
 from rnnstudy.figures.chosen_runs import STAGES, Keys, RunsAndReadings
-from rnnstudy.figures.drawing import median_line, panels
-from rnnstudy.figures.legend import band_entry, bound_entry, legend_below, line_entry
+from rnnstudy.figures.drawing import panels
+from rnnstudy.figures.legend import bound_entry, legend_below, line_entry
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.statistics import band_words, counted, medians_by
+from rnnstudy.figures.statistics import counted
 from rnnstudy.figures.style import BOUND_LINE, house_style, looks_of_sides
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """One reading by lag or age, and how it is labelled."""
+    """One reading by lag or age, and how it is labelled; drawn is its running median over so many `neighbours`."""
 
     reading: str
     axis: str
@@ -27,6 +27,7 @@ class _Panel:
     probe: str
     quantile: float | None = None
     reference: float | None = None
+    neighbours: int = 1
 
 
 _PANELS = (
@@ -36,7 +37,7 @@ _PANELS = (
     ),
     _Panel(
         "signal/W_xh_to_noise_{stage}", "lag", "is it a signal?",
-        "log₁₀ of the mean gradient of Wₓₕ\nover its standard error", "GradientSignal", None, 0.0,
+        "log₁₀ of the mean gradient\nof Wₓₕ over its standard error", "GradientSignal", None, 0.0, 9,
     ),
     _Panel(
         "decoded/h_{stage}", "age", "is the input still in the state?",
@@ -55,8 +56,9 @@ def state_and_gradient(
     """Four panels, a line for each side: gradient by lag, its signal against its noise, what a linear decoder finds of
     the first informative input by its age, and the size of its trace in the state.
 
-    Medians over runs with their band. The dashed lines stand at what means nothing: a mean gradient no larger than its
-    standard error, a decoder no better than the mean.
+    Each line is a run: the runs of a side can fall into groups, between which a median would stand where no run is. The
+    signal, which is mostly noise from lag to lag, is the running median over nine lags. The dashed lines stand at what
+    means nothing: a mean gradient no larger than its standard error, a decoder no better than the mean.
 
     Args:
         sides: key of a run to the name of its side, in the order of drawing.
@@ -73,7 +75,10 @@ def state_and_gradient(
         frame = chosen_runs.readings_of(results, name, wanted, ["cell"], panel.quantile)
         frame = chosen_runs.required(frame, name, panel.probe)
         frame = frame.assign(side=frame["key"].map(sides), panel=panel.title).rename(columns={panel.axis: "steps"})
-        parts.append(medians_by(frame, ["panel", "side", "cell"], "steps", side=names.index))
+        frame = chosen_runs.ordered(frame, ["side", "key", "steps"], side=names.index)
+        around = frame.groupby("key")["value"].rolling(panel.neighbours, center=True, min_periods=1).median()
+        frame["value"] = around.reset_index("key", drop=True) if panel.neighbours > 1 else frame["value"]
+        parts.append(frame[["panel", "side", "cell", "key", "steps", "value"]].dropna(subset=["value"]))
     data = pd.concat(parts, ignore_index=True)
     looks = looks_of_sides(dict(zip(data["side"], data["cell"], strict=True)), names)
     with house_style():
@@ -82,15 +87,18 @@ def state_and_gradient(
             if panel.reference is not None:
                 axis.axhline(panel.reference, **BOUND_LINE)
             for side in names:
-                line = data[(data["panel"] == panel.title) & (data["side"] == side)]
-                if len(line):
-                    median_line(axis, line, "steps", alpha=0.15, **looks[side])
+                own = data[(data["panel"] == panel.title) & (data["side"] == side)]
+                for _, run in own.groupby("key", sort=False):
+                    axis.plot(run["steps"], run["value"], linewidth=1.1, alpha=0.8, **looks[side])
             axis.set_title(panel.title)
             axis.set_ylabel(panel.label)
             axis.set_xlabel("lag τ − t (steps back)" if panel.axis == "lag" else "age (steps since it was read)")
-        axes[2].set_ylim(-0.25, 1.05)
+        axes[2].set_ylim(-0.1, 1.05)
         entries = [line_entry(side, **looks[side]) for side in names]
-        legend_below(figure, [*entries, band_entry("over runs"), bound_entry("no better than chance")])
-    runs = data["of_runs"]
-    caption = f"{STAGES[stage].capitalize()}; median and {band_words(runs)}, {counted(runs)} for each line."
+        legend_below(figure, [*entries, bound_entry("no better than chance")])
+    runs = data.groupby("side")["key"].nunique()
+    caption = (
+        f"{STAGES[stage].capitalize()}; each line is a run, {counted(runs)} for each side. The signal is the running "
+        f"median over {_PANELS[1].neighbours} lags."
+    )
     return Picture(figure, data, tuple(sorted(wanted)), caption)

@@ -3,6 +3,7 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 from collections.abc import Hashable, Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ def success(
     across: str = "length",
     *,
     chance: float,
-    label: str = "length T (steps)",
+    label: str = "length T (steps, logarithmic)",
     error: str = "test error",
     words: Mapping[Hashable, str] | None = None,
     each: str | None = None,
@@ -37,7 +38,8 @@ def success(
     left out.
 
     Args:
-        across: the column of `results.runs` on the horizontal axis, at even distances.
+        across: the column of `results.runs` on the horizontal axis. Numbers stand at their value, lengths at their
+            logarithm, joined by lines; what is not a number, or has `words`, stands at even distances.
         chance: the error of the best predictor that sees no input (`task.chance.error`).
         label: what `across` is, with its unit.
         error: what the error is (`task.criterion.error`).
@@ -53,6 +55,8 @@ def success(
     chosen_runs.require_columns(runs, across, *([each] if each else []))
     runs = runs.assign(error=runs["error"].astype(float).fillna(chance if error_interval else np.nan))
     values = list(words) if words else sorted(runs[across].unique())
+    joined = words is None and all(isinstance(value, Real) for value in values)
+    positions = _positions(values, across) if joined else np.arange(len(values), dtype=float)
     words = words or {value: f"{value:g}" if isinstance(value, float) else str(value) for value in values}
     cells, shown = cells_of(runs), sorted(runs[each].unique()) if each else [None]
     runs_shown = runs[runs[across].isin(values)]
@@ -61,22 +65,25 @@ def success(
     highest = float(np.nanmax([chance, *runs["error"]]))
     with house_style():
         figure, upper, lower = _panels(len(shown), beside)
-        width = min(0.24, 0.75 / len(cells))
-        points, dots = (_placed(table, across, values, cells, width) for table in (data, runs_shown))
+        closest = float(np.diff(positions).min(initial=np.inf))
+        closest = closest if np.isfinite(closest) else 1.0
+        width = closest * min(0.24, 0.75 / len(cells))
+        places = dict(zip(values, positions, strict=True))
+        points, dots = (_placed(table, across, places, cells, width) for table in (data, runs_shown))
         # Beside the median's mark, which would hide them.
         dots["place"] += 0.375 * width
         for share, errors, panel in zip(upper, lower, shown, strict=True):
             own, own_runs = (table if each is None else table[table[each] == panel] for table in (points, dots))
-            _draw(share, errors, own, None if error_interval else own_runs)
+            _draw(share, errors, own, None if error_interval else own_runs, joined)
             if beside:
-                _counts(share, data, values, cells)
+                _counts(share, data, places, cells)
             chance_line(errors, chance, labelled=panel == shown[-1])
             share.set_ylim(-0.09 * len(cells) - 0.08 if beside else -0.05, 1.06)
             share.set_title(f"{'T' if each == 'length' else each} = {panel}" if each else "")
             errors.set_ylim(-0.06 * highest, 1.22 * highest)
             for axis in (share, errors):
-                axis.set_xticks(range(len(values)), [words[value] for value in values])
-                axis.set_xlim(-0.5, len(values) - 0.5)
+                axis.set_xticks(positions, [words[value] for value in values])
+                axis.set_xlim(positions[0] - 0.5 * closest, positions[-1] + 0.5 * closest)
                 if axis is errors or beside:
                     axis.set_xlabel(label)
                 if panel != shown[0]:
@@ -113,21 +120,28 @@ def _table(
     return chosen_runs.ordered(pd.DataFrame(rows), labels, **{across: values.index})
 
 
+def _positions(values: Sequence[Hashable], across: str) -> np.ndarray:
+    """Where the numbers of a setting stand: at their value, lengths at their logarithm."""
+    numbers = np.array(values, dtype=float)
+    return np.log10(numbers) if across == "length" else numbers
+
+
 def _placed(
-    table: pd.DataFrame, across: str, values: Sequence[Hashable], cells: Sequence[str], width: float
+    table: pd.DataFrame, across: str, places: Mapping[Hashable, float], cells: Sequence[str], width: float
 ) -> pd.DataFrame:
-    """`table` with a column place, where its rows stand: at their value, the cells side by side."""
+    """`table` with a column place, where its rows stand: at that of their value, the cells side by side."""
     aside = offset(table["cell"].map(cells.index), len(cells), width)
-    return table.assign(place=table[across].map(values.index) + aside)
+    return table.assign(place=table[across].map(places) + aside)
 
 
-def _draw(share: Axes, errors: Axes, data: pd.DataFrame, runs: pd.DataFrame | None) -> None:
+def _draw(share: Axes, errors: Axes, data: pd.DataFrame, runs: pd.DataFrame | None, joined: bool) -> None:
     """One column of panels: the shares with their intervals; the median errors with each run as a dot beside them, or
-    with their intervals when `runs` is None."""
+    with their intervals when `runs` is None. `joined` by lines, where the values are numbers."""
     bars = {"elinewidth": 2, "capsize": 4}
     for cell in cells_of(data):
         drawn = data[data["cell"] == cell]
         line = {**style(cell).line, "linewidth": 1.3, "markersize": 9, "mec": "white", "zorder": 3}
+        line |= {} if joined else {"linestyle": ""}
         if runs is None:
             line, place = {**line, "linestyle": ""}, drawn["place"]
             points_with_intervals(errors, place, drawn, "median_error", "error_low", "error_high", **line, **bars)
@@ -139,12 +153,12 @@ def _draw(share: Axes, errors: Axes, data: pd.DataFrame, runs: pd.DataFrame | No
         points_with_intervals(share, drawn["place"], drawn, "share", "wilson_low", "wilson_high", **line, **bars)
 
 
-def _counts(axis: Axes, data: pd.DataFrame, values: Sequence[Hashable], cells: Sequence[str]) -> None:
+def _counts(axis: Axes, data: pd.DataFrame, places: Mapping[Hashable, float], cells: Sequence[str]) -> None:
     """Solved/runs below the points: a row for each cell, under a line at 0."""
     axis.axhline(0, zorder=1, **BOUND_LINE)
     axis.set_yticks(np.linspace(0, 1, 6))
     for row in data.itertuples():
-        position, height = values.index(row.length), -0.1 - 0.09 * cells.index(row.cell)
+        position, height = places[row.length], -0.1 - 0.09 * cells.index(row.cell)
         words, colour = f"{row.solved}/{row.runs}", style(row.cell).colour
         axis.text(position, height, words, ha="center", va="center", color=colour, fontsize=10)
 

@@ -8,11 +8,11 @@ import pandas as pd
 
 from rnnstudy.figures import chosen_runs
 from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings
-from rnnstudy.figures.drawing import panels
-from rnnstudy.figures.legend import band_entry, legend_below, line_entry
+from rnnstudy.figures.drawing import panels, points_with_intervals
+from rnnstudy.figures.legend import bound_entry, cell_entries, legend_below
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.statistics import wilson
-from rnnstudy.figures.style import house_style, style
+from rnnstudy.figures.style import BOUND_LINE, house_style, style
 from rnnstudy.spec import RequestError
 
 
@@ -33,25 +33,25 @@ def time_to_solve(results: RunsAndReadings, *, keys: Keys = None) -> Picture:
     with house_style():
         figure, axes = panels(len(lengths), height=3.8)
         for axis, length in zip(axes, lengths, strict=True):
-            for cell in cells:
+            for number, cell in enumerate(cells):
                 chosen = data[(data["cell"] == cell) & (data["length"] == length)]
                 drawn = style(cell)
-                step, share, low, high = (chosen[name].to_numpy(float) for name in ("step", "unsolved", "low", "high"))
-                axis.fill_between(step, low, high, step="post", color=drawn.colour, alpha=0.18, linewidth=0)
-                axis.step(step, share, where="post", color=drawn.colour, linestyle=drawn.dash)
-                if share[-1] > 0:
-                    axis.plot(step[-1], share[-1], marker="|", markersize=12, mew=2, color=drawn.colour)
+                axis.step(chosen["step"], chosen["unsolved"], where="post", color=drawn.colour, linestyle=drawn.dash)
+                # Beyond the budget, side by side: bands around the curves would hide each other.
+                beside = budget * (1.06 + 0.06 * number)
+                bar = {"elinewidth": 2, "capsize": 4, "markersize": 8, "mec": "white", **drawn.line, "linestyle": ""}
+                points_with_intervals(axis, beside, chosen.tail(1), "unsolved", "low", "high", **bar)
+            axis.axvline(budget, **BOUND_LINE)
             axis.set(title=f"T = {length}", xlabel="training step (updates made)", ylim=(-0.04, 1.05))
-            axis.set_xlim(0, 1.03 * budget)
+            axis.set_xlim(0, budget * (1.06 + 0.06 * len(cells)))
         axes[0].set_ylabel("share of runs not yet solved")
-        entries = [line_entry(style(c).label, color=style(c).colour, linestyle=style(c).dash) for c in cells]
-        censored = line_entry("censored", color="0.4", linestyle="", marker="|", markersize=12, mew=2)
-        legend_below(figure, [*entries, band_entry("Wilson 95 % interval"), censored])
+        legend_below(figure, [*cell_entries(cells), bound_entry("end of the budget; right of it, Wilson 95 %")])
     caption = (
-        f"Share of runs that have not solved the task yet, by updates made, at most {budget}, with Wilson 95 % "
-        "intervals. Solved: the criterion was met in validation and, at the end, on fresh test sequences; a run that "
-        "met it in validation alone has not solved the task. Runs that never solve it, also diverged ones, are "
-        "censored at the end of the budget (|)."
+        f"Share of runs that have not solved the task yet, by updates made, at most {budget}; right of the dashed line "
+        "the shares at the end, with Wilson 95 % intervals (those of every step are in the table). Solved: the "
+        "criterion was met in validation and, at the end, on fresh test sequences; a run that met it in validation "
+        "alone has not solved the task. Runs that never solve it, also diverged ones, are censored at the end of the "
+        "budget."
     )
     return Picture(figure, data, tuple(sorted(runs.index)), caption)
 

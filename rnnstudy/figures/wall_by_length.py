@@ -13,6 +13,8 @@ from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.single_unit import Array, Unit
 from rnnstudy.figures.style import BOUND_LINE, house_style, length_line
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def wall_by_length(unit: Unit, *, w: float, distances: Array, lengths: Sequence[int]) -> Picture:
     """Loss and log10 of its gradient along the bias, at one weight, for several T: how the wall gets steeper.
@@ -34,6 +36,7 @@ def wall_by_length(unit: Unit, *, w: float, distances: Array, lengths: Sequence[
         parts.append(pd.DataFrame({**columns, "log10_gradient_norm": log_norm}))
     data = pd.concat(parts, ignore_index=True)
     nearest = float(np.abs(distances[distances != 0]).min())
+    linear = f"±10{str(round(np.log10(10 * nearest))).translate(_RAISED)}"
     decades = np.array([-1e-1, -1e-4, -1e-7, 1e-7, 1e-4, 1e-1])
     words = ["−0.1", "−10⁻⁴", "−10⁻⁷", "10⁻⁷", "10⁻⁴", "0.1"]
     with house_style():
@@ -47,14 +50,15 @@ def wall_by_length(unit: Unit, *, w: float, distances: Array, lengths: Sequence[
             axis.set_xticks(decades, words)
             axis.minorticks_off()
             axis.axvline(0, **BOUND_LINE)
-            axis.set_xlabel("bias b, from the cliff")
+            axis.set_xlabel(f"bias b, from the cliff (logarithmic\non both sides, linear within {linear})")
         axes[0].set(ylabel="loss L (no unit)", title=f"the loss at w = {w:g}")
         axes[1].set(ylabel="log₁₀ ‖(∂L/∂w, ∂L/∂b)‖", title="its gradient", ylim=(-3, None))
         cliff = bound_entry("the cliff, closed form", linewidth=1.3)
         legend_below(figure, [*length_entries(lengths, marker=""), cliff])
     caption = (
         f"A cut through the loss at w = {w:g}, for sequences of {', '.join(map(str, lengths))} steps, against the "
-        f"distance from the cliff (b = {float(unit.cliff(w)):.3f}); right: log₁₀ of the norm of its gradient. Computed "
+        f"distance from the cliff (b = {float(unit.cliff(w)):.3f}), on a scale that is logarithmic on both sides of it "
+        f"and linear within {linear}; right: log₁₀ of the norm of its gradient. Computed "
         "exactly, without uncertainty."
     )
     return Picture(figure, data, (), caption)

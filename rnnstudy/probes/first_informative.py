@@ -21,14 +21,16 @@ class FirstInformative:
     Attributes:
         step: t_b, counted from 0.
         marked: False for a sequence without such a step.
-        inputs: x at step t_b, what the network reads there.
+        inputs: x at step t_b, what the network reads there: a one-hot vector where that is a symbol.
         reached: True where the input can have the age: t_b + age ≤ τ_b, the last supervised step.
+        last: index of the last supervised step.
     """
 
     step: Int[Tensor, "replica batch"]
     marked: Bool[Tensor, "replica batch"]
     inputs: Float[Tensor, "replica batch features"]
     reached: Bool[Tensor, "age replica batch"]
+    last: Int[Tensor, "replica batch"]
 
     @staticmethod
     def of(batch: BackwardPass) -> "FirstInformative | None":
@@ -46,9 +48,18 @@ class FirstInformative:
         marked = informative.any(0) & some_of_many.unsqueeze(1)
         step = informative.long().argmax(0)  # the first of equal values
         ages = torch.arange(batch.time, device=step.device)[:, None, None]
-        features = batch.layers[0].unroll.inputs
-        inputs = features.gather(0, step[None, ..., None].expand(1, -1, -1, features.shape[-1]))[0]
-        return FirstInformative(step, marked, inputs, marked & (step + ages <= batch.last))
+        inputs = batch.network_inputs
+        inputs = inputs.gather(0, step[None, ..., None].expand(1, -1, -1, inputs.shape[-1]))[0]
+        inputs = batch.read_vectors(inputs)
+        return FirstInformative(step, marked, inputs, marked & (step + ages <= batch.last), batch.last)
+
+    def seen_by(self, reverse: bool) -> "FirstInformative":
+        """The same input, at the step at which a recurrence reads it, in the order in which the recurrence reads."""
+        if not reverse:
+            return self
+        step = self.last - self.step
+        ages = torch.arange(len(self.reached), device=step.device)[:, None, None]
+        return FirstInformative(step, self.marked, self.inputs, self.marked & (step + ages <= self.last), self.last)
 
     def by_age(self, values: Float[Tensor, "time replica batch width"]) -> Float[Tensor, "age replica batch width"]:
         """The values at step t_b + age; zeros where the age is not reached."""

@@ -73,7 +73,8 @@ def signal_by_lag(layer: ScaledTrajectory, batch: BackwardPass) -> tuple[Tensor,
     for lag in range(batch.time):
         step = batch.last - lag
         exists = step >= 0
-        inputs = torch.where(exists.unsqueeze(-1), at_step(layer.unroll.inputs, step), 0.0)
+        inputs = layer.unroll.dense(at_step(layer.unroll.inputs, step))
+        inputs = torch.where(exists.unsqueeze(-1), inputs, 0.0)
         exponent = torch.where(exists, at_step(gates.exponent, step), ZERO_EXPONENT)
         at_gates, shared = BlockFloat(at_step(gates.mantissa, step), exponent).aligned((1,))
         # What is asked of outer products is known from their inner products: (x ⊗ a)·(x′ ⊗ a′) = (x·x′)(a·a′).

@@ -29,6 +29,12 @@ class GradientThroughTime(Probe):
     log10 ‖g_τ‖ per sequence before the quantiles: `profile/<state>_initial_normalised`. Exact zeros and non-finite
     values are absent; the readings `…_zeros` and `…_nonfinite` are their shares.
 
+    The reverse direction of a bidirectional layer (`h_reverse`) reads each sequence from step τ_b to step 1. By time
+    its readings stand at the time t of the input that a state has read last. By lag, its profile is the mirror image of
+    the forward one: the lag of the state at time t is t − 1. A task supervised at step τ_b alone reads the reverse
+    state of step 1, for the same loss; in a task supervised from step 1 on, the loss is that of step 1 alone, where the
+    reverse direction ends as the forward one does at τ_b.
+
     Summaries: `log10_ratio_<stage>`, the median normalised value at t = 1 (decades); `rate_<stage>`, the Theil–Sen
     slope of the median normalised profile over lags (decades per step); `half_life_<stage>` = log10 2 / (−rate), in
     steps, absent where the rate is not negative. States other than the output state add their name:

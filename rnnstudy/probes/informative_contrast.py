@@ -38,8 +38,7 @@ class InformativeContrast(Probe):
         batch = moment.side_batch(self.sequences)
         if batch.informative is None:
             return []
-        log_norms = batch.layers[0].input_log_norms()
-        values = contrast(log_norms, batch.informative, batch.last)
+        values = contrast(batch.input_log_norms(), batch.informative, batch.last)
         return [Reading(moment.named("informative_contrast"), values, (), "log10")]
 
 

@@ -35,6 +35,7 @@ class LyapunovExponents(Probe):
     """
 
     source: ClassVar[str] = "Benettin et al. 1980; Vogt et al. 2022; Engelken et al. 2023"
+    needs_jacobians: ClassVar[bool] = True
 
     every: Every = StartAndEnd()
     sequences: Annotated[int, at_least(1)] = 4

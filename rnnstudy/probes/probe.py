@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from rnnstudy.cells.cell import Cell, Parameters, layer_label
+from rnnstudy.cells.one_hot import dense_vectors
 from rnnstudy.engines.engine import Trajectory
 from rnnstudy.engines.scaled import ScaledTrajectory
+from rnnstudy.engines.scaled_maps import Stream, Symbols
 from rnnstudy.optimisers.clipping import Gradients
 from rnnstudy.probes.reading import QUANTILES, Reading
 from rnnstudy.probes.schedule import Every, ReadingSchedule
@@ -27,7 +29,7 @@ class BackwardPass:
     """The gradients through time of one batch, for every layer.
 
     Attributes:
-        trajectories: one for each layer, lowest layer first.
+        trajectories: one for each layer, lowest layer first; in a bidirectional network two, the reverse one second.
         states: names of the states of the cell.
         last: index (from 0) of the last supervised step of each sequence: τ_b − 1.
         scale: factor from the gradient of the differentiated loss to the gradient of the loss of one sequence (the
@@ -35,6 +37,14 @@ class BackwardPass:
         layers: for a side batch, the trajectories of the scaled engine, which also have forward states, gradients of
             the inputs and Jacobians; empty for a training batch.
         informative: for a side batch, True at the steps whose input the answer depends on.
+        suffixes: for each trajectory, what the names of its readings end with; by its layer when empty.
+        reverse: for a side batch, for each trajectory, whether its recurrence reads the sequences from their end. Its
+            first step is then the last of the sequence, and `last` its end: the state at time t has lag t − 1.
+        inputs: for a side batch, what the network reads; what the lowest layer reads when None.
+        vocabulary: how many symbols there are, where the network reads symbols.
+        streams: for a side batch of a network with blocks or two directions, what knows the gradients of what the
+            network reads, and of what each layer reads: the stream r of a block, lowest first.
+        with_inputs: for a side batch, a function that returns the layers when the network reads other inputs.
     """
 
     trajectories: Sequence[Trajectory]
@@ -43,33 +53,83 @@ class BackwardPass:
     scale: float = 1.0
     layers: Sequence[ScaledTrajectory] = ()
     informative: Bool[Tensor, "time replica batch"] | None = None
+    suffixes: Sequence[str] = ()
+    reverse: Sequence[bool] = ()
+    inputs: Shaped[Tensor, "time replica batch features"] | None = None
+    vocabulary: int | None = None
+    streams: Sequence[Stream | Symbols] = ()
+    with_inputs: Callable[[Tensor], Sequence[ScaledTrajectory]] | None = None
 
     def labelled(self) -> list[tuple[str, Float[Tensor, "time replica batch"]]]:
-        """(label, log10 ‖dℓ_b/ds_t‖) for every layer and state; labels are `h`, or `h_layer2` in a deeper network."""
+        """(label, log10 ‖dℓ_b/ds_t‖) for every layer, direction and state; labels are `h`, or `h_layer2` in a deeper
+        network, or `h_reverse`."""
         shift = math.log10(self.scale)  # a plain number: a tensor would have to be copied to the device
-        layers = len(self.trajectories)
         return [
-            (layer_label(state, layer, layers), trajectory.log_norms(state) + shift)
-            for layer, trajectory in enumerate(self.trajectories)
+            (state + suffix, trajectory.log_norms(state) + shift)
+            for suffix, trajectory in zip(self._endings(len(self.trajectories)), self.trajectories, strict=True)
             for state in self.states
         ]
+
+    def _endings(self, count: int) -> Sequence[str]:
+        """The suffix of each of `count` trajectories."""
+        return self.suffixes or [layer_label("", layer, count) for layer in range(count)]
 
     @property
     def time(self) -> int:
         """Time steps of the side batch, the same for every run of a task."""
         return len(self.layers[0].unroll.inputs)
 
+    @property
+    def network_inputs(self) -> Shaped[Tensor, "time replica batch features"]:
+        """What the network reads, numbers or symbols."""
+        return self.layers[0].unroll.inputs if self.inputs is None else self.inputs
+
+    def input_log_norms(self) -> Float[Tensor, "time replica batch"]:
+        """log10 ‖dℓ_b/dx_t‖, with x_t what the network reads at step t.
+
+        Of a symbol, x_t is the one-hot vector, or with an embedding x_t W_xe.
+        """
+        return self.streams[0].log_norms() if self.streams else self.layers[0].input_log_norms()
+
+    def read_vectors(self, inputs: Shaped[Tensor, "replica row features"]) -> Float[Tensor, "replica row vectors"]:
+        """Inputs of the network as vectors: symbols as one-hot vectors, and numbers unchanged."""
+        return dense_vectors(inputs, self.vocabulary, self.layers[0].unroll.parameters)
+
+    def log_norms_read_by_layers(self) -> list[Float[Tensor, "time replica batch"]]:
+        """For each layer, lowest first, log10 of the norm of the gradient of what it reads at each step.
+
+        In a network of blocks that is the residual stream.
+        """
+        count = sum(not reverse for reverse in self.reversed_layers)
+        return [stream.log_norms() for stream in self.streams[-count:]] or [
+            layer.input_log_norms() for layer in self.layers
+        ]
+
+    def layers_reading(self, inputs: Shaped[Tensor, "time replica batch features"]) -> Sequence[ScaledTrajectory]:
+        """The layers, lowest first, when the network reads other inputs. Raises `RuntimeError` when that is unknown."""
+        if self.with_inputs is None:
+            raise RuntimeError("this side batch cannot be computed with other inputs; side_batch makes one that can")
+        return self.with_inputs(inputs)
+
     def until_last(self) -> Bool[Tensor, "time replica batch"]:
         """True at the steps of the side batch up to the last supervised one, which the loss can depend on."""
         return torch.arange(self.time, device=self.last.device)[:, None, None] <= self.last
 
+    @property
+    def reversed_layers(self) -> Sequence[bool]:
+        """For each recurrence of the side batch, whether it reads the sequences from their end."""
+        return self.reverse or (False,) * len(self.layers)
+
     def labelled_layers(self) -> list[tuple[Callable[[str], str], ScaledTrajectory]]:
-        """For each layer of the side batch: a function from a name to its label in this layer, and the trajectory."""
-        count = len(self.layers)
+        """For each layer and direction of the side batch: a function from a name to its label, and the trajectory."""
         return [
-            (functools.partial(layer_label, layer=layer, layers=count), trajectory)
-            for layer, trajectory in enumerate(self.layers)
+            (functools.partial(_with_suffix, suffix=suffix), trajectory)
+            for suffix, trajectory in zip(self._endings(len(self.layers)), self.layers, strict=True)
         ]
+
+
+def _with_suffix(name: str, suffix: str) -> str:
+    return name + suffix
 
 
 def _no_side_batch(sequences: int) -> BackwardPass:
@@ -125,6 +185,9 @@ class Probe(Spec):
 
     observes: ClassVar[bool] = False
     """Whether its training readings need the training batch's gradients through time."""
+
+    needs_jacobians: ClassVar[bool] = False
+    """Whether it reads ∂s_t/∂s_{t−1} as a matrix, whose size is the square of the number of units of all states."""
 
     every: Every = 1
 

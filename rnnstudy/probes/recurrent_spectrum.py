@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import Cell, layer_label
+from rnnstudy.cells.cell import Cell
 from rnnstudy.probes.probe import Moment, Probe
 from rnnstudy.probes.reading import Reading
 from rnnstudy.probes.schedule import Every
@@ -61,11 +61,10 @@ def recurrent_blocks(moment: Moment) -> Iterator[tuple[str, Tensor]]:
     if moment.cell is None:
         return
     recurrent = {name: item for name, item in moment.cell.parameters(1, 1).items() if item.role == "recurrent"}
-    layers = _layers(moment, next(iter(recurrent), ""))
-    for layer in range(layers):
-        prepared = moment.cell.prepared(_own_parameters(moment, layer, layers))
+    for ending in _endings(moment, next(iter(recurrent), "")):
+        prepared = moment.cell.prepared(_own_parameters(moment, ending))
         for name, parameter in recurrent.items():
-            label = layer_label(name, layer, layers)
+            label = name + ending
             blocks = prepared[name].chunk(len(parameter.blocks), dim=-1)
             for block, values in zip(parameter.blocks, blocks, strict=True):
                 # MLflow allows no combining characters in the names of metrics.
@@ -78,16 +77,14 @@ def diagonal_readings(moment: Moment) -> list[Reading]:
     if moment.cell is None:
         return []
     readings = []
-    layers = _layers(moment, next(iter(moment.cell.parameters(1, 1))))
-    for layer in range(layers):
-        moduli = moment.cell.fixed_moduli(_own_parameters(moment, layer, layers))
+    for ending in _endings(moment, next(iter(moment.cell.parameters(1, 1)))):
+        moduli = moment.cell.fixed_moduli(_own_parameters(moment, ending))
         if moduli is None:
             _say_where_to_look(moment.cell)
             return []
         finite = torch.where(moduli.isfinite().all(-1, keepdim=True), moduli, torch.nan)
         for measure, values in (("radius", finite.amax(-1)), ("least", finite.amin(-1))):
-            label = layer_label("diagonal", layer, layers)
-            readings.append(Reading(moment.scalar("recurrent", f"{label}_{measure}"), values, (), ""))
+            readings.append(Reading(moment.scalar("recurrent", f"diagonal{ending}_{measure}"), values, (), ""))
     return readings
 
 
@@ -101,13 +98,16 @@ def _say_where_to_look(cell: Cell) -> None:
         )
 
 
-def _own_parameters(moment: Moment, layer: int, layers: int) -> dict[str, Tensor]:
-    """The parameters of a layer in float64, under the names that the cell gives them."""
+def _own_parameters(moment: Moment, ending: str) -> dict[str, Tensor]:
+    """The parameters of a recurrence in float64, under the names that the cell gives them."""
     assert moment.cell is not None
     names = moment.cell.parameters(1, 1)
-    return {name: moment.parameters[layer_label(name, layer, layers)].detach().double() for name in names}
+    return {name: moment.parameters[name + ending].detach().double() for name in names}
 
 
-def _layers(moment: Moment, name: str) -> int:
-    """How many layers have a parameter called `name`."""
-    return 1 if name in moment.parameters else sum(one.startswith(f"{name}_layer") for one in moment.parameters)
+def _endings(moment: Moment, name: str) -> list[str]:
+    """What the names of the parameter `name` of each layer and direction end with, in the order of the network."""
+    if not name:
+        return []
+    found = [one.removeprefix(name) for one in moment.parameters if one.startswith(name)]
+    return [ending for ending in found if not ending or ending.startswith(("_layer", "_reverse"))]

@@ -34,6 +34,7 @@ class SingularValues(Probe):
     """
 
     source: ClassVar[str] = "Bengio et al. 1994; Pascanu et al. 2013, eq. 5; Pennington et al. 2017"
+    needs_jacobians: ClassVar[bool] = True
 
     every: Every = StartAndEnd()
     sequences: Annotated[int, at_least(1)] = 4

@@ -42,6 +42,8 @@ class StateDecoder(Probe):
     task that marks no step as informative, or every step. With `states="all"`, all states of a layer side by side
     (`joint`; for the LSTM c and h) in place of the output state.
 
+    In the reverse direction of a bidirectional layer the age is t_b − t, and the sequences with t_b − a ≥ 1 take part.
+
     Readings for each layer: `decoded/<state>` (share of variance) over axis `age`, `_initial` or `_final` appended
     outside training; `summary/decoded_<state>_<stage>`, R² at the largest age measured.
 
@@ -60,13 +62,14 @@ class StateDecoder(Probe):
         first = FirstInformative.of(batch)
         if first is None:
             return []
-        for label, layer in batch.labelled_layers():
+        for (label, layer), reverse in zip(batch.labelled_layers(), batch.reversed_layers, strict=True):
             state, values = state_of(layer, self.states)
-            shares = decoded(first.by_age(values), first.inputs, first.reached, self.noise)
-            shares = torch.where(first.common, shares, torch.nan).T
+            seen = first.seen_by(reverse)
+            shares = decoded(seen.by_age(values), seen.inputs, seen.reached, self.noise)
+            shares = torch.where(seen.common, shares, torch.nan).T
             readings.append(Reading(moment.curve(f"decoded/{label(state)}"), shares, ("age",), "share"))
             if moment.stage != "training":
-                at_end = first.at_largest_age(shares)
+                at_end = seen.at_largest_age(shares)
                 readings.append(Reading(moment.named(f"decoded_{label(state)}"), at_end, (), "share"))
         return readings
 

@@ -1,6 +1,7 @@
 """How far apart the states of two sequences are that differ in one informative input."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rnnstudy.engines.block_float import BlockFloat
-from rnnstudy.engines.scaled import ScaledEngine, ScaledTrajectory
+from rnnstudy.engines.scaled import ScaledTrajectory
 from rnnstudy.probes.first_informative import FirstInformative, WhichStates, state_of
 from rnnstudy.probes.probe import BackwardPass, Moment, Probe, batch_quantiles
 from rnnstudy.probes.reading import MEDIAN, Reading
@@ -37,6 +38,8 @@ class StateDistance(Probe):
     or every step. With `states="all"`, all states of a layer side by side (`joint`; for the LSTM c and h) in place of
     the output state.
 
+    In the reverse direction of a bidirectional layer the age is t_b − t, with t ≥ 1.
+
     Readings for each layer, with `_initial` or `_final` appended outside training: `distance/<state>` and
     `distance/<state>_relative` (log10), quantiles over the pairs by axis `age`; `distance/<state>_<stage>_zeros`.
     Summaries: `distance_<state>_<stage>` and `distance_<state>_relative_<stage>`, the median over the pairs at the
@@ -58,19 +61,21 @@ class StateDistance(Probe):
             return []
         partner, paired = next_different(first.inputs, first.marked)
         changed = _with_changed_input(batch, first, partner)
-        measured = first.reached & paired
-        for (label, layer), other in zip(batch.labelled_layers(), changed, strict=True):
+        layers = zip(batch.labelled_layers(), batch.reversed_layers, changed, strict=True)
+        for (label, layer), reverse, other in layers:
             state, values = state_of(layer, self.states)
-            states, others = first.by_age(values), first.by_age(state_of(other, self.states)[1])
+            seen = first.seen_by(reverse)
+            measured = seen.reached & paired
+            states, others = seen.by_age(values), seen.by_age(state_of(other, self.states)[1])
             least = BlockFloat.of(states, 3).log_norms() + math.log10(ROUNDING)
             logs = _without_rounding(states - others, least)
-            relative = logs - _log_spread(states, least, first.reached)
+            relative = logs - _log_spread(states, least, seen.reached)
             for name, distances in ((label(state), logs), (f"{label(state)}_relative", relative)):
                 quantiles = batch_quantiles(distances, measured)
                 curve = moment.curve(f"distance/{name}")
                 readings.append(Reading(curve, quantiles, ("quantile", "age"), "log10"))
                 if moment.stage != "training":
-                    at_end = first.at_largest_age(quantiles[:, MEDIAN])
+                    at_end = seen.at_largest_age(quantiles[:, MEDIAN])
                     readings.append(Reading(moment.named(f"distance_{name}"), at_end, (), "log10"))
             zeros = ((logs == -torch.inf) & measured).sum(-1) / measured.sum(-1)
             readings.append(Reading(f"{moment.curve(f'distance/{label(state)}')}_zeros", zeros.T, ("age",), "share"))
@@ -92,19 +97,13 @@ def next_different(
 
 def _with_changed_input(
     batch: BackwardPass, first: FirstInformative, partner: Int[Tensor, "replica batch"]
-) -> list[ScaledTrajectory]:
+) -> Sequence[ScaledTrajectory]:
     """All layers, lowest first, when every sequence reads the first informative input of its partner."""
-    inputs = batch.layers[0].unroll.inputs
+    inputs = batch.network_inputs
     index = first.step[None, ..., None].expand(1, -1, -1, inputs.shape[-1])
-    others = first.inputs.gather(1, partner.unsqueeze(-1).expand(first.inputs.shape))
-    below, engine, trajectories = inputs.scatter(0, index, others.unsqueeze(0)), ScaledEngine(), []
-    with torch.no_grad():
-        for layer in batch.layers:
-            unroll = layer.unroll
-            trajectory = engine.unroll(unroll.cell, unroll.parameters, below, widths=unroll.widths, observed=True)
-            trajectories.append(trajectory)
-            below = trajectory.outputs
-    return trajectories
+    own = inputs.gather(0, index)
+    others = own.gather(2, partner[None, ..., None].expand(own.shape))
+    return batch.layers_reading(inputs.scatter(0, index, others))
 
 
 def _without_rounding(

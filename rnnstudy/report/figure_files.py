@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rnnstudy.figures.picture import Picture, rendered
+from rnnstudy.figures.picture import Picture, rendered, rendered_gif
 from rnnstudy.training.atomic import write_all
 
 PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "torch")
@@ -18,7 +18,8 @@ def save(
 ) -> list[Path]:
     """Write `name`.png, .svg, .csv (the numbers it shows) and .json (its story and where it comes from) into `folder`.
 
-    The same picture gives the same bytes. Each file is replaced in one step, after all four have been written.
+    One that moves is also written as .gif. The same picture gives the same bytes. Each file is replaced in one step,
+    after all of them have been written.
 
     Args:
         provenance: `experiments`, the files of its runs' experiments relative to the project; `command`, which repeats
@@ -40,4 +41,6 @@ def save(
         "csv": picture.data.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode(),
         "json": (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode(),
     }
+    if picture.moving is not None:
+        contents["gif"] = rendered_gif(picture.moving)
     return write_all({folder / f"{name}.{ending}": content for ending, content in contents.items()})

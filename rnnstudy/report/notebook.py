@@ -119,6 +119,8 @@ class Notebook:
         provenance = {"experiments": experiments, "command": command, "commit": commit}
         save(picture, self.figures, name, provenance, story)
         display(picture)
+        if picture.moving is not None:
+            self.say(f"[The same as a moving picture](figures/{self.name}/{name}.gif)")
         if story:
             self.say(story["takeaway"])
         self.say(f"*{picture.caption}*")

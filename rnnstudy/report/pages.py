@@ -125,7 +125,7 @@ def _stories(project: Project, folder: Path, name: str) -> list[dict[str, Any]]:
         targets |= {
             path: Path(os.path.relpath(project.root / path, folder)).as_posix() for path in story["experiments"]
         }
-        targets |= {kind.upper(): f"{base}.{kind}" for kind in ("svg", "csv", "json")}
+        targets |= {kind.upper(): f"{base}.{kind}" for kind in ("gif", "svg", "csv", "json")}
         links = [(text, target) for text, target in targets.items() if (folder / target).is_file()]
         story |= {"anchor": f"{name}-{story['figure']}", "base": base, "links": links}
         story["width"], story["height"] = _png_size((folder / f"{base}.png").read_bytes())

@@ -1,9 +1,9 @@
 """The runs of an experiment that a report draws: which scale, how complete, and what is missing."""
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from rnnstudy.results.archive import Archive
@@ -101,7 +101,7 @@ def open_source(project: Project, archive: Path | None) -> ResultsSource:
     """The committed results in the folder `archive`, or the store of the project when it is None."""
     if archive is not None:
         return Archive.open(archive)
-    return StoreSource(Store(project), partial(search_trials, project))
+    return StoreSource(Store(project), functools.partial(search_trials, project))
 
 
 def load_study(experiment: str, project: Project, source: ResultsSource, listener: Listener | None = None) -> Study:
@@ -111,13 +111,14 @@ def load_study(experiment: str, project: Project, source: ResultsSource, listene
     experiment has only runs that belong to no scale, those are taken. Raises `MissingRuns` when it has none.
     """
     complete = source.complete_keys()
-    definition = load_experiment(project.root / "experiments" / f"{experiment}.py")
+    file = project.root / "experiments" / f"{experiment}.py"
+    definition = _definition(file, file.stat().st_mtime_ns if file.is_file() else 0)
     if definition.searches_here:
         return _search_study(definition, source, listener)
     largest, missing, wanted = 0.0, "", [key for key, made_by in complete.items() if made_by == experiment]
     scale, count = None, len(wanted)
     for candidate in LARGEST_FIRST:
-        planned = list({run.key: run for run in definition.runs(candidate)}.values())
+        planned = _planned(definition, candidate)
         done = [run.key for run in planned if run.key in complete]
         if len(done) / len(planned) > largest:
             largest, scale, wanted, count = len(done) / len(planned), candidate, done, len(planned)
@@ -125,6 +126,17 @@ def load_study(experiment: str, project: Project, source: ResultsSource, listene
     # Without any run, the source raises the error that names the sweep.
     results = source.load(sorted(wanted) if wanted else None, experiment=experiment, listener=listener)
     return Study(definition, scale, count, results, missing=missing)
+
+
+@functools.lru_cache(maxsize=32)
+def _definition(file: Path, changed: int) -> Experiment:
+    """The experiment of a file, read once for all that a report asks of it, and again when the file has `changed`."""
+    return load_experiment(file)
+
+
+@functools.lru_cache(maxsize=64)
+def _planned(definition: Experiment, scale: Scale) -> tuple[Run, ...]:
+    return tuple(definition.runs(scale))
 
 
 def _counted(runs: Sequence[Run]) -> str:

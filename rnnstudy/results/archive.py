@@ -26,7 +26,7 @@ from rnnstudy.results.parquet import parquet, read_parquet
 from rnnstudy.results.results import Listener, Results, RunReadings
 from rnnstudy.results.search_trials import SearchTrials
 from rnnstudy.results.source import MissingRuns, ResultsSource
-from rnnstudy.spec import digest
+from rnnstudy.run import key_of
 from rnnstudy.store import foreign
 from rnnstudy.store.errors import DamagedFile
 from rnnstudy.training.atomic import write_all
@@ -216,7 +216,7 @@ class Archive(ResultsSource):
             specification = foreign.parsed(
                 header["tags"].get("rnnstudy.spec", ""), foreign.SpecificationShape, f"{what}: its specification"
             )
-            if digest(specification) != header["key"]:
+            if key_of(specification) != header["key"]:
                 raise DamagedFile(f"{what}: its key {header['key']} is not the hash of its specification")
             headers[header["key"]] = header
         if absent := {key for entry in experiments.values() for key in entry["keys"]} - headers.keys():

@@ -5,7 +5,7 @@ directory when it is None.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from rnnstudy.spec import RequestError, nearest
 from rnnstudy.store.arrays import READINGS, read_manifest, read_series
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project, find_project
-from rnnstudy.store.stored_run import COMPLETE, StoredRun, newest_complete
+from rnnstudy.store.stored_run import COMPLETE, FORMER_KEY, StoredRun, newest_complete
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class StoreSource(ResultsSource):
         self, keys: Iterable[str] | None = None, *, experiment: str | None = None, listener: Listener | None = None
     ) -> Results:
         runs = self.complete_runs(keys, experiment)
-        return Results([_from_file(self.store.artifact(run, READINGS)) for run in runs], listener)
+        return Results([_from_file(self.store.artifact(run, READINGS), run.own_tags) for run in runs], listener)
 
     def complete_runs(self, keys: Iterable[str] | None, experiment: str | None = None) -> list[StoredRun]:
         """The runs that `load` reads. Raises `MissingRuns` when one of them is not complete, or when there is none."""
@@ -52,9 +52,9 @@ class StoreSource(ResultsSource):
         complete = _complete(runs)
         if keys is None:
             for run in newest_complete(runs).values():
-                if run.state == "damaged" and experiment in (None, run.experiment):
+                if run.state == "damaged" and run.belongs_to(experiment):
                     warnings.warn(f"left out: {run.damage}", stacklevel=4)
-            keys = [key for key, run in complete.items() if experiment in (None, run.experiment)]
+            keys = [key for key, run in complete.items() if run.belongs_to(experiment)]
         wanted = list(dict.fromkeys(keys))
         missing = [key for key in wanted if key not in complete]
         if missing or not wanted:
@@ -91,14 +91,17 @@ def runs_table(experiment: str | None = None, *, project: Project | None = None)
     Columns: `key`, `name`, `experiment`, `state`.
     """
     runs = _store(project).runs()[::-1]
-    rows = [vars(run) for run in runs if _stem(experiment) in (None, run.experiment)]
+    rows = [vars(run) for run in runs if run.belongs_to(_stem(experiment))]
     return pd.DataFrame(rows, columns=["key", "name", "experiment", "state"])
 
 
 def find_key(prefix: str, *, project: Project | None = None) -> str:
     """The key that begins with `prefix`. Raises `RequestError` when there is none, or more than one."""
-    run_names = {run.key: run.name for run in reversed(_store(project).runs())}
+    runs = _store(project).runs()[::-1]
+    run_names = {run.key: run.name for run in runs}
+    formerly = {former: run.key for run in runs if (former := run.tags.get(FORMER_KEY, ""))}
     matching = [key for key in run_names if key.startswith(prefix)]
+    matching = matching or [key for former, key in formerly.items() if former.startswith(prefix)]
     if len(matching) == 1:
         return matching[0]
     if matching:
@@ -133,8 +136,12 @@ def from_files(paths: Iterable[Path]) -> Results:
     return Results([_from_file(path) for path in paths])
 
 
-def _from_file(path: Path) -> RunReadings:
+def _from_file(path: Path, own_tags: Mapping[str, str] | None = None) -> RunReadings:
+    """The readings of a file. Where the run has another key in the store today, `own_tags` are those of the store."""
     manifest = read_manifest(path)
+    if own_tags and own_tags["rnnstudy.key"] != manifest["run"]["key"]:
+        tags = {**manifest["run"]["tags"], **own_tags}
+        manifest["run"] = {**manifest["run"], "key": own_tags["rnnstudy.key"], "tags": tags}
     units = {name: described["unit"] for name, described in manifest["series"].items()}
     return RunReadings(manifest["run"], units, partial(read_series, path, manifest=manifest))
 

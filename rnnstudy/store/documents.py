@@ -42,7 +42,9 @@ def note(run: Run, command: str = "") -> str:
 def paragraph(run: Run) -> str:
     """What the run is, in words. Fields that are not named have their default."""
     training, task = run.training, run.task
-    layers = f"{run.layers} layers" if run.layers > 1 else "One layer"
+    kind = "bidirectional layer" if run.bidirectional else "layer"
+    layers = f"{run.layers} {kind}s" if run.layers > 1 else f"One {kind}"
+    embedded = "" if run.embedding is None else f" on an embedding of width {run.embedding}"
     clipped = f"clipped ({in_words(training.clip, whole=True)})" if training.clip is not None else "not clipped"
     all_methods = (training.weight_decay, training.omega, *training.cuts, training.constant_norm)
     methods = [in_words(method) for method in all_methods if method is not None]
@@ -51,8 +53,9 @@ def paragraph(run: Run) -> str:
     measured = "; ".join(in_words(probe) for probe in run.probes)
     cell, optimiser = in_words(run.cell, always="width"), in_words(training.optimiser)
     criterion, guess = task.criterion, task.chance.error
+    around = "" if run.block is None else f", in a block ({in_words(run.block)})"
     sentences = [
-        f"{layers} of {cell}, initialised by {in_words(run.initialisation)},",
+        f"{layers} of {cell}{embedded}{around}, initialised by {in_words(run.initialisation)},",
         f"learns {in_words(task, without='length')} at T = {task.length}.",
         summary(type(task)),
         f"(Task: {type(task).source}.)",
@@ -84,7 +87,9 @@ def in_words(spec: Spec, *, without: str = "", always: str = "", whole: bool = F
     A name of one word keeps its capital. The field `always` is included, `without` is left out; `whole` includes all.
     """
     words = _split(type(spec).__name__, " ")
-    included = {always, *(field_values(spec) if whole else canonical(spec, frozenset())["fields"])}
+    described = canonical(spec, frozenset())
+    stated = {**described["fields"], **described.get("located", {})}
+    included = {always, *(field_values(spec) if whole else stated)}
     fields = {field: value for field, value in field_values(spec).items() if field in included and field != without}
     inside = ", ".join(f"{field.replace('_', ' ')} {_worded(value)}" for field, value in fields.items())
     return f"{words} ({inside})" if inside else words
@@ -106,7 +111,7 @@ def _worded(value: Any) -> str:
 
 def run_documents(run: Run) -> dict[str, str]:
     """File name to text: the specification as JSON, where it was trained, and the task's docstring."""
-    specification = {"key": run.key, "specification": canonical(run), "probes": canonical(run.probes)}
+    specification = {"key": run.key, "specification": run.described, "probes": canonical(run.probes)}
     task = f"{in_words(run.task)}\n\n{inspect.getdoc(type(run.task)) or 'This task has no docstring.'}\n"
     return {
         SPECIFICATION: json.dumps(specification, indent=2, ensure_ascii=False) + "\n",

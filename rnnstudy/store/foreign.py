@@ -26,7 +26,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from rnnstudy.errors import shown
-from rnnstudy.spec import digest
+from rnnstudy.run import key_of
 from rnnstudy.store.errors import DamagedFile
 
 LARGEST_DOCUMENT = 2**24
@@ -142,9 +142,12 @@ def _with_nested(fields: dict[str, Any]) -> dict[str, Any]:
 Fields = Annotated[dict[Line, JsonValue], AfterValidator(_with_nested)]
 
 SpecificationShape = STRICT(
-    TypedDict("SpecificationShape", {"class": Line, "version": NotRequired[Count], "fields": Fields})
+    TypedDict(
+        "SpecificationShape",
+        {"class": Line, "version": NotRequired[Count], "fields": Fields, "located": NotRequired[dict[Line, Line]]},
+    )
 )
-"""`spec.canonical` of a specification."""
+"""`spec.canonical` of a specification, or `Run.described`."""
 
 DESCRIBING = {"spec": SpecificationShape, "probes": list[SpecificationShape], "code": dict[Line, Line]}
 """The tags `rnnstudy.…` of a run that hold JSON, and its shapes."""
@@ -245,7 +248,7 @@ def require_own_key(described: Mapping[str, Any], what: str) -> None:
     """Raises `DamagedFile` unless the tags of a described run hold a specification, and its hash is the run's key."""
     tags = described["tags"]
     found = describing_tags(tags, f"{what}: its tag")
-    if not digest(found["spec"]) == described["key"] == tags.get("rnnstudy.key"):
+    if not key_of(found["spec"]) == described["key"] == tags.get("rnnstudy.key"):
         raise DamagedFile(f"{what}: its key {described['key']} is not the hash of its specification")
 
 

@@ -98,14 +98,24 @@ def read_runs(path: Path, keys: Collection[str] | None, only_running: bool) -> l
     with _transaction(path) as tables:
         runs = tables.execute(select_runs, values).fetchall()
         for run, name, value in tables.execute(select_tags, (json.dumps([row[0] for row in runs]),)):
-            # Whoever edits a database can store anything in it.
-            tags[run][name] = "" if value is None else str(value)
+            tags[run][name] = _text(value)
     return [
         StoredRun(
-            tags[run]["rnnstudy.key"], name or "", experiment, state_of(tags[run]), tags[run], run, artifacts or ""
+            tags[run]["rnnstudy.key"],
+            _text(name),
+            _text(experiment),
+            state_of(tags[run]),
+            tags[run],
+            run,
+            _text(artifacts),
         )
         for run, name, experiment, artifacts in runs
     ]
+
+
+def _text(value: object) -> str:
+    """The text of a value: whoever edits a database can store anything in it."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else "" if value is None else str(value)
 
 
 def experiment_with(path: Path, name: str, tags: Set[str], location: str | None) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnstudy.run import Run
-from rnnstudy.spec import canonical, flatten
+from rnnstudy.spec import LOCATION, NOT_IDENTITY, canonical, flatten
 from rnnstudy.store.documents import NOTE, data_set, note, run_documents
 from rnnstudy.store.git import CHANGED, checked_out_commit, repository
 from rnnstudy.store.owner import Owner
@@ -69,8 +69,8 @@ class Description:
     Attributes:
         key, name, experiment: which run it is.
         steps: the most updates it makes.
-        parameters: short names and dotted paths of the specification, without the probes (they may differ between two
-            parts of an interrupted run, and MLflow's parameters cannot be changed; a tag holds them).
+        parameters: short names and dotted paths of the specification, without the probes and where data lie (they may
+            differ between two parts of an interrupted run, and MLflow's parameters cannot be changed; tags hold them).
         tags: see `stored_run`.
         documents: file name to text, see `documents.run_documents`.
         data_set: which sequences it sees, see `documents.data_set`.
@@ -89,7 +89,7 @@ class Description:
 
 
 def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str], hypothesis: str = "") -> Description:
-    flat = {path: value for path, value in flatten(run).items() if path.split(".")[0] != "probes"}
+    flat = flatten(run, leave_out=frozenset({NOT_IDENTITY, LOCATION}))
     return Description(
         key=run.key,
         name=name,
@@ -101,7 +101,7 @@ def describe(run: Run, name: str, experiment: str, sweep_tags: Mapping[str, str]
             "rnnstudy.key": run.key,
             "rnnstudy.outcome": "running",
             "rnnstudy.probes": json.dumps(canonical(run.probes)),
-            "rnnstudy.spec": json.dumps(canonical(run)),
+            "rnnstudy.spec": json.dumps(run.described),
             "rnnstudy.code": json.dumps(code_hashes(run)),
             NOTE: note(run, repeating(run.key, sweep_tags.get("rnnstudy.command", ""))),
         },

@@ -16,7 +16,7 @@ from rnnstudy.spec import Spec, qualified_name
 
 
 def code_hashes(run: Run) -> dict[str, str]:
-    """Qualified class name to code hash, for the classes of `run`'s task, cell and probes that have a source file."""
+    """Qualified class name to code hash, for the classes of `run`'s task, cell, block and probes with a source file."""
     return {qualified_name(cls): code_hash(cls) for cls in _classes(run)}
 
 
@@ -27,7 +27,8 @@ def changed_classes(run: Run, stored: Mapping[str, str]) -> list[str]:
 
 
 def _classes(run: Run) -> Iterator[type]:
-    for cls in map(type, (run.task, run.cell, *run.probes)):
+    around = () if run.block is None else (run.block,)
+    for cls in map(type, (run.task, run.cell, *around, *run.probes)):
         try:
             code_hash(cls)
         except (OSError, TypeError):

@@ -24,6 +24,12 @@ from rnnstudy.store.tracker import Failures, KnownRuns
 from rnnstudy.training.records import RunState
 
 COMPLETE = ("finished", "diverged")
+
+FORMER_KEY = "rnnstudy.former_key"
+"""The tag with the key that a run had before what a key depends on was changed."""
+
+ALSO_IN = "rnnstudy.also_in"
+"""The tag with the other experiments that a run belongs to, by the stems of their files, with / between them."""
 OUTCOMES = "|".join(state for state in get_args(RunState) if state not in ("absent", "damaged"))
 
 
@@ -60,6 +66,15 @@ class StoredRun:
     def probes(self) -> list[Any]:
         """The probes that were read, in the form of `spec.canonical`."""
         return json.loads(self.tags.get("rnnstudy.probes", "[]"))
+
+    def belongs_to(self, experiment: str | None) -> bool:
+        """Whether it is a run of this experiment, whichever one trained it; of any when None."""
+        return experiment in (None, self.experiment, *self.tags.get(ALSO_IN, "").split("/"))
+
+    @property
+    def own_tags(self) -> dict[str, str]:
+        """The tags that say which run it is, as they stand in the store."""
+        return {name: self.tags[name] for name in ("rnnstudy.key", "rnnstudy.spec")}
 
     @property
     def sources(self) -> dict[str, str]:

@@ -15,8 +15,10 @@ from types import ModuleType
 from rnnstudy.errors import RequestError, RnnstudyError, SpecError, message_of, shown
 from rnnstudy.run import Run, unique_names
 from rnnstudy.spec import nearest
+from rnnstudy.store.project import find_project
 from rnnstudy.sweep.grids import MOST_RUNS, Scale, override
 from rnnstudy.sweep.shards import Shard
+from rnnstudy.tasks import locations
 
 
 class ExperimentError(RnnstudyError):
@@ -152,8 +154,10 @@ def _make_package(folder: str) -> None:
 def errors_of(path: Path) -> Iterator[None]:
     """Raises what the code of an experiment file raises in this block as an `ExperimentError` of one line.
 
-    That it ends the program is an error, too: otherwise a command would end with exit code 0 and without a word.
+    That it ends the program is an error, too: otherwise a command would end with exit code 0 and without a word. Paths
+    of data begin at the file's folder.
     """
+    locations.look_in(path.resolve().parent, find_project(path).root)
     try:
         yield
     except (KeyboardInterrupt, ExperimentError):

@@ -333,7 +333,8 @@ class Launcher:
                 self._queue.requeue(part_of(assignment, tuple(rest)))
         names = ", ".join(sorted(self._queue.run_name(self._assigned[key]) for key in lost))
         self._listener.message(
-            f"{names}: another launcher took this launcher for dead and has taken over; nothing more is written here"
+            f"{names}: the claims are gone, because another launcher has taken over or somebody removed them; what was "
+            "being trained here is not written"
         )
 
     # How runs end

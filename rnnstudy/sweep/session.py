@@ -12,6 +12,7 @@ from rnnstudy.spec import RequestError, RnnstudyError
 from rnnstudy.store import mlflow_store, mlflow_tracker, system_metrics, writer
 from rnnstudy.store.offline import OfflineFolder, OfflineTracker, run_folders
 from rnnstudy.store.project import Project, find_project
+from rnnstudy.store.recognised import adopt, share
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.store.stored_run import RunIndex
 from rnnstudy.store.sync import sync
@@ -106,6 +107,8 @@ def launch(
     session = Session(experiment, scale, options, resources, listener)
     project, pool = session.project, session.pool
     index = OfflineFolder(offline) if offline else session.open_store()
+    if isinstance(index, mlflow_store.Store) and (count := adopt(index, runs)):
+        listener.message(f"{count} runs of the store have a new key: where their texts lie is no part of it any more")
     session.mark_interrupted(index)
     # Made before the plan, so that no run can end unnoticed in between.
     claims = Claims(project.claims)
@@ -115,6 +118,8 @@ def launch(
     # A run has one name, whichever part of its experiment is launched.
     names = run_names(experiment, scale, settings) if only or shard else None
     plan = make_plan(runs, index, project.checkpoints, pool.count, rerun, pool.planning_device, names)
+    if isinstance(index, mlflow_store.Store) and (count := share(index, plan.complete, session.info.experiment)):
+        listener.message(f"{count} of these runs were trained by another experiment, and belong to both from now on")
     damaged = index.damaged([run.key for run in runs]).values()
     for line in [*damaged, *plan.warnings, plan.headline(pool.count, pool.engine, pool.planning_device)]:
         listener.message(line)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rnnstudy.spec import SpecError, at_least
 from rnnstudy.tasks.classification import SequenceClassification
-from rnnstudy.tasks.task import Batch, Chance, Criterion, at_steps, one_hot
+from rnnstudy.tasks.task import Batch, Chance, Criterion, at_steps, numbered
 
 POWER = 0.01
 
@@ -16,7 +16,7 @@ POWER = 0.01
 class AssociativeRecall(SequenceClassification):
     """K pairs (key, value), then the K keys again among random symbols; the target at each key is its value.
 
-    V = `vocabulary` one-hot symbols: keys are drawn from 1, …, V/2 − 1 and values from V/2, …, V − 1, no key and no
+    V = `vocabulary` symbols: keys are drawn from 1, …, V/2 − 1 and values from V/2, …, V − 1, no key and no
     value twice in a sequence. The first 2K steps hold the pairs. The queries stand at K of the ⌊(T − 2K)/2⌋ positions
     2K, 2K + 2, …: for one key after another, a position is drawn without replacement, with weights 0.01·g^(0.01 − 1)
     for the g-th position (g = 1, 2, …), so that most queries come early. All other steps hold a symbol uniform on the
@@ -24,14 +24,14 @@ class AssociativeRecall(SequenceClassification):
 
     Error: the share of queries answered wrong. Published: an accuracy of 99 % ends the training.
 
-    Published: V = 8192 read through an embedding, T = 64 to 1024 with K = 4 to 256. A one-hot input of that size is too
-    large for a small recurrent network, so the default here is V = 128.
+    Published: V = 8192 read through an embedding (`Run.embedding`), T = 64 to 1024 with K = 4 to 256. Without one, an
+    input matrix of that size is too large for a small recurrent network, so the default here is V = 128.
 
     Raises `SpecError` for a length below 4K, an odd vocabulary, or one without K keys and values.
 
     >>> import torch
     >>> drawn = AssociativeRecall(length=16, pairs=3, vocabulary=12).sample(1, torch.Generator().manual_seed(4))
-    >>> print(" ".join(f"{s:2d}" for s in drawn.inputs[:, 0].argmax(-1).tolist()))
+    >>> print(" ".join(f"{s:2d}" for s in drawn.inputs[:, 0, 0].tolist()))
      3  9  1 11  2  7  2  6  1  1  3  2 11  8  8  7
     >>> answers = [f"{s:2d}" if m else " ." for s, m in zip(drawn.targets[:, 0].tolist(), drawn.mask[:, 0].tolist())]
     >>> print(" ".join(answers))
@@ -59,6 +59,10 @@ class AssociativeRecall(SequenceClassification):
         return self.vocabulary
 
     @property
+    def inputs_are_symbols(self) -> bool:
+        return True
+
+    @property
     def outputs(self) -> int:
         return self.vocabulary
 
@@ -78,7 +82,7 @@ class AssociativeRecall(SequenceClassification):
         symbols[1 : 2 * pairs : 2] = values
         symbols.scatter_(0, queries, keys)
         return Batch(
-            inputs=one_hot(symbols, self.vocabulary),
+            inputs=numbered(symbols),
             targets=torch.zeros(steps, batch, dtype=torch.long).scatter_(0, queries, values),
             mask=at_steps(steps, *queries),
             lengths=torch.full((batch,), steps),

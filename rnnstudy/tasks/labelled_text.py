@@ -15,10 +15,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from rnnstudy.cells.one_hot import NOTHING
 from rnnstudy.errors import shown
-from rnnstudy.spec import SpecError, at_least
+from rnnstudy.spec import LOCATION, SpecError, at_least
+from rnnstudy.tasks import locations
 from rnnstudy.tasks.data_set import DataSet
-from rnnstudy.tasks.task import Batch, Criterion, inside, one_hot, supervised_at_end
+from rnnstudy.tasks.task import Batch, Criterion, inside, numbered, supervised_at_end
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
@@ -36,18 +38,20 @@ class LabelledText(DataSet):
     """A text is read one character or one word at each step; at its last step, name its label.
 
     `path` is a CSV or TSV file (UTF-8) with a header and one text per row, or a folder with one folder per label and
-    one text per `.txt` file. `text` and `label` name the columns. `quoting` says what quotation marks mean in a table:
+    one text per `.txt` file; where it is relative, it begins at the experiment file's folder, at the project's, or at
+    the working directory. `text` and `label` name the columns. `quoting` says what quotation marks mean in a table:
     in `quotes`, a field in quotes may hold separators and line ends; in `none`, they are characters like others, and
     each line is one text; by default `quotes`, or `none` for a TSV file that quotes would make no sense of. Texts whose
     label is in `leave_out` are not used. A text is cut after T = `length` symbols. `unit`:
     `character`, or `word` (lower case; punctuation marks are words). Each of the `symbols` most frequent symbols of the
-    training part has its own one-hot input; all others share one more. One output per label, softmax and cross-entropy
+    training part has a number of its own; all others share one more. The network reads a symbol as a one-hot vector, of
+    which a batch holds the number alone. One output per label, softmax and cross-entropy
     (nats) at the last step of each text.
 
     Equal texts count once. Of each label, a random order that depends on the texts alone makes 80 % the training
     part, 10 % the validation part and 10 % the test part, at least one each; texts are drawn with replacement.
-    `content` is a hash of all texts and labels, computed when it is empty: a changed file makes another run, and a
-    stored run refuses a changed file.
+    `content` is a hash of all texts and labels, computed when it is empty. It identifies the texts, wherever they lie:
+    equal texts at another path are the same run, a changed file makes another one, and a stored run refuses it.
 
     Error: the share of texts misclassified. The criterion, ours: less than half the errors of always answering the most
     frequent label of the training part.
@@ -79,7 +83,7 @@ class LabelledText(DataSet):
     source: ClassVar[str] = "the user's texts"
     version: ClassVar[int] = 2
 
-    path: str
+    path: Annotated[str, LOCATION]
     text: str = "text"
     label: str = "label"
     unit: Literal["character", "word"] = "character"
@@ -108,13 +112,24 @@ class LabelledText(DataSet):
                 "keep each with one label"
             )
         if self.content not in ("", collection.digest):
-            raise SpecError(f"{self.path} has changed: its hash was {self.content} and is {collection.digest}")
+            raise SpecError(
+                f"{self.path} has changed: its hash was {self.content} and is {collection.digest}; bring the former "
+                "texts back, or make another run of these with content=''"
+            )
         object.__setattr__(self, "content", collection.digest)
 
     @functools.cached_property
     def _collection(self) -> "_Collection":
-        columns = (self.text, self.label)
-        return _read(self.path, columns, self.quoting, self.leave_out, _stamp(Path(self.path).expanduser()))
+        place = locations.find(self.path, identified=bool(self.content))
+        if place is None:
+            path, places = shown(self.path)[1:-1], locations.places_of(self.path)
+            raise SpecError(
+                f"there is no file or folder {path}{places}; LabelledText.path is a CSV or TSV file, or a folder"
+            )
+        try:
+            return _read(place, (self.text, self.label), self.quoting, self.leave_out, _stamp(place))
+        except OSError as error:
+            raise SpecError(f"{place} cannot be read ({error.strerror or error})") from None
 
     @property
     def _encoded(self) -> "_Encoded":
@@ -127,16 +142,20 @@ class LabelledText(DataSet):
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """The symbol of each input, the most frequent first; the last represents all other symbols."""
+        """The symbol of each number, the most frequent first; the last represents all other symbols."""
         return (*_vocabulary(self._collection, self.unit, self.symbols), "…")
 
     def read(self, inputs: Tensor) -> list[str]:
-        """The symbols that one-hot inputs (time, features) represent."""
-        return [self.vocabulary[index] for index in inputs.argmax(-1).tolist()]
+        """The symbols that the inputs (time, 1) of one text represent."""
+        return [self.vocabulary[index] for index in inputs.flatten().tolist() if index != NOTHING]
 
     @property
     def features(self) -> int:
         return len(self.vocabulary)
+
+    @property
+    def inputs_are_symbols(self) -> bool:
+        return True
 
     @property
     def outputs(self) -> int:
@@ -159,7 +178,7 @@ class LabelledText(DataSet):
         drawn = torch.randint(len(encoded.classes), (batch,), generator=generator)
         lengths = encoded.lengths[drawn]
         valid = inside(self.steps, lengths)
-        inputs = one_hot(encoded.symbols[:, drawn], self.features) * valid.unsqueeze(-1)
+        inputs = numbered(encoded.symbols[:, drawn], valid)
         return supervised_at_end(inputs, encoded.classes[drawn], valid, lengths)
 
 
@@ -201,20 +220,19 @@ def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 @functools.lru_cache(maxsize=8)
 def _read(
-    path: str,
+    source: Path,
     columns: tuple[str, str],
     quoting: str,
     leave_out: tuple[str, ...],
     stamp: tuple[tuple[str, int, int], ...],
 ) -> _Collection:
-    source = Path(path).expanduser()
     if source.is_dir():
         found = _folder_rows(source, [Path(file) for file, _, _ in stamp], leave_out)
     elif not stamp:
-        raise SpecError(f"there is no file or folder {path}; LabelledText.path is a CSV or TSV file, or a folder")
+        raise SpecError(f"{source} is neither a file nor a folder; LabelledText.path is a CSV or TSV file, or a folder")
     elif source.suffix.lower() not in SEPARATORS:
         raise SpecError(
-            f"{path} ends in '{source.suffix}'; it takes .csv, .tsv, or a folder with one folder for each label"
+            f"{source} ends in '{source.suffix}'; it takes .csv, .tsv, or a folder with one folder for each label"
         )
     else:
         found = _table_rows(source, columns, quoting)
@@ -351,9 +369,9 @@ def _encode(collection: _Collection, unit: str, most: int, longest: int, part: s
     vocabulary = {symbol: index for index, symbol in enumerate(_vocabulary(collection, unit, most))}
     texts = collection.part(part)
     numbers = [[vocabulary.get(s, len(vocabulary)) for s in _split_up(text, unit)[:longest]] for text, _ in texts]
-    symbols = torch.zeros(longest, len(texts), dtype=torch.long)
+    symbols = torch.zeros(longest, len(texts), dtype=torch.int32)
     for column, text in enumerate(numbers):
-        symbols[: len(text), column] = torch.tensor(text)
+        symbols[: len(text), column] = torch.tensor(text, dtype=torch.int32)
     return _Encoded(
         symbols=symbols,
         lengths=torch.tensor([len(text) for text in numbers]),

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from rnnstudy.cells.one_hot import NOTHING
 from rnnstudy.spec import SpecError
 from rnnstudy.tasks.task import Batch, Chance, Criterion, Task
 
@@ -51,6 +52,10 @@ class LengthRange(Task):
         return self.task.features
 
     @property
+    def inputs_are_symbols(self) -> bool:
+        return self.task.inputs_are_symbols
+
+    @property
     def outputs(self) -> int:
         return self.task.outputs
 
@@ -89,9 +94,10 @@ class LengthRange(Task):
         ]
         original_order = order.argsort()
 
+        padding = {"inputs": NOTHING if self.inputs_are_symbols else 0, "targets": 0, "mask": 0, "informative": 0}
         by_time = {
-            name: torch.cat([_padded(getattr(part, name), self.steps) for part in parts], dim=1)[:, original_order]
-            for name in ("inputs", "targets", "mask", "informative")
+            name: torch.cat([_padded(getattr(part, name), self.steps, value) for part in parts], 1)[:, original_order]
+            for name, value in padding.items()
         }
         return Batch(**by_time, lengths=torch.cat([part.lengths for part in parts])[original_order])
 
@@ -102,6 +108,6 @@ class LengthRange(Task):
         return self.task.measures(outputs, targets, mask)
 
 
-def _padded(values: Tensor, steps: int) -> Tensor:
-    """`values` (time, batch, …) padded with zeros to `steps` time steps."""
-    return torch.cat([values, values.new_zeros(steps - values.shape[0], *values.shape[1:])])
+def _padded(values: Tensor, steps: int, padding: int) -> Tensor:
+    """`values` (time, batch, …) padded with `padding` to `steps` time steps."""
+    return torch.cat([values, values.new_full((steps - values.shape[0], *values.shape[1:]), padding)])

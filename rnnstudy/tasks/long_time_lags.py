@@ -18,6 +18,7 @@ from rnnstudy.tasks.task import (
     at_steps,
     beyond,
     inside,
+    numbered,
     one_hot,
     rarely,
     supervised_at_end,
@@ -51,7 +52,7 @@ class LongTimeLags(Classification):
     >>> import torch
     >>> drawn = LongTimeLags(length=8, distractors=6, variant="2c").sample(2, torch.Generator().manual_seed(0))
     >>> for row in range(2):
-    ...     string = "".join("123456xybe"[s] for s in drawn.inputs[: drawn.lengths[row], row].argmax(-1))
+    ...     string = "".join("123456xybe"[s] for s in drawn.inputs[: drawn.lengths[row], row, 0])
     ...     print(string, "->", "xy"[drawn.targets[drawn.lengths[row] - 1, row]])
     bx6151336324262563522e -> x
     by3431463661114e -> y
@@ -73,6 +74,10 @@ class LongTimeLags(Classification):
     def features(self) -> int:
         """Distractors, then x and y, then (2c) b and e."""
         return self.distractors + (4 if self.variant == "2c" else 2)
+
+    @property
+    def inputs_are_symbols(self) -> bool:
+        return True
 
     @property
     def outputs(self) -> int:
@@ -115,7 +120,7 @@ class LongTimeLags(Classification):
             symbols = torch.randint(self.distractors, (steps, batch), generator=generator)
         symbols[0] = self.distractors + choice
         return Batch(
-            inputs=one_hot(symbols, self.features),
+            inputs=numbered(symbols),
             targets=symbols.roll(-1, dims=0),
             mask=torch.ones(steps, batch, dtype=torch.bool),
             lengths=torch.full((batch,), steps),
@@ -131,7 +136,7 @@ class LongTimeLags(Classification):
         symbols[0] = self.distractors + 2
         symbols[1] = self.distractors + choice
         symbols[end, torch.arange(len(choice))] = self.distractors + 3
-        inputs = one_hot(symbols, self.features) * inside(steps, end + 1).unsqueeze(-1)
+        inputs = numbered(symbols, inside(steps, end + 1))
         return supervised_at_end(inputs, choice, at_steps(steps, torch.ones_like(choice)), end + 1)
 
     def _answer(self, targets: Int[Tensor, "time *any"]) -> Bool[Tensor, "time *any"]:

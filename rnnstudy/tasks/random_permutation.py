@@ -9,14 +9,14 @@ from torch import Tensor
 
 from rnnstudy.spec import at_least
 from rnnstudy.tasks.classification import Classification
-from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, at_steps, misclassified, one_hot
+from rnnstudy.tasks.task import Batch, Chance, Criterion, any_supervised, at_steps, misclassified, numbered, one_hot
 
 
 class RandomPermutation(Classification):
     """The first of T symbols is 0 or 1, all others are random; at the last step, name the first symbol.
 
     The first symbol is uniform on {0, 1}, the T − 1 others on 2, …, S − 1 with S = `symbols` (published: 100), all
-    independent. S one-hot inputs, S outputs, softmax and cross-entropy (nats). The string has a symbol T + 1, which is
+    independent. S inputs, S outputs, softmax and cross-entropy (nats). The string has a symbol T + 1, which is
     predicted but never read: the first one again.
 
     `last` (Pascanu, Mikolov & Bengio 2013, code: permutation.py): only the last step is supervised.
@@ -30,7 +30,7 @@ class RandomPermutation(Classification):
     >>> import torch
     >>> drawn = RandomPermutation(length=12).sample(2, torch.Generator().manual_seed(2))
     >>> for row in range(2):
-    ...     print(*drawn.inputs[:, row].argmax(-1).tolist(), "->", drawn.targets[-1, row].item())
+    ...     print(*drawn.inputs[:, row, 0].tolist(), "->", drawn.targets[-1, row].item())
     1 97 90 92 6 88 43 49 89 76 68 45 -> 1
     0 32 37 35 97 89 83 17 19 38 44 75 -> 0
     """
@@ -49,6 +49,10 @@ class RandomPermutation(Classification):
     @property
     def features(self) -> int:
         return self.symbols
+
+    @property
+    def inputs_are_symbols(self) -> bool:
+        return True
 
     @property
     def outputs(self) -> int:
@@ -79,7 +83,7 @@ class RandomPermutation(Classification):
             mask[:-1] = False
             targets[:-1] = 0
         return Batch(
-            inputs=one_hot(symbols, self.symbols),
+            inputs=numbered(symbols),
             targets=targets,
             mask=mask,
             lengths=torch.full((batch,), steps),

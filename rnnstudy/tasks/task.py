@@ -1,14 +1,16 @@
 """The contract of a task: it draws sequences and defines loss, measures, success criterion and chance level."""
 
+import functools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from rnnstudy.cells.one_hot import NOTHING
 from rnnstudy.spec import Spec, SpecError, at_least
 
 
@@ -17,14 +19,15 @@ class Batch:
     """Sequences of one data seed, padded at their end to `task.steps` time steps.
 
     Attributes:
-        inputs: what the network reads, zero after the end of a sequence.
+        inputs: what the network reads, zero after the end of a sequence; of a task whose inputs are symbols, these
+            (time, batch, 1) as whole numbers from 0 to features − 1, and −1, which is nothing, after the end.
         targets: what it should output: class numbers, or one number for each output.
         mask: the supervised steps, which the loss is computed on; each sequence has at least one.
         lengths: time steps of each sequence.
         informative: the steps whose input the answer depends on.
     """
 
-    inputs: Float[Tensor, "time batch features"]
+    inputs: Float[Tensor, "time batch features"] | Int[Tensor, "time batch 1"]
     targets: Shaped[Tensor, "time batch *outputs"]
     mask: Bool[Tensor, "time batch"]
     lengths: Int[Tensor, " batch"]
@@ -103,7 +106,16 @@ class Task(Spec):
     @property
     @abstractmethod
     def features(self) -> int:
-        """Number of inputs at each step."""
+        """Number of inputs at each step, or of different symbols."""
+
+    @property
+    def inputs_are_symbols(self) -> bool:
+        """Whether a batch holds one of `features` symbols for each step, as a whole number, and not a one-hot vector.
+
+        x_t W_xh is then a row of W_xh, and its gradient a scatter-add: the same network, whose batches do not grow with
+        the vocabulary. Where that is a fixed alphabet of a few letters, one-hot vectors cost as little.
+        """
+        return False
 
     @property
     @abstractmethod
@@ -171,7 +183,7 @@ class Task(Spec):
 
 
 def supervised_at_end(
-    inputs: Float[Tensor, "time batch features"],
+    inputs: Shaped[Tensor, "time batch features"],
     answer: Shaped[Tensor, "batch *outputs"],
     informative: Bool[Tensor, "time batch"],
     lengths: Int[Tensor, " batch"] | None = None,
@@ -186,6 +198,16 @@ def supervised_at_end(
     targets[lengths - 1, torch.arange(batch)] = answer
     mask = at_steps(steps, lengths - 1)
     return Batch(inputs=inputs, targets=targets, mask=mask, lengths=lengths, informative=informative)
+
+
+@functools.cache
+def supervision(task: Task) -> Literal["at the end", "from the first step", "at some steps"]:
+    """Which steps of a sequence are supervised, as eight sequences show that the task draws: the last one alone (many
+    to one), some or all from the first one on (synchronised), or some of which the first is none."""
+    mask = task.sample(8, torch.Generator().manual_seed(0)).mask
+    if (mask.sum(0) == 1).all() and len(mask) > 1:
+        return "at the end"
+    return "from the first step" if mask[0].all() else "at some steps"
 
 
 def mean_over_supervised(values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time *any"]) -> Float[Tensor, "*any"]:
@@ -241,6 +263,12 @@ def any_supervised(values: Float[Tensor, "time *any"], mask: Bool[Tensor, "time 
 def one_hot(symbols: Int[Tensor, "time *any"], size: int) -> Float[Tensor, "time *any size"]:
     # Equals torch.nn.functional.one_hot, but is floating point at once.
     return torch.nn.functional.embedding(symbols, torch.eye(size))
+
+
+def numbered(symbols: Int[Tensor, "time batch"], read: Bool[Tensor, "time batch"] | None = None) -> Tensor:
+    """Symbols as the inputs (time, batch, 1) of a batch; where `read` is False, nothing is read."""
+    known = symbols if read is None else torch.where(read, symbols, NOTHING)
+    return known.to(torch.int32).unsqueeze(-1)
 
 
 def uniform_whole(

@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from rnnstudy.cells.one_hot import NOTHING
 from rnnstudy.engines.engine import Cuts
+from rnnstudy.errors import SpecError
 from rnnstudy.tasks.task import Batch, Task, last_supervised, mean_over_supervised
 from rnnstudy.training.population import Population
 from rnnstudy.training.randomness import generator
@@ -31,14 +33,14 @@ class PopulationBatch:
     """One batch for each replica, reduced to the supervised steps where that is possible.
 
     Attributes:
-        inputs: (time, replica, batch, features).
+        inputs: (time, replica, batch, features), or symbols (time, replica, batch, 1).
         steps: the time indices, counted from 0, at which any sequence is supervised.
         targets, mask: (step, replica, batch, …), at those steps.
         last: index of each sequence's last supervised step.
         informative: (time, replica, batch), True where the inputs hold what the answer depends on.
     """
 
-    inputs: Float[Tensor, "time replica batch features"]
+    inputs: Float[Tensor, "time replica batch features"] | Int[Tensor, "time replica batch 1"]
     steps: tuple[int, ...]
     targets: Shaped[Tensor, "step replica batch *outputs"]
     mask: Bool[Tensor, "step replica batch"]
@@ -55,6 +57,12 @@ class PopulationBatch:
         """The loss of the last supervised step of each sequence alone."""
         steps = torch.tensor(self.steps, device=self.last.device)[:, None, None]
         return (task.loss(outputs, self.targets) * (steps == self.last)).sum(0)
+
+    def loss_of_first_step(
+        self, task: Task, outputs: Float[Tensor, "step replica batch outputs"]
+    ) -> Float[Tensor, "replica batch"]:
+        """The loss of the first step alone, which must be supervised."""
+        return task.loss(outputs, self.targets)[0]
 
     def narrow(self, positions: Int[Tensor, " replica"]) -> "PopulationBatch":
         """The batch of the replicas at these positions, at the same steps."""
@@ -143,6 +151,8 @@ def _fixed_draws(population: Population, purpose: str, sequences: int, task: Tas
 
 def _for_replicas(population: Population, batches: Sequence[Batch], device: torch.device) -> PopulationBatch:
     """The batches, one for each data seed, copied to the replicas and sent to the device."""
+    for batch in batches:
+        require_declared_inputs(population.task, batch)
     mask = torch.stack([batch.mask for batch in batches], dim=1)
     steps = tuple(mask.flatten(1).any(1).nonzero().flatten().tolist())
 
@@ -164,8 +174,24 @@ def _for_replicas(population: Population, batches: Sequence[Batch], device: torc
     )
 
 
+def require_declared_inputs(task: Task, batch: Batch) -> None:
+    """Raises `SpecError` unless the inputs are what the task says: numbers, or symbols of its vocabulary."""
+    name, are_symbols = type(task).__name__, not batch.inputs.is_floating_point()
+    if are_symbols != task.inputs_are_symbols:
+        kinds = ("symbols", "numbers") if are_symbols else ("numbers", "symbols")
+        raise SpecError(f"{name}.sample returns {kinds[0]} as inputs; inputs_are_symbols says that they are {kinds[1]}")
+    if are_symbols:
+        lowest, highest = (bound.item() for bound in batch.inputs.aminmax())
+        if lowest < NOTHING or highest >= task.features:
+            wrong = lowest if lowest < NOTHING else highest
+            raise SpecError(
+                f"{name}.sample returns symbol {wrong}; with {task.features} features they go from 0 to "
+                f"{task.features - 1}, and {NOTHING} is nothing"
+            )
+
+
 def gradient_cuts(population: Population, step: int, batch: PopulationBatch) -> list[Cuts] | None:
-    """For each layer, where the gradient of the training batch of update `step` is cut; None for nowhere."""
+    """For each recurrence, where the gradient of the training batch of update `step` is cut; None for nowhere."""
     training, model = population.training, population.model
     rules = [(index, rule) for index, rule in enumerate(training.cuts) if rule.applies(step, training.steps)]
     if not rules:
@@ -177,7 +203,7 @@ def gradient_cuts(population: Population, step: int, batch: PopulationBatch) -> 
         cut_at = torch.stack(
             [
                 run.training.cuts[index].cut_mask(
-                    model.layers, time, ends[replica], generator(run.seed, type(rule).__name__, step)
+                    len(model.reverse), time, ends[replica], generator(run.seed, type(rule).__name__, step)
                 )
                 for replica, run in enumerate(population.runs)
             ],
@@ -185,4 +211,4 @@ def gradient_cuts(population: Population, step: int, batch: PopulationBatch) -> 
         )
         for state in rule.states(model.cell):
             masks[state] = masks[state] | cut_at if state in masks else cut_at
-    return [{state: mask[layer] for state, mask in masks.items()} for layer in range(model.layers)]
+    return [{state: mask[index] for state, mask in masks.items()} for index in range(len(model.reverse))]

@@ -7,15 +7,15 @@ A checkpoint is the zip archive that torch writes. It holds a CRC-32 of everythi
 import io
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rnnstudy.errors import RnnstudyError, shown
 from rnnstudy.run import Run
-from rnnstudy.spec import RnnstudyError
 from rnnstudy.training.atomic import write_all
 
 FORMAT = 2
@@ -57,7 +57,7 @@ def load_checkpoint(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     state = _read(path)
     if state["format"] != FORMAT:
         raise CheckpointError(
-            f"{path} has checkpoint format {state['format']}, this version reads {FORMAT}; delete it", path
+            f"{path} has checkpoint format {shown(state['format'])}, this version reads {FORMAT}; delete it", path
         )
     stored = state["keys"]
     if not isinstance(stored, list):
@@ -84,6 +84,21 @@ def load_checkpoint(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 def incomplete(path: Path, what: str) -> CheckpointError:
     """The error for a sound file whose content does not continue a training."""
     return CheckpointError(f"{path} is not a complete checkpoint ({what}); delete it to train again", path)
+
+
+def require_form(found: Any, expected: Any, what: str) -> None:
+    """Raises `ValueError` unless `found` has the entries of `expected`, each of the same type, tensors of the same
+    shape: another file's numbers would end the training in its middle, or never."""
+    if isinstance(expected, Mapping):
+        sound = isinstance(found, Mapping) and found.keys() == expected.keys()
+    elif isinstance(expected, Tensor):
+        sound = isinstance(found, Tensor) and (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    else:
+        sound = type(found) is type(expected)
+    if not sound:
+        raise ValueError(f"its {what} have other shapes, types or names")
+    for name, part in expected.items() if isinstance(expected, Mapping) else ():
+        require_form(found[name], part, what)
 
 
 def checkpoint_keys(path: Path) -> tuple[str, ...]:

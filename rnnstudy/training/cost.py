@@ -2,15 +2,16 @@
 
 import math
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from rnnstudy.errors import RequestError
+from rnnstudy.probes.probe import Probe
 from rnnstudy.probes.reading import QUANTILES
 from rnnstudy.run import Run
 from rnnstudy.training.batches import BLOCK, MOST_NUMBERS_DRAWN
-from rnnstudy.training.model import Model
 from rnnstudy.training.population import Population
 
 SHARE_OF_CPU, SHARE_OF_CUDA = 0.5, 0.8
@@ -30,6 +31,13 @@ COPIES_OF_STATES = 5
 
 MOST_NUMBERS_PROBED = 2**24
 """Bound on the states and gates of a side batch, in float64. Memory, not results, depends on it."""
+
+MOST_NUMBERS_OF_JACOBIANS = 2**26
+"""Bound on the numbers that a probe of Jacobians holds at once, unless those of one replica are more."""
+
+COPIES_OF_JACOBIANS = 18
+"""Of each number of a step's Jacobians, in float64: the rows that they are read from, and products of them. Measured
+with a matrix LSTM of 625 numbers: 13 for Lyapunov exponents, 16 for singular values."""
 
 COPIES_OF_PROBED = 4
 """Of each of those numbers, in the scaled engine: itself, its gradient, and what each step's graph keeps."""
@@ -61,8 +69,9 @@ def population_bounds(device: torch.device, workers: int = 1) -> tuple[int, floa
 def replicas_that_fit(run: Run, room: float) -> int:
     """The largest population of such runs in `room` bytes; at least one.
 
-    Raises `RequestError` for a run that is far too large for this machine.
+    Raises `RequestError` for a run that is far too large for this machine, or one of whose probes is.
     """
+    require_room_for_jacobians(run, run.probes, lambda: room)
     needed = bytes_per_replica(run)
     if needed > OUT_OF_REACH * max(room, SHARED_BYTES):
         raise RequestError(
@@ -75,11 +84,39 @@ def replicas_that_fit(run: Run, room: float) -> int:
     return max(1, int(max(room - shared, room / 4) / needed))
 
 
+def require_room_for_jacobians(run: Run, probes: Sequence[Probe], room: Callable[[], float]) -> None:
+    """Raises `RequestError` when a probe needs Jacobians of such a run's states that `room()` bytes do not hold.
+
+    `SHARED_BYTES` always count as available, so that the memory of the machine is asked for large Jacobians alone.
+    """
+    size = _joint_state(run)
+    for probe in probes:
+        needed = 8 * _numbers_in_jacobians(run, probe)
+        if needed > SHARED_BYTES and needed > (available := room()):
+            raise RequestError(
+                f"{type(probe).__name__} of {run.cell!r} needs Jacobians of {size} × {size} numbers, about "
+                f"{needed / 1e9:.3g} GB, and there are {available / 1e9:.3g} GB for it; a smaller width or fewer "
+                "sequences would fit, or leave the probe out"
+            )
+
+
+def _joint_state(run: Run) -> int:
+    """Units of all states of a layer side by side."""
+    return sum(run.cell.state_width(state, run.task.outputs) for state in run.cell.states)
+
+
+def _numbers_in_jacobians(run: Run, probe: Probe) -> int:
+    """Numbers that a probe of one replica holds at once to read the Jacobians of a step."""
+    sequences: int = getattr(probe, "sequences", 1)
+    return COPIES_OF_JACOBIANS * sequences * _joint_state(run) ** 2 if probe.needs_jacobians else 0
+
+
 def replicas_probed_together(run: Run, device: torch.device) -> int:
     """How many replicas of a population of such runs the probes read at once before and after training."""
     # On a GPU small parts would be slow, and the share of memory that is left free has room for larger ones.
     most = 4 * MOST_NUMBERS_PROBED if device.type == "cuda" else MOST_NUMBERS_PROBED
-    return max(1, most // max(1, _numbers_probed(run)))
+    jacobians = max((_numbers_in_jacobians(run, probe) for probe in run.probes), default=0)
+    return max(1, min(most // max(1, _numbers_probed(run)), MOST_NUMBERS_OF_JACOBIANS // max(1, jacobians)))
 
 
 def bytes_per_replica(run: Run) -> float:
@@ -87,8 +124,9 @@ def bytes_per_replica(run: Run) -> float:
     task, training = run.task, run.training
     numbers = sum(math.prod(shape) for shape in _parameter_shapes(run, readout=True))
     steps = task.steps * training.batch
-    # An input number takes 4 bytes; a step's target, mask and mark 10. Drawn ahead, and once more for each replica.
-    bytes_per_step = 4 * task.features + 10
+    # An input number or symbol takes 4 bytes; a step's target, mask and mark 10. Drawn ahead, and once more for each
+    # replica.
+    bytes_per_step = 4 * (1 if task.inputs_are_symbols else task.features) + 10
     drawn = BLOCK * steps * min(1.0, MOST_NUMBERS_DRAWN / (BLOCK * steps * task.features))
     data = bytes_per_step * (drawn + 2 * steps + training.validation_sequences * task.steps)
     # Once in the history and once more in the last record.
@@ -112,11 +150,11 @@ def cost(population: Population) -> Cost:
     run, training, replicas = population.runs[0], population.training, len(population.runs)
     steps = training.steps
     evaluated = training.validation_sequences * (steps // training.check_every) + training.test_sequences
-    per_step = _weights(run) * 2 * population.task.steps * replicas
+    per_step = _multiplied(run) * 2 * population.task.steps * replicas
     # A backward pass costs about twice a forward pass.
     operations = per_step * (3 * training.batch * steps + evaluated)
-    loops = steps * population.task.steps * len(run.cell.states) * run.layers
-    probed = 2 * population.task.steps * run.layers * replicas if run.probes else 0
+    loops = steps * population.task.steps * len(run.cell.states) * _recurrences(run)
+    probed = 2 * population.task.steps * _recurrences(run) * replicas if run.probes else 0
     seconds = loops * SECONDS_PER_STATE_STEP + operations / OPERATIONS_PER_SECOND
     return Cost(
         seconds=seconds + probed * SECONDS_PER_PROBED_STEP + replicas * SECONDS_PER_STORED_RUN,
@@ -127,10 +165,17 @@ def cost(population: Population) -> Cost:
 
 def _parameter_shapes(run: Run, readout: bool) -> list[tuple[int, ...]]:
     """The shapes of one replica's parameters, with or without those of the model's readout."""
-    model = Model.of(run.task, run.cell, run.layers)
-    groups = [model.layer_parameters(layer) for layer in range(run.layers)]
+    model = Population((run,)).model
+    groups = [model.embedding_parameters]
+    groups += [model.layer_parameters(layer) for layer in range(run.layers) for _ in model.directions]
+    groups += [model.stream_parameters, *map(model.block_parameters, range(run.layers))]
     groups += [model.readout_parameters] if readout else []
     return [parameter.shape for group in groups for parameter in group.values()]
+
+
+def _recurrences(run: Run) -> int:
+    """Cells in all layers and directions."""
+    return run.layers * (2 if run.bidirectional else 1)
 
 
 def _weights(run: Run) -> int:
@@ -138,12 +183,25 @@ def _weights(run: Run) -> int:
     return sum(shape[0] * shape[-1] for shape in _parameter_shapes(run, readout=False) if len(shape) == 2)
 
 
+def _multiplied(run: Run) -> int:
+    """Numbers of those matrices that a step multiplies by: of a matrix that reads symbols, one row."""
+    if not run.task.inputs_are_symbols:
+        return _weights(run)
+    model = Population((run,)).model
+    single = model.embedding_parameters or model.stream_parameters
+    lowest = list(single.values()) or [*model.layer_parameters(0).values()] * len(model.directions)
+    reading = [one for one in lowest if one.role in ("embedding", "input") and one.shape[0] == model.features]
+    return _weights(run) - (model.features - 1) * sum(one.shape[-1] for one in reading)
+
+
 def _states_and_gates(run: Run) -> int:
     """Numbers that a step of one sequence computes, in all layers."""
     parameters = run.cell.parameters(1, 1).values()
     gates = max((len(parameter.blocks) for parameter in parameters if parameter.role == "recurrent"), default=1)
     states = sum(run.cell.state_width(state, run.task.outputs) for state in run.cell.states if state != "o")
-    return run.layers * (states + gates * run.cell.width)
+    # Around a recurrence: the stream, normalised and mixed.
+    block = 0 if run.block is None else (4 + run.block.expansion) * run.cell.width
+    return _recurrences(run) * (states + gates * run.cell.width + block)
 
 
 def _numbers_probed(run: Run) -> int:
@@ -158,5 +216,5 @@ def _numbers_read(run: Run) -> int:
     if len(steps) > MOST_STEPS_ASKED:
         steps, weight = random.Random(0).sample(steps, MOST_STEPS_ASKED), len(steps) / MOST_STEPS_ASKED
     curves = math.ceil(weight * sum(probe.due(step) for probe in run.probes if probe.observes for step in steps))
-    profile = run.task.steps * len(QUANTILES) * len(run.cell.states) * run.layers
+    profile = run.task.steps * len(QUANTILES) * len(run.cell.states) * _recurrences(run)
     return curves * profile + 10 * run.training.steps

@@ -16,7 +16,7 @@ from rnnstudy.probes.probe import BackwardPass, Moment
 from rnnstudy.probes.reading import Reading
 from rnnstudy.tasks.task import Task
 from rnnstudy.training.batches import PopulationBatch, fixed_batch, fixed_batches
-from rnnstudy.training.cost import replicas_probed_together
+from rnnstudy.training.cost import population_bounds, replicas_probed_together, require_room_for_jacobians
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.population import Population
 
@@ -32,7 +32,9 @@ def evaluate(
     sequences = 0
     with torch.no_grad():
         for batch in batches:
-            outputs, _ = population.model.forward(engine, parameters, batch.inputs, steps=batch.steps, observed=False)
+            outputs, _ = population.model.forward(
+                engine, parameters, batch.inputs, steps=batch.steps, observed=False, ends=batch.last
+            )
             for name, values in task.measures(outputs, batch.targets, batch.mask).items():
                 sums[name] = sums.get(name, 0) + values.double().sum(-1)
             sequences += batch.inputs.shape[2]
@@ -44,7 +46,9 @@ def evaluation_batches(
 ) -> Iterator[PopulationBatch]:
     """`sequences` fixed sequences for each replica, in batches that fit `MOST_NUMBERS_AT_ONCE`."""
     task = task or population.task
-    per_sequence = task.steps * len(population.runs) * 4 * population.runs[0].cell.width
+    # In a block, the stream, normalised and mixed, stands beside the pre-activations.
+    around = len(population.model.directions) * (1 if population.model.block is None else 2)
+    per_sequence = task.steps * len(population.runs) * 4 * around * population.runs[0].cell.width
     most = max(1, MOST_NUMBERS_AT_ONCE // per_sequence)
     return fixed_batches(population, purpose, sequences, device, task, most)
 
@@ -68,10 +72,13 @@ def evaluate_test(learner: Learner, engine: Engine) -> dict[str, Float[Tensor, "
 def read_probes(learner: Learner, stage: Literal["initial", "final"]) -> None:
     """Read and record every probe before the first or after the last update.
 
-    A large population is read in parts: the scaled engine keeps every state of the side batch in float64.
+    A large population is read in parts: the scaled engine keeps every state of the side batch in float64. Raises
+    `RequestError` when there is no room for the Jacobians that a probe needs.
     """
     population = learner.population
-    size = replicas_probed_together(population.runs[0], learner.device)
+    run = population.runs[0]
+    require_room_for_jacobians(run, run.probes, lambda: population_bounds(learner.device)[1])
+    size = replicas_probed_together(run, learner.device)
     of_parts: list[list[list[Reading]]] = []
     for first in range(0, len(population.runs), size):
         part = Population(population.runs[first : first + size])
@@ -107,16 +114,38 @@ def side_batch(population: Population, parameters: Parameters, sequences: int, d
     """Gradients through time on fixed sequences that no training step sees, in float64, by the scaled engine.
 
     The function differentiated is the sum over sequences of the loss of the last supervised step alone, so that each
-    sequence's trajectory has the gradient of its own loss.
+    sequence's trajectory has the gradient of its own loss. The reverse direction of a task that is supervised from its
+    first step on ends there: its trajectories are those of the loss of the first step alone.
     """
+    model, task = population.model, population.task
     batch = fixed_batch(population, "probe", sequences, device)
     double = {name: value.detach().double() for name, value in parameters.items()}
-    engine = ScaledEngine()
-    with torch.enable_grad():
-        outputs, trajectories = population.model.forward(
-            engine, double, batch.inputs.double(), steps=batch.steps, observed=True
-        )
-        batch.loss_of_last_step(population.task, outputs).sum().backward()
+
+    def unrolled(inputs: Tensor, loss: Callable[[Task, Tensor], Tensor] | None = None) -> ScaledEngine:
+        """The engine after a forward pass, and after the backward pass of a loss."""
+        engine = ScaledEngine()
+        with torch.set_grad_enabled(loss is not None):
+            outputs, _ = model.forward(engine, double, inputs, steps=batch.steps, observed=True, ends=batch.last)
+            if loss is not None:
+                loss(task, outputs).sum().backward()
+        return engine
+
+    inputs = batch.inputs.double() if batch.inputs.is_floating_point() else batch.inputs
+    engine = unrolled(inputs, batch.loss_of_last_step)
+    layers = engine.layers
+    if model.bidirectional and not model.ends_only:
+        pairs = zip(layers, unrolled(inputs, batch.loss_of_first_step).layers, model.reverse, strict=True)
+        layers = [of_first if reverse else of_last for of_last, of_first, reverse in pairs]
     return BackwardPass(
-        trajectories, population.model.cell.read_states, batch.last, layers=engine.layers, informative=batch.informative
+        layers,
+        model.cell.read_states,
+        batch.last,
+        layers=layers,
+        informative=batch.informative,
+        suffixes=model.suffixes,
+        reverse=model.reverse,
+        inputs=inputs,
+        vocabulary=None if inputs.is_floating_point() else model.features,
+        streams=engine.streams,
+        with_inputs=lambda others: unrolled(others).layers,
     )

@@ -123,9 +123,13 @@ class History:
 
         def part(plain: Mapping[str, Any]) -> Series:
             steps, values = (plain[name][:, replicas].numpy() for name in ("steps", "values"))
-            return Series.labelled(plain, steps, values)
+            series = Series.labelled(plain, steps, values)
+            sound = (steps.dtype, values.dtype, steps.ndim) == (np.int64, np.float32, 2) and type(series.spacing) is int
+            if not sound or values.shape[:2] != steps.shape or values.ndim != 2 + len(series.axes):
+                raise ValueError("its readings have another form")
+            return series
 
         history = History(keys)
-        history.times = list(state["times"])
+        history.times = [float(time) for time in state["times"]]
         history._blocks = [{name: part(plain) for name, plain in block.items()} for block in state["blocks"]]
         return history

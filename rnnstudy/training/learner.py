@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from rnnstudy.engines.choice import engine_name
 from rnnstudy.engines.engine import Trajectory
+from rnnstudy.errors import RequestError
 from rnnstudy.optimisers.clipping import Gradients, broadcast_replicas, concatenate_parameters, global_norms
 from rnnstudy.probes.reading import Reading
 from rnnstudy.run import Training
-from rnnstudy.training.checkpoint import incomplete, load_checkpoint, save_checkpoint
+from rnnstudy.training.checkpoint import incomplete, load_checkpoint, require_form, save_checkpoint
 from rnnstudy.training.history import History
 from rnnstudy.training.population import Population
 from rnnstudy.training.records import Outcome, Phase, Record, TrainingProgress, ValidationCheck
@@ -125,18 +127,29 @@ class Learner:
         state = load_checkpoint(path, population.keys)
         try:
             return Learner._restored(population, device, state)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RequestError) as error:
             raise incomplete(path, f"{type(error).__name__}: {error}") from None
 
     @staticmethod
     def _restored(population: Population, device: torch.device, state: Mapping[str, Any]) -> "Learner":
         replicas = state["replicas"]
-        expected = {name: value.shape for name, value in population.initial_parameters().items()}
-        if {name: value.shape for name, value in replicas["parameters"].items()} != expected:
-            raise ValueError("its weights have other shapes")
+        require_form(replicas["parameters"], population.initial_parameters(), "weights")
         learner = Learner(population, device, replicas["parameters"])
+        verdicts = learner.verdicts.state()
+        # Older versions wrote fewer of them.
+        require_form({name: replicas.get(name, own) for name, own in verdicts.items()}, verdicts, "verdicts")
+        require_form(replicas["summary"], dict.fromkeys(replicas["summary"], learner.verdicts.error.cpu()), "summaries")
+        if state["optimiser"]:
+            require_form(state["optimiser"], learner._form_of_the_optimiser(), "moments of the update rule")
+        blocks = len(state["history"]["blocks"])
+        if not (0 <= state["step"] <= population.training.steps and 0 <= state["handed_on"] <= blocks):
+            raise ValueError("its counts are out of range")
         learner.step = state["step"]
         learner.engine = state.get("engine", "reference")
+        if not isinstance(learner.engine, str):
+            raise TypeError("its engine is no text")
+        if learner.engine:
+            engine_name(learner.engine)
         learner.complete = state["complete"]
         # The key's name is that of older versions.
         learner.emitted = state["handed_on"]
@@ -153,6 +166,14 @@ class Learner:
         if not learner.complete:
             learner.drop_stopped()
         return learner
+
+    def _form_of_the_optimiser(self) -> Mapping[str, Any]:
+        """The state of the update rule after a step; before its first one it has none."""
+        buffer = torch.zeros_like(self._buffer)
+        buffer.grad = torch.zeros_like(buffer)
+        optimiser = self.population.training.optimiser.at_unit_rate([buffer])
+        optimiser.step()
+        return optimiser.state_dict()["state"]
 
     def save(self, path: Path) -> None:
         """Write a checkpoint of all runs, atomically."""
@@ -209,12 +230,12 @@ class Learner:
         if rule is None:
             return gradients, []
         added, readings = dict(gradients), []
-        for layer, trajectory in enumerate(trajectories):
-            name = model.label("W_hh", layer)
+        for recurrence, trajectory in enumerate(trajectories):
+            name = model.label("W_hh", recurrence)
             term = rule.term(model.cell, self.parameters[name], trajectory.values("h"), trajectory.gradient("h"))
             added[name] = gradients[name] + broadcast_replicas(self._strengths, term.gradient) * term.gradient
-            readings.append(Reading(f"learning/{model.label('omega', layer)}", term.value, (), ""))
-            readings.append(Reading(f"learning/{model.label('omega_live', layer)}", term.live, (), "share"))
+            readings.append(Reading(f"learning/{model.label('omega', recurrence)}", term.value, (), ""))
+            readings.append(Reading(f"learning/{model.label('omega_live', recurrence)}", term.live, (), "share"))
         return added, readings
 
     def clip(self, gradients: Gradients) -> Gradients:

@@ -139,13 +139,17 @@ def _train(
             observed=observed,
             cuts=gradient_cuts(learner.live, learner.step, batch),
             constant_norm=training.constant_norm is not None,
+            ends=batch.last,
         )
         loss = batch.loss(task, outputs).mean(-1)
         before, penalty = learner.regularise(learner.backward(loss), trajectories)
         after = learner.clip(before)
         learner.record([Reading("learning/loss", loss, (), task.loss_unit), *penalty], learner.step, spacing=1)
         read = model.cell.read_states
-        through_time = BackwardPass(trajectories, read, batch.last, training.batch) if observed else None
+        through_time = None
+        if observed:
+            in_time = model.in_time(trajectories, batch.last)
+            through_time = BackwardPass(in_time, read, batch.last, training.batch, suffixes=model.suffixes)
         side = probe_batches(learner.live, learner.parameters, device)
         moment = Moment("training", learner.step, learner.parameters, before, after, through_time, side, model.cell)
         for probe in probes:

@@ -58,7 +58,8 @@ class Population:
 
     @functools.cached_property
     def model(self) -> Model:
-        return Model.of(self.task, self.runs[0].cell, self.runs[0].layers)
+        first = self.runs[0]
+        return Model.of(self.task, first.cell, first.layers, first.embedding, first.block, first.bidirectional)
 
     @property
     def data_seeds(self) -> tuple[int, ...]:

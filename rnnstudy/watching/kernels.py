@@ -53,7 +53,8 @@ def log_norms(
     buffers = BUFFERS.acquire(buffer_shapes(cell, 1, time, batch))
     saved = tuple(array[0] for array in buffers.arrays)
     activation = ACTIVATIONS[module.nonlinearity] if isinstance(module, nn.RNN) else 0
-    read = (inputs.contiguous().numpy(), *_in_kernel_order(module, weights), activation, saved)
+    no_symbols = np.empty((0, batch), np.int32)
+    read = (inputs.contiguous().numpy(), no_symbols, *_in_kernel_order(module, weights), activation, saved)
     if isinstance(module, nn.RNN) and outputs is not None:
         # The one state of the cell; units and steps that the kernel adds for its vectors are zero.
         (states,), width = saved, module.hidden_size

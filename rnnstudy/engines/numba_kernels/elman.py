@@ -43,28 +43,28 @@ def _step_back(grad_h, h, activation, delta):
 
 
 @kernel(through_time.forward_signature(saved=1))
-def forward(inputs, w_in, w_rec, bias, activation, saved):
+def forward(inputs, symbols, w_in, w_rec, bias, activation, saved):
     """saved = (h,); pre-activations are overwritten by h."""
     (h,) = saved
     weights = through_time.prepare_forward(w_in, w_rec, bias, h)
     for t in range(inputs.shape[0]):
-        through_time.pre_activations(weights, inputs[t], h[t], h[t + 1])
+        through_time.pre_activations(weights, inputs, symbols, t, h[t], h[t + 1])
         _step(h[t + 1].reshape(h[t + 1].size), activation)
 
 
 @kernel(through_time.backward_signature(saved=1))
 def backward(
-    inputs, w_in, w_rec, bias, activation, saved, direct, slots,
+    inputs, symbols, w_in, w_rec, bias, activation, saved, direct, slots,
     grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents,
 ):  # fmt: skip
     """The one state is h."""
     (h,) = saved
     no_other_state = np.zeros((h.shape[1], 0), np.float32)
-    back = through_time.prepare_backward(w_in, w_rec, bias, h, grad_rec)
+    back = through_time.prepare_backward(w_in, w_rec, bias, h, grad_inputs, grad_rec)
     grad_h = back.grad_h.reshape(back.grad_h.size)
     for t in range(inputs.shape[0] - 1, -1, -1):
         through_time.add_direct(back, t, direct, slots, no_other_state)
         rescale_rows(back.grad_h, back.exponent, squares[0, t], exponents[0, t])
         _step_back(grad_h, h[t + 1].reshape(grad_h.size), activation, through_time.delta_of(back, t, 0))
-        through_time.propagate_back(back, t, inputs, h, grad_inputs)
+        through_time.propagate_back(back, t, inputs, symbols, h, grad_inputs)
     through_time.write_weight_gradients(back, grad_in, grad_rec, grad_bias)

@@ -52,25 +52,25 @@ def _into_reset(delta_candidate, reset, recurrent, delta_reset, delta_recurrent)
 
 
 @kernel(through_time.forward_signature(saved=2))
-def forward(inputs, w_in, w_rec, bias, activation, saved):
+def forward(inputs, symbols, w_in, w_rec, bias, activation, saved):
     """saved = (h, blocks), blocks (time, 4·batch, padded width); `activation` is ignored."""
     h, blocks = saved
     weights = through_time.prepare_forward(w_in, w_rec, bias, h)
     size = h[0].size
     for t in range(inputs.shape[0]):
-        through_time.pre_activations(weights, inputs[t], h[t], blocks[t])
+        through_time.pre_activations(weights, inputs, symbols, t, h[t], blocks[t])
         _step(blocks[t].reshape(4 * size), h[t].reshape(size), h[t + 1].reshape(size))
 
 
 @kernel(through_time.backward_signature(saved=2))
 def backward(
-    inputs, w_in, w_rec, bias, activation, saved, direct, slots,
+    inputs, symbols, w_in, w_rec, bias, activation, saved, direct, slots,
     grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents,
 ):  # fmt: skip
     """The one state is h; `activation` is ignored."""
     h, blocks = saved
     no_other_state = np.zeros((h.shape[1], 0), np.float32)
-    back = through_time.prepare_backward(w_in, w_rec, bias, h, grad_rec)
+    back = through_time.prepare_backward(w_in, w_rec, bias, h, grad_inputs, grad_rec)
     size = back.grad_h.size
     grad_h = back.grad_h.reshape(size)
     for t in range(inputs.shape[0] - 1, -1, -1):
@@ -83,5 +83,5 @@ def backward(
         _into_update(grad_h, candidate, update, h[t].reshape(size), through_time.delta_of(back, t, 2))
         _into_reset(delta, reset, recurrent, through_time.delta_of(back, t, 1), through_time.delta_of(back, t, 3))
         through_time.through_gate(grad_h, update)
-        through_time.propagate_back(back, t, inputs, h, grad_inputs)
+        through_time.propagate_back(back, t, inputs, symbols, h, grad_inputs)
     through_time.write_weight_gradients(back, grad_in, grad_rec, grad_bias)

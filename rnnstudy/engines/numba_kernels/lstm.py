@@ -79,25 +79,25 @@ def _rescale(grad_h, grad_c, delta_output, exponent, squares, exponents):
 
 
 @kernel(through_time.forward_signature(saved=3))
-def forward(inputs, w_in, w_rec, bias, activation, saved):
+def forward(inputs, symbols, w_in, w_rec, bias, activation, saved):
     """saved = (h, c, gates), c as h, gates (time, 4·batch, padded width); `activation` is ignored."""
     h, c, gates = saved
     c[0] = 0
     weights = through_time.prepare_forward(w_in, w_rec, bias, h)
     size = h[0].size
     for t in range(inputs.shape[0]):
-        through_time.pre_activations(weights, inputs[t], h[t], gates[t])
+        through_time.pre_activations(weights, inputs, symbols, t, h[t], gates[t])
         _step(gates[t].reshape(4 * size), c[t].reshape(size), c[t + 1].reshape(size), h[t + 1].reshape(size))
 
 
 @kernel(through_time.backward_signature(saved=3))
 def backward(
-    inputs, w_in, w_rec, bias, activation, saved, direct, slots,
+    inputs, symbols, w_in, w_rec, bias, activation, saved, direct, slots,
     grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents,
 ):  # fmt: skip
     """The states are c and h, in this order; `activation` is ignored."""
     h, c, gates = saved
-    back = through_time.prepare_backward(w_in, w_rec, bias, h, grad_rec)
+    back = through_time.prepare_backward(w_in, w_rec, bias, h, grad_inputs, grad_rec)
     shape, size = back.grad_h.shape, back.grad_h.size
     grad_h, grad_c = back.grad_h.reshape(size), np.zeros(size, np.float32)
     for t in range(inputs.shape[0] - 1, -1, -1):
@@ -113,5 +113,5 @@ def backward(
         _through_candidate(grad_c, input_gate, candidate, through_time.delta_of(back, t, 3))
         through_time.through_gate(grad_c, forget)
         grad_h[:] = 0
-        through_time.propagate_back(back, t, inputs, h, grad_inputs)
+        through_time.propagate_back(back, t, inputs, symbols, h, grad_inputs)
     through_time.write_weight_gradients(back, grad_in, grad_rec, grad_bias)

@@ -147,7 +147,8 @@ def rescale_rows(rows, exponent, squares, exponents):
     Args:
         rows: (row, number); updated if far from 1.
         exponent: (row); updated with them.
-        squares, exponents: (row); written.
+        squares: (row); written.
+        exponents: (row); written.
     """
     sums_of_squares(rows, squares)
     for row in range(rows.shape[0]):

@@ -18,22 +18,25 @@ from numba import float32, int32, njit, types, void
 from rnnstudy.engines.numba_kernels import weights as matrices
 from rnnstudy.engines.numba_kernels.compiling import FAST_MATH
 from rnnstudy.engines.numba_kernels.numbers import ZERO_EXPONENT, add_to_row
-from rnnstudy.engines.numba_kernels.tiles import set_products
+from rnnstudy.engines.numba_kernels.tiles import add_product, set_products
 
 VECTOR, MATRIX, VIEW = float32[::1], float32[:, ::1], float32[:, :, :]
+SYMBOLS = int32[:, ::1]
 
 
 def forward_signature(saved: int) -> Any:
-    """forward(inputs, w_in, w_rec, bias, activation, saved): writes the `saved` arrays, which `backward` reads.
+    """forward(inputs, symbols, w_in, w_rec, bias, activation, saved): writes `saved`, which `backward` reads.
 
-    Inputs x are (time, batch, features); saved[0] is h (1 + time, batch, padded width), h_0 = 0. The weights are
-    (features, …·width) and (width, …·width) with their blocks in a step's order; the bias (blocks·width) covers all.
+    Inputs x are (time, batch, features). Where symbols (time, batch) are read instead, there are no features, and x_t
+    W_xh is the row of `w_in` that the symbol names, or zero for −1; otherwise `symbols` has no time steps. saved[0] is
+    h (1 + time, batch, padded width), h_0 = 0. The weights are (features, …·width) and (width, …·width) with their
+    blocks in a step's order; the bias (blocks·width) covers all.
     """
-    return void(VIEW, MATRIX, MATRIX, VECTOR, int32, _saved(saved))
+    return void(VIEW, SYMBOLS, MATRIX, MATRIX, VECTOR, int32, _saved(saved))
 
 
 def backward_signature(saved: int) -> Any:
-    """backward(inputs, …, saved, direct, slots, grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents).
+    """backward(inputs, symbols, …, direct, slots, grad_inputs, grad_in, grad_rec, grad_bias, squares, exponents).
 
     Computes the gradients of the weights and of the inputs, and the squared norms of dL/ds_t for each state s.
 
@@ -43,7 +46,7 @@ def backward_signature(saved: int) -> Any:
     grad_in, grad_rec, grad_bias: the weights' gradients, written; `grad_rec` without rows if they are not needed.
     squares, exponents: ‖dL/ds_t‖² = squares·4^exponents (state, time, batch), written.
     """
-    read = (VIEW, MATRIX, MATRIX, VECTOR, int32, _saved(saved), VIEW, int32[::1])
+    read = (VIEW, SYMBOLS, MATRIX, MATRIX, VECTOR, int32, _saved(saved), VIEW, int32[::1])
     return void(*read, VIEW, MATRIX, MATRIX, VECTOR, VIEW, int32[:, :, :])
 
 
@@ -68,15 +71,20 @@ def prepare_forward(w_in, w_rec, bias, h):
 
 
 @njit(nogil=True)
-def pre_activations(weights, x, before, out):
-    """The pre-activations of one step: out = bias + x_t W_xh + h_{t-1} W_hh, each part in its blocks."""
+def pre_activations(weights, inputs, symbols, t, before, out):
+    """The pre-activations of step t: out = bias + x_t W_xh + h_{t-1} W_hh, each part in its blocks."""
+    x = inputs[t]
     batch, blocks = before.shape[0], weights.bias.shape[0]
     state = before[:, : weights.w_rec.shape[1]]
     for g in range(blocks):
         k = g - (blocks - weights.w_rec.shape[0])
         own = out[g * batch : (g + 1) * batch]
         # A part that a block does not receive is an empty product.
-        if g >= weights.w_in.shape[0]:
+        if symbols.shape[0] > 0 and g < weights.w_in.shape[0]:
+            matrices.set_named_rows(weights.bias[g, 0], weights.w_in[g], symbols[t], own)
+            if k >= 0:
+                add_product(state, weights.w_rec[k], own)
+        elif g >= weights.w_in.shape[0]:
             set_products(weights.bias[g, 0], x[:, :0], weights.w_in[0, :0], state, weights.w_rec[k], own)
         elif k < 0:
             set_products(weights.bias[g, 0], x, weights.w_in[g], state[:, :0], weights.w_rec[0, :0], own)
@@ -106,14 +114,14 @@ Attributes:
 
 
 @njit(nogil=True)
-def prepare_backward(w_in, w_rec, bias, h, grad_rec):
+def prepare_backward(w_in, w_rec, bias, h, grad_inputs, grad_rec):
     """The state before the last step: all gradients are zero. Without rows in `grad_rec`, no weight's gradient is
-    computed."""
+    computed; without time steps in `grad_inputs`, none of the inputs."""
     batch, padded_width, width = h.shape[1], h.shape[2], w_rec.shape[0]
     blocks = bias.shape[0] // width
     # Few enough that they stay in the cache until they are added.
     steps = max(1, (256 if blocks == 1 else 128) // batch) if grad_rec.shape[0] > 0 else 1
-    back_in = matrices.transposed(w_in)
+    back_in = matrices.transposed(w_in[: w_in.shape[0] if grad_inputs.shape[0] > 0 else 0])
     return BackwardState(
         back_in,
         matrices.transposed(w_rec),
@@ -159,7 +167,7 @@ def through_gate(gradient, gate):
 
 
 @njit(nogil=True)
-def propagate_back(back, t, inputs, h, grad_inputs):
+def propagate_back(back, t, inputs, symbols, h, grad_inputs):
     """From δ_t, add to `grad_h` the gradient for step t − 1, and compute the gradients of the inputs and weights."""
     batch, padded_width = back.grad_h.shape
     blocks = back.delta.shape[0]
@@ -175,7 +183,13 @@ def propagate_back(back, t, inputs, h, grad_inputs):
         end = min(t + back.steps, h.shape[0] - 1)
         exponents = back.delta_exponents[: (end - t) * batch]
         back.total_exponent[0] = matrices.accumulate_weight_gradients(
-            inputs[t:end], rows[t * batch : end * batch], back.delta, exponents, back.totals, back.total_exponent[0]
+            inputs[t:end],
+            symbols[t:end],
+            rows[t * batch : end * batch],
+            back.delta,
+            exponents,
+            back.totals,
+            back.total_exponent[0],
         )
 
 

@@ -64,14 +64,37 @@ def _add_rows(rows, total):
             total[j] += rows[row, j]
 
 
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def set_named_rows(start, table, symbols, out):
+    """out = start + the row of `table` that each symbol names; `start` alone where it is −1."""
+    for b in range(symbols.shape[0]):
+        if symbols[b] < 0:
+            out[b] = start
+        else:
+            row = table[symbols[b]]
+            for j in range(out.shape[1]):
+                out[b, j] = start[j] + row[j]
+
+
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def add_to_named_rows(rows, symbols, table):
+    """Add each row (step·batch, padded width) to the one of `table` that its symbol names; none where it is −1."""
+    for row in range(symbols.shape[0]):
+        if symbols[row] >= 0:
+            named = table[symbols[row]]
+            for j in range(named.shape[0]):
+                named[j] += rows[row, j]
+
+
 @njit(nogil=True)
-def accumulate_weight_gradients(inputs, before, delta, exponents, totals, total_exponent):
+def accumulate_weight_gradients(inputs, symbols, before, delta, exponents, totals, total_exponent):
     """Add the weight gradients of several consecutive steps, and return the new exponent of the totals.
 
     δ is delta·2^exponents, and the weight gradients are totals·2^total_exponent. `delta` is overwritten.
 
     Args:
         inputs: x_t (step, batch, features).
+        symbols: (step, batch) instead, as in `forward_signature`; without steps where numbers are read.
         before: h_{t-1} (step·batch, padded width).
         delta: dL/da_t (block, step·batch, padded width), the input's blocks first and the recurrent ones last.
         exponents: (step·batch).
@@ -95,7 +118,10 @@ def accumulate_weight_gradients(inputs, before, delta, exponents, totals, total_
         k = g - (blocks - totals.w_rec.shape[0])
         if k >= 0:
             add_product(states, own, totals.w_rec[k])
-        if g < totals.w_in.shape[0]:
+        if g < totals.w_in.shape[0] and symbols.shape[0] > 0:
+            # In the order of the dense product, hence with its bits.
+            add_to_named_rows(own, symbols.reshape(symbols.size), totals.w_in[g])
+        elif g < totals.w_in.shape[0]:
             add_product(input_rows.T, own, totals.w_in[g])
     return shared
 
