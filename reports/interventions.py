@@ -118,11 +118,11 @@ here.table(tests.drop(columns="p"))
 
 # %%
 told = tests[tests["verdict"] != "cannot tell"]
+listed = "; ".join(f"*{row.side}*, by {row.by}: {row.verdict}" for row in told.itertuples())
 here.say(
-    f"""**What came out.**
-    {"; ".join(f"*{row.side}*, by {row.by}: {row.verdict}" for row in told.itertuples())}. In the other {len(tests) - len(told)} of {len(tests)} tests these runs cannot tell. Why the cut at 45 does not stop learning
-    is likely this: a weight serves every step, so that what the gradient at some of the second marks teaches it serves
-    the first mark too, where the gradient is zero."""
+    f"""**What came out.** {listed}. In the other {len(tests) - len(told)} of {len(tests)} tests these runs cannot tell.
+    Why the cut at 45 does not stop learning is likely this: a weight serves every step, so that what the gradient at
+    some of the second marks teaches it serves the first mark too, where the gradient is zero."""
 )
 
 # %% [markdown]
