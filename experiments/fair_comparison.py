@@ -1,4 +1,4 @@
-"""At equal width, parameters and tuning, what the forget gate is given at the start decides, more than the gate itself.
+"""At equal width, parameters and tuning: is it the gate that decides, or what the forget gate is given at the start?
 
 Hypothesis: (1) an LSTM or GRU with biases as PyTorch draws them fails at the lengths at which the vanilla RNN fails;
 with forget bias 1, which knows nothing of the length, both solve them; a chrono bias, which knows it, adds little.
