@@ -174,7 +174,8 @@ table = pd.DataFrame(
 )
 here.table(table)
 every = verdicts.eq("solves").groupby("side").sum()
-best = f"{'; '.join(side for side in names if every[side] == every.max())} solve most settings, {every.max()} of {len(shown)}"
+most = "; ".join(side for side in names if every[side] == every.max())
+best = f"{most} solve most settings, {every.max()} of {len(shown)}"
 both_ways = table[(table["first solves more often"] != "") & (table["second solves more often"] != "")]
 here.say(
     f"""{len(tests)} tests in all, of which {int((tests["leads"] != "").sum())} tell the sides apart; an empty cell says
