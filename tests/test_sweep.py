@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -17,9 +18,11 @@ from rnnstudy.spec import SpecError, build
 from rnnstudy.store.tracker import CompletedRun, Failures
 from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.sweep.grids import Scale, grid, override
-from rnnstudy.sweep.plan import make_plan
+from rnnstudy.sweep.plan import duration, make_plan
 from rnnstudy.tasks import TemporalOrder
 from rnnstudy.training.checkpoint import checkpoint_keys
+from rnnstudy.training.cost import MOST_ON_CPU, cost
+from rnnstudy.training.grouping import populations
 from rnnstudy.training.loop import train
 from rnnstudy.training.population import Population
 
@@ -165,11 +168,22 @@ def test_populations_are_split_until_every_worker_has_work():
 def test_every_experiment_of_this_repository_can_be_planned(path: Path, scale: Scale):
     experiment = load_experiment(path)
     assert experiment.hypothesis
+    guide = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    [row] = re.findall(rf"^\| {path.stem} \| (.*) \|$", guide, re.MULTILINE)
+    stated = row.split(" | ")[list(Scale).index(scale)]
     if experiment.searches_here:
-        assert searches_of(experiment, scale)
+        searches = [definition.search for definition in searches_of(experiment, scale)]
+        most = sum(search.trials * len(search.seeds) + len(search.fresh_seeds) for search in searches)
+        assert stated == f"{most} runs"
         return
     runs = experiment.runs(scale)
     assert len({run.key for run in runs}) == len(runs) == len(set(unique_names(runs).values()))
+    count, estimate = stated.split(", ")
+    assert count == f"{len(runs)} runs"
+    if scale is not Scale.PAPER:
+        # Of tens of thousands of runs the estimate alone takes a minute.
+        groups = populations(runs, MOST_ON_CPU, 4e9)
+        assert estimate == duration(sum(cost(group).seconds for group in groups))
 
 
 @pytest.mark.parametrize(
