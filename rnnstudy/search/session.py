@@ -7,7 +7,7 @@ from pathlib import Path
 from rnnstudy.errors import without_passwords
 from rnnstudy.search.definition import searches_of
 from rnnstudy.search.queue import SearchQueue, claim_studies
-from rnnstudy.search.studies import StudyStatus, connect_storage, study_status
+from rnnstudy.search.studies import StudyStatus, connect_storage, storage_errors, study_status
 from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.experiment import Experiment, load_experiment
 from rnnstudy.sweep.grids import Scale
@@ -53,4 +53,7 @@ def launch_search(
         listener.message(f"{len(definitions)} studies: {trials} trials to go, at most {work.runs_left} runs")
         listener.planned([], work.runs_left)
         summary = session.train(work, store, claims)
+        with storage_errors(connected.url):
+            for line in (line for study in work.studies for line in study.remarks()):
+                listener.message(line)
     return SearchSummary(summary, [study_status(study.study) for study in work.studies])

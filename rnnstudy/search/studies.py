@@ -1,6 +1,8 @@
 """Optuna's studies: where they are stored, how one is opened or resumed, and how far each has got."""
 
 import contextlib
+import math
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +19,9 @@ from rnnstudy.spec import RequestError, RnnstudyError
 from rnnstudy.store.mlflow_database import database_errors
 from rnnstudy.store.project import Project
 
-COMPARABILITY, PLANNED, FRESH, KEYS, RETRY_OF = "meaning", "trials", "fresh", "keys", "again"
+COMPARABILITY, PLANNED, FRESH, KEYS, SEEDS, RETRY_OF = "meaning", "trials", "fresh", "keys", "seeds", "again"
 """Attributes that we store. Of a study: its comparability hash, its planned number of trials, and the winner's runs on
-fresh seeds. Of a trial: the keys of its runs, and the number of the trial that it repeats."""
+fresh seeds, with these seeds. Of a trial: the keys of its runs, and the number of the trial that it repeats."""
 
 
 class StorageError(RnnstudyError):
@@ -76,12 +78,18 @@ def open_study(storage: RDBStorage, name: str, search: Search) -> optuna.Study:
         elif stored != search.comparability_hash:
             raise RequestError(
                 f"study '{name}' was begun with another objective or other seeds; give the search another name, or "
-                f"delete it: optuna delete-study --study-name '{name}' --storage {without_passwords(storage.url)}"
+                f"{deleting(name, storage.url)}"
             )
         if study.user_attrs.get(PLANNED) != search.trials:
             study.set_user_attr(PLANNED, search.trials)
         requeue_orphans(study)
     return study
+
+
+def deleting(name: str, url: str) -> str:
+    """How a user deletes a study."""
+    words = shlex.join(["optuna", "delete-study", "--study-name", name, "--storage", url])
+    return f"delete the study: {words}"
 
 
 def requeue_orphans(study: optuna.Study) -> None:
@@ -155,8 +163,9 @@ def study_status(study: optuna.Study) -> StudyStatus:
 
 
 def winner(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The complete trial with the smallest value; of equal ones, the first."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    """The complete trial with the smallest value; of equal ones, the first. One whose runs diverged has no finite value
+    and never wins."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and math.isfinite(trial.value or 0.0)]
     return min(complete, key=lambda trial: (trial.value, trial.number), default=None)
 
 

@@ -17,7 +17,8 @@ from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from rnnstudy.store.errors import StoreError, StoreUnavailable
+from rnnstudy.errors import RnnstudyError
+from rnnstudy.store.errors import DiskFull, StoreError, StoreUnavailable, disk_is_full
 from rnnstudy.store.stored_run import StoredRun, state_of
 from rnnstudy.training.atomic import replacing
 
@@ -193,6 +194,8 @@ def quiet_mlflow() -> Iterator[None]:
         # MLflow sets its loggers to INFO when it is imported.
         for name in (mlflow.__name__, "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # Writes the traceback of every database error, a full disk's too, which is raised all the same.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         yield
 
 
@@ -227,8 +230,10 @@ def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
         raise StoreUnavailable(f"the MLflow store sqlite:///{path} does not answer as it should: {error}") from None
 
 
-def _unusable(path: Path, error: sqlite3.OperationalError) -> StoreError:
-    """The error for a sound database that is locked, read-only or otherwise unusable."""
+def _unusable(path: Path, error: sqlite3.OperationalError) -> RnnstudyError:
+    """The error for a sound database that is locked, read-only, on a full disk or otherwise unusable."""
+    if disk_is_full(error):
+        return DiskFull.caused_by(error, path.parent)
     if "locked" in str(error):
         return StoreUnavailable(
             f"{path} has been locked by another process for {BUSY_SECONDS:.0f} s (fuser {path} names it); end it first"

@@ -126,7 +126,7 @@ class Store(RunIndex):
             raise StoreError(f"the MLflow store {self.uri} needs a driver ({error}); {needed}") from None
         except (MlflowException, OSError, *mlflow_database.database_errors()) as error:
             if disk_is_full(error):
-                raise DiskFull.caused_by(error) from None
+                raise DiskFull.caused_by(error, self.database and self.database.parent) from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if isinstance(error, MlflowException) and error.error_code in REFUSALS:
                 raise StoreError(f"the MLflow store {self.uri} refuses: {reason}") from None

@@ -18,7 +18,7 @@ from rnnstudy.errors import shown
 from rnnstudy.run import Run
 from rnnstudy.spec import canonical
 from rnnstudy.store import foreign
-from rnnstudy.store.errors import DamagedFile, StoreError
+from rnnstudy.store.errors import DamagedFile, DiskFull, StoreError, disk_is_full
 from rnnstudy.store.source_hashes import changed_classes
 from rnnstudy.store.tracker import Failures, KnownRuns
 from rnnstudy.training.records import RunState
@@ -178,6 +178,8 @@ def require_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        if disk_is_full(error):
+            raise DiskFull.caused_by(error, folder) from None
         reason = error.strerror or error
         raise StoreError(
             f"{folder} cannot hold the store ({reason}); make it a folder that you may write, or set RNNSTUDY_HOME"

@@ -179,7 +179,8 @@ def one_line(path: Path, error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"{where}: it ends the program (exit code {shown(error.code)}); an experiment file only defines"
     without_location = re.sub(r" \((unknown location|/[^)]*)\)$", "", message_of(error))
-    return f"{where}: {type(error).__name__}: {without_location}{_import_hint(error, path)}"
+    named = f"{type(error).__name__}: {without_location}" if without_location else type(error).__name__
+    return f"{where}: {named}{_import_hint(error, path)}"
 
 
 def _import_hint(error: BaseException, path: Path) -> str:
