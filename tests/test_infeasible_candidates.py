@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from rnnstudy.cells import Elman
 from rnnstudy.run import Run, Training
 from rnnstudy.search.definition import Search, StudyDefinition, ValidationResult
-from rnnstudy.search.studies import study_status
-from rnnstudy.search.study_runner import INFEASIBLE, StudyRunner
+from rnnstudy.search.studies import INFEASIBLE, study_status
+from rnnstudy.search.study_runner import StudyRunner
 from rnnstudy.spec import RequestError
 from rnnstudy.sweep.experiment import ExperimentError
 from rnnstudy.sweep.grids import Scale

@@ -21,12 +21,9 @@ from optuna.trial import FixedTrial, TrialState
 from rnnstudy.errors import RequestError, shown
 from rnnstudy.run import Run
 from rnnstudy.search.definition import Infeasible, StudyDefinition, ValidationResult, with_seeds
-from rnnstudy.search.studies import FRESH, KEYS, SEEDS, deleting, study_status
+from rnnstudy.search.studies import FRESH, INFEASIBLE, KEYS, SEEDS, deleting, study_status
 from rnnstudy.sweep.experiment import ExperimentError
 from rnnstudy.training.records import ValidationCheck
-
-INFEASIBLE = "infeasible"
-"""An attribute of a trial: why its combination of parameters cannot be trained."""
 
 
 def _words(drawn: BaseDistribution) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,15 @@ class DiskFull(RnnstudyError):
         named = next((Path(os.fsdecode(file)).parent for file in files if isinstance(file, str | bytes | Path)), folder)
         where = f" at {named}" if named else ""
         return cls(f"the disk is full{where}; nothing is lost: make room, and the same command goes on")
+
+
+def fullest(*folders: Path | None) -> Path | None:
+    """Of the folders that are there, the one whose disk has the least room."""
+    return min(
+        (folder for folder in folders if folder is not None and folder.is_dir()),
+        key=lambda folder: shutil.disk_usage(folder).free,
+        default=None,
+    )
 
 
 def disk_is_full(error: BaseException) -> bool:
