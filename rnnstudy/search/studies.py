@@ -19,7 +19,7 @@ from rnnstudy.search.definition import Search
 from rnnstudy.search.storage_file import StorageError, check_storage_file
 from rnnstudy.spec import RequestError
 from rnnstudy.store.errors import DiskFull, disk_is_full
-from rnnstudy.store.mlflow_database import database_errors, is_there, sqlite_file
+from rnnstudy.store.mlflow_database import database_errors, is_address, is_there, sqlite_file
 from rnnstudy.store.project import Project
 
 COMPARABILITY, PLANNED, FRESH, KEYS, SEEDS, RETRY_OF = "meaning", "trials", "fresh", "keys", "seeds", "again"
@@ -42,6 +42,10 @@ def storage_errors(url: str) -> Iterator[None]:
         cause = error.__cause__ or error
         # The database's own words; SQLAlchemy adds the statement and a link.
         reason = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
+        if isinstance(cause, ImportError):
+            reason = f"it needs a driver ({reason}); pip install 'rnnstudy[postgres]' brings that of PostgreSQL"
+        elif not is_address(url):
+            reason = "it is no address of a database, such as sqlite:////absolute/path.db or postgresql://host/name"
         raise StorageError(f"the storage of searches {without_passwords(url)} cannot be used: {reason}") from None
 
 

@@ -192,11 +192,20 @@ def sqlite_file(url: str) -> Path | None:
     """The file that the address of a database names; None for one that is no sqlite file, or no address."""
     from sqlalchemy.engine import make_url
 
-    try:
-        named = make_url(url)
-        return Path(named.database).absolute() if named.get_backend_name() == "sqlite" and named.database else None
-    except database_errors():
+    if not is_address(url):
         return None
+    named = make_url(url)
+    return Path(named.database).absolute() if named.get_backend_name() == "sqlite" and named.database else None
+
+
+def is_address(url: str) -> bool:
+    """Whether a text has the form of an address of a database."""
+    from sqlalchemy.engine import make_url
+
+    try:
+        return bool(make_url(url).get_backend_name())
+    except (ValueError, *database_errors()):
+        return False
 
 
 @contextmanager

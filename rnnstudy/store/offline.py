@@ -31,7 +31,7 @@ class OfflineFolder(RunIndex):
     """
 
     def __init__(self, path: Path) -> None:
-        require_folder(path)
+        require_folder(path, "name another folder for the files")
         self.path = path
 
     def runs(self) -> list[StoredRun]:
