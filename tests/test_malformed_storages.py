@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.samplers import RandomSampler
 
 from rnnstudy.search.studies import connect_storage, study_statuses
 from rnnstudy.spec import RnnstudyError
@@ -23,7 +24,7 @@ from tests.test_search import SEARCH, Stage, staged
 TABLES = ("alembic_version", "version_info", "studies", "study_directions", "study_user_attributes", "trials",
           "trial_params", "trial_values", "trial_intermediate_values", "trial_user_attributes")  # fmt: skip
 
-SMALL = SEARCH.replace(trials=4, together=2, fresh_seeds=(7,))
+SMALL = SEARCH.replace(trials=4, together=2, fresh_seeds=(7,), sampler=lambda seed: RandomSampler(seed=seed))
 
 
 @pytest.fixture(scope="module")
