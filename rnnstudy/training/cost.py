@@ -174,8 +174,8 @@ def _bytes_stored(run: Run) -> float:
     With each reading are kept the shares of its missing values, its training steps and its description.
     """
     curves = len(_parameter_shapes(run, readout=True)) + 3 + 6 * len(run.cell.states) * _recurrences(run)
-    points = curves * POINTS_PER_CURVE * BYTES_PER_POINT if run.probes else 3 * POINTS_PER_CURVE * BYTES_PER_POINT
-    return 4 * (1.75 * _numbers_read(run) + 1.25 * _weights(run)) + points + BYTES_PER_RUN
+    points = (curves if run.probes else 3) * min(POINTS_PER_CURVE, max(run.training.steps, run.task.steps))
+    return 4 * (1.75 * _numbers_read(run) + 1.25 * _weights(run)) + BYTES_PER_POINT * points + BYTES_PER_RUN
 
 
 def _parameter_shapes(run: Run, readout: bool) -> list[tuple[int, ...]]:
