@@ -68,3 +68,17 @@ def test_files_move_in_their_order_once_they_are_on_the_disk(tmp_path: Path, mon
     assert calls == ["b", "a"]
     write_all({tmp_path / "b": b"1"}, durable=True)
     assert calls[2:] == ["fsync", "b"]
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    """The system names the files that it cannot open, not those that it cannot write."""
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="No space") as raised, replacing(path):
+        raise OSError(28, "No space left on device")
+    assert raised.value.filename == str(path)
+    with pytest.raises(OSError, match="No space") as raised, replacing(path) as unfinished:
+        raise OSError(28, "No space left on device", str(unfinished))
+    assert raised.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as missing, replacing(path):
+        (tmp_path / "source").read_bytes()
+    assert missing.value.filename == str(tmp_path / "source")

@@ -128,10 +128,10 @@ def spoilt_bytes(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 
 
 @st.composite
-def spoilt_databases(draw: st.DrawFn) -> Spoil:
+def spoilt_databases(draw: st.DrawFn, tables: tuple[str, ...] = TABLES) -> Spoil:
     """A function that spoils a database: its bytes, its schema, or a value in one of its rows."""
     how, in_bytes = draw(st.sampled_from(("bytes", "schema", "value", "value"))), draw(spoilt_bytes())
-    table, column, row = draw(st.sampled_from(TABLES)), draw(st.integers(0, 20)), draw(st.integers(0, 30))
+    table, column, row = draw(st.sampled_from(tables)), draw(st.integers(0, 20)), draw(st.integers(0, 30))
     value, statement = (
         draw(PLAIN),
         draw(st.sampled_from(("DROP TABLE {0}", "DELETE FROM {0}", "ALTER TABLE {0} RENAME TO another",

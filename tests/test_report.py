@@ -266,7 +266,7 @@ def test_an_unknown_report_gets_the_nearest_name(project: Project) -> None:
     with pytest.raises(RequestError, match=r"^there is no report 'plian'; did you mean 'plain'\? Reports here: plain$"):
         build_reports(["plian"], project)
     shutil.rmtree(project.reports)
-    with pytest.raises(RequestError, match=r"^there is no report 'plain'; There are no reports in"):
+    with pytest.raises(RequestError, match=r"^there is no report 'plain'\. There are no reports in"):
         build_reports(["plain"], project)
 
 

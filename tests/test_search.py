@@ -344,7 +344,7 @@ def test_a_study_with_another_objective_is_not_continued(stage: Stage):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("nonsense", "the storage of searches nonsense cannot be used"),
+        ("nonsense", "the storage of searches nonsense cannot be used: it is no address of a database"),
         ("postgresql://me:secret@127.0.0.1:1/none", "postgresql://me:…@127.0.0.1:1/none cannot be used"),
         ("sqlite:////nowhere/at/all.db", "unable to open database file"),
     ],

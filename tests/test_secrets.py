@@ -1,5 +1,6 @@
 """Passwords in addresses: used, and never shown."""
 
+import shutil
 import subprocess
 import threading
 from base64 import b64decode
@@ -11,10 +12,14 @@ from typing import Any
 import pytest
 
 from rnnstudy.report.mlflow_pages import server
+from rnnstudy.search import session as search_session
+from rnnstudy.search.studies import StorageError, connect_storage, damaged_study
 from rnnstudy.store.errors import StoreError
 from rnnstudy.store.mlflow_server import check_server
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project
+from rnnstudy.sweep.session import Session
+from rnnstudy.sweep.summary import SweepSummary
 
 PASSWORD = "open-sesame"
 
@@ -116,3 +121,34 @@ def test_the_ui_hands_its_address_over_by_environment(
         pass
     assert PASSWORD not in " ".join(started["command"])
     assert PASSWORD in started["environment"]["MLFLOW_BACKEND_STORE_URI"]
+
+
+def test_the_command_that_is_stored_with_candidates_has_no_password(
+    project_with_store: Path, empty_storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = project_with_store / "experiments" / "searching.py"
+    file.write_text(SEARCH)
+    shutil.copy(empty_storage, project_with_store / "mlruns" / "optuna.db")
+    commands: list[str] = []
+
+    def connected(project: Project, url: str | None) -> Any:
+        return connect_storage(project, None)
+
+    def train(self: Session, work: Any, *_: Any) -> SweepSummary:
+        commands.append(self.info.command)
+        work._storage.engine.dispose()
+        return SweepSummary()
+
+    monkeypatch.setattr(search_session, "connect_storage", connected)
+    monkeypatch.setattr(Session, "train", train)
+    search_session.launch_search(file.relative_to(project_with_store), storage=f"postgresql://me:{PASSWORD}@127.0.0.1:1/db")
+    assert commands == [
+        "rnnstudy sweep experiments/searching.py --scale desk --storage 'postgresql://me:…@127.0.0.1:1/db'"
+    ]
+
+
+def test_a_damaged_study_is_named_without_the_password_of_its_storage() -> None:
+    with pytest.raises(StorageError) as refused, damaged_study("mine", f"postgresql://me:{PASSWORD}@127.0.0.1:1/db"):
+        raise KeyError("type")
+    assert "optuna delete-study --study-name mine --storage" in str(refused.value)
+    assert PASSWORD not in str(refused.value)

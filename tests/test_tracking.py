@@ -594,7 +594,7 @@ def test_what_is_asked_for_does_not_cost_what_the_store_holds(project: Project):
         return connection
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlflow_database, "_connect", counting)
+        patch.setattr(mlflow_database, "connect", counting)
         store = Store(project)
         assert set(store.finished([stored.key, other])) == {stored.key, other}
         assert store.mark_interrupted() == 0

@@ -39,7 +39,7 @@ def make_probe(name: str, settings: Sequence[str] = ()) -> Any:
 
     known = known_classes("probes")
     if name not in known:
-        hint = nearest(name, known) or ";"
+        hint = nearest(name, known) or "."
         raise RequestError(f"there is no probe '{name}'{hint} There are {', '.join(known)}")
     built: Spec = known[name]()
     for setting in settings:

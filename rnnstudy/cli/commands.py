@@ -113,7 +113,7 @@ def studies_(storage: str | None, json_: bool) -> None:
         return
     if not found:
         where = without_passwords(storage_url(project, storage))
-        say(f"no studies in {where}; `rnnstudy sweep experiments/tuned_comparison.py` makes some")
+        say(f"no studies in {where}; `rnnstudy sweep` of an experiment file with a search makes some")
         return
     make_console().print(studies_table(found, project))
 
@@ -320,6 +320,8 @@ def main() -> None:
         app(prog_name=PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
+    except click.UsageError as error:
+        _refuse(f"{error.format_message()}{_where_to_look(error)}")
     except click.ClickException as error:
         _refuse(error.format_message())
     except RnnstudyError as error:
@@ -334,6 +336,15 @@ def main() -> None:
         from rnnstudy.store.errors import DiskFull, disk_is_full
 
         _refuse(str(DiskFull.caused_by(error)) if disk_is_full(error) else f"the system refuses: {error}")
+
+
+def _where_to_look(error: click.UsageError) -> str:
+    """Which help says more, for what is missing and for a command that resembles none."""
+    asked = error.ctx.command_path if error.ctx is not None else PROGRAM
+    if isinstance(error, click.MissingParameter):
+        return f" `{asked} --help` shows what is expected."
+    unknown = error.format_message().startswith("No such command") and "Did you mean" not in error.format_message()
+    return f" `{asked} --help` lists the commands." if unknown else ""
 
 
 def _refuse(message: str) -> None:

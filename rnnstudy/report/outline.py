@@ -100,7 +100,7 @@ def require_source(name: str, project: Project) -> Path:
     if not source.is_file():
         names = known_reports(project)
         known = f"Reports here: {', '.join(names)}" if names else f"There are no reports in {project.reports}"
-        raise RequestError(f"there is no report '{name}'{nearest(name, names) or ';'} {known}")
+        raise RequestError(f"there is no report '{name}'{nearest(name, names) or '.'} {known}")
     return source
 
 

@@ -93,7 +93,7 @@ class Search(Spec):
         seeds: each candidate is trained once with each seed. A seed decides both weights and data, so that candidates
             and studies are compared on the same sequences.
         fresh_seeds: the confirmation seeds: the winner is trained again with these, and the search has seen none of
-            them.
+            them. A later call with other ones trains it again with those.
         sampler: an Optuna sampler, or a function that makes one from a seed.
         pruner: an Optuna pruner; None for no pruning. At each check it receives the median over seeds of the
             validation error (its log10 if the objective is `log10_error`).

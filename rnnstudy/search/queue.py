@@ -50,7 +50,7 @@ class SearchQueue:
         self._newly_complete: set[str] = set()
         self.complete_keys: set[str] = set()
         self.studies = [
-            StudyRunner(open_study(storage, definition.name, definition.search), definition)
+            StudyRunner(open_study(storage, definition.name, definition.search), definition, storage.url)
             for definition in definitions
         ]
 
@@ -61,10 +61,7 @@ class SearchQueue:
     @property
     def runs_left(self) -> int:
         """The number of runs still to train, at most; for a display."""
-        return sum(
-            study.trials_left * len(study.search.seeds) + (0 if study.done else len(study.search.fresh_seeds))
-            for study in self.studies
-        )
+        return sum(study.trials_left * len(study.search.seeds) + study.fresh_runs_left for study in self.studies)
 
     def next(self) -> Assignment | None:
         with storage_errors(self._storage.url):

@@ -7,7 +7,9 @@ from pathlib import Path
 from rnnstudy.errors import without_passwords
 from rnnstudy.search.definition import searches_of
 from rnnstudy.search.queue import SearchQueue, claim_studies
-from rnnstudy.search.studies import StudyStatus, connect_storage, study_status
+from rnnstudy.search.storage_file import require_writable_file
+from rnnstudy.search.studies import StudyStatus, connect_storage, storage_errors, study_status
+from rnnstudy.store.mlflow_database import sqlite_file
 from rnnstudy.sweep.claims import Claims
 from rnnstudy.sweep.experiment import Experiment, load_experiment
 from rnnstudy.sweep.grids import Scale
@@ -43,6 +45,8 @@ def launch_search(
     options = ["--storage", without_passwords(storage)] if storage else []
     session = Session(experiment, scale, options, resources, listener)
     connected = connect_storage(session.project, storage)
+    if (file := sqlite_file(connected.url)) is not None:
+        require_writable_file(file)
     store = session.open_store()
     with contextlib.closing(Claims(session.project.claims)) as claims:
         # Before the studies are opened: trials that look as if a dead process had left them may be another launcher's.
@@ -53,4 +57,7 @@ def launch_search(
         listener.message(f"{len(definitions)} studies: {trials} trials to go, at most {work.runs_left} runs")
         listener.planned([], work.runs_left)
         summary = session.train(work, store, claims)
+        with storage_errors(connected.url):
+            for line in (line for study in work.studies for line in study.remarks()):
+                listener.message(line)
     return SearchSummary(summary, [study_status(study.study) for study in work.studies])

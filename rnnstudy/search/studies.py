@@ -1,39 +1,51 @@
 """Optuna's studies: where they are stored, how one is opened or resumed, and how far each has got."""
 
 import contextlib
+import math
+import shlex
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from rnnstudy.errors import without_passwords
+from rnnstudy.errors import message_of, shown, without_passwords
 from rnnstudy.search.definition import Search
-from rnnstudy.spec import RequestError, RnnstudyError
-from rnnstudy.store.mlflow_database import database_errors
+from rnnstudy.search.storage_file import StorageError, check_storage_file
+from rnnstudy.spec import RequestError
+from rnnstudy.store.errors import DiskFull, disk_is_full
+from rnnstudy.store.mlflow_database import database_errors, is_address, is_there, sqlite_file
 from rnnstudy.store.project import Project
 
-COMPARABILITY, PLANNED, FRESH, KEYS, RETRY_OF = "meaning", "trials", "fresh", "keys", "again"
+COMPARABILITY, PLANNED, FRESH, KEYS, SEEDS, RETRY_OF = "meaning", "trials", "fresh", "keys", "seeds", "again"
 """Attributes that we store. Of a study: its comparability hash, its planned number of trials, and the winner's runs on
-fresh seeds. Of a trial: the keys of its runs, and the number of the trial that it repeats."""
+fresh seeds, with these seeds. Of a trial: the keys of its runs, and the number of the trial that it repeats."""
 
-
-class StorageError(RnnstudyError):
-    """Optuna's storage cannot be used."""
+INFEASIBLE = "infeasible"
+"""An attribute of a trial: why its combination of parameters cannot be trained."""
 
 
 @contextlib.contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Raise errors of Optuna's storage again as a `StorageError` of one line."""
+    """Raise errors of Optuna's storage again as a `StorageError` of one line, or as `DiskFull`."""
     try:
         yield
     except (OptunaError, *database_errors(), ImportError, OSError) as error:
+        if disk_is_full(error):
+            file = sqlite_file(url)
+            raise DiskFull.caused_by(error, file and file.parent) from None
         cause = error.__cause__ or error
-        reason = " ".join(str(cause).split())[:200]
+        # The database's own words; SQLAlchemy adds the statement and a link.
+        reason = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
+        if isinstance(cause, ImportError):
+            reason = f"it needs a driver ({reason}); pip install 'rnnstudy[postgres]' brings that of PostgreSQL"
+        elif not is_address(url):
+            reason = "it is no address of a database, such as sqlite:////absolute/path.db or postgresql://host/name"
         raise StorageError(f"the storage of searches {without_passwords(url)} cannot be used: {reason}") from None
 
 
@@ -48,11 +60,18 @@ def connect_storage(project: Project, url: str | None) -> RDBStorage:
     if url is None:
         project.mlruns.mkdir(parents=True, exist_ok=True)
     url = storage_url(project, url)
+    if (file := sqlite_file(url)) is not None:
+        check_storage_file(file)
     with storage_errors(url), warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         try:
             return RDBStorage(_with_driver(url))
         except ValueError as error:
             raise StorageError(f"--storage is {url}, which is no address of a database ({error})") from None
+        except RuntimeError as error:
+            # Of a server's: a file's was checked before.
+            raise StorageError(
+                f"the storage of searches {url} is of another version of Optuna, or of another program: {error}"
+            ) from None
 
 
 def _with_driver(url: str) -> str:
@@ -66,22 +85,72 @@ def open_study(storage: RDBStorage, name: str, search: Search) -> optuna.Study:
 
     Raises `RequestError` if the stored study has another objective or other seeds, `StorageError` if the storage fails.
     """
-    with storage_errors(storage.url):
+    with storage_errors(storage.url), damaged_study(name, storage.url):
         study = optuna.create_study(
             storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=search.study_pruner()
         )
+        check_study(study)
         stored = study.user_attrs.get(COMPARABILITY)
         if stored is None:
+            if study.get_trials(deepcopy=False):
+                raise RequestError(f"study '{name}' was made by another program; give the search another name")
             study.set_user_attr(COMPARABILITY, search.comparability_hash)
         elif stored != search.comparability_hash:
             raise RequestError(
                 f"study '{name}' was begun with another objective or other seeds; give the search another name, or "
-                f"delete it: optuna delete-study --study-name '{name}' --storage {without_passwords(storage.url)}"
+                f"{deleting(name, storage.url)}"
             )
         if study.user_attrs.get(PLANNED) != search.trials:
             study.set_user_attr(PLANNED, search.trials)
         requeue_orphans(study)
     return study
+
+
+@contextlib.contextmanager
+def damaged_study(name: str | None, url: str) -> Iterator[None]:
+    """Raise what Optuna raises for rows that it did not write as a `StorageError` of one line.
+
+    `name`: the study; None where all are read. `url`: the address of the storage, whose own errors are those of
+    `storage_errors`.
+    """
+    try:
+        yield
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = message_of(error) or type(error).__name__
+        what, remedy = f"the storage of searches {without_passwords(url)}", "move it aside, or repair it"
+        if name is not None:
+            what, remedy = f"study '{name}' in the storage of searches", deleting(name, url)
+        raise StorageError(
+            f"{what} is damaged ({reason}); {remedy}; the runs stay in the store, and are not trained again"
+        ) from None
+
+
+def check_study(study: optuna.Study) -> None:
+    """Raises `ValueError`, `TypeError` or other errors of Python unless everything that is stored of a study can be
+    read and has the form that we write."""
+    attributes, trials, directions = study.user_attrs, study.get_trials(), study.directions
+    _require_types(attributes, {COMPARABILITY: str, PLANNED: int, FRESH: dict})
+    if COMPARABILITY not in attributes:
+        return
+    _require_types(attributes.get(FRESH, {}), {"trial": int, KEYS: list, SEEDS: list})
+    if directions != [StudyDirection.MINIMIZE]:
+        raise ValueError("its objective is not minimised")
+    for trial in trials:
+        _require_types(trial.user_attrs, {KEYS: list, RETRY_OF: int, INFEASIBLE: str})
+        if trial.state == TrialState.COMPLETE and not isinstance(trial.value, float):
+            raise ValueError(f"trial {trial.number} is complete and has no value")
+
+
+def _require_types(found: Mapping[str, Any], expected: Mapping[str, type]) -> None:
+    for name, kind in expected.items():
+        if name in found and not isinstance(found[name], kind):
+            raise TypeError(f"its attribute '{name}' is {shown(found[name])}")
+
+
+def deleting(name: str, url: str) -> str:
+    """How a user deletes a study."""
+    words = shlex.join(["optuna", "delete-study", "--study-name", name, "--storage", url])
+    return f"delete the study: {words}"
 
 
 def requeue_orphans(study: optuna.Study) -> None:
@@ -155,9 +224,11 @@ def study_status(study: optuna.Study) -> StudyStatus:
 
 
 def winner(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The complete trial with the smallest value; of equal ones, the first."""
+    """The complete trial with the smallest value; of equal ones, the first. One whose runs diverged has no finite value
+    and never wins."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
-    return min(complete, key=lambda trial: (trial.value, trial.number), default=None)
+    finite = [trial for trial in complete if math.isfinite(trial.value)]
+    return min(finite, key=lambda trial: (trial.value, trial.number), default=None)
 
 
 def study_statuses(project: Project, url: str | None = None) -> list[StudyStatus]:
@@ -168,9 +239,17 @@ def study_statuses(project: Project, url: str | None = None) -> list[StudyStatus
 
 def load_studies(project: Project, prefix: str = "", url: str | None = None) -> list[optuna.Study]:
     """The studies in a storage, sorted by name: all, or those named `prefix` or `prefix/…`. Creates no storage."""
-    if url is None and not (project.mlruns / "optuna.db").exists():
+    file = sqlite_file(storage_url(project, url))
+    if file is not None and not is_there(file):
         return []
     storage = connect_storage(project, url)
     with storage_errors(storage.url):
-        names = [name for name in optuna.get_all_study_names(storage) if f"{name}/".startswith(prefix and f"{prefix}/")]
-        return [optuna.load_study(study_name=name, storage=storage) for name in sorted(names)]
+        with damaged_study(None, storage.url):
+            names = optuna.get_all_study_names(storage)
+        studies = []
+        for name in sorted(name for name in names if f"{name}/".startswith(prefix and f"{prefix}/")):
+            with damaged_study(name, storage.url):
+                studies.append(optuna.load_study(study_name=name, storage=storage))
+                check_study(studies[-1])
+        # Another program's studies in the same storage are not ours to show.
+        return [study for study in studies if COMPARABILITY in study.user_attrs]

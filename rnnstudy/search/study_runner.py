@@ -8,9 +8,11 @@ compares candidates in training with each other (successive halving) depends on 
 """
 
 import contextlib
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, check_distribution_compatibility
@@ -19,16 +21,29 @@ from optuna.trial import FixedTrial, TrialState
 from rnnstudy.errors import RequestError, shown
 from rnnstudy.run import Run
 from rnnstudy.search.definition import Infeasible, StudyDefinition, ValidationResult, with_seeds
-from rnnstudy.search.studies import FRESH, KEYS, study_status
+from rnnstudy.search.studies import FRESH, INFEASIBLE, KEYS, SEEDS, deleting, study_status
 from rnnstudy.sweep.experiment import ExperimentError
 from rnnstudy.training.records import ValidationCheck
-
-INFEASIBLE = "infeasible"
-"""An attribute of a trial: why its combination of parameters cannot be trained."""
 
 
 def _words(drawn: BaseDistribution) -> str:
     return f"one of {shown(drawn.choices)}" if isinstance(drawn, CategoricalDistribution) else shown(drawn)
+
+
+def _counted(what: str, count: int) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''}"
+
+
+class _Asked(FixedTrial):
+    """A trial of known values. Its `choices` are those that `sample` has asked for, also where a value is not one."""
+
+    def __init__(self, params: dict[str, Any], number: int) -> None:
+        super().__init__(params, number)
+        self.choices: dict[str, BaseDistribution] = {}
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        self.choices[name] = CategoricalDistribution(choices)
+        return super().suggest_categorical(name, choices)
 
 
 @dataclass
@@ -60,8 +75,11 @@ class StudyRunner:
         done: nothing is left to train.
     """
 
-    def __init__(self, study: optuna.Study, definition: StudyDefinition) -> None:
+    def __init__(self, study: optuna.Study, definition: StudyDefinition, url: str = "URL") -> None:
         self.study, self.definition, self.search = study, definition, definition.search
+        self._url = url
+        self._diverged: list[int] = []
+        self._infeasible: list[tuple[int, str]] = []
         self._resumed = bool(study.get_trials(deepcopy=False))
         self._failed = 0
         self.open: list[Candidate] = []
@@ -74,6 +92,16 @@ class StudyRunner:
         this process."""
         return max(0, self.search.trials - study_status(self.study).judged - self._failed)
 
+    @property
+    def fresh_runs_left(self) -> int:
+        """The number of runs with fresh seeds that are still to be trained, at most."""
+        seeds, status = self.search.fresh_seeds, study_status(self.study)
+        if self.done or (status.best is None and not self.trials_left):
+            return 0
+        # Older versions did not store the seeds.
+        trained = status.fresh_keys and self.study.user_attrs[FRESH].get(SEEDS, list(seeds)) == list(seeds)
+        return 0 if trained and not self.trials_left else len(seeds)
+
     def advance(self) -> None:
         """Open the next batch or, after the last batch, the winner, or set `done`. Called when nothing is open."""
         count = min(self.search.together, self.trials_left)
@@ -81,10 +109,16 @@ class StudyRunner:
             self._ask(count)
             return
         status = study_status(self.study)
-        if status.best is None or status.fresh_keys or not self.search.fresh_seeds:
+        if status.best is None or not self.fresh_runs_left:
             self.done = True
             return
-        run = self.definition.candidate(FixedTrial(status.best.params, status.best.number))
+        try:
+            run = self.definition.candidate(FixedTrial(status.best.params, status.best.number))
+        except ExperimentError as error:
+            raise RequestError(
+                f"study '{self.study.study_name}': `sample` no longer makes its winner, trial {status.best.number}, "
+                f"which has to be trained with fresh seeds ({error}); undo that change, or give the search another name"
+            ) from None
         self.open = [Candidate(status.best.number, with_seeds(run, self.search.fresh_seeds), None)]
 
     def _ask(self, count: int) -> None:
@@ -123,6 +157,7 @@ class StudyRunner:
         wrong = mistake is not None and not others and all(not error.told for _, error in refused)
         for trial, error in refused:
             trial.set_user_attr(INFEASIBLE, str(error))
+            self._infeasible.append((trial.number, str(error)))
             self._tell(trial, state=TrialState.FAIL if wrong else TrialState.PRUNED)
         if wrong:
             raise ExperimentError(str(mistake))
@@ -135,20 +170,20 @@ class StudyRunner:
         trials = [trial for trial in self.study.get_trials(deepcopy=False) if trial.params]
         if not trials:
             return
-        asked = FixedTrial(trials[-1].params, trials[-1].number)
+        asked = _Asked(trials[-1].params, trials[-1].number)
         with warnings.catch_warnings(action="ignore"), contextlib.suppress(ExperimentError):
             # It may refuse the old values; what it has asked for until then is known.
             self.definition.candidate(asked)
         before = {name: drawn for trial in trials for name, drawn in trial.distributions.items()}
-        for name in before.keys() & asked.distributions.keys():
+        now = asked.distributions | asked.choices
+        for name in before.keys() & now.keys():
             try:
-                check_distribution_compatibility(before[name], asked.distributions[name])
+                check_distribution_compatibility(before[name], now[name])
             except ValueError:
                 raise RequestError(
                     f"study '{self.study.study_name}': parameter '{name}' was {_words(before[name])} and is now "
-                    f"{_words(asked.distributions[name])}, which Optuna cannot compare; give the parameter or the "
-                    f"search another name, or delete the study: optuna delete-study --study-name "
-                    f"'{self.study.study_name}' --storage URL"
+                    f"{_words(now[name])}, which Optuna cannot compare; give the parameter or the "
+                    f"search another name, or {deleting(self.study.study_name, self._url)}"
                 ) from None
 
     def report(self, errors: Mapping[str, Mapping[int, float]], check: ValidationCheck) -> set[str]:
@@ -178,7 +213,12 @@ class StudyRunner:
             ended = {statuses[key] for key in candidate.keys}
             if candidate.trial is None:
                 if "failed" not in ended:
-                    self.study.set_user_attr(FRESH, {"trial": candidate.number, KEYS: list(candidate.keys)})
+                    fresh = {
+                        "trial": candidate.number,
+                        KEYS: list(candidate.keys),
+                        SEEDS: list(self.search.fresh_seeds),
+                    }
+                    self.study.set_user_attr(FRESH, fresh)
                 self.done = True
             elif "failed" in ended:
                 self._failed += 1
@@ -186,8 +226,25 @@ class StudyRunner:
             elif candidate.pruned or "pruned" in ended:
                 self._tell(candidate.trial, state=TrialState.PRUNED)
             else:
-                self._tell(candidate.trial, self.search.objective_value([results[key] for key in candidate.keys]))
+                value = self.search.objective_value([results[key] for key in candidate.keys])
+                if math.isinf(value):
+                    self._diverged.append(candidate.number)
+                self._tell(candidate.trial, value)
         self.open = []
+
+    def remarks(self) -> Iterator[str]:
+        """One line each on the candidates of this process that could not be trained, and on those that diverged."""
+        name = self.study.study_name
+        if self._infeasible:
+            (number, reason), *_ = self._infeasible
+            counted = _counted("candidate", len(self._infeasible))
+            yield f"study '{name}': {counted} could not be trained, counted as pruned; trial {number}: {reason}"
+        if self._diverged:
+            counted, numbers = _counted("candidate", len(self._diverged)), ", ".join(map(str, self._diverged[:10]))
+            more = ", …" if len(self._diverged) > 10 else ""
+            yield f"study '{name}': {counted} diverged, counted as infinitely bad (trials {numbers}{more})"
+        if self.done and study_status(self.study).complete and study_status(self.study).best is None:
+            yield f"study '{name}' has no winner: every candidate diverged; let `sample` propose smaller learning rates"
 
     def _tell(self, trial: optuna.Trial, value: float | None = None, state: TrialState | None = None) -> None:
         try:

@@ -1,6 +1,8 @@
 """Errors of the machine and of the store, told apart by what can be done about them."""
 
 import errno
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,13 +28,24 @@ class DiskFull(RnnstudyError):
     """Nothing can be written until the user makes room."""
 
     @classmethod
-    def caused_by(cls, error: BaseException) -> "DiskFull":
-        """The one-line error for a write that `disk_is_full` recognises."""
+    def caused_by(cls, error: BaseException, folder: Path | None = None) -> "DiskFull":
+        """The one-line error for a write that `disk_is_full` recognises, in `folder` if the error names no file."""
         if isinstance(error, DiskFull):
             return error
-        named = next((cause.filename for cause in _causes(error) if isinstance(cause, OSError) and cause.filename), "")
+        # Of a copy, the second name is the new file.
+        files = (cause.filename2 or cause.filename for cause in _causes(error) if isinstance(cause, OSError))
+        named = next((Path(os.fsdecode(file)).parent for file in files if isinstance(file, str | bytes | Path)), folder)
         where = f" at {named}" if named else ""
         return cls(f"the disk is full{where}; nothing is lost: make room, and the same command goes on")
+
+
+def fullest(*folders: Path | None) -> Path | None:
+    """Of the folders that are there, the one whose disk has the least room."""
+    return min(
+        (folder for folder in folders if folder is not None and folder.is_dir()),
+        key=lambda folder: shutil.disk_usage(folder).free,
+        default=None,
+    )
 
 
 def disk_is_full(error: BaseException) -> bool:
@@ -48,7 +61,7 @@ def disk_is_full(error: BaseException) -> bool:
 def write_error(error: OSError, folder: Path) -> RnnstudyError:
     """The one-line error for a write that failed in `folder`."""
     if disk_is_full(error):
-        return DiskFull.caused_by(error)
+        return DiskFull.caused_by(error, folder)
     return StoreError(f"{folder} cannot be written ({error.strerror or error}); make it writable, and start again")
 
 

@@ -17,7 +17,8 @@ from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from rnnstudy.store.errors import StoreError, StoreUnavailable
+from rnnstudy.errors import RnnstudyError
+from rnnstudy.store.errors import DiskFull, StoreError, StoreUnavailable, disk_is_full
 from rnnstudy.store.stored_run import StoredRun, state_of
 from rnnstudy.training.atomic import replacing
 
@@ -47,13 +48,13 @@ def check_database(path: Path) -> None:
         return
     aside = f"move it aside (mv {path} {path}.old) or repair it, and start again"
     try:
-        with closing(_connect(path)) as connection:
+        with closing(connect(path)) as connection:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"experiments", "runs", "alembic_version"} <= tables:
                 raise StoreError(f"{path} is an sqlite database, but not MLflow's; {aside}")
             revision = next((row[0] for row in connection.execute("SELECT version_num FROM alembic_version")), None)
     except sqlite3.OperationalError as error:
-        raise _unusable(path, error) from None
+        raise unusable(path, error) from None
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} is not a sound sqlite database ({error}); {aside}") from None
     installed, known = schema_revisions()
@@ -67,6 +68,13 @@ def check_database(path: Path) -> None:
 def check_writable(path: Path) -> None:
     """Raises `StoreError` when a database is read-only or stays locked: before training, not when there is a result."""
     check_database(path)
+    require_write_access(path)
+
+
+def require_write_access(path: Path) -> None:
+    """Raises `StoreError` when an sqlite database, whoever made it, is read-only or stays locked."""
+    if not os.access(path, os.W_OK):
+        raise StoreError(f"{path} cannot be written; make it writable, or move it aside")
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -75,7 +83,7 @@ def check_writable(path: Path) -> None:
             connection.execute(f"PRAGMA user_version = {version}")
             connection.execute("ROLLBACK")
     except sqlite3.OperationalError as error:
-        raise _unusable(path, error) from None
+        raise unusable(path, error) from None
 
 
 def read_runs(path: Path, keys: Collection[str] | None, only_running: bool) -> list[StoredRun]:
@@ -162,7 +170,11 @@ def schema_revisions() -> tuple[str | None, frozenset[str]]:
     package = find_spec("mlflow")
     assert package is not None
     assert package.origin is not None
-    folder = Path(package.origin).parent / "store" / "db_migrations" / "versions"
+    return revisions_in(Path(package.origin).parent / "store" / "db_migrations" / "versions")
+
+
+def revisions_in(folder: Path) -> tuple[str | None, frozenset[str]]:
+    """The newest schema revision of a folder of migrations (None where it is not clear), and all of them."""
     texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
     revisions = _assigned("revision", texts)
     newest = revisions - _assigned("down_revision", texts)
@@ -174,6 +186,26 @@ def database_errors() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return (SQLAlchemyError,)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file that the address of a database names; None for one that is no sqlite file, or no address."""
+    from sqlalchemy.engine import make_url
+
+    if not is_address(url):
+        return None
+    named = make_url(url)
+    return Path(named.database).absolute() if named.get_backend_name() == "sqlite" and named.database else None
+
+
+def is_address(url: str) -> bool:
+    """Whether a text has the form of an address of a database."""
+    from sqlalchemy.engine import make_url
+
+    try:
+        return bool(make_url(url).get_backend_name())
+    except (ValueError, *database_errors()):
+        return False
 
 
 @contextmanager
@@ -193,10 +225,12 @@ def quiet_mlflow() -> Iterator[None]:
         # MLflow sets its loggers to INFO when it is imported.
         for name in (mlflow.__name__, "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # Writes the traceback of every database error, a full disk's too, which is raised all the same.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         yield
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """A connection to an existing database."""
     # mode=rw and not ro: a writer that was killed may have left a journal to roll back.
     connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)
@@ -209,10 +243,10 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _writing(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection whose changes are written together, at the end of the block."""
     try:
-        with closing(_connect(path)) as connection, connection:
+        with closing(connect(path)) as connection, connection:
             yield connection
     except sqlite3.OperationalError as error:
-        raise _unusable(path, error) from None
+        raise unusable(path, error) from None
 
 
 @contextmanager
@@ -220,15 +254,19 @@ def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
     """A consistent view of all tables, whatever is written meanwhile."""
     check_database(path)
     try:
-        with closing(_connect(path)) as connection, connection:
+        with closing(connect(path)) as connection, connection:
             connection.execute("BEGIN")
             yield connection
     except sqlite3.DatabaseError as error:
         raise StoreUnavailable(f"the MLflow store sqlite:///{path} does not answer as it should: {error}") from None
 
 
-def _unusable(path: Path, error: sqlite3.OperationalError) -> StoreError:
-    """The error for a sound database that is locked, read-only or otherwise unusable."""
+def unusable(path: Path, error: sqlite3.OperationalError) -> RnnstudyError:
+    """The error for a sound database that is locked, read-only, on a full disk or otherwise unusable."""
+    if disk_is_full(error):
+        return DiskFull.caused_by(error, path.parent)
+    if path.is_dir():
+        return StoreError(f"{path} is a folder, not a database; move it aside (mv {path} {path}.old), and start again")
     if "locked" in str(error):
         return StoreUnavailable(
             f"{path} has been locked by another process for {BUSY_SECONDS:.0f} s (fuser {path} names it); end it first"
@@ -240,5 +278,5 @@ def _unusable(path: Path, error: sqlite3.OperationalError) -> StoreError:
 
 def _assigned(name: str, texts: Sequence[str]) -> set[str]:
     """The text that each module assigns to the variable `name`."""
-    matches = (re.search(rf"""^{name}\b.*?=\s*["'](\w+)["']""", text, re.MULTILINE) for text in texts)
+    matches = (re.search(rf"""^{name}\b.*?=\s*["']([\w.]+)["']""", text, re.MULTILINE) for text in texts)
     return {match[1] for match in matches if match}

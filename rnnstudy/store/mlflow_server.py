@@ -1,8 +1,10 @@
 """An MLflow server as the store: whether it answers, and its answers page by page."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+from rnnstudy.errors import LONGEST, message_of
 from rnnstudy.store.errors import StoreError
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
@@ -17,7 +19,10 @@ def check_server(uri: str) -> None:
     try:
         status = requests.get(f"{uri.rstrip('/')}/health", timeout=10).status_code
     except (OSError, ValueError) as error:
-        raise StoreError(f"the MLflow server {uri} cannot be reached ({error}); {remedy}") from None
+        # The system's own words, where there are some: the libraries between wrap them in several sentences.
+        reason = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+        shown = reason[1] if reason else message_of(error)[:LONGEST]
+        raise StoreError(f"the MLflow server {uri} cannot be reached ({shown}); {remedy}") from None
     # Any answer will do, since not every server has this page; these codes come from a gateway before it.
     if status in (502, 503, 504):
         raise StoreError(f"the MLflow server {uri} cannot be reached (status {status}); {remedy}")

@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 from rnnstudy.store import mlflow_database
 from rnnstudy.store.decimation import milliseconds
 from rnnstudy.store.documents import NOTE
-from rnnstudy.store.errors import DamagedFile, DiskFull, StoreError, StoreUnavailable, disk_is_full
+from rnnstudy.store.errors import DamagedFile, DiskFull, StoreError, StoreUnavailable, disk_is_full, fullest
 from rnnstudy.store.mlflow_documents import data_input
 from rnnstudy.store.mlflow_server import TRACKING_URI, all_pages, check_server
 from rnnstudy.store.open_run import OpenRun
@@ -126,7 +126,9 @@ class Store(RunIndex):
             raise StoreError(f"the MLflow store {self.uri} needs a driver ({error}); {needed}") from None
         except (MlflowException, OSError, *mlflow_database.database_errors()) as error:
             if disk_is_full(error):
-                raise DiskFull.caused_by(error) from None
+                raise DiskFull.caused_by(
+                    error, fullest(self.database and self.database.parent, self.artifacts)
+                ) from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if isinstance(error, MlflowException) and error.error_code in REFUSALS:
                 raise StoreError(f"the MLflow store {self.uri} refuses: {reason}") from None

@@ -17,7 +17,7 @@ from rnnstudy.store.open_run import OpenRun
 from rnnstudy.store.run_description import Description, SweepInfo
 from rnnstudy.store.stored_run import COMPLETE, RunIndex, StoredRun, attempts_of, require_folder, state_of
 from rnnstudy.store.system_metrics import Sample
-from rnnstudy.training.atomic import write_all
+from rnnstudy.training.atomic import naming, write_all
 from rnnstudy.training.records import Record
 
 DESCRIPTION, POINTS, ENDING = "run.json", "points.jsonl", "ending.json"
@@ -31,7 +31,7 @@ class OfflineFolder(RunIndex):
     """
 
     def __init__(self, path: Path) -> None:
-        require_folder(path)
+        require_folder(path, "name another folder for the files")
         self.path = path
 
     def runs(self) -> list[StoredRun]:
@@ -168,7 +168,7 @@ def stored_offline(folder: Path) -> StoredRun:
 
 def _append(folder: Path, points: Sequence[Point]) -> None:
     if points:
-        with (folder / POINTS).open("a", encoding="utf-8") as file:
+        with naming(folder / POINTS), (folder / POINTS).open("a", encoding="utf-8") as file:
             file.write(_line(points))
 
 

@@ -18,7 +18,7 @@ from rnnstudy.errors import shown
 from rnnstudy.run import Run
 from rnnstudy.spec import canonical
 from rnnstudy.store import foreign
-from rnnstudy.store.errors import DamagedFile, StoreError
+from rnnstudy.store.errors import DamagedFile, DiskFull, StoreError, disk_is_full
 from rnnstudy.store.source_hashes import changed_classes
 from rnnstudy.store.tracker import Failures, KnownRuns
 from rnnstudy.training.records import RunState
@@ -171,16 +171,17 @@ class RunIndex(KnownRuns):
         return {key: known[key].state if key in known else "absent" for key in keys}
 
 
-def require_folder(folder: Path) -> None:
-    """Make the folder of a store; raises `StoreError` when that is impossible or it cannot be written."""
+def require_folder(folder: Path, remedy: str = "make it a folder that you may write, or set RNNSTUDY_HOME") -> None:
+    """Make the folder of a store; raises `StoreError`, with the `remedy`, when that is impossible or it cannot be
+    written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        if disk_is_full(error):
+            raise DiskFull.caused_by(error, folder) from None
         reason = error.strerror or error
-        raise StoreError(
-            f"{folder} cannot hold the store ({reason}); make it a folder that you may write, or set RNNSTUDY_HOME"
-        ) from None
+        raise StoreError(f"{folder} cannot hold runs ({reason}); {remedy}") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise StoreError(f"{folder} cannot be written; make it writable, or set RNNSTUDY_HOME to another project")
+        raise StoreError(f"{folder} cannot be written; {remedy}")

@@ -70,6 +70,8 @@ def sync(folders: Iterable[Path], store: Store) -> SyncReport:
     done: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": []}
     refused: dict[str, str] = {}
     for folder in folders:
+        if not folder.exists():
+            raise RequestError(f"there is no folder {folder}; name the one that the offline sweep wrote")
         runs = run_folders(folder)
         if not runs:
             raise RequestError(f"{folder} holds no runs; name the folder that the offline sweep wrote")

@@ -82,10 +82,17 @@ def load_experiment(path: Path) -> Experiment:
 
     The file can import the files beside it. Raises `ExperimentError`, with the line, if it is missing or fails.
     """
+    if path.is_dir():
+        inside = sorted(path.glob("*.py"))
+        hint = f"; name a file in it, such as {inside[0]}" if inside else ""
+        raise ExperimentError(f"'{path}' is a folder, not an experiment file{hint}")
     if not path.is_file():
         siblings = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        close = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f"; did you mean '{path.parent / close[0]}'?" if close else ""
+        close = [path.parent / name for name in difflib.get_close_matches(path.name, siblings, n=1)]
+        # Named as `report` names it: without its folder and its ending.
+        usual = Path(PACKAGE) / f"{path.stem}.py"
+        close += [usual] if usual.is_file() else []
+        hint = f"; did you mean '{close[0]}'?" if close else ""
         raise ExperimentError(f"there is no experiment file '{path}'{hint}")
     name, folder = f"{PACKAGE}.{path.stem}", str(path.resolve().parent)
     _make_package(folder)
@@ -129,6 +136,8 @@ def select_runs(
     runs = override(experiment.runs(scale), settings)
     keys = {run.key for run in runs}
     for beginning in only:
+        if not beginning:
+            raise RequestError("--only is empty; it takes the beginning of a key")
         if beginning not in keys and not any(run.key.startswith(beginning) for run in runs):
             hint = nearest(beginning, [run.key for run in runs]) or f"; rnnstudy list {experiment.file} shows them"
             raise RequestError(
@@ -181,7 +190,8 @@ def one_line(path: Path, error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"{where}: it ends the program (exit code {shown(error.code)}); an experiment file only defines"
     without_location = re.sub(r" \((unknown location|/[^)]*)\)$", "", message_of(error))
-    return f"{where}: {type(error).__name__}: {without_location}{_import_hint(error, path)}"
+    named = f"{type(error).__name__}: {without_location}" if without_location else type(error).__name__
+    return f"{where}: {named}{_import_hint(error, path)}"
 
 
 def _import_hint(error: BaseException, path: Path) -> str:

@@ -85,7 +85,14 @@ def override(runs: Sequence[Run], settings: Sequence[str]) -> list[Run]:
     """
     for setting in settings:
         field, value = parsed(setting)
-        runs = [assign(run, field, value) for run in runs]
+        try:
+            runs = [assign(run, field, value) for run in runs]
+        except SpecError as error:
+            if not isinstance(value, str) or not value[:1].isupper() or "did you mean" in str(error):
+                raise
+            # What looks like a class stayed a text.
+            hint = "a cell or another object is written in the experiment file, --set takes numbers and texts"
+            raise SpecError(f"{error}; {hint}") from None
     return list({run.key: run for run in runs}.values())
 
 

@@ -17,13 +17,25 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        yield unfinished
-        if durable:
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        with naming(path, unfinished):
+            yield unfinished
+            if durable:
+                with unfinished.open("rb") as file:
+                    os.fsync(file.fileno())
+            os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path, unfinished: Path | None = None) -> Iterator[None]:
+    """Have an `OSError` of the block name `path`, where it names no file (a failed write) or the `unfinished` one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename) == str(unfinished):
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
 
 
 def write_all(contents: Mapping[Path, bytes | memoryview], *, durable: bool = False) -> list[Path]:

@@ -56,6 +56,12 @@ OUT_OF_REACH = 500
 SECONDS_PER_STORED_RUN = 0.2
 """Writing a run's weights, readings and documents into the store."""
 
+POINTS_PER_CURVE, BYTES_PER_POINT = 100, 300
+"""What a store's database keeps of a curve at most, its indices included (measured: 297 bytes a point)."""
+
+BYTES_PER_RUN = 80_000
+"""The rest: documents, parameters, tags, the beginnings of files."""
+
 
 def population_bounds(device: torch.device, workers: int = 1) -> tuple[int, float]:
     """Most replicas in a population, and the bytes of memory that each of `workers` processes may use for one."""
@@ -158,9 +164,18 @@ def cost(population: Population) -> Cost:
     seconds = loops * SECONDS_PER_STATE_STEP + operations / OPERATIONS_PER_SECOND
     return Cost(
         seconds=seconds + probed * SECONDS_PER_PROBED_STEP + replicas * SECONDS_PER_STORED_RUN,
-        # Arrays compress to about two thirds; MLflow keeps at most 100 points of some ten curves at 290 bytes each.
-        bytes=sum(0.65 * 4 * (_numbers_read(run) + _weights(run)) + 10 * 100 * 290 for run in population.runs),
+        bytes=sum(_bytes_stored(run) for run in population.runs),
     )
+
+
+def _bytes_stored(run: Run) -> float:
+    """Upper estimate of what the store keeps of a run: its array files, and points of its curves in MLflow's database.
+
+    With each reading are kept the shares of its missing values, its training steps and its description.
+    """
+    curves = len(_parameter_shapes(run, readout=True)) + 3 + 6 * len(run.cell.states) * _recurrences(run)
+    points = (curves if run.probes else 3) * min(POINTS_PER_CURVE, max(run.training.steps, run.task.steps))
+    return 4 * (1.75 * _numbers_read(run) + 1.25 * _weights(run)) + BYTES_PER_POINT * points + BYTES_PER_RUN
 
 
 def _parameter_shapes(run: Run, readout: bool) -> list[tuple[int, ...]]:
