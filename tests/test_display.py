@@ -284,6 +284,11 @@ def test_the_shell_completes_commands_reports_and_keys(planted: SweepSummary, mo
     (planted.project.reports / "forgetting.py").touch()
     context: Any = None
     assert complete_report(context, context, "for") == ["forgetting"]
+    assert complete_report(context, context, "") == ["forgetting", "explore"]
+    (planted.project.reports / "course").mkdir()
+    (planted.project.reports / "course" / "6_lstm.py").touch()
+    assert complete_report(context, context, "expl") == ["explore"]
+    assert complete_report(context, context, "cour") == ["course", "course/6_lstm"]
     key = planted.runs[0].key
     [item] = complete_key(context, context, key[:8])
     assert (item.value, item.help) == (key, planted.runs[0].name)

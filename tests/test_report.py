@@ -263,8 +263,12 @@ def test_a_dead_kernel_is_reported_in_one_line(project: Project) -> None:
 
 
 def test_an_unknown_report_gets_the_nearest_name(project: Project) -> None:
-    with pytest.raises(RequestError, match=r"^there is no report 'plian'; did you mean 'plain'\? Reports here: plain$"):
+    with pytest.raises(RequestError, match=r"^there is no report 'plian'; did you mean 'plain'\? Reports here: plain;"):
         build_reports(["plian"], project)
+    for typed, meant in (("expl", "explore"), ("cours", "course")):
+        write(project.reports / "course" / "1_sequences.py", "# %%\n")
+        with pytest.raises(RequestError, match=rf"'{typed}'; did you mean '{meant}'\?.* explore and course$"):
+            build_reports([typed], project)
     shutil.rmtree(project.reports)
     with pytest.raises(RequestError, match=r"^there is no report 'plain'; There are no reports in"):
         build_reports(["plain"], project)

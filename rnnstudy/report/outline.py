@@ -100,7 +100,9 @@ def require_source(name: str, project: Project) -> Path:
     if not source.is_file():
         names = known_reports(project)
         known = f"Reports here: {', '.join(names)}" if names else f"There are no reports in {project.reports}"
-        raise RequestError(f"there is no report '{name}'{nearest(name, names) or ';'} {known}")
+        others = [other for other in project.report_names() if other not in names and "/" not in other]
+        close = nearest(name, [*names, *others]) or ";"
+        raise RequestError(f"there is no report '{name}'{close} {known}; and, without runs, {' and '.join(others)}")
     return source
 
 
