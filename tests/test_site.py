@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -30,6 +31,7 @@ def loaded(name: str) -> ModuleType:
 
 
 site = loaded("site_files")
+search = loaded("site_search")
 
 SOURCES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))] + list(site.PAGES)
 
@@ -134,6 +136,28 @@ def test_every_copied_page_gets_a_way_back():
     for path in site.copied_files():
         if path.endswith(".html"):
             assert site.NAVIGATION.search((ROOT / path).read_text(encoding="utf-8")), path
+
+
+def test_the_names_of_headings_and_the_prose_below_them():
+    page = search.with_names(
+        "<main><nav><p>no</p></nav><h1>One</h1><p>a &lt; b<sub>t</sub></p><pre>no</pre><h2>Two</h2><ul><li>c<li>d</ul>"
+        '<details class="code"><summary>code</summary>no</details>'
+        "<details><summary>Solution</summary><p>e</p></details><h2>Two</h2><table><td><p>no</p></table></main>"
+    )
+    assert search.entries(page, "reports/x.html") == [
+        {"location": "reports/x.html", "title": "One", "text": "a &lt; bt"},
+        {"location": "reports/x.html#two", "title": "Two", "text": "c d Solution e"},
+        {"location": "reports/x.html#two-2", "title": "Two", "text": ""},
+    ]
+
+
+@pytest.mark.parametrize("path", [path for path in site.copied_files() if path.endswith(".html")])
+def test_the_search_knows_every_copied_page(path):
+    found = search.entries(search.with_names((ROOT / path).read_text(encoding="utf-8")), path)
+    assert found[0]["location"] == path
+    assert all(one["title"] for one in found)
+    assert len({one["location"] for one in found}) == len(found) > 1
+    assert sum(len(one["text"]) for one in found) > 300
 
 
 @pytest.fixture(scope="module")
@@ -253,11 +277,34 @@ def test_a_reader_walks_every_page(built, browser):
 
 
 @pytest.mark.slow
-def test_a_reader_searches_without_a_network(built, browser):
+def test_what_the_search_knows_is_there(built):
+    known = json.loads((built / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
+    names = {path: Parts(path.read_text(encoding="utf-8")).names for path in built.rglob("*.html")}
+    for one in known:
+        address, _, name = one["location"].partition("#")
+        assert not name or unquote(name) in names[built / unquote(address or "index.html")], one["location"]
+    assert sum(one["location"].startswith("reports/") for one in known) > 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("typed", "address"),
+    [
+        ("half-life", None),
+        ("squeezing curve", "/reports/course/3_one_step.html#the-squeezing-curve"),
+        ("PyTorch draws a GRU", "/reports/fair_comparison.html"),
+    ],
+)
+def test_a_reader_searches_without_a_network(built, browser, typed, address):
     context = browser.new_context(offline=True)
     page = context.new_page()
     page.goto((built / "index.html").as_uri())
     page.locator("input.md-search__input").click()
-    page.keyboard.type("half-life")
-    page.locator(".md-search-result__item a").first.wait_for(timeout=60_000)
+    page.keyboard.type(typed)
+    first = page.locator(f".md-search-result__item a[href*='{address}']" if address else ".md-search-result__item a")
+    first.first.wait_for(timeout=60_000)
+    if address:
+        page.goto(first.first.evaluate("link => link.href"))
+        assert address in page.url
+        assert page.locator("h1").count() == 1
     context.close()
