@@ -13,7 +13,6 @@
 
 # %%
 import pandas as pd
-from scipy.stats import wilcoxon
 
 from rnnstudy import figures
 from rnnstudy.report import Notebook
@@ -121,7 +120,7 @@ for name in names:
     setting = {"side": name, "seeds": len(solved)}
     rows.append({**setting, "by": "solved", "this": alone, "as it is": base_alone, "p": p})
     difference = error[name] - error[base]
-    p = float(wilcoxon(difference).pvalue)
+    p = figures.signed_ranks(difference.to_numpy())
     lower, higher = int((difference < 0).sum()), int((difference > 0).sum())
     rows.append({**setting, "by": "error", "this": lower, "as it is": higher, "p": p})
 tests = pd.DataFrame(rows)

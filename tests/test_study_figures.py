@@ -1,5 +1,6 @@
 """The study's figures show the numbers that were put in: bounds, rates, shares, survival."""
 
+import itertools
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -220,6 +221,16 @@ def test_mcnemar_is_the_binomial_of_the_pairs_that_differ() -> None:
     other = np.array([False] * 6 + [False] * 3 + [True])
     assert figures.mcnemar(one, other) == (6, 0, pytest.approx(2 * 0.5**6))
     assert figures.mcnemar(other, other) == (0, 0, 1.0)
+
+
+def test_signed_ranks_by_all_signs_of_the_ranks() -> None:
+    differences = np.array([0.3, -0.1, 0.7, 0.4, 0.0, 0.9])
+    ranks = np.array([2, 1, 4, 3, 5])  # of the magnitudes; the pair that does not differ has none
+    sums = np.array([np.dot(signs, ranks) for signs in itertools.product((0, 1), repeat=5)])
+    as_uneven = np.abs(sums - 7.5) >= 14 - 7.5
+    assert figures.signed_ranks(differences) == pytest.approx(as_uneven.mean())
+    assert figures.signed_ranks(np.zeros(3)) == 1.0
+    assert figures.signed_ranks(np.zeros(1)) == 1.0
 
 
 def test_zeros_that_the_readings_tell_of_are_below_and_others_unknown() -> None:

@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binomtest, wilcoxon
 
 from rnnstudy.figures.chosen_runs import ordered
 
-__all__ = ["SEEDS_FOR_INTERVAL", "band_words", "counted", "holm", "mcnemar", "median_and_band", "wilson"]
+__all__ = [
+    "SEEDS_FOR_INTERVAL",
+    "band_words",
+    "counted",
+    "holm",
+    "mcnemar",
+    "median_and_band",
+    "signed_ranks",
+    "wilson",
+]
 
 SEEDS_FOR_INTERVAL = 10
 """With fewer runs a bootstrap interval is not reliable: the band is then the range of the runs."""
@@ -39,6 +48,16 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     alone, other = int((first & ~second).sum()), int((second & ~first).sum())
     return alone, other, float(binomtest(alone, alone + other).pvalue) if alone + other else 1.0
+
+
+def signed_ranks(differences: np.ndarray) -> float:
+    """The two-sided p of Wilcoxon's signed-rank test on `differences`, one a pair; 1 where no pair differs.
+
+    Pairs that do not differ are left out, as in Wilcoxon 1945.
+    """
+    differences = np.asarray(differences, dtype=float)
+    differences = differences[differences != 0]
+    return float(wilcoxon(differences).pvalue) if len(differences) else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
