@@ -104,7 +104,7 @@ def entries(page: str, location: str) -> list[dict[str, Any]]:
 
 
 def on_post_build(config: "MkDocsConfig") -> None:
-    """Takes the pages in: after the search has written what it knows, before that is copied for use without a server."""
+    """Takes the pages in: after the search has written what it knows, before that is copied for files alone."""
     site = Path(config.site_dir)
     index = site / "search" / "search_index.json"
     known = json.loads(index.read_text(encoding="utf-8"))
