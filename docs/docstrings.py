@@ -21,9 +21,15 @@ CODE = re.compile(r"(`+[^`]+`+)")
 def as_markdown(docstring: str) -> str:
     """A docstring as Markdown that shows its text: doctests are blocks of code, equations are not emphasised."""
     written: list[str] = []
-    section = example = code = False
+    section = example = code = fenced = False
     for line in [*docstring.splitlines(), ""]:
         stripped, indented = line.strip(), line.startswith("    ")
+        if stripped.startswith("```"):
+            fenced = not fenced
+        if fenced or stripped.startswith("```"):
+            # A block of `with_fields`, for example.
+            written.append(line)
+            continue
         if line == "Fields:":
             # Google's name for it, under which Griffe adds the types and defaults.
             line = "Attributes:"

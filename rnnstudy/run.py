@@ -235,10 +235,11 @@ def unique_names(runs: Sequence[Run]) -> dict[str, str]:
     A name depends on all `runs`: those of a whole experiment, so that a run has the same name in each part of it.
     """
     named = ("training.learning_rate", "data_seed")
-    fields = [field for field in distinguishing_fields(runs) if field not in named]
+    flats = [flatten(run) for run in runs]
+    fields = [field for field in _distinguishing_fields(runs, flats) if field not in named]
     names = {
-        run.key: " ".join([run._setting, *(_field_and_value(field, run) for field in fields if field in flatten(run))])
-        for run in runs
+        run.key: " ".join([run._setting, *(_field_and_value(field, flat[field]) for field in fields if field in flat)])
+        for run, flat in zip(runs, flats, strict=True)
     }
     paired = {run.key: "" if run.data_seed in (None, run.seed) else f" data s{run.data_seed}" for run in runs}
     return {run.key: f"{names[run.key]} s{run.seed}{paired[run.key]}" for run in runs}
@@ -246,20 +247,26 @@ def unique_names(runs: Sequence[Run]) -> dict[str, str]:
 
 def distinguishing_fields(runs: Sequence[Run]) -> list[str]:
     """Dotted names of the fields that differ between runs of the same cell, length and seed."""
-    groups: dict[tuple[str, int, int], list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[type(run.cell).__name__, run.task.length, run.seed].append(run)
-    return list(dict.fromkeys(field for group in groups.values() for field in differing_fields(group)))
+    return _distinguishing_fields(runs, [flatten(run) for run in runs])
+
+
+def _distinguishing_fields(runs: Sequence[Run], flats: Sequence[Mapping[str, Any]]) -> list[str]:
+    groups: dict[tuple[str, int, int], list[Mapping[str, Any]]] = defaultdict(list)
+    for run, flat in zip(runs, flats, strict=True):
+        groups[type(run.cell).__name__, run.task.length, run.seed].append(flat)
+    return list(dict.fromkeys(field for group in groups.values() for field in _differing_fields(group)))
 
 
 def differing_fields(runs: Sequence[Run]) -> list[str]:
     """Dotted names of the fields, without probes, that are not the same in all `runs`, in the order of declaration."""
-    flats = [flatten(run) for run in runs]
+    return _differing_fields([flatten(run) for run in runs])
+
+
+def _differing_fields(flats: Sequence[Mapping[str, Any]]) -> list[str]:
     fields = dict.fromkeys(field for flat in flats for field in flat if not field.startswith("probes"))
     return [field for field in fields if len({repr(flat.get(field)) for flat in flats}) > 1]
 
 
-def _field_and_value(field: str, run: Run) -> str:
-    value = flatten(run)[field]
+def _field_and_value(field: str, value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{field.rpartition('.')[2]}={text}"

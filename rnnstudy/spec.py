@@ -118,13 +118,13 @@ class Spec(ABC):  # noqa: B024  (subclasses add the abstract methods)
 
 def field_values(spec: Spec) -> dict[str, Any]:
     """Field names and values of `spec`, in the order of declaration."""
-    return {field.name: getattr(spec, field.name) for field in dataclasses.fields(typing.cast(Any, spec))}
+    return {name: getattr(spec, name) for name in _fields(type(spec))}
 
 
-def marks(spec: type[Spec], field: str) -> set[Mark]:
+@functools.cache
+def marks(spec: type[Spec], field: str) -> frozenset[Mark]:
     """The marks of `field` of the class `spec`."""
-    hint = _hints(spec)[field]
-    return {mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Mark)}
+    return frozenset(mark for mark in getattr(_hints(spec)[field], "__metadata__", ()) if isinstance(mark, Mark))
 
 
 def qualified_name(cls: type) -> str:
@@ -236,8 +236,8 @@ def assign(spec: SomeSpec, path: str, value: Any) -> SomeSpec:
 
 def _non_default_fields(spec: Spec) -> dict[str, Any]:
     """The fields whose value is not the default."""
-    defaults = {field.name: field.default for field in dataclasses.fields(typing.cast(Any, spec))}
-    return {name: value for name, value in field_values(spec).items() if not _same(value, defaults[name])}
+    fields = _fields(type(spec))
+    return {name: value for name, value in field_values(spec).items() if not _same(value, fields[name].default)}
 
 
 def _differs_from_default(spec: Spec, field: str, leave_out: frozenset[Mark]) -> bool:
@@ -253,26 +253,27 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def _refuse_unknown_or_missing(cls: type, positional: tuple[Any, ...], given: dict[str, Any]) -> None:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = _fields(cls)
     if positional:
         raise SpecError(f"{cls.__name__} takes its fields by keyword only, for example {next(iter(fields), 'field')}=…")
     for name in given:
         if name not in fields:
             hint = nearest(name, fields) or ";"
             raise SpecError(f"{cls.__name__} has no field '{name}'{hint} Its fields: {', '.join(fields) or 'none'}")
-    missing = [
-        name
-        for name, field in fields.items()
-        if name not in given and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
+    required = (name for name, field in fields.items() if dataclasses.MISSING is field.default is field.default_factory)
+    if missing := [name for name in required if name not in given]:
         raise SpecError(f"{cls.__name__} needs {', '.join(missing)}")
+
+
+@functools.cache
+def _fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(cls)}
 
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return {name: hints[name] for name in _fields(cls)}
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
@@ -390,8 +391,7 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
 
 def concrete(base: type[Spec]) -> list[type[Spec]]:
     """All subclasses of `base` that are not abstract, in alphabetical order, wherever they are defined."""
-    found: set[type[Spec]] = set()
-    to_visit = [base]
+    found, to_visit = set[type[Spec]](), [base]
     while to_visit:
         for child in to_visit.pop().__subclasses__():
             to_visit.append(child)

@@ -10,6 +10,7 @@ from rnnstudy.probes import GradientThroughTime
 from rnnstudy.results import Results, from_records, load
 from rnnstudy.results.archive import Archive, ExportedExperiment, ReadingRequest, write_archive
 from rnnstudy.results.source import MissingRuns
+from rnnstudy.results.together import Together
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import RequestError
 from rnnstudy.store.errors import DamagedFile
@@ -123,3 +124,27 @@ def test_a_run_of_two_experiments_stays_while_one_of_them_has_it(results: Result
     write_archive(folder, other, [], add=True)
     assert len(load(experiment="toy", archive=folder).runs) == len(results.runs)
     assert len(Archive.open(folder).headers) == len(results.runs)
+
+
+def test_two_folders_together_are_the_study_that_they_are_parts_of(results: Results, tmp_path: Path) -> None:
+    keys = list(results.runs.index)
+    for run in results.per_run:
+        key = run.header["key"]
+        asked = [ReadingRequest("toy", "learning/loss", None, [key])]
+        write_archive(tmp_path / key, {"toy": ExportedExperiment("", Results([run]))}, asked)
+    both = Together([Archive.open(tmp_path / key) for key in keys])
+    assert sorted(both.complete_keys()) == sorted(keys)
+    for order in (keys, keys[::-1]):
+        whole = both.load(order)
+        assert list(whole.runs.index) == order
+        then, now = (one.readings("learning/loss", keys=keys) for one in (results, whole))
+        for key in keys:
+            np.testing.assert_array_equal(now[now["key"] == key]["value"], then[then["key"] == key]["value"])
+    assert both.load(keys, experiment="toy").names == ["learning/loss"]
+    with pytest.raises(MissingRuns, match="1 of 1 runs are not complete: 000000000000"):
+        both.load(["000000000000"])
+    # A run that both have is that of the first.
+    write_archive(tmp_path / "all", {"toy": ExportedExperiment("", results)}, [])
+    first = Together([Archive.open(tmp_path / "all"), Archive.open(tmp_path / keys[0])])
+    assert first.load(keys, experiment="toy").names == []
+    assert not len(both.search_trials("a search", "smoke").trials)

@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import nbformat
 import pandas as pd
@@ -445,7 +445,7 @@ def test_a_published_study_is_not_replaced_by_a_smaller_one(project: Project, mo
     smoke, desk = ([run.key for run in experiment.runs(scale)] for scale in (Scale.SMOKE, Scale.DESK))
     published, here = PlannedSource("small"), PlannedSource("small")
     sources = {None: here, (project.reports / "data").resolve(): published}
-    monkeypatch.setattr(build, "open_source", lambda _, archive: sources[archive])
+    monkeypatch.setattr(build, "open_source", lambda _, archive, published=None: sources[archive])
     built = []
     monkeypatch.setattr(build, "_build", lambda names, *_: built.append(names) or [])
     monkeypatch.setattr(build, "write_archive", lambda *_, **__: [])
@@ -484,3 +484,65 @@ def test_figures_of_smoke_runs_are_stamped(
         here.show(picture, "curve")
         stamped = any("smoke" in text.get_text() for text in picture.figure.texts)
         assert stamped == (scale is Scale.SMOKE and bool(keys))
+
+
+DRAWN = """# ---
+# jupyter:
+#   rnnstudy:
+#     order: 1
+#     experiments: [small]
+# ---
+
+# %% [markdown]
+# # A small study
+
+# %%
+from rnnstudy.report import Notebook
+
+here = Notebook("small")
+here.say(here.study().missing_message or "complete")
+losses = here.study().results.readings("learning/loss")
+print(sorted(set(losses["key"])))
+"""
+
+
+def test_a_study_of_two_machines_is_published_as_one(
+    tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch, rnnstudy: Callable[..., Any]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    data, projects = tmp_path / "data", [Project(tmp_path / name) for name in ("here", "there")]
+    for project in projects:
+        write(project.root / "experiments" / "small.py", EXPERIMENT)
+        write(project.root / "reports" / "small.py", DRAWN)
+        project.mlruns.mkdir()
+        shutil.copy(empty_database, project.database)
+    runs = load_experiment(projects[0].root / "experiments" / "small.py").runs(Scale.SMOKE)
+    keys = sorted(run.key for run in runs)
+    tracker = MlflowTracker(open_store(projects[0]), SweepInfo("small", "experiments/small.py", "rnnstudy sweep"))
+    for run in runs[:3]:
+        tracker.begin(run, run.name)
+    for record in train(runs[:3], device="cpu", engine="reference"):
+        tracker.write(record)
+    tracker.close()
+    export(["small"], projects[0], data)
+    assert "3 of the 4 runs" in (projects[0].reports / "small.ipynb").read_text(encoding="utf-8")
+    monkeypatch.setenv("RNNSTUDY_HOME", str(projects[1].root))
+    monkeypatch.chdir(projects[1].root)
+    launched = "sweep", "experiments/small.py", "--scale", "smoke", "--engine", "reference", "--published", str(data)
+    answer = rnnstudy(*launched)
+    assert answer.returncode == 0
+    assert f"3 of 4 runs are in {data}, and are not trained again" in answer.stdout + answer.stderr
+    assert list(open_store(projects[1]).finished()) == [runs[3].key]
+    with pytest.raises(RequestError, match="3 runs of scale smoke, and this one only 1 runs"):
+        export(["small"], projects[1], data)
+    answer = rnnstudy("report", "small", "--published", str(data), "--export", str(data))
+    assert answer.returncode == 0, answer.stderr
+    text = (projects[1].reports / "small.ipynb").read_text(encoding="utf-8")
+    assert "complete" in text
+    assert all(key in text for key in keys)
+    assert json.loads((data / "manifest.json").read_text())["experiments"]["small"]["keys"] == keys
+    answer = rnnstudy(*launched)
+    assert (answer.returncode, answer.stdout.count("4 of 4 runs are in")) == (0, 1)
+    answer = rnnstudy("report", "small", "--published", str(data), "--from", str(data))
+    assert answer.returncode == 2
+    assert "--from reads committed results alone, --published beside the store; give one of them" in answer.stderr

@@ -252,6 +252,8 @@ def test_the_reference_says_what_the_docstrings_say(built):
                     assert words(paragraph) in shown, (file, paragraph)
                     checked += 1
     assert checked > 200
+    escaped = [path for path in (built / "reference").glob("*.html") if "\\_" in path.read_text(encoding="utf-8")]
+    assert escaped == [], "what hides an underscore from Markdown is not shown"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import jupytext
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from rnnstudy import figures
 from rnnstudy.report import ReportError, notebook
@@ -104,8 +106,24 @@ def search_at_smoke_scale(project: Project, experiment: Experiment, tracker: Mlf
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, empty_storage: Path) -> Project:
-    """A project in which every experiment that a report needs was run, and every report was built and exported."""
-    project = sources(tmp_path_factory.mktemp("study"))
+    """A project in which every experiment that a report needs was run, and every report was built and exported.
+
+    Making it takes minutes: the first process of a session makes it, the others wait for it, and none changes it.
+    """
+    of_process = tmp_path_factory.getbasetemp()
+    shared = of_process.parent if "PYTEST_XDIST_WORKER" in os.environ else of_process
+    root, made = shared / "study", shared / "study-is-made"
+    with FileLock(shared / "study.lock"):
+        if not made.exists():
+            shutil.rmtree(root, ignore_errors=True)
+            make_study(root, empty_database, empty_storage)
+            made.touch()
+    return Project(root)
+
+
+def make_study(root: Path, empty_database: Path, empty_storage: Path) -> None:
+    root.mkdir()
+    project = sources(root)
     shutil.copy(empty_database, project.database)
     shutil.copy(empty_storage, project.mlruns / "optuna.db")
     needed = {experiment for name in REPORTS for experiment in header(name, project).experiments}
@@ -115,7 +133,6 @@ def studied(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, empt
         patch.setenv("PYTHONPATH", str(PROJECT))
         patch.delenv("RNNSTUDY_HOME", raising=False)
         export(REPORTS, project, project.reports / "data")
-    return project
 
 
 def tables(folder: Path) -> dict[str, bytes]:

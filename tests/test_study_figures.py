@@ -310,3 +310,36 @@ def test_lines_of_many_updates_are_thinned_and_keep_their_spikes(clipped: Plante
     assert len(line.get_xdata()) < 20 * np.log10(3000)
     assert max(line.get_ydata()) == 9.0
     assert line.get_ydata()[-1] == -0.5
+
+
+def test_errors_of_sides_and_baselines_by_length() -> None:
+    rows = [
+        {"key": f"{side}-{unit}-{length}-{seed}", "side": side, "cell": side.split(",")[0], "task.unit": unit,
+         "length": length, "seed": seed, "status": "finished", "error": error + 0.01 * seed}
+        for (side, unit, length), error in {
+            ("Elman, as drawn", "word", 20): 0.3, ("Elman, as drawn", "word", 200): 0.48,
+            ("Elman, as drawn", "character", 100): 0.4, ("LSTM, forget bias 1", "word", 20): 0.25,
+            ("LSTM, forget bias 1", "word", 200): 0.27,
+        }.items()
+        for seed in range(3)
+    ]  # fmt: skip
+    rows[2] |= {"status": "diverged", "error": None}
+    runs = pd.DataFrame(rows).set_index("key")
+    bags = pd.DataFrame({"task.unit": "word", "length": [20, 200], "side": "bag of words", "error": [0.22, 0.45]})
+    sides = dict(runs.pop("side"))
+    picture = figures.error_by_length(Planted(runs, {}), sides, bags, chance=0.5, error="wrong", each="task.unit")
+    data = picture.data.set_index(["task.unit", "length", "side"])
+    # A diverged run counts as chance.
+    assert data.loc[("word", 20, "Elman, as drawn"), ["runs", "error", "lowest", "highest"]].tolist() == [
+        3,
+        0.31,
+        0.3,
+        0.5,
+    ]
+    assert data.loc[("word", 200, "LSTM, forget bias 1"), "error"] == pytest.approx(0.28)
+    assert data.loc[("word", 200, "bag of words"), ["runs", "error"]].tolist() == [0, 0.45]
+    assert len(data) == 7
+    assert [axis.get_title() for axis in picture.figure.axes] == ["word", "character"]
+    shown = words(picture)
+    for text in ("Elman, as drawn", "LSTM, forget bias 1", "bag of words", "chance", "wrong"):
+        assert f">{text}<" in shown

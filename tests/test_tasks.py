@@ -16,7 +16,7 @@ import torch
 import rnnstudy.tasks  # noqa: F401  (its tasks are found below)
 from rnnstudy.cells.one_hot import NOTHING
 from rnnstudy.spec import SpecError, concrete
-from rnnstudy.tasks import Adding, CopyMemory, LabelledText, LengthRange, TemporalOrder
+from rnnstudy.tasks import Adding, CopyMemory, LabelledText, LengthRange, SentenceFirst, TemporalOrder
 from rnnstudy.tasks.task import Task, last_supervised, mean_over_supervised, uniform_whole
 
 LENGTH = 30
@@ -30,6 +30,7 @@ def further_fields(cls: type[Task]) -> dict[str, typing.Any]:
     """The fields without default, besides the length."""
     known: dict[type[Task], typing.Callable[[], dict[str, typing.Any]]] = {
         LabelledText: lambda: {"path": some_texts()},
+        SentenceFirst: lambda: {"path": some_texts()},
         LengthRange: lambda: {"task": TemporalOrder(length=20)},
     }
     return known[cls]() if cls in known else {}

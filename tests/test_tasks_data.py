@@ -10,7 +10,7 @@ import torch
 from rnnstudy.cells import LSTM
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import SpecError, build, canonical
-from rnnstudy.tasks import LabelledText, LengthRange, SequentialDigits, TemporalOrder
+from rnnstudy.tasks import LabelledText, LengthRange, SentenceFirst, SequentialDigits, TemporalOrder
 from rnnstudy.training.batches import TrainingBatches, fixed_batches
 from rnnstudy.training.population import Population
 
@@ -235,3 +235,44 @@ def test_the_error_for_a_bad_file_names_file_and_line(tmp_path, name, content, m
 def test_a_file_that_does_not_exist(tmp_path):
     with pytest.raises(SpecError, match=r"there is no file or folder .*none\.csv"):
         LabelledText(path=str(tmp_path / "none.csv"), length=10)
+
+
+def test_a_document_is_its_first_sentence_and_others_of_its_part_until_it_is_full(tmp_path):
+    texts = [(f"s{n} " + "w " * (n % 5), "odd" if n % 2 else "even") for n in range(60)]
+    task = SentenceFirst(path=table(tmp_path / "a.csv", rows=texts), unit="word", length=23, sentence=4)
+    labels = dict(texts)
+    of_part = {}
+    for part in ("training", "validation", "test"):
+        drawn = task.replace(part=part)
+        batch = draw(drawn, 300)
+        assert batch.inputs.shape == (23, 300, 1)
+        assert batch.lengths.tolist() == [23] * 300
+        assert batch.mask.nonzero()[:, 0].tolist() == [22] * 300
+        starts = set()
+        for b in range(300):
+            # Every sentence begins with a word of its own; those that training does not have are all read as "…".
+            words = drawn.read(batch.inputs[:, b])
+            begins = [place for place, word in enumerate(words) if word != "w"]
+            sentences = [words[start:end] for start, end in zip(begins, [*begins[1:], 23], strict=True)]
+            assert begins[0] == 0
+            assert all(len(sentence) <= 4 for sentence in sentences)
+            assert batch.informative[:, b].sum() == len(sentences[0])
+            starts |= {sentence[0] for sentence in sentences}
+            if part == "training":
+                whole = next(text for text in labels if text.split()[0] == words[0])
+                assert sentences[0] == whole.split()[:4]
+                assert task.labels[batch.targets[22, b]] == labels[whole]
+                full = [next(text for text in labels if text.split()[0] == one[0]).split()[:4] for one in sentences]
+                assert sentences[:-1] == full[:-1]
+                assert sentences[-1] == full[-1][: len(sentences[-1])]
+        of_part[part] = starts
+    assert of_part["validation"] == of_part["test"] == {"…"}
+    assert len(of_part["training"]) > 40
+
+
+def test_a_document_has_room_for_its_first_sentence(texts):
+    assert SentenceFirst(path=texts, length=20).longest == 20
+    with pytest.raises(
+        SpecError, match=r"SentenceFirst\.length is 19; it must be at least 20, the symbols of its first"
+    ):
+        SentenceFirst(path=texts, length=19)

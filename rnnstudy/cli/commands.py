@@ -202,7 +202,10 @@ def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
     help="Redraw the committed reports, and write the results that they are drawn from into DIR.",
 )
 @click.option("--replace", is_flag=True, help="With --export: replace a published study even by a smaller one.")
-def report(names: Sequence[str], archive: Path | None, folder: Path | None, replace: bool) -> None:
+@click.option("--published", type=FOLDER, metavar="DIR", help="Draw the committed runs in DIR beside the store's.")
+def report(
+    names: Sequence[str], archive: Path | None, folder: Path | None, replace: bool, published: Path | None
+) -> None:
     """Build reports from their notebooks: .ipynb with outputs, .html, figures as PNG, SVG, CSV and JSON.
 
     Without NAMES, all reports. They are written to build/reports, which git ignores; with --export, to reports. A
@@ -212,6 +215,7 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None, repl
     rnnstudy report quickstart               # from the runs in the store
     rnnstudy report --from reports/data      # every figure, from the committed results, without training
     rnnstudy report --export reports/data    # redraw the committed reports, and export their results
+    rnnstudy report fair_comparison --published reports/data --export reports/data    # add to what is committed
     rnnstudy report course                   # the course, or course/1_sequences: notebooks that need no runs
     rnnstudy report explore                  # the page whose network a reader moves; it needs no runs either
     """
@@ -220,6 +224,8 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None, repl
 
     if replace and folder is None:
         raise RequestError("--replace belongs to --export; without --export, no published study is touched")
+    if published is not None and archive is not None:
+        raise RequestError("--from reads committed results alone, --published beside the store; give one of them")
     from rnnstudy.report.course import build_course, of_course
     from rnnstudy.report.explore import build_explore, takes_page
 
@@ -243,7 +249,9 @@ def report(names: Sequence[str], archive: Path | None, folder: Path | None, repl
 
         say_damaged(Store(project))
     written = (
-        export(wanted, project, folder, archive, replace=replace) if folder else build_reports(wanted, project, archive)
+        export(wanted, project, folder, archive, replace=replace, published=published)
+        if folder
+        else build_reports(wanted, project, archive, published)
     )
     if explore and not names:
         written += build_explore(project, committed=folder is not None)[:1]

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--rerun", is_flag=True, help="Forget the runs of this sweep and train them again.")
 @click.option("--offline", type=FOLDER, metavar="DIR", help="Write to files in DIR, for rnnstudy sync.")
 @click.option("--shard", metavar="PART/PARTS", help="Only this part of the sweep, for example 3/16.")
+@click.option("--published", type=FOLDER, metavar="DIR", help="Do not train what the committed results in DIR have.")
 @storage_option
 @click.option(
     "--ray",
@@ -67,6 +68,7 @@ def sweep(
     rerun: bool,
     offline: Path | None,
     shard: str | None,
+    published: Path | None,
     storage: str | None,
     ray: str | None,
     gpus_per_worker: float,
@@ -91,7 +93,7 @@ def sweep(
     display = SweepDisplay(make_console(stderr=json_), quiet=quiet)
     project = find_project(experiment.path)
     if experiment.searches_here:
-        options = {"--set": settings, "--only": only, "--shard": shard}
+        options = {"--set": settings, "--only": only, "--shard": shard, "--published": published}
         options |= {"--dry-run": dry_run, "--rerun": rerun, "--offline": offline}
         if refused := [name for name, value in options.items() if value]:
             raise RequestError(
@@ -117,6 +119,18 @@ def sweep(
                 print_json(summary_document(SweepSummary()))
             return
         only, shard = tuple(run.key for run in runs), None
+    if published is not None:
+        from rnnstudy.results.archive import Archive
+
+        wanted, there = select_runs(experiment, chosen, settings, only), Archive.open(published).complete_keys()
+        only = tuple(run.key for run in wanted if run.key not in there)
+        display.message(
+            f"{len(wanted) - len(only)} of {len(wanted)} runs are in {published}, and are not trained again"
+        )
+        if not only:
+            if json_:
+                print_json(summary_document(SweepSummary()))
+            return
     if dry_run:
         click.get_current_context().invoke(list_, file=file, scale=scale, settings=settings, only=only, json_=json_)
         return

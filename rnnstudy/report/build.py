@@ -23,7 +23,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from rnnstudy.engines.compiled import COMPILING
-from rnnstudy.report.notebook import ARCHIVE, FIGURES, REQUESTS
+from rnnstudy.report.notebook import ARCHIVE, FIGURES, PUBLISHED, REQUESTS
 from rnnstudy.report.outline import Outline, header, known_reports, read_notebook, read_outline, require_source
 from rnnstudy.report.pages import index_page, notebook_page
 from rnnstudy.report.study import ReportError, load_study, open_source
@@ -40,26 +40,37 @@ PARALLEL = 2
 """How many notebooks run at the same time."""
 
 
-def build_reports(names: Iterable[str], project: Project, archive: Path | None = None) -> list[Path]:
+def build_reports(
+    names: Iterable[str], project: Project, archive: Path | None = None, published: Path | None = None
+) -> list[Path]:
     """Build the named reports and the index page in the project's folder `build/reports`.
 
     Each report is an .ipynb with outputs, an .html and its figures. With `archive`, a folder of committed results, the
-    runs are read from there and not from the store. The same runs give the same bytes. Returns the files written.
+    runs are read from there and not from the store; with `published`, the runs of that folder are read beside those of
+    the store. The same runs give the same bytes. Returns the files written.
 
     Raises `RequestError` for an unknown report or a folder without results, `MissingRuns` for an experiment without
     runs, and `ReportError` when a notebook stops; the files of the report are unchanged then.
     """
-    return _build(list(names), project, archive, project.built_reports)
+    return _build(list(names), project, archive, project.built_reports, published=published)
 
 
 def export(
-    names: Iterable[str], project: Project, folder: Path, archive: Path | None = None, *, replace: bool = False
+    names: Iterable[str],
+    project: Project,
+    folder: Path,
+    archive: Path | None = None,
+    *,
+    replace: bool = False,
+    published: Path | None = None,
 ) -> list[Path]:
     """Build the named reports in the project's folder `reports`, and write the results they use into `folder`.
 
     If these are all reports, `folder` then holds exactly what they use; if only some, what it holds for the others
     stays. With `archive`, the runs are read from that folder of committed results; if it is `folder` itself, its files
-    are not changed, and only the reports are built. Returns the files written.
+    are not changed, and only the reports are built. With `published`, which may be `folder` too, its runs are drawn and
+    written beside those of the store: a study may be trained on several machines, a part on each. Returns the files
+    written.
 
     Raises what `build_reports` raises, and `RequestError` where a published study is larger than the one that would
     replace it (a larger scale, or more runs), unless `replace` is given.
@@ -69,15 +80,15 @@ def export(
         return _build(names, project, archive, project.reports)
     experiments = {experiment for name in names for experiment in header(name, project).experiments}
     require_own_files(folder, experiments)
-    source = open_source(project, archive)
+    source = open_source(project, archive, published)
     if not replace:
-        for published in {folder.resolve(), (project.reports / "data").resolve()}:
-            if (published / MANIFEST).is_file():
-                _require_no_smaller(experiments, project, source, open_source(project, published))
+        for before in {folder.resolve(), (project.reports / "data").resolve()}:
+            if (before / MANIFEST).is_file():
+                _require_no_smaller(experiments, project, source, open_source(project, before))
     with tempfile.TemporaryDirectory(prefix="rnnstudy-export-") as temporary:
         file = Path(temporary) / "requests"
         file.touch()
-        built = _build(names, project, archive, project.reports, file)
+        built = _build(names, project, archive, project.reports, file, published)
         requests = [ReadingRequest(*json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
     experiments |= {request.experiment for request in requests}
     studies = {experiment: load_study(experiment, project, source) for experiment in sorted(experiments)}
@@ -105,18 +116,24 @@ def _require_no_smaller(
 
 
 def _build(
-    names: Sequence[str], project: Project, archive: Path | None, output: Path, requests: Path | None = None
+    names: Sequence[str],
+    project: Project,
+    archive: Path | None,
+    output: Path,
+    requests: Path | None = None,
+    published: Path | None = None,
 ) -> list[Path]:
-    if archive is not None and not archive.is_dir():
-        raise RequestError(f"--from: {archive} is no folder; `rnnstudy report --export DIR` writes one")
-    source = open_source(project, archive)
+    for option, given in {"--from": archive, "--published": published}.items():
+        if given is not None and not given.is_dir():
+            raise RequestError(f"{option}: {given} is no folder; `rnnstudy report --export DIR` writes one")
+    source = open_source(project, archive, published)
     for name in names:
         require_source(name, project)
     with warnings.catch_warnings(action="ignore"):
         outline = read_outline(project)
     experiments = dict.fromkeys(experiment for name in names for experiment in outline.headers[name].experiments)
     incomplete = _require_runs(experiments, project, source, offer_committed=archive is None)
-    environment = _environment(project, archive, requests)
+    environment = _environment(project, archive, requests, published)
 
     def build_one(name: str) -> list[Path]:
         messages = [
@@ -231,12 +248,15 @@ class _ThisPython(KernelSpecManager):
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
-def _environment(project: Project, archive: Path | None, requests: Path | None) -> dict[str, str]:
+def _environment(
+    project: Project, archive: Path | None, requests: Path | None, published: Path | None
+) -> dict[str, str]:
     """The environment of notebooks: this project and its results, no telemetry, no display, no personal settings."""
     return {
         **os.environ,
         "RNNSTUDY_HOME": str(project.root),
         ARCHIVE: str(archive.resolve()) if archive else "",
+        PUBLISHED: str(published.resolve()) if published else "",
         REQUESTS: str(requests) if requests else "",
         "JUPYTER_PLATFORM_DIRS": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",

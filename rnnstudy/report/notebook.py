@@ -32,6 +32,9 @@ FIGURES = "RNNSTUDY_FIGURES"
 ARCHIVE = "RNNSTUDY_ARCHIVE"
 """Environment variable: the folder of committed results that notebooks read instead of the store."""
 
+PUBLISHED = "RNNSTUDY_PUBLISHED"
+"""Environment variable: a folder of committed results whose runs are read beside those of the store."""
+
 REQUESTS = "RNNSTUDY_REQUESTS"
 """Environment variable: a file to which a notebook adds a line for every reading that it uses."""
 
@@ -88,8 +91,9 @@ class Notebook:
         """The complete runs of an experiment (the one with the report's own name when None); see `load_study`."""
         name = experiment or self.name
         if name not in self._studies:
-            archive, project = os.environ.get(ARCHIVE), find_project()
-            source = open_source(project, Path(archive) if archive else None)
+            project = find_project()
+            folders = (os.environ.get(name) for name in (ARCHIVE, PUBLISHED))
+            source = open_source(project, *(Path(folder) if folder else None for folder in folders))
             self._studies[name] = load_study(name, project, source, _request_log(name))
         return self._studies[name]
 

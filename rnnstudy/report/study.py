@@ -11,6 +11,7 @@ from rnnstudy.results.loading import StoreSource
 from rnnstudy.results.results import Listener, Results
 from rnnstudy.results.search_trials import SearchTrials
 from rnnstudy.results.source import MissingRuns, ResultsSource
+from rnnstudy.results.together import Together
 from rnnstudy.run import Run
 from rnnstudy.search.trials import most_runs, search_trials, share_done
 from rnnstudy.spec import RnnstudyError
@@ -97,11 +98,14 @@ class Study:
         )
 
 
-def open_source(project: Project, archive: Path | None) -> ResultsSource:
-    """The committed results in the folder `archive`, or the store of the project when it is None."""
+def open_source(project: Project, archive: Path | None, published: Path | None = None) -> ResultsSource:
+    """The committed results in the folder `archive`, or the store of the project when it is None; together with those
+    of the folder `published`, if there is one."""
     if archive is not None:
-        return Archive.open(archive)
-    return StoreSource(Store(project), functools.partial(search_trials, project))
+        source = Archive.open(archive)
+    else:
+        source = StoreSource(Store(project), functools.partial(search_trials, project))
+    return source if published is None else Together([source, Archive.open(published)])
 
 
 def load_study(experiment: str, project: Project, source: ResultsSource, listener: Listener | None = None) -> Study:

@@ -127,13 +127,15 @@ def select_runs(
     """
     part = Shard.parse(shard) if shard else None
     runs = override(experiment.runs(scale), settings)
+    keys = {run.key for run in runs}
     for beginning in only:
-        if not any(run.key.startswith(beginning) for run in runs):
+        if beginning not in keys and not any(run.key.startswith(beginning) for run in runs):
             hint = nearest(beginning, [run.key for run in runs]) or f"; rnnstudy list {experiment.file} shows them"
             raise RequestError(
                 f"no run of {experiment.file} at scale {scale.value} has a key that begins with '{beginning}'{hint}"
             )
-    runs = [run for run in runs if not only or run.key.startswith(tuple(only))]
+    whole, parts = keys & set(only), tuple(set(only) - keys)
+    runs = [run for run in runs if not only or run.key in whole or run.key.startswith(parts)]
     return part.of(runs) if part else runs
 
 

@@ -133,7 +133,12 @@ class LabelledText(DataSet):
 
     @property
     def _encoded(self) -> "_Encoded":
-        return _encode(self._collection, self.unit, self.symbols, self.length, self.part)
+        return _encode(self._collection, self.unit, self.symbols, self.longest, self.part)
+
+    @property
+    def longest(self) -> int:
+        """How many symbols of a text are read at most."""
+        return self.length
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -163,7 +168,7 @@ class LabelledText(DataSet):
 
     @property
     def criterion(self) -> Criterion:
-        training = _encode(self._collection, self.unit, self.symbols, self.length, "training").classes
+        training = _encode(self._collection, self.unit, self.symbols, self.longest, "training").classes
         half = (1 - torch.bincount(training).max().item() / len(training)) / 2
         return Criterion(
             half, f"less than {half:.1%} of texts misclassified, half of chance (ours)", "share of texts misclassified"
