@@ -15,6 +15,9 @@ SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
 NAME = re.compile(r" *\*{0,2}\w+: ")
 """The beginning of a line that may name an argument or an attribute."""
 
+NAMES = re.compile(r"( +)((?:\w+, )+)(\w+)(: .*)")
+"""A line that names several, which Griffe does not know: the last gets the description, the others refer to it."""
+
 CODE = re.compile(r"(`+[^`]+`+)")
 
 
@@ -35,6 +38,10 @@ def as_markdown(docstring: str) -> str:
             line = "Attributes:"
         if stripped and not indented:
             section = bool(SECTION.match(line))
+        if section and (several := NAMES.fullmatch(line)):
+            space, others, last, description = several.groups()
+            written += [f"{space}{name}: see `{last}`." for name in others.rstrip(", ").split(", ")]
+            line = space + last + description
         if stripped.startswith(">>>") and not example:
             example = True
             written.append("```pycon")
