@@ -15,20 +15,33 @@ SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
 NAME = re.compile(r" *\*{0,2}\w+: ")
 """The beginning of a line that may name an argument or an attribute."""
 
+NAMES = re.compile(r"( +)((?:\w+, )+)(\w+)(: .*)")
+"""A line that names several, which Griffe does not know: the last gets the description, the others refer to it."""
+
 CODE = re.compile(r"(`+[^`]+`+)")
 
 
 def as_markdown(docstring: str) -> str:
     """A docstring as Markdown that shows its text: doctests are blocks of code, equations are not emphasised."""
     written: list[str] = []
-    section = example = code = False
+    section = example = code = fenced = False
     for line in [*docstring.splitlines(), ""]:
         stripped, indented = line.strip(), line.startswith("    ")
+        if stripped.startswith("```"):
+            fenced = not fenced
+        if fenced or stripped.startswith("```"):
+            # A block of `with_fields`, for example.
+            written.append(line)
+            continue
         if line == "Fields:":
             # Google's name for it, under which Griffe adds the types and defaults.
             line = "Attributes:"
         if stripped and not indented:
             section = bool(SECTION.match(line))
+        if section and (several := NAMES.fullmatch(line)):
+            space, others, last, description = several.groups()
+            written += [f"{space}{name}: see `{last}`." for name in others.rstrip(", ").split(", ")]
+            line = space + last + description
         if stripped.startswith(">>>") and not example:
             example = True
             written.append("```pycon")

@@ -47,8 +47,8 @@ here.show(
     "clipping",
     title=f"Without clipping {diverged('without clipping')} runs diverge, with it {diverged('with clipping')}",
     takeaway=f"""
-    The norm of the gradient before any clipping, update by update: the median of the runs (thick) and the largest norm
-    of any run (thin); note that both axes are logarithmic. Left, without clipping: the median log10 norm is
+    The norm of the gradient before any clipping, by update: a thin line is a run, the thick one their median; note that
+    both axes are logarithmic. Left, without clipping: the median log10 norm is
     {value_at(typical, "without clipping")} over all updates, the largest {value_at(largest, "without clipping")}. A
     step along such a spike throws the weights far away; where a dotted line ends in a cross, the numbers have left the
     range of floats and the run has diverged, at learning rate {rate:g} {when}.

@@ -103,14 +103,23 @@ arrives = picture.data[(picture.data["state"] == "h") & (picture.data["lag"] == 
 apart = arrives.max() - arrives.min()
 
 
-def before_and_after(cell: str) -> str:
-    """For each length: decades at the first step relative to the last, before and after training; how many solved."""
-    lengths = []
-    for length, group in runs[runs["cell"] == cell].groupby("length"):
+def before_and_after() -> pd.DataFrame:
+    """For each cell and length: decades at the first step relative to the last, before and after; how many solved."""
+    rows = []
+    for (cell, length), group in runs.loc[pair].groupby(["cell", "length"]):
         before, after = (float(group[f"log10_ratio_{stage}"].median()) for stage in ("initial", "final"))
-        solved = int(figures.true(group["solved"]).sum())
-        lengths.append(f"{as_text(before)} to {as_text(after)} at T = {length} ({solved} of {len(group)} solved)")
-    return "; ".join(lengths) or NOT_RUN
+        solved = f"{int(figures.true(group['solved']).sum())} of {len(group)}"
+        label = figures.style(cell).label
+        rows.append(
+            {
+                "cell": label,
+                "T": length,
+                "decades before training": as_text(before),
+                "decades after training": as_text(after),
+                "runs that solved the task": solved,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 here.show(
@@ -118,15 +127,14 @@ here.show(
     "gradient_by_lag_final_normalised",
     title=f"After training the gradient at the first of {longest} steps differs between runs by "
     f"{value_at(apart, 'Elman', '{:.0f}')} decades in the RNN, by {value_at(apart, 'LSTM')} in the LSTM",
-    takeaway=f"""
+    takeaway="""
     The same after training, each run a line: the runs fall into groups, between which a median would stand where no run
-    is. Each sequence's gradient is divided by its own value at lag 0, because a network that has
-    solved its task has a small gradient everywhere. Compare with the figure above: are the lines higher now? The
-    gradient at the first step relative to the last, in decades, before and after training: in the RNN from
-    {before_and_after("Elman")}; in the LSTM from {before_and_after("LSTM")}. A line near 0 means that the gradient
-    reaches the distant past as strongly as the present. This is necessary to learn from the past, but not sufficient:
-    compare the numbers, medians over runs, with how many runs solved the task.""",
+    is. Each sequence's gradient is divided by its own value at lag 0, because a network that has solved its task has a
+    small gradient everywhere. A line near 0 means that the gradient reaches the distant past as strongly as the
+    present. This is necessary to learn from the past, but not sufficient: compare the decades in the table (at the
+    first step relative to the last, medians over runs) with how many runs solved the task.""",
 )
+here.table(before_and_after())
 
 # %% [markdown]
 # ## While the network learns

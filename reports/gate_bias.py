@@ -16,6 +16,7 @@
 
 # %%
 import numpy as np
+import pandas as pd
 
 from rnnstudy import figures
 from rnnstudy.report import NOT_RUN, Notebook
@@ -48,7 +49,8 @@ def steps(half_life: float) -> str:
     """A half-life as text."""
     if np.isnan(half_life):
         return NOT_RUN
-    return f"{half_life:.2g}" if np.isfinite(half_life) else "none, it does not fall"
+    digits = f"{half_life:.0f}" if half_life >= 10 else f"{half_life:.2g}"
+    return digits if np.isfinite(half_life) else "none, it does not fall"
 
 
 def predicted(value: float, gain: float) -> str:
@@ -56,13 +58,18 @@ def predicted(value: float, gain: float) -> str:
     return steps(float(figures.half_life_of_bias(np.array(value), gain)))
 
 
-listed = "; ".join(
-    f"b = {value:g}: {steps(before.loc[f'{value:g}', 'half_life'])} ({predicted(value, 0.0)}; {predicted(value, loop)})"
-    for value in biases
-    if f"{value:g}" in before.index
+table = pd.DataFrame(
+    {
+        "bias b": start,
+        "before training": steps(before["half_life"].get(start, np.nan)),
+        "constant gate": predicted(value, 0.0) if value is not None else "",
+        "with the loop through h": predicted(value, loop) if value is not None else "",
+        "after training": steps(after["half_life"].get(start, np.nan)),
+    }
+    for start, value in [*((f"{value:g}", value) for value in biases), ("chrono", None)]
+    if start in before.index
 )
 chrono = steps(before["half_life"].get("chrono", np.nan))
-ended = ", ".join(f"{name}: {steps(value)}" for name, value in after["half_life"].items())
 does_not_fall = [value for value in biases if np.isinf(before["half_life"].get(f"{value:g}", np.nan))]
 lasting = f"; from {does_not_fall[0]:g} on it does not fall" if does_not_fall else ""
 border = float(-np.log(1 / (1 - loop) - 1))
@@ -72,16 +79,16 @@ here.show(
     title=f"Before training a bias of {biases[0]:g} halves the gradient every "
     f"{steps(before['half_life'].get(f'{biases[0]:g}', np.nan))} steps{lasting}",
     takeaway=f"""
-    Half-life of dL/dc before training, in steps, with the two closed forms in brackets (constant gate; with the
-    loop through h): {listed}. The first form leaves out the loop through h, which adds to the gate. The second leaves
-    out the tanh and sigmoid functions, which limit the loop: from b = {border:.1f} on it predicts a gradient that
-    grows on its way back. The largest measured rate is {before["rate"].max():.3f} decades per step; a rate above 0
-    means that the gradient grows. Chrono closes the input gates as it opens the forget gates, which makes the loop
-    small; its half-life before training is {chrono} steps, and the half-lives of its single units are spread over the
-    grey bar. The numbers in the strip count the runs whose gradient does not fall. After training (right) the
-    half-lives are {ended or NOT_RUN}.
+    The first closed form, a constant gate, leaves out the loop through h, which adds to the gate. The second leaves out
+    the tanh and sigmoid functions, which limit the loop: from b = {border:.1f} on it predicts a gradient that grows on
+    its way back. The largest measured rate is {before["rate"].max():.3f} decades per step; a rate above 0 means that
+    the gradient grows. Chrono closes the input gates as it opens the forget gates, which makes the loop small; its
+    half-life before training is {chrono} steps, and the half-lives of its single units are spread over the grey bar.
+    The numbers in the strip count the runs whose gradient does not fall. The table has the half-lives of dL/dc in
+    steps: measured before training, of the two closed forms, and measured after training.
     """,
 )
+here.table(table)
 
 # %% [markdown]
 # ## 2. Learning
@@ -111,7 +118,7 @@ here.show(
     title=f"Of the constant biases b = {most} solves the task most often: {counts.loc[most, 'sum']} of "
     f"{counts.loc[most, 'size']} runs",
     takeaway=f"""
-    Runs that solved T = {task.length} within {updates} updates, by forget-gate bias: {solved_by_bias}. The earlier mark
+    Above, the share of runs that solved T = {task.length} within {updates} updates: {solved_by_bias}. The earlier mark
     is {task.length - task.windows[0][1]} to {task.length - 1 - task.windows[0][0]} steps before the answer. An error
     near one half means that one mark is known. Compare with the half-lives above.
     """,

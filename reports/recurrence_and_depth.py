@@ -14,6 +14,8 @@
 # gradient, but none that is shorter in time.
 
 # %%
+import pandas as pd
+
 from rnnstudy import figures
 from rnnstudy.report import NOT_RUN, Notebook, value_at
 from rnnstudy.tasks.temporal_order import TemporalOrder
@@ -82,10 +84,13 @@ def share(cell: str, length: int, layers: int) -> str:
     return f"{counts.loc[(cell, length, layers), 'sum']}/{counts.loc[(cell, length, layers), 'size']}"
 
 
-def shares(cell: str) -> str:
-    """How many runs of a cell solved the task, for each length and number of layers."""
-    return "; ".join(
-        f"T = {length}: " + ", ".join(share(cell, length, layers) for layers in depths) for length in lengths
+def shares() -> pd.DataFrame:
+    """How many runs of each cell solved the task, for each length and number of layers."""
+    return pd.DataFrame(
+        {"cell": figures.style(cell).label, "T": length}
+        | {f"{layers} layer{'s' if layers > 1 else ''}": share(cell, length, layers) for layers in depths}
+        for cell in state
+        for length in lengths
     )
 
 
@@ -95,12 +100,12 @@ here.show(
     title=f"Output recurrence at T = {lengths[-1]}: {share('OutputRecurrent', lengths[-1], depths[0])} runs solve the "
     f"task with {depths[0]} layer{'s' if depths[0] > 1 else ''}, "
     f"{share('OutputRecurrent', lengths[-1], depths[-1])} with {depths[-1]}",
-    takeaway=f"""
-    Runs that solved the task with {", ".join(map(str, depths))} layers. RNN (Elman): {shares("Elman")}. RNN
-    (Jordan): {shares("Jordan")}. Output recurrence: {shares("OutputRecurrent")}. With one layer, the output
-    recurrence keeps the past as a linear sum in four numbers, and its hidden layer sees one step at a time: this is
-    the likely reason where it fails although its gradient reaches the first step. With more layers, each layer passes
-    its four sums to the next at every step, so that the hidden layer above sees the past. The effect of depth can be
-    read along the horizontal axis, at equal length.
+    takeaway="""
+    The effect of depth can be read along the horizontal axis, at equal length. With one layer, the output recurrence
+    keeps the past as a linear sum in four numbers, and its hidden layer sees one step at a time: this is the likely
+    reason where it fails although its gradient reaches the first step. With more layers, each layer passes its four
+    sums to the next at every step, so that the hidden layer above sees the past. The table counts the runs that solved
+    the task.
     """,
 )
+here.table(shares())

@@ -41,12 +41,6 @@ picture = figures.success(results, chance=task.chance.error, error=f"test:\n{tas
 table = picture.data
 
 
-def counts(cell: str) -> str:
-    """How many runs of a cell solved the task, for each length."""
-    rows = table[table["cell"] == cell].sort_values("length")
-    return ", ".join(f"{row.solved} of {row.runs} at T = {row.length}" for row in rows.itertuples())
-
-
 def at_longest(cell: str) -> str:
     """How many runs of a cell solved the task at the longest length, of how many."""
     rows = table[(table["cell"] == cell) & (table["length"] == task.length)]
@@ -58,13 +52,13 @@ here.show(
     "success_by_length",
     title=f"At T = {task.length}, {at_longest('Elman')} RNNs solve the task, {at_longest('LSTM')} LSTMs and "
     f"{at_longest('GRU')} GRUs",
-    takeaway=f"""
-    Left: read the points from short to long sequences. The RNN solves {counts("Elman")}; the LSTM {counts("LSTM")}; the
-    GRU {counts("GRU")}. The bars are Wilson 95 % intervals. Right: the error of every run. A run on the dashed line has
-    learned nothing, a run a third of the way down (at 1/2) has found one of the two marks, a run at zero has found
-    both. All cells had the same width, sequences, learning rates and orthogonal matrices. The gates of LSTM and GRU
-    were also given T: their biases are spread over the length of the sequence (chrono). What they do without that hint,
-    the page on what each side was given shows.""",
+    takeaway="""
+    Left: read the points from short to long sequences; the numbers below them count the runs that solved the task, and
+    the bars are Wilson 95 % intervals. Right: the error of every run. A run on the dashed line has learned nothing, a
+    run a third of the way down (at 1/2) has found one of the two marks, a run at zero has found both. All cells had the
+    same width, sequences, learning rates and orthogonal matrices. The gates of LSTM and GRU were also given T: their
+    biases are spread over the length of the sequence (chrono). What they do without that hint, the page on what each
+    side was given shows.""",
 )
 
 # %% [markdown]

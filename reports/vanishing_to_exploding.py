@@ -16,7 +16,7 @@
 import pandas as pd
 
 from rnnstudy import figures
-from rnnstudy.report import NOT_RUN, Notebook, power_of_ten
+from rnnstudy.report import NOT_RUN, Notebook
 
 here = Notebook("vanishing_to_exploding")
 study = here.study()
@@ -49,11 +49,11 @@ def turns(kind: str) -> str:
 
 
 def span(kind: str) -> str:
-    """The factor over all lags, from the lowest to the highest gain."""
+    """The decades over all lags, at the lowest and at the highest gain."""
     of_kind = of(kind) * (length - 1)
     if of_kind.empty:
         return NOT_RUN
-    return f"from {power_of_ten(of_kind.iloc[0], 0)} to {power_of_ten(of_kind.iloc[-1], 0)}"
+    return f"{of_kind.iloc[0]:.0f} to {of_kind.iloc[-1]:.0f}".replace("-", "−")
 
 
 def reach(kind: str) -> str:
@@ -71,11 +71,19 @@ here.show(
     row from left to right: the faster the colour deepens, the faster the gradient changes with the lag. The turning
     point of the tanh RNN is {turns("Elman tanh")}: the slopes of its units are below 1, and the gain must compensate
     for them (at g ≤ 1, up to the dashed line, vanishing is certain). The relu RNN, in which inactive units pass nothing
-    back, turns {turns("Elman relu")}; the LSTM turns {turns("LSTM")}. From the lowest to the highest gain, the factor
-    over all {length} steps goes {span("Elman tanh")} in the tanh RNN, {span("Elman relu")} in the relu RNN and
-    {span("LSTM")} in the LSTM; the lowest and the highest factor are {reach("Elman tanh")}, {reach("Elman relu")} and
-    {reach("LSTM")} decades apart. An LSTM has a second path, along the cell state, where the forget gate sets the rate;
-    but the gradient that returns to the cell through h also passes the recurrent matrices, so the gain acts there as
-    well. On the right, the slopes: the steeper a line crosses zero, the more precisely the gain must be set for a
-    gradient to keep its size.""",
+    back, turns {turns("Elman relu")}; the LSTM turns {turns("LSTM")}. An LSTM has a second path, along the cell state,
+    where the forget gate sets the rate; but the gradient that returns to the cell through h also passes the recurrent
+    matrices, so the gain acts there as well. On the right, the slopes: the steeper a line crosses zero, the more
+    precisely the gain must be set for a gradient to keep its size.""",
+)
+names = {"Elman tanh": "RNN, tanh", "Elman relu": "RNN, relu", "LSTM": "LSTM"}
+here.table(
+    pd.DataFrame(
+        {
+            "cell": label,
+            f"decades over {length} steps, lowest to highest gain": span(kind),
+            "decades between the lowest and the highest factor": reach(kind),
+        }
+        for kind, label in names.items()
+    )
 )

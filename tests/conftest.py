@@ -4,16 +4,20 @@ import importlib
 import os
 import shutil
 import sys
+import tarfile
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from rnnstudy.store.project import Project
 
 PACKAGES = ["rnnstudy.tasks", "rnnstudy.cells", "rnnstudy.engines", "rnnstudy.probes", "rnnstudy.optimisers"]
 
@@ -113,6 +117,19 @@ def project_with_store(project: Path, empty_database: Path) -> Path:
     """A project whose store has been made and is empty."""
     shutil.copy(empty_database, project / "mlruns" / "mlflow.db")
     return project
+
+
+@pytest.fixture
+def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Project":
+    """A project that an older version wrote; see `test_older_versions`."""
+    from rnnstudy.store.project import Project
+
+    for name in ("RNNSTUDY_HOME", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    with tarfile.open(Path(__file__).parent / "data" / "store_before_the_wings.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)
 
 
 @dataclass(frozen=True)

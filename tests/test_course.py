@@ -114,7 +114,7 @@ def test_the_course_is_built_beside_the_reports(tmp_path: Path, monkeypatch: pyt
     exercise = "# # 1. Small\n#\n# <details><summary>Solution</summary>\n#\n# About 10<sup>−3</sup>.\n#\n# </details>\n"
     source.write_text(f"# %% [markdown]\n{exercise}\n# %%\n6 * 7\n")
     assert of_course(["quickstart", "course", "course/1_small"]) == (["course", "course/1_small"], ["quickstart"])
-    with pytest.raises(RequestError, match="there is no report '1_smal'; did you mean '1_small'"):
+    with pytest.raises(RequestError, match="no notebook '1_smal'; did you mean 'course/1_small'"):
         build_course(["course/1_smal"], Project(tmp_path))
     assert not (tmp_path / "build").exists()
     for names, committed, folder in (

@@ -19,6 +19,7 @@ from rnnstudy.store.mlflow_store import Store, open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
+from rnnstudy.store.tag_names import spellings
 from rnnstudy.sweep import Resources, Scale, launch
 from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.training.loop import train
@@ -76,7 +77,7 @@ def runs(project: Path, filled: tuple[Path, list[Run]]) -> list[Run]:
 
 def damage(project: Path, run: Run, tag: str, value: object) -> None:
     """Give a run's tag another value; None removes it."""
-    named = f"rnnstudy.{tag}"
+    named, *_ = spellings(f"rnnstudy.{tag}")
     with contextlib.closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database, database:
         (identity,) = database.execute(
             "SELECT run_uuid FROM tags WHERE key = 'rnnstudy.key' AND value = ?", (run.key,)

@@ -14,8 +14,9 @@ from rich.console import Console, RenderableType
 
 from rnnstudy.cells import GRU, LSTM, Elman
 from rnnstudy.cli import doctor
+from rnnstudy.cli.catalogue import catalogue_table, known_classes
 from rnnstudy.cli.commands import app
-from rnnstudy.cli.common import make_console
+from rnnstudy.cli.common import make_console, say
 from rnnstudy.cli.completion import complete_key, complete_report
 from rnnstudy.cli.progress import SweepDisplay
 from rnnstudy.cli.tables import list_table, next_steps, outcomes_table, size, studies_rows, studies_table
@@ -284,8 +285,33 @@ def test_the_shell_completes_commands_reports_and_keys(planted: SweepSummary, mo
     (planted.project.reports / "forgetting.py").touch()
     context: Any = None
     assert complete_report(context, context, "for") == ["forgetting"]
+    assert complete_report(context, context, "") == ["forgetting", "explore"]
+    (planted.project.reports / "course").mkdir()
+    (planted.project.reports / "course" / "6_lstm.py").touch()
+    assert complete_report(context, context, "expl") == ["explore"]
+    assert complete_report(context, context, "cour") == ["course", "course/6_lstm"]
     key = planted.runs[0].key
     [item] = complete_key(context, context, key[:8])
     assert (item.value, item.help) == (key, planted.runs[0].name)
     (planted.project.database).write_bytes(b"not a database" * 100)
     assert complete_key(context, context, "") == []
+
+
+def test_the_catalogue_is_wrapped_beside_the_names_and_the_help_says_whole_sentences() -> None:
+    lines = printed(catalogue_table("cells"), 80)
+    assert max(map(len, lines)) <= 80
+    names = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert names == sorted(known_classes("cells"))
+    shown = CliRunner().invoke(app, ["--help"], terminal_width=80).stdout.partition("Commands:")[2].splitlines()
+    assert all(line.endswith(".") and not line.endswith("...") for line in shown if line)
+
+
+def test_a_line_is_wrapped_between_words_unless_it_has_a_command_to_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(width=30, file=io.StringIO(), force_terminal=True, color_system=None)
+    monkeypatch.setattr("rnnstudy.cli.common.make_console", lambda: console)
+    with console.capture() as captured:
+        say("some words that are longer than the terminal")
+        say("then `rnnstudy sweep experiments/tuned_comparison.py` makes some")
+    first, second, *rest = captured.get().splitlines()
+    assert [first.rstrip(), second.rstrip()] == ["some words that are longer", "than the terminal"]
+    assert rest == ["then `rnnstudy sweep experiments/tuned_comparison.py` makes some"]

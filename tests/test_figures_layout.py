@@ -192,3 +192,13 @@ def test_a_legend_of_many_entries_stays_within_its_figure(count: int) -> None:
     box = figure.legends[0].get_window_extent()
     assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
     assert len(figure.legends[0].get_texts()) == count
+
+
+def test_panels_are_as_high_above_a_long_legend_as_above_a_short_one() -> None:
+    heights = []
+    for count in (2, 11):
+        figure, [axis] = panels(1, height=3.6)
+        legend_below(figure, [line_entry("GRU, forget bias 1, wide", color="black") for _ in range(count)])
+        figure.draw_without_rendering()
+        heights.append(axis.get_window_extent().height / figure.dpi)
+    assert heights[1] > 0.85 * heights[0]

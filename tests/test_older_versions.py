@@ -5,9 +5,6 @@
 interrupted by Ctrl-C, and checkpoints of runs of 40 updates that were stopped after 25.
 """
 
-import tarfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -22,7 +19,6 @@ from rnnstudy.sweep import Resources, Scale, launch
 from rnnstudy.sweep.summary import Silent
 from rnnstudy.training.checkpoint import checkpoint_keys
 
-ARCHIVE = Path(__file__).parent / "data" / "store_before_the_wings.tar.xz"
 ONE = Resources(workers=1, engine="reference")
 
 
@@ -32,16 +28,6 @@ class Messages(Silent):
 
     def message(self, line: str) -> None:
         self.lines.append(line)
-
-
-@pytest.fixture
-def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    for name in ("RNNSTUDY_HOME", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
-    monkeypatch.chdir(tmp_path)
-    return Project(tmp_path)
 
 
 def test_runs_of_an_older_store_are_complete_and_served_without_a_warning(older: Project) -> None:

@@ -23,7 +23,7 @@ from rnnstudy.figures.picture import Picture, rendered
 from rnnstudy.report import Notebook, ReportError, build
 from rnnstudy.report.build import build_reports, export
 from rnnstudy.report.outline import read_outline
-from rnnstudy.report.pages import notebook_page
+from rnnstudy.report.pages import index_page, notebook_page
 from rnnstudy.report.study import Study, load_study, open_source
 from rnnstudy.results.results import Results
 from rnnstudy.results.search_trials import SearchTrials
@@ -263,8 +263,12 @@ def test_a_dead_kernel_is_reported_in_one_line(project: Project) -> None:
 
 
 def test_an_unknown_report_gets_the_nearest_name(project: Project) -> None:
-    with pytest.raises(RequestError, match=r"^there is no report 'plian'; did you mean 'plain'\? Reports here: plain$"):
+    with pytest.raises(RequestError, match=r"^there is no report 'plian'; did you mean 'plain'\? Reports here: plain;"):
         build_reports(["plian"], project)
+    for typed, meant in (("expl", "explore"), ("cours", "course")):
+        write(project.reports / "course" / "1_sequences.py", "# %%\n")
+        with pytest.raises(RequestError, match=rf"'{typed}'; did you mean '{meant}'\?.* explore and course$"):
+            build_reports([typed], project)
     shutil.rmtree(project.reports)
     with pytest.raises(RequestError, match=r"^there is no report 'plain'\. There are no reports in"):
         build_reports(["plain"], project)
@@ -394,7 +398,8 @@ def test_a_page_links_the_index_and_its_neighbours_and_gives_its_pictures_their_
             f"# ---\n# jupyter:\n#   rnnstudy:\n#     order: {order}\n# ---\n\n# %% [markdown]\n# # The {name} one\n"
         )
         write(project.reports / f"{name}.py", source)
-    write(project.reports / "chapters.toml", '[[chapter]]\nfrom = 15\ntitle = "Later"\nquestion = "Why?"\n')
+    chapters = '[[chapter]]\nfrom = 15\ntitle = "Later"\nquestion = "Why?"\n'
+    write(project.reports / "chapters.toml", f'whole = "The course"\npart = "Notebook"\n{chapters}')
     outline = read_outline(project)
     chapters = [(chapter.title, chapter.question, chapter.reports) for chapter in outline.chapters]
     assert chapters == [("Later", "Why?", ("second", "unbuilt", "third")), ("More reports", "", ("first", "plain"))]
@@ -406,7 +411,11 @@ def test_a_page_links_the_index_and_its_neighbours_and_gives_its_pictures_their_
     assert nbformat.writes(notebook) == before
     links = dict(re.findall(r'rel="(prev|next)" href="([^"]+)"', page))
     assert links == {"prev": "second.html", "next": "first.html"}
-    assert 'href="index.html"' in page
+    assert '<a href="index.html">The course</a>' in page
+    (project.built_reports / "figures").mkdir(parents=True)
+    write(project.built_reports / "second.html", "")
+    index = index_page(project, project.built_reports, outline).decode()
+    assert 'Notebook: <a href="second.html">The second one</a>' in index
     assert re.search(r'<img alt="drawn" height="160" src="data:[^"]*" width="320"', page)
     assert "<title>The third one</title>" in page
 
@@ -415,7 +424,8 @@ def test_a_page_links_the_index_and_its_neighbours_and_gives_its_pictures_their_
     "text",
     ["[[chapter]\n", '[[chapter]]\ntitle = "A"\n', '[[chapter]]\nfrom = "x"\ntitle = "A"\n', "chapter = 3\n",
      '[[chapter]]\nfrom = 1\ntitle = "A"\norder = 2\n', '[[chapter]]\nfrom = 1000\ntitle = "A"\n',
-     '[[chapter]]\nfrom = 1\ntitle = "A"\n[[chapter]]\nfrom = 1\ntitle = "B"\n'],
+     '[[chapter]]\nfrom = 1\ntitle = "A"\n[[chapter]]\nfrom = 1\ntitle = "B"\n',
+     'hole = "All"\n[[chapter]]\nfrom = 1\ntitle = "A"\n'],
 )  # fmt: skip
 def test_chapters_that_cannot_be_read_are_refused_in_one_line(project: Project, text: str) -> None:
     write(project.reports / "chapters.toml", text)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -30,6 +31,7 @@ def loaded(name: str) -> ModuleType:
 
 
 site = loaded("site_files")
+search = loaded("site_search")
 
 SOURCES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))] + list(site.PAGES)
 
@@ -136,6 +138,28 @@ def test_every_copied_page_gets_a_way_back():
             assert site.NAVIGATION.search((ROOT / path).read_text(encoding="utf-8")), path
 
 
+def test_the_names_of_headings_and_the_prose_below_them():
+    page = search.with_names(
+        "<main><nav><p>no</p></nav><h1>One</h1><p>a &lt; b<sub>t</sub></p><pre>no</pre><h2>Two</h2><ul><li>c<li>d</ul>"
+        '<details class="code"><summary>code</summary>no</details>'
+        "<details><summary>Solution</summary><p>e</p></details><h2>Two</h2><table><td><p>no</p></table></main>"
+    )
+    assert search.entries(page, "reports/x.html") == [
+        {"location": "reports/x.html", "title": "One", "text": "a &lt; bt"},
+        {"location": "reports/x.html#two", "title": "Two", "text": "c d Solution e"},
+        {"location": "reports/x.html#two-2", "title": "Two", "text": ""},
+    ]
+
+
+@pytest.mark.parametrize("path", [path for path in site.copied_files() if path.endswith(".html")])
+def test_the_search_knows_every_copied_page(path):
+    found = search.entries(search.with_names((ROOT / path).read_text(encoding="utf-8")), path)
+    assert found[0]["location"] == path
+    assert all(one["title"] for one in found)
+    assert len({one["location"] for one in found}) == len(found)
+    assert sum(len(one["text"]) for one in found) > 300
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as `make docs` builds it. Needs the extra `docs`."""
@@ -228,6 +252,8 @@ def test_the_reference_says_what_the_docstrings_say(built):
                     assert words(paragraph) in shown, (file, paragraph)
                     checked += 1
     assert checked > 200
+    escaped = [path for path in (built / "reference").glob("*.html") if "\\_" in path.read_text(encoding="utf-8")]
+    assert escaped == [], "what hides an underscore from Markdown is not shown"
 
 
 @pytest.mark.slow
@@ -253,11 +279,36 @@ def test_a_reader_walks_every_page(built, browser):
 
 
 @pytest.mark.slow
-def test_a_reader_searches_without_a_network(built, browser):
+def test_what_the_search_knows_is_there(built):
+    known = json.loads((built / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
+    names = {path: Parts(path.read_text(encoding="utf-8")).names for path in built.rglob("*.html")}
+    for one in known:
+        address, _, name = one["location"].partition("#")
+        assert not name or unquote(name) in names[built / unquote(address or "index.html")], one["location"]
+    assert sum(one["location"].startswith("reports/") for one in known) > 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("typed", "address"),
+    [
+        ("half-life", None),
+        ("squeezing curve", "/reports/course/3_one_step.html#the-squeezing-curve"),
+        ("PyTorch draws a GRU", "/reports/fair_comparison.html"),
+    ],
+)
+def test_a_reader_searches_without_a_network(built, browser, typed, address):
     context = browser.new_context(offline=True)
     page = context.new_page()
     page.goto((built / "index.html").as_uri())
     page.locator("input.md-search__input").click()
-    page.keyboard.type("half-life")
-    page.locator(".md-search-result__item a").first.wait_for(timeout=60_000)
+    page.keyboard.type(typed)
+    links = page.locator(".md-search-result__item a")
+    links.first.wait_for(timeout=60_000)
+    found = links.evaluate_all("links => links.map(link => [link.href, link.pathname + link.hash])")
+    if address:
+        # The search adds the words that were found, as ?h=…, to the addresses.
+        [there] = [whole for whole, place in found if place.endswith(address)]
+        page.goto(there)
+        assert page.locator("h1").count() == 1
     context.close()

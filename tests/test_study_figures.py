@@ -123,7 +123,11 @@ def test_clipping_shows_norms_divergence_and_threshold(clipped: Planted) -> None
     ended = picture.data[picture.data["status"] == "diverged"]
     assert len(ended) == 3 * 7
     assert ended.groupby("key")["log10_norm"].max().tolist() == [40.0] * 3
-    left = picture.figure.axes[0]
+    left, middle = picture.figure.axes[:2]
+    # A line for each run, of those that diverge another for the cross; the median; the threshold.
+    assert [len(axis.lines) for axis in (left, middle)] == [10 + 3 + 1 + 1, 10 + 1 + 1]
+    assert not left.collections, "a band of a median over two groups of runs would stand where no run is"
+    assert max(middle.lines[0].get_ydata()) == 3.0, "the spike of one update is in its line"
     crosses = [line for line in left.lines if line.get_marker() == "X"]
     assert [list(line.get_xdata()) for line in crosses] == [[7]] * 3, "the seventh update is the last of a run"
     assert left.get_ylim()[1] == DECADES_SHOWN[1]
@@ -292,6 +296,20 @@ def test_the_stretches_with_marks_are_those_of_the_task() -> None:
     where = TemporalOrder(length=100).sample(64, generator).informative.any(dim=1).nonzero().flatten() + 1
     assert where.min() >= 11
     assert where.max() <= 60
+
+
+def test_lines_of_many_updates_are_thinned_and_keep_their_spikes(clipped: Planted) -> None:
+    frame = clipped.frames["gradient/global_before"]
+    norms = pd.concat(
+        pd.DataFrame({"key": key, "step": np.arange(3000), "value": np.where(np.arange(3000) == 2345, 9.0, -0.5)})
+        for key in frame["key"].unique()
+    )
+    picture = figures.clipping(Planted(clipped.runs, {"gradient/global_before": norms}), learning_rate=0.1)
+    line = picture.figure.axes[1].lines[0]
+    assert line.get_xdata()[:5] == pytest.approx([1, 2, 3, 4, 5])
+    assert len(line.get_xdata()) < 20 * np.log10(3000)
+    assert max(line.get_ydata()) == 9.0
+    assert line.get_ydata()[-1] == -0.5
 
 
 def test_errors_of_sides_and_baselines_by_length() -> None:

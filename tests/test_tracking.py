@@ -471,11 +471,11 @@ def test_only_runs_of_dead_processes_are_marked_interrupted(project: Project):
     for run in (dead, alive, elsewhere, reused):
         tracker.begin(run, run.name)
     identity = {run.key: run.identity for run in tracker.store.runs()}
-    tracker.store.client.set_tag(identity[dead.key], "rnnstudy.pid", str(process.pid))
-    tracker.store.client.set_tag(identity[elsewhere.key], "rnnstudy.pid", str(process.pid))
+    tracker.store.client.set_tag(identity[dead.key], "mlflow.rnnstudy.pid", str(process.pid))
+    tracker.store.client.set_tag(identity[elsewhere.key], "mlflow.rnnstudy.pid", str(process.pid))
     # A container with this host name.
-    tracker.store.client.set_tag(identity[elsewhere.key], "rnnstudy.pid_space", "another-boot pid:[1] -")
-    tracker.store.client.set_tag(identity[reused.key], "rnnstudy.pid_started", "12.5")
+    tracker.store.client.set_tag(identity[elsewhere.key], "mlflow.rnnstudy.pid_space", "another-boot pid:[1] -")
+    tracker.store.client.set_tag(identity[reused.key], "mlflow.rnnstudy.pid_started", "12.5")
     assert tracker.store.mark_interrupted() == 2
     assert tracker.store.states([dead.key, alive.key, elsewhere.key, reused.key]) == {
         dead.key: "interrupted", alive.key: "running", elsewhere.key: "running", reused.key: "interrupted"
@@ -490,7 +490,7 @@ def test_a_run_killed_after_its_tags_is_finished(project: Project):
     finish(tracker, run)
     identity = tracker.store.finished()[run.key].identity
     tracker.store.client.update_run(identity, status="RUNNING")
-    tracker.store.client.set_tag(identity, "rnnstudy.pid_started", "12.5")
+    tracker.store.client.set_tag(identity, "mlflow.rnnstudy.pid_started", "12.5")
     assert tracker.store.mark_interrupted() == 1
     assert tracker.store.client.get_run(identity).info.status == "FINISHED"
     assert tracker.store.states([run.key]) == {run.key: "finished"}
@@ -572,7 +572,7 @@ def test_a_run_of_a_dead_process_ended_when_it_was_last_heard_of(project: Projec
         tracker.write(record)
     tracker.close()
     [stored] = tracker.store.runs()
-    tracker.store.client.set_tag(stored.identity, "rnnstudy.pid_started", "12.5")
+    tracker.store.client.set_tag(stored.identity, "mlflow.rnnstudy.pid_started", "12.5")
     assert tracker.store.mark_interrupted() == 1
     assert times(project) == (900_000, round((1000.0 + 260 / 7) * 1000))
 

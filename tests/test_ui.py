@@ -115,9 +115,10 @@ def test_a_link_carries_the_view_that_the_experiment_has_been_given(small: Proje
     )
     state = unpacked(experiment.tags[charts.VIEW_TAG])
     assert sections(state) == {
-        "Success and error": ["learning/loss", "summary/solved"],
+        "Success and error": ["summary/solved"],
         "Profile (step = lag)": ["profile/h_initial"],
         "Gradient through time": ["through_time/h_first", "through_time/h_last"],
+        "Loss and gradient during training": ["learning/loss"],
     }
     assert state["groupBy"] is None, "each run is a line, in the colour of its cell"
     assert state["searchFilter"] == "", "one run needs no choice"

@@ -124,6 +124,9 @@ here.table(
 # Going back over many steps multiplies these matrices:
 #
 #     from h_T back to h₁:   J₂ J₃ J₄ … J_T
+#
+# Two matrices are multiplied row by row: each row of the first is a vector, and goes through the second as a vector
+# went through W_hh in notebook 3. The product adds up all the ways that lead over the units in between.
 
 # %%
 torch.manual_seed(3)

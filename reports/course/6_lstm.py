@@ -108,6 +108,10 @@ here.show(
 # - **Along c**, the thick line. Here each step multiplies by the forget gate f, and by nothing else.
 # - **Through h**, the dashed line. Here are all the weights and squeezing curves, as in the plain network.
 #
+# Why only by f? Nudge cₜ₋₁ by a tiny bit, as in notebook 5, and look at cₜ = f · cₜ₋₁ + i · C̃. The first part moves
+# by f times the nudge. The second part, what is added, does not contain cₜ₋₁, so it does not move. (It contains hₜ₋₁:
+# that is the other path.) There is no matrix and no slope of a tanh on this way.
+#
 # Backwards the gradient can take both paths, and change from one to the other at any step. Let us measure what each is
 # worth. An LSTM with 50 units reads 100 steps of the temporal order task. Then we calculate the gradient three times:
 # with both paths, with the dashed path cut at every step, and with the thick path cut at every step.
@@ -246,9 +250,9 @@ here.show(
     "forget_bias",
     title="The forget bias decides how far back the gradient reaches",
     takeaway="""
-    The table says what is left after 99 steps. With b = 0 the LSTM is hardly better than the plain network. With b = 3
-    or more the gradient arrives. **This is what an LSTM changes: it does not multiply by a matrix along c, but by a
-    gate, and a gate can stay near 1.** While it learns, the network can move its gates, and can shut one when it is
+    The table below says what is left after 99 steps. With b = 0 the LSTM is hardly better than the plain network. With
+    b = 3 or more the gradient arrives. **This is what an LSTM changes: it does not multiply by a matrix along c, but by
+    a gate, and a gate can stay near 1.** While it learns, the network can move its gates, and can shut one when it is
     time to forget.
     """,
 )

@@ -3,9 +3,12 @@
 import importlib
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rnnstudy.spec import RequestError, Spec, assign, concrete, nearest
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Kind = Literal["tasks", "cells", "probes"]
 
@@ -22,6 +25,17 @@ def catalogue_lines(kind: Kind) -> list[str]:
     rows = catalogue_rows(kind)
     width = max((len(row["name"]) for row in rows), default=0)
     return [f"{row['name']:{width}}  {row['summary']}  [{row['source']}]" for row in rows]
+
+
+def catalogue_table(kind: Kind) -> "Table":
+    """The same for a terminal, where long lines are wrapped beside the names."""
+    from rnnstudy.cli.common import make_table
+
+    table = make_table(["name", "what it is  [source]"], left=["name", "what it is  [source]"], whole=["name"])
+    table.show_header = False
+    for row in catalogue_rows(kind):
+        table.add_row(row["name"], f"{row['summary']}  [{row['source']}]")
+    return table
 
 
 def catalogue_rows(kind: Kind) -> list[dict[str, str]]:

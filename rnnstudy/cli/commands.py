@@ -9,7 +9,7 @@ from typing import get_args
 
 import click
 
-from rnnstudy.cli.catalogue import Kind, catalogue_lines, catalogue_rows, make_probe
+from rnnstudy.cli.catalogue import Kind, catalogue_lines, catalogue_rows, catalogue_table, make_probe
 from rnnstudy.cli.common import (
     BAD_INPUT,
     FOLDER,
@@ -43,7 +43,7 @@ def app() -> None:
     """
 
 
-@app.command("list")
+@app.command("list", short_help="Show what a sweep would run, and how long it takes.")
 @click.argument("file", type=FOLDER, required=False)
 @click.option("--tasks", "kind", flag_value="tasks", help="What tasks there are; with FILE, also its own.")
 @click.option("--cells", "kind", flag_value="cells", help="What recurrences there are.")
@@ -65,8 +65,11 @@ def list_(
         if json_:
             print_json(catalogue_rows(kind))
             return
-        for line in catalogue_lines(kind):
-            click.echo(line)
+        console = make_console()
+        if console.is_terminal:
+            console.print(catalogue_table(kind))
+        else:
+            click.echo("\n".join(catalogue_lines(kind)))
         return
     if file is None:
         raise click.UsageError("Missing argument 'FILE': an experiment file, or --tasks, --cells or --probes.")
@@ -96,7 +99,7 @@ def list_(
     )
 
 
-@app.command("studies")
+@app.command("studies", short_help="Show how the searches stand.")
 @storage_option
 @as_json
 def studies_(storage: str | None, json_: bool) -> None:
@@ -118,7 +121,7 @@ def studies_(storage: str | None, json_: bool) -> None:
     make_console().print(studies_table(found, project))
 
 
-@app.command()
+@app.command(short_help="Show a run, and the command that repeats it.")
 @click.argument("key", shell_complete=complete_key)
 @as_json
 def show(key: str, json_: bool) -> None:
@@ -132,7 +135,7 @@ def show(key: str, json_: bool) -> None:
         make_console().print(page.view())
 
 
-@app.command()
+@app.command(short_help="Measure something more on a finished run.")
 @click.argument("key", shell_complete=complete_key)
 @click.argument("probe")
 @click.option("--set", "settings", metavar="FIELD=VALUE", multiple=True, help="Set a field of the probe. Repeatable.")
@@ -158,7 +161,7 @@ def probe(key: str, probe: str, settings: tuple[str, ...], file: Path | None) ->
         say(f"{wanted!r} reads nothing of a network that is not being trained")
 
 
-@app.command()
+@app.command(short_help="Delete runs, so that they are trained again.")
 @click.argument("keys", nargs=-1, required=True, shell_complete=complete_key)
 def forget(keys: Sequence[str]) -> None:
     """Delete runs from the store, so that they are trained again. KEYS may be beginnings."""
@@ -173,7 +176,7 @@ def forget(keys: Sequence[str]) -> None:
     say(f"forgotten: {count} runs ({', '.join(whole)})")
 
 
-@app.command()
+@app.command(short_help="Open MLflow's UI over the store.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on loopback.")
 @click.option("--no-browser", is_flag=True, help="Print the links alone.")
 @click.option("--no-pictures", is_flag=True, help="Do not draw the pictures that runs still lack.")
@@ -188,7 +191,7 @@ def ui(port: int, no_browser: bool, no_pictures: bool) -> None:
     sys.exit(serve(find_project(), port, browser=not no_browser, pictures=not no_pictures))
 
 
-@app.command()
+@app.command(short_help="Build reports and figures from the runs.")
 @click.argument("names", nargs=-1, shell_complete=complete_report)
 @click.option("--from", "archive", type=FOLDER, metavar="DIR", help="Read committed results, not the store.")
 @click.option(
@@ -263,7 +266,7 @@ def _from_here(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-@app.command()
+@app.command(short_help="Copy runs that were written offline into the store.")
 @click.argument("folders", nargs=-1, required=True, type=FOLDER)
 def sync(folders: Sequence[Path]) -> None:
     """Copy runs that were written with --offline into the store. Doing it twice changes nothing."""
@@ -278,7 +281,7 @@ def sync(folders: Sequence[Path]) -> None:
         sys.exit(1)
 
 
-@app.command()
+@app.command(short_help="Say what this machine has, and what is wrong.")
 @as_json
 def doctor(json_: bool) -> None:
     """Say what this machine has, and what is wrong with it or with the store, each with its remedy.
@@ -298,7 +301,7 @@ def doctor(json_: bool) -> None:
         sys.exit(SOME_FAILED)
 
 
-@app.command()
+@app.command(short_help="Print what completes commands and keys in a shell.")
 @click.argument("shell", type=click.Choice(get_args(Shell)))
 def completion(shell: Shell) -> None:
     """Print the script that completes commands, options, run keys and reports in a shell.

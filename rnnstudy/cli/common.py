@@ -86,8 +86,12 @@ def make_table(
 
 
 def say(line: str) -> None:
-    """Print one line as it is, without colours."""
-    make_console().print(line, highlight=False, markup=False, soft_wrap=True)
+    """Print one line as it is, without colours; a terminal that is too narrow shows it wrapped between words.
+
+    Not a line with a command (between backquotes), which is to be copied.
+    """
+    console = make_console()
+    console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal or "`" in line)
 
 
 def say_damaged(store: "RunIndex", keys: Collection[str] | None = None) -> None:

@@ -20,8 +20,8 @@ def completion_script(app: click.Command, shell: Shell) -> str:
 
 
 def complete_report(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The reports whose names begin so."""
-    return sorted(path.stem for path in find_project().reports.glob(f"{incomplete}*.py"))
+    """The reports whose names begin so, and what else `rnnstudy report` builds by name."""
+    return [name for name in find_project().report_names() if name.startswith(incomplete)]
 
 
 def complete_key(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

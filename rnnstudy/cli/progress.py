@@ -145,7 +145,9 @@ class SweepDisplay(ProgressListener):
         if self._overall is None:
             return
         workers = len(self._bars)
-        parts = [f"{workers} worker{'' if workers == 1 else 's'}", self._throughput(), self._time_left()]
+        # None any more: all runs have ended, and the store is being written.
+        at_work = f"{workers} worker{'' if workers == 1 else 's'}" if workers else ""
+        parts = [at_work, self._throughput(), self._time_left()]
         self._all.update(self._overall, state=" · ".join(part for part in parts if part))
 
     def _throughput(self) -> str:

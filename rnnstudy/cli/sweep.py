@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rnnstudy.sweep.summary import SweepSummary
 
 
-@app.command()
+@app.command(short_help="Train the runs of an experiment file.")
 @click.argument("file", type=FOLDER)
 @which_runs
 @click.option("--workers", type=int, default=None, help="Worker processes. Default: one per GPU, else one per core.")

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from rnnstudy.figures.chosen_runs import Keys, RunsAndReadings, finished_or_diverged, readings_of, required
-from rnnstudy.figures.drawing import median_line, panels, points_with_intervals
-from rnnstudy.figures.legend import band_entry, bound_entry, legend_below, line_entry
+from rnnstudy.figures.drawing import panels, points_with_intervals
+from rnnstudy.figures.legend import bound_entry, legend_below, line_entry
 from rnnstudy.figures.picture import Picture
-from rnnstudy.figures.statistics import band_words, medians_by, wilson_row
+from rnnstudy.figures.statistics import medians_by, wilson_row
 from rnnstudy.figures.style import BOUND_LINE, DASHES, house_style, shade, style
 from rnnstudy.spec import RequestError
 
@@ -29,8 +29,11 @@ _LINES: dict[str, dict[str, Any]] = {
     "with clipping": {"color": shade(_COLOUR, 0, 2), "marker": "^", "linestyle": DASHES[1]},
 }
 
-_MEDIAN: dict[str, Any] = {"color": shade(_COLOUR, 1, 2), "linewidth": 2.0, "zorder": 4}
-_LARGEST: dict[str, Any] = {"color": _COLOUR, "linewidth": 0.9, "zorder": 3}
+STRETCHES = 20
+"""A line has at most so many points for each decade of updates: the largest norm in between, so that spikes stay."""
+
+_MEDIAN: dict[str, Any] = {"color": shade(_COLOUR, 1, 2), "linewidth": 2.4, "zorder": 4}
+_RUN: dict[str, Any] = {"color": _COLOUR, "linewidth": 0.9, "alpha": 0.75, "zorder": 3}
 _DIVERGES: dict[str, Any] = {
     "color": "black", "linewidth": 1.2, "linestyle": DASHES[2], "marker": "X", "markersize": 9, "mec": "white",
     "zorder": 6,
@@ -38,12 +41,14 @@ _DIVERGES: dict[str, Any] = {
 
 
 def clipping(results: RunsAndReadings, *, learning_rate: float, keys: Keys = None) -> Picture:
-    """Left and middle: log10 of the gradient's norm before clipping at every update, without and with clipping, at one
-    learning rate: the median over runs with its band, the largest of all runs, and each run that diverges, up to a
-    cross. Right: share of diverged runs against the learning rate, with Wilson intervals.
+    """Left and middle: log10 of the gradient's norm before clipping, without and with clipping, at one learning rate: a
+    line for each run, dotted and up to a cross for a run that diverges, and their median. Right: share of diverged
+    runs against the learning rate, with Wilson intervals.
 
-    The threshold is drawn dashed. The median is that of the runs with a norm at that update, where half of them have
-    one (see `medians_by`); the largest norm leaves out norms that are not finite.
+    The threshold is drawn dashed. Lines have a point for each update at first, and then for each of the `STRETCHES` of
+    a decade of updates: the largest norm in it. The table has the median and the largest norm over runs at every
+    update. A median is that of the runs with a norm there, where half of them have one (see `medians_by`); the largest
+    norm leaves out norms that are not finite.
 
     Raises `RequestError` when there are no runs of one of the two kinds, or none with the reading
     `gradient/global_before`.
@@ -76,7 +81,7 @@ def clipping(results: RunsAndReadings, *, learning_rate: float, keys: Keys = Non
         figure, (left, middle, right) = panels(3, height=4.2, share_y=False)
         for axis, words in zip((left, middle), _LINES, strict=True):
             own = drawn[drawn["clipping"] == words]
-            _draw_norms(axis, updates[updates["clipping"] == words], ended[ended["clipping"] == words], limits[1])
+            _draw_norms(axis, norms[norms["clipping"] == words], limits[1])
             axis.axhline(np.log10(threshold), zorder=5, **BOUND_LINE | {"linewidth": 1.5})
             count = int((own["status"] == "diverged").sum())
             axis.set_title(f"{words}: {count} of {len(own)} diverge", color="0.2")
@@ -93,20 +98,19 @@ def clipping(results: RunsAndReadings, *, learning_rate: float, keys: Keys = Non
         right.set_xlim(rates[0] / 1.5, rates[-1] * 1.5)
         right.minorticks_off()
         entries = [
-            line_entry("median over runs", **_MEDIAN),
-            band_entry(band_words(updates["of_runs"])),
-            line_entry("largest of all runs", **_LARGEST),
+            line_entry("one run", **_RUN),
             line_entry("a run that diverges", **_DIVERGES),
+            line_entry("median over runs", **_MEDIAN),
             bound_entry(f"threshold {threshold:g}"),
             *(line_entry(words, markersize=8, **line) for words, line in _LINES.items()),
         ]
         legend_below(figure, entries)
     caption = (
-        f"Norm of the gradient with respect to all parameters, before clipping, at every update; learning rate "
-        f"{learning_rate:g}, {drawn['seed'].nunique()} seeds, the same with and without clipping: the median over runs,"
-        " the largest norm of any run, and the runs that diverge, each up to a cross; what is beyond the panel ends at "
-        "its border. Right: share of runs whose loss or gradient became infinite or NaN, with Wilson "
-        "95 % intervals."
+        "Norm of the gradient with respect to all parameters, before clipping, by update (of neighbouring updates, at "
+        f"most {STRETCHES} points for each factor of ten, the largest); learning rate {learning_rate:g}, "
+        f"{drawn['seed'].nunique()} seeds, the same with and without clipping: each run, and their median. Runs that "
+        "diverge end in a cross; what is beyond the panel ends at its border. Right: share of runs whose loss or "
+        "gradient became infinite or NaN, with Wilson 95 % intervals."
     )
     return Picture(figure, data, tuple(sorted(runs.index)), caption)
 
@@ -125,17 +129,32 @@ def _by_update(norms: pd.DataFrame) -> pd.DataFrame:
     return updates.rename(columns={"runs": "with_norm"}).dropna(subset=["largest", "median"], how="all")
 
 
-def _draw_norms(axis: Axes, updates: pd.DataFrame, ended: pd.DataFrame, high: float) -> None:
-    """One panel: the median with its band, the largest norm, the runs that diverge. The first update is number 1."""
-    counted_from_one = updates.assign(update=updates["step"] + 1)
-    axis.plot(counted_from_one["update"], counted_from_one["largest"], **_LARGEST)
-    median_line(axis, counted_from_one, "update", alpha=0.15, **_MEDIAN)
-    for _, run in ended.groupby("key", sort=False):
-        axis.plot(run["step"] + 1, run["log10_norm"], **_DIVERGES | {"marker": ""})
-        known = run[np.isfinite(run["log10_norm"])]
+def _stretches(norms: pd.DataFrame) -> pd.DataFrame:
+    """The largest norm of each run in each stretch of updates, at its middle. The first update is number 1."""
+    update = norms["step"] + 1.0
+    stretch = np.floor(STRETCHES * np.log10(update) + 1e-9)
+    # The last stretch is cut short, and its few updates would make a dip: they belong to the one before.
+    stretch = np.minimum(stretch, stretch.max() - 1)
+    middle = np.exp(np.log(update).groupby(stretch).transform("mean"))
+    largest = norms.assign(update=middle).groupby(["clipping", "key", "status", "update"])["value"].max()
+    return largest.reset_index()
+
+
+def _draw_norms(axis: Axes, norms: pd.DataFrame, high: float) -> None:
+    """One panel: each run, and their median."""
+    drawn = _stretches(norms)
+    for (key, status), run in drawn.groupby(["key", "status"], sort=False):
+        if status != "diverged":
+            axis.plot(run["update"], run["value"], **_RUN)
+            continue
+        axis.plot(run["update"], run["value"], **_DIVERGES | {"marker": ""})
+        own = norms[norms["key"] == key]
+        known = own[np.isfinite(own["value"])]
         # A run that never had a finite norm ends at the upper border, at its last update.
-        step, end = known[["step", "log10_norm"]].iloc[-1] if len(known) else (run["step"].max(), np.inf)
+        step, end = known[["step", "value"]].iloc[-1] if len(known) else (own["step"].max(), np.inf)
         axis.plot(step + 1, min(float(end), high - 0.25), **_DIVERGES | {"linestyle": ""})
+    median = medians_by(drawn, ["clipping"], "update")
+    axis.plot(median["update"], median["median"], **_MEDIAN)
 
 
 def _draw_shares(axis: Axes, data: pd.DataFrame, line: dict[str, Any]) -> None:

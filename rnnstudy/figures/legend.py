@@ -15,9 +15,15 @@ __all__ = ["legend_below"]
 _CHARACTER = 0.105
 """Inches: the average width of a letter in a panel's title."""
 
+LEGEND_ROW = 0.27
+"""Inches: the height of a row of a legend."""
+
 
 def legend_below(figure: Figure, entries: Sequence[Any]) -> None:
-    """One legend under the whole figure, never wider than the figure; call it when all panels are drawn."""
+    """One legend under the whole figure, never wider than the figure; call it when all panels are drawn.
+
+    A legend of many rows makes the figure higher, not the panels lower.
+    """
     _fit_titles(figure)
     labels, room = [len(entry.get_label()) + 6 for entry in entries], 11 * figure.get_figwidth()
     columns = len(labels)
@@ -25,6 +31,8 @@ def legend_below(figure: Figure, entries: Sequence[Any]) -> None:
         # Two rows, or as many as it takes.
         fewer = range((columns + 1) // 2, 1, -1)
         columns = next((count for count in fewer if _width(labels, count) < room), 1)
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - 2))
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.6)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rnnstudy.report.build import build_reports
 from rnnstudy.report.outline import known_reports
-from rnnstudy.spec import RequestError
+from rnnstudy.spec import RequestError, nearest
 from rnnstudy.store.project import Project
 
 COURSE = "course"
@@ -38,4 +38,8 @@ def build_course(names: Iterable[str], project: Project, *, committed: bool = Fa
     if not known:
         raise RequestError(f"there is no course in {project.root}; its notebooks would be in {part.reports}")
     wanted = [name.partition("/")[2] for name in names]
+    for name in wanted:
+        if name and name not in known:
+            close = nearest(name, known).replace("'", f"'{COURSE}/", 1) or ";"
+            raise RequestError(f"the course has no notebook '{name}'{close} its notebooks: {', '.join(known)}")
     return build_reports(wanted if all(wanted) else known, part)

@@ -107,7 +107,8 @@ class Notebook:
     def show(self, picture: Picture, name: str, *, title: str = "", takeaway: str = "") -> None:
         """Save a figure as `name`, and display it with its takeaway and caption, which the settings of its runs end.
 
-        `title` is one line for the index page, `takeaway` a paragraph in Markdown that says what to see in the figure,
+        `title` is the message of the figure in one line, for the index page and above the takeaway (in a part of a
+        series, as the course, headings say it), `takeaway` a paragraph in Markdown that says what to see in the figure,
         computed from its data.
         """
         picture = replace(picture, caption=f"{picture.caption} {self._settings(picture.keys)}".strip())
@@ -126,7 +127,7 @@ class Notebook:
         if picture.moving is not None:
             self.say(f"[The same as a moving picture](figures/{self.name}/{name}.gif)")
         if story:
-            self.say(story["takeaway"])
+            self.say(story["takeaway"] if "/" in self.name else f"**{title}.** {story['takeaway']}")
         self.say(f"*{picture.caption}*")
 
     def say(self, markdown: str) -> None:

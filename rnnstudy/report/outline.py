@@ -57,10 +57,15 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Outline:
-    """All reports of a project: name to header, and the chapters in the order of reading."""
+    """All reports of a project: name to header, and the chapters in the order of reading.
+
+    `whole` and `part` are what all of them, and what one, are called on their pages.
+    """
 
     headers: Mapping[str, Header]
     chapters: tuple[Chapter, ...]
+    whole: str = "All reports"
+    part: str = "Report"
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -78,7 +83,7 @@ def read_outline(project: Project) -> Outline:
     """
     headers = {name: header(name, project) for name in known_reports(project)}
     in_order = sorted(headers, key=lambda name: (headers[name].order, name))
-    starts = _chapter_starts(project.reports / CHAPTERS)
+    starts, names = _chapter_starts(project.reports / CHAPTERS)
     borders = [*starts, LAST]
     chapters = []
     for number, (start, (title, question)) in enumerate(starts.items()):
@@ -86,7 +91,7 @@ def read_outline(project: Project) -> Outline:
         chapters.append(Chapter(title, question, inside))
     rest = tuple(name for name in in_order if not any(name in chapter.reports for chapter in chapters))
     title = "More reports" if starts else "Reports"
-    return Outline(headers, tuple(one for one in (*chapters, Chapter(title, "", rest)) if one.reports))
+    return Outline(headers, tuple(one for one in (*chapters, Chapter(title, "", rest)) if one.reports), **names)
 
 
 def known_reports(project: Project) -> list[str]:
@@ -100,7 +105,9 @@ def require_source(name: str, project: Project) -> Path:
     if not source.is_file():
         names = known_reports(project)
         known = f"Reports here: {', '.join(names)}" if names else f"There are no reports in {project.reports}"
-        raise RequestError(f"there is no report '{name}'{nearest(name, names) or '.'} {known}")
+        others = [other for other in project.report_names() if other not in names and "/" not in other]
+        close = nearest(name, [*names, *others]) or "."
+        raise RequestError(f"there is no report '{name}'{close} {known}; and, without runs, {' and '.join(others)}")
     return source
 
 
@@ -131,16 +138,25 @@ def header(name: str, project: Project) -> Header:
     return Header(heading[1].strip() if heading else name, float(order), tuple(experiments))
 
 
-def _chapter_starts(file: Path) -> dict[float, tuple[str, str]]:
-    """Lowest order to title and question of each chapter, in order; empty where there is no such file."""
+def _chapter_starts(file: Path) -> tuple[dict[float, tuple[str, str]], dict[str, str]]:
+    """Lowest order to title and question of each chapter, in order, and `whole` and `part` of an `Outline`.
+
+    Both are empty where there is no such file.
+    """
     if not file.is_file():
-        return {}
-    expected = "it holds [[chapter]] tables with `from`, a number below 1000, `title` and, if wanted, `question`"
+        return {}, {}
+    expected = (
+        "it holds [[chapter]] tables with `from`, a number below 1000, `title` and, if wanted, `question`; before them "
+        "it may hold `whole` and `part`, what all reports and one are called"
+    )
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8")).get("chapter", [])
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        tables = found.pop("chapter", [])
+        names = {name: str(text) for name, text in found.items()}
         starts = {float(one["from"]): (str(one["title"]), str(one.get("question", ""))) for one in tables}
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReportError(f"{file}: {expected}; found {type(error).__name__}: {error}") from None
-    if len(starts) != len(tables) or any(set(one) - FIELDS for one in tables) or max(starts, default=0) >= LAST:
-        raise ReportError(f"{file}: {expected}, each with a `from` of its own")
-    return dict(sorted(starts.items()))
+    unknown = set(names) - {"whole", "part"} or any(set(one) - FIELDS for one in tables)
+    if unknown or len(starts) != len(tables) or max(starts, default=0) >= LAST:
+        raise ReportError(f"{file}: {expected}; each chapter with a `from` of its own")
+    return dict(sorted(starts.items())), names

@@ -58,6 +58,7 @@ def notebook_page(notebook: NotebookNode, name: str, outline: Outline, present: 
         chapter=outline.chapter_of(name),
         name=name,
         headers=outline.headers,
+        whole=outline.whole,
         previous=names[place - 1] if place else None,
         following=names[place + 1] if place + 1 < len(names) else None,
         code_style="\n".join(f"@media {media} {{\n{rules}\n}}" if media else rules for rules, media in styles),
@@ -85,6 +86,7 @@ def index_page(project: Project, folder: Path, outline: Outline) -> bytes:
         introduction=_html(introduction),
         chapters=chapters,
         headers=outline.headers,
+        part=outline.part,
         explore=(folder / "explore.html").is_file(),
     )
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from rnnstudy.errors import RnnstudyError
 from rnnstudy.store.errors import DiskFull, StoreError, StoreUnavailable, disk_is_full
 from rnnstudy.store.stored_run import StoredRun, state_of
+from rnnstudy.store.tag_names import known_tags, spellings
 from rnnstudy.training.atomic import replacing
 
 BUSY_SECONDS = 30.0
@@ -107,18 +108,12 @@ def read_runs(path: Path, keys: Collection[str] | None, only_running: bool) -> l
         runs = tables.execute(select_runs, values).fetchall()
         for run, name, value in tables.execute(select_tags, (json.dumps([row[0] for row in runs]),)):
             tags[run][name] = _text(value)
-    return [
-        StoredRun(
-            tags[run]["rnnstudy.key"],
-            _text(name),
-            _text(experiment),
-            state_of(tags[run]),
-            tags[run],
-            run,
-            _text(artifacts),
-        )
-        for run, name, experiment, artifacts in runs
-    ]
+    found = []
+    for run, name, experiment, artifacts in runs:
+        known = known_tags(tags[run])
+        key, state, address = known["rnnstudy.key"], state_of(known), _text(artifacts)
+        found.append(StoredRun(key, _text(name), _text(experiment), state, known, run, address))
+    return found
 
 
 def _text(value: object) -> str:
@@ -137,7 +132,7 @@ def experiment_with(path: Path, name: str, tags: Set[str], location: str | None)
         if row is None:
             return None
         present = {tag for (tag,) in tables.execute("SELECT key FROM experiment_tags WHERE experiment_id = ?", row)}
-    return str(row[0]) if tags <= present else None
+    return str(row[0]) if tags <= known_tags(dict.fromkeys(present, "")).keys() else None
 
 
 def relocate_artifacts(path: Path, location: str) -> None:
@@ -145,7 +140,8 @@ def relocate_artifacts(path: Path, location: str) -> None:
 
     The artifacts of this package's experiments then lie at `location`, the folder `artifacts` beside the database.
     """
-    own = "SELECT experiment_id FROM experiment_tags WHERE key = 'rnnstudy.experiment_file'"
+    names = ", ".join(f"'{name}'" for name in spellings("rnnstudy.experiment_file"))
+    own = f"SELECT experiment_id FROM experiment_tags WHERE key IN ({names})"
     elsewhere = "LIKE 'file:%/artifacts' AND artifact_location != ?"
     with _writing(path) as connection:
         connection.execute(

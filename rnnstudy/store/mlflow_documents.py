@@ -1,4 +1,4 @@
-"""The description of a run's data, in MLflow's terms."""
+"""A run's state and the description of its data, in MLflow's terms."""
 
 import json
 from collections.abc import Mapping
@@ -38,3 +38,8 @@ def data_input(described: Mapping[str, Any]) -> "DatasetInput":
     )
     data = MetaDataset(source, name=described["name"], digest=described["digest"], schema=schema)
     return DatasetInput(Dataset(**data.to_dict()), [InputTag("mlflow.data.context", "training")])
+
+
+def mlflow_status(state: str) -> str:
+    """MLflow's word for the state of a run that has ended."""
+    return {"finished": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")

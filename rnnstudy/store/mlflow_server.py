@@ -1,4 +1,4 @@
-"""An MLflow server as the store: whether it answers, and its answers page by page."""
+"""An MLflow server as the store: whether it answers, its answers page by page, and its refusals."""
 
 import re
 from collections.abc import Callable
@@ -8,6 +8,9 @@ from rnnstudy.errors import LONGEST, message_of
 from rnnstudy.store.errors import StoreError
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
+
+REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "PERMISSION_DENIED", "BAD_REQUEST")
+"""MLflow's error codes for a request that will never succeed; any other may succeed later."""
 
 
 def check_server(uri: str) -> None:

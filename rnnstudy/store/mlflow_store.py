@@ -19,13 +19,14 @@ from rnnstudy.store import mlflow_database
 from rnnstudy.store.decimation import milliseconds
 from rnnstudy.store.documents import NOTE
 from rnnstudy.store.errors import DamagedFile, DiskFull, StoreError, StoreUnavailable, disk_is_full, fullest
-from rnnstudy.store.mlflow_documents import data_input
-from rnnstudy.store.mlflow_server import TRACKING_URI, all_pages, check_server
+from rnnstudy.store.mlflow_documents import data_input, mlflow_status
+from rnnstudy.store.mlflow_server import REFUSALS, TRACKING_URI, all_pages, check_server
 from rnnstudy.store.open_run import OpenRun
 from rnnstudy.store.owner import Owner
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import Description, parameter_text
 from rnnstudy.store.stored_run import COMPLETE, RunIndex, StoredRun, attempts_of, require_folder, state_of
+from rnnstudy.store.tag_names import rename_known, spellings, stored_tags
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Param, RunTag
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 120
 """How long to wait for another process that makes the database or an experiment."""
-
-REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "PERMISSION_DENIED", "BAD_REQUEST")
-"""MLflow's error codes for a request that will never succeed; any other may succeed later."""
 
 
 class Store(RunIndex):
@@ -63,10 +61,8 @@ class Store(RunIndex):
             path = project.database if not named else Path(named.split(":///", 1)[-1])
             self.database = path.expanduser().absolute()
         self.uri = f"sqlite:///{self.database}" if self.database else named
-        self.artifacts: Path | None = None
-        if self.database:
-            self.artifacts = self.database.parent / "artifacts"
-        elif scheme in ("postgresql", "mysql", "mssql"):
+        self.artifacts = self.database.parent / "artifacts" if self.database else None
+        if scheme in ("postgresql", "mysql", "mssql"):
             self.artifacts = project.artifacts.absolute()
 
     # Connecting
@@ -126,9 +122,8 @@ class Store(RunIndex):
             raise StoreError(f"the MLflow store {self.uri} needs a driver ({error}); {needed}") from None
         except (MlflowException, OSError, *mlflow_database.database_errors()) as error:
             if disk_is_full(error):
-                raise DiskFull.caused_by(
-                    error, fullest(self.database and self.database.parent, self.artifacts)
-                ) from None
+                folder = fullest(self.database and self.database.parent, self.artifacts)
+                raise DiskFull.caused_by(error, folder) from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if isinstance(error, MlflowException) and error.error_code in REFUSALS:
                 raise StoreError(f"the MLflow store {self.uri} refuses: {reason}") from None
@@ -164,16 +159,23 @@ class Store(RunIndex):
         return mlflow_database.read_runs(self.database, keys, only_running=False) if self.exists else []
 
     def experiments(self) -> "list[Experiment]":
+        """The experiments, their tags by the names that this package knows."""
         search = self.client.search_experiments
         with self._as_store_error():
-            return all_pages(search)
+            found = all_pages(search)
+        for experiment in found:
+            rename_known(experiment.tags)
+        return found
 
     def runs_of(self, *experiments: str, matching: str = "") -> "list[MlflowRun]":
-        """The runs of these experiments (by id) with parameters, tags and last metrics, newest first."""
+        """The runs of these experiments (by id) with parameters, known tags and last metrics, newest first."""
         newest_first = {"max_results": 1000, "order_by": ["attributes.start_time DESC"]}
         search = functools.partial(self.client.search_runs, list(experiments), matching, **newest_first)
         with self._as_store_error():
-            return all_pages(search)
+            found = all_pages(search)
+        for run in found:
+            rename_known(run.data.tags)
+        return found
 
     def artifact(self, run: StoredRun, name: str) -> Path:
         """A local file with the artifact `name`. Raises `DamagedFile` when it is gone."""
@@ -226,7 +228,7 @@ class Store(RunIndex):
         with self.locked(), self._as_store_error():
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
-                return client.create_experiment(name, artifact_location=location, tags=dict(tags))
+                return client.create_experiment(name, artifact_location=location, tags=stored_tags(tags))
             identity = experiment.experiment_id
             if experiment.lifecycle_stage == "deleted":
                 # Restoring brings back the runs that were deleted with the experiment; they must stay deleted.
@@ -234,8 +236,8 @@ class Store(RunIndex):
                 for run in all_pages(functools.partial(client.search_runs, [identity])):
                     client.delete_run(run.info.run_id)
             for tag, value in tags.items():
-                if tag not in experiment.tags:
-                    client.set_experiment_tag(identity, tag, value)
+                if not experiment.tags.keys() & set(spellings(tag)):
+                    client.set_experiment_tag(identity, spellings(tag)[0], value)
             self.relocate()
             return identity
 
@@ -259,7 +261,8 @@ class Store(RunIndex):
         with self._as_store_error():
             if present is None:
                 began = None if time is None else milliseconds(time)
-                created = client.create_run(experiment_id, began, tags=description.tags, run_name=description.name)
+                tags = stored_tags(description.tags)
+                created = client.create_run(experiment_id, began, tags=tags, run_name=description.name)
                 opened = OpenRun(description, created.info.run_id, started=created.info.start_time)
             else:
                 damaged = state_of(present.data.tags) == "damaged"
@@ -270,11 +273,14 @@ class Store(RunIndex):
             parameters = [Param(name, parameter_text(value)) for name, value in description.parameters.items()]
             # A note that someone may have edited in MLflow's pages stays as it is.
             keep_note = present is not None and NOTE in present.data.tags
-            tags = [RunTag(name, value) for name, value in description.tags.items() if name != NOTE or not keep_note]
-            self._log_description(opened.identity, parameters, tags, present is None)
+            tags = stored_tags(description.tags)
+            described = [RunTag(name, value) for name, value in tags.items() if name != NOTE or not keep_note]
+            self._log_description(opened.identity, parameters, described, present is None)
             if present is not None:
                 gone = {"rnnstudy.reason", "rnnstudy.solved", *(["rnnstudy.attempts"] if damaged else [])}
-                for stale in gone & present.data.tags.keys():
+                # Written by their own names before 2026-12.
+                gone |= {name for name in description.tags if name not in tags}
+                for stale in gone & client.get_run(opened.identity).data.tags.keys():
                     client.delete_tag(opened.identity, stale)
                 client.update_run(opened.identity, status="RUNNING")
             for name, text in description.documents.items():
@@ -312,7 +318,7 @@ class Store(RunIndex):
         with self._as_store_error():
             self._log(opened.identity, files, tags)
             ended = max(milliseconds(clock.time() if time is None else time), opened.started)
-            self.client.set_terminated(opened.identity, _mlflow_status(tags["rnnstudy.outcome"]), end_time=ended)
+            self.client.set_terminated(opened.identity, mlflow_status(tags["rnnstudy.outcome"]), end_time=ended)
 
     def add_artifacts(self, run: StoredRun, folder: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
         """Add artifacts to a run, in a folder of their own, and then tags."""
@@ -325,7 +331,7 @@ class Store(RunIndex):
 
         for file in files:
             self.client.log_artifact(identity, str(file), folder)
-        self.client.log_batch(identity, tags=[RunTag(name, value) for name, value in tags.items()])
+        self.client.log_batch(identity, tags=[RunTag(name, value) for name, value in stored_tags(tags).items()])
 
     def tag_experiment(self, experiment_id: str, name: str, value: str) -> None:
         with self._as_store_error():
@@ -369,7 +375,7 @@ class Store(RunIndex):
                 if state == "running":
                     state = "interrupted"
                     self.client.set_tag(run.identity, "rnnstudy.outcome", state)
-                self.client.set_terminated(run.identity, _mlflow_status(state), end_time=self._last_sign(run))
+                self.client.set_terminated(run.identity, mlflow_status(state), end_time=self._last_sign(run))
             marked += 1
         return marked
 
@@ -391,7 +397,3 @@ def open_store(project: Project) -> Store:
         # Make the database, or ask the server. An existing database needs no client, whose import takes a second.
         _ = store.client
     return store
-
-
-def _mlflow_status(state: str) -> str:
-    return {"finished": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")

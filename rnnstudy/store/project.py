@@ -31,6 +31,14 @@ class Project:
         self.reports = root / "reports"
         self.built_reports = root / "build" / "reports"
 
+    def report_names(self) -> list[str]:
+        """What `rnnstudy report` builds: reports, the page `explore`, `course` and its notebooks; in this order."""
+        reports, notebooks = (
+            [path.stem for path in sorted(self.reports.glob(f"{part}*.py"))] for part in ("", "course/")
+        )
+        course = ["course", *(f"course/{name}" for name in notebooks)] if notebooks else []
+        return list(dict.fromkeys([*reports, "explore", *course]))
+
 
 def find_project(start: Path | None = None) -> Project:
     """The project that `start` (a file or folder; the working directory when None) belongs to.

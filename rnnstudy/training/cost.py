@@ -1,5 +1,6 @@
 """Estimates before training: how many replicas fit into a device's memory, and what a population costs."""
 
+import functools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -227,9 +228,15 @@ def _numbers_probed(run: Run) -> int:
 
 def _numbers_read(run: Run) -> int:
     """Numbers in the readings that one run makes in training."""
-    steps, weight = range(run.training.steps), 1.0
-    if len(steps) > MOST_STEPS_ASKED:
-        steps, weight = random.Random(0).sample(steps, MOST_STEPS_ASKED), len(steps) / MOST_STEPS_ASKED
-    curves = math.ceil(weight * sum(probe.due(step) for probe in run.probes if probe.observes for step in steps))
+    curves = sum(_times_due(probe, run.training.steps) for probe in run.probes if probe.observes)
     profile = run.task.steps * len(QUANTILES) * len(run.cell.states) * _recurrences(run)
     return curves * profile + 10 * run.training.steps
+
+
+@functools.lru_cache(maxsize=256)
+def _times_due(probe: Probe, updates: int) -> int:
+    """How often a probe reads in so many updates, of which many more than `MOST_STEPS_ASKED` are sampled."""
+    steps, weight = range(updates), 1.0
+    if updates > MOST_STEPS_ASKED:
+        steps, weight = random.Random(0).sample(steps, MOST_STEPS_ASKED), updates / MOST_STEPS_ASKED
+    return math.ceil(weight * sum(probe.due(step) for step in steps))
