@@ -34,10 +34,10 @@ def optimisation_history(trials: pd.DataFrame, *, value: str) -> Picture:
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         figure.axes[0].set_ylabel(value)
         candidate = line_entry("a candidate", marker="o", linestyle="", color=CANDIDATE)
-        pruned = line_entry("pruned (on the axis)", marker="x", linestyle="", color=BOUND)
-        legend_below(figure, [candidate, line_entry("best so far", color=BEST), pruned])
-    caption = (
-        f"Each candidate's {value}, the median over its seeds, and the lowest so far. Crosses on the axis: candidates "
-        "that were stopped early (pruned)."
-    )
+        entries = [candidate, line_entry("best so far", color=BEST)]
+        caption = f"Each candidate's {value}, the median over its seeds, and the lowest so far."
+        if (trials["state"] == "pruned").any():
+            entries.append(line_entry("pruned (on the axis)", marker="x", linestyle="", color=BOUND))
+            caption += " Crosses on the axis: candidates that were stopped early (pruned)."
+        legend_below(figure, entries)
     return Picture(figure, pd.concat(rows, ignore_index=True), keys_of_trials(trials), caption)

@@ -156,7 +156,8 @@ class Notebook:
                     f"{_range(set(runs['training.batch']), ' sequence')}, {_range([len(set(runs['seed']))], ' seed')}, "
                     f"{f'scale {study.scale.value}' if study.scale else 'no named scale'}."
                 )
-        return " ".join(sentences)
+        # Experiments that are compared often have the same settings.
+        return " ".join(dict.fromkeys(sentences))
 
 
 def _range(values: Collection[int], unit: str = "") -> str:
