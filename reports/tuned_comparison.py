@@ -177,8 +177,8 @@ unsolved = [name for name, row in winners.iterrows() if row["value"] > budget]
 tied = "; ".join(f"{name}: {count}" for name, count in ties.items() if count > 1 and name not in unsolved)
 here.say(
     (
-        f"Of these searches no candidate solved the task: {'; '.join(unsolved)}. Their winner only has the lowest error, "
-        "near chance. "
+        f"Of these searches no candidate solved the task: {'; '.join(unsolved)}. Their winner only has the lowest "
+        "error, near chance. "
         if unsolved
         else ""
     )
@@ -226,5 +226,5 @@ here.show(
 # One task, one width for all cells, one optimiser. A winner is the best of a few dozen candidates on three seeds: the
 # next search may find another. Candidates are compared by how soon they solve the task within this budget; another
 # budget, or the final error, may prefer others: with twice the updates a vanilla RNN that starts from the identity does
-# solve T = 100 in most runs ([fair comparison](fair_comparison.ipynb)). The gated cells have one setting more to search,
-# and as many candidates.
+# solve T = 100 in most runs ([fair comparison](fair_comparison.ipynb)). The gated cells have one setting more to
+# search, and as many candidates.
