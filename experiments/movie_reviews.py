@@ -22,7 +22,7 @@ RATES = (1e-3, 3e-3, 1e-2)
 
 def tasks(scale: Scale) -> list[SentenceFirst]:
     words = scale.pick(smoke=(8, 16), desk=(20, 50, 100, 200), paper=(20, 50, 100, 200, 400))
-    characters = scale.pick(smoke=(), desk=(100, 300), paper=(100, 300, 1000))
+    characters = scale.pick(smoke=(), desk=(100, 200), paper=(100, 200, 400, 1000))
     sentence = scale.pick(smoke=8, desk=20, paper=20)
     chosen = {"path": PATH, "leave_out": ("neutral",)}
     return [
@@ -60,7 +60,7 @@ def runs(scale: Scale) -> list[Run]:
         for run in grid(
             Run(task=task, cell=cell, initialisation=start, training=training, probes=probes, embedding=width),
             {"training.learning_rate": RATES[:1] if scale is Scale.SMOKE else RATES},
-            seeds=range(scale.pick(smoke=1, desk=5, paper=10)),
+            seeds=range(scale.pick(smoke=1, desk=3, paper=10)),
         )
     ]
 
