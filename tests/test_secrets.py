@@ -141,7 +141,9 @@ def test_the_command_that_is_stored_with_candidates_has_no_password(
 
     monkeypatch.setattr(search_session, "connect_storage", connected)
     monkeypatch.setattr(Session, "train", train)
-    search_session.launch_search(file.relative_to(project_with_store), storage=f"postgresql://me:{PASSWORD}@127.0.0.1:1/db")
+    search_session.launch_search(
+        file.relative_to(project_with_store), storage=f"postgresql://me:{PASSWORD}@127.0.0.1:1/db"
+    )
     assert commands == [
         "rnnstudy sweep experiments/searching.py --scale desk --storage 'postgresql://me:…@127.0.0.1:1/db'"
     ]
