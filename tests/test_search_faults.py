@@ -1,6 +1,7 @@
 """What breaks while a search runs: workers that are killed, a storage whose disk is full; the search goes on."""
 
 import multiprocessing
+import re
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,11 @@ from rnnstudy.search.studies import StudyStatus, study_statuses
 from rnnstudy.search.study_runner import StudyRunner
 from rnnstudy.store.mlflow_store import Store
 from rnnstudy.store.project import Project
-from rnnstudy.training.records import ValidationCheck
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.sweep.grids import Scale
+from rnnstudy.training.records import Outcome, Record, ValidationCheck
 from tests.test_full_disk import assert_one_line, fill, small_disk
+from tests.test_malformed_stores import write
 from tests.test_search import FILE
 
 SEARCH = ("sweep", "experiments/mine.py", "--scale", "smoke", "--workers", "1", "--engine", "reference")
@@ -116,19 +120,29 @@ def assert_nothing_lost(project: Path) -> None:
     assert (status.complete, status.running, len(status.fresh_keys)) == (4, 0, 2)
 
 
+def stored(project: Path) -> str:
+    """The key of a run that is written into the store, as if it had failed."""
+    run = load_experiment(project / "experiments" / "small.py").runs(Scale.SMOKE)[0]
+    write(Project(project), run, [Record(run.key, 0, 1.0, {}, Outcome("failed", 0))])
+    return run.key
+
+
 @pytest.mark.slow
-def test_a_search_in_a_read_only_folder_is_refused_in_one_line(
-    searching: Path, empty_storage: Path, empty_database: Path, rnnstudy: Callable[..., Any]
+def test_what_writes_into_a_read_only_folder_is_refused_in_one_line_and_what_reads_is_not(
+    searching: Path, empty_storage: Path, rnnstudy: Callable[..., Any]
 ) -> None:
+    key = stored(searching)
+    # Not written on the disk itself: MLflow keeps its database open.
+    database = shutil.copy(searching / "mlruns" / "mlflow.db", searching / "kept.db")
     with small_disk(searching / "mlruns") as disk:
-        shutil.copy(empty_database, disk / "mlflow.db")
+        shutil.copy(database, disk / "mlflow.db")
         shutil.copy(empty_storage, disk / "optuna.db")
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        for words in (SEARCH, ("sweep", "experiments/small.py", "--scale", "smoke")):
+        for words in (SEARCH, ("sweep", "experiments/small.py", "--scale", "smoke"), ("forget", key)):
             refused = rnnstudy(*words)
             assert refused.returncode == 2
             assert refused.stderr.count("\n") == 1
-            assert "cannot be written" in refused.stderr or "Read-only file system" in refused.stderr
+            assert re.search(r"optuna\.db cannot be written|mlruns cannot hold runs \(Read-only file", refused.stderr)
         for words in (("studies",), ("list", "experiments/small.py", "--scale", "smoke")):
             looked = rnnstudy(*words)
             assert (looked.returncode, looked.stderr) == (0, ""), words

@@ -125,6 +125,7 @@ class Store(RunIndex):
                 folder = fullest(self.database and self.database.parent, self.artifacts)
                 raise DiskFull.caused_by(error, folder) from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = reason.removeprefix("(sqlite3.OperationalError) ")
             if isinstance(error, MlflowException) and error.error_code in REFUSALS:
                 raise StoreError(f"the MLflow store {self.uri} refuses: {reason}") from None
             raise StoreUnavailable(f"the MLflow store {self.uri} does not answer as it should: {reason}") from None
@@ -358,6 +359,7 @@ class Store(RunIndex):
         """Delete these runs as MLflow's pages do, which keep them until garbage collection; returns how many."""
         wanted = set(keys)
         runs = self.runs_with(wanted)
+        self.require_writable()
         for run in runs:
             with self._as_store_error():
                 self.client.delete_run(run.identity)
