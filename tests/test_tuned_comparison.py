@@ -1,5 +1,6 @@
 """The searches and their untuned baseline are given the same: task, width, updates, sequences and fresh seeds."""
 
+from collections import Counter
 from pathlib import Path
 
 import optuna
@@ -31,7 +32,9 @@ def test_what_differs_between_a_winner_and_its_baseline_is_what_was_searched(sca
             run = definition.candidate(optuna.create_study(sampler=sampler).ask())
             starts.add(type(run.initialisation).__name__)
             own = baselines[type(run.cell), run.task.length]
-            assert sorted(each.seed for each in own) == sorted(definition.search.fresh_seeds)
+            by_start = Counter(each.initialisation for each in own)
+            assert set(by_start.values()) == {len(definition.search.fresh_seeds)}
+            assert {each.seed for each in own} == set(definition.search.fresh_seeds)
             for baseline in own:
                 training = run.training.replace(
                     learning_rate=baseline.training.learning_rate, clip=baseline.training.clip
