@@ -222,8 +222,7 @@ class Store(RunIndex):
         location = self.artifacts.as_uri() if self.artifacts else None
         if self.database is not None and self.exists:
             # Most often there is nothing to do, and MLflow need not be imported.
-            ready = mlflow_database.experiment_with(self.database, name, tags.keys(), location)
-            if ready is not None:
+            if ready := mlflow_database.experiment_with(self.database, name, tags.keys(), location):
                 return ready
         client = self.client
         with self.locked(), self._as_store_error():
