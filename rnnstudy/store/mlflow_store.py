@@ -222,7 +222,8 @@ class Store(RunIndex):
         location = self.artifacts.as_uri() if self.artifacts else None
         if self.database is not None and self.exists:
             # Most often there is nothing to do, and MLflow need not be imported.
-            if ready := mlflow_database.experiment_with(self.database, name, tags.keys(), location):
+            ready = mlflow_database.experiment_with(self.database, name, tags.keys(), location)
+            if ready is not None:
                 return ready
         client = self.client
         with self.locked(), self._as_store_error():
@@ -356,8 +357,7 @@ class Store(RunIndex):
 
     def forget(self, keys: Iterable[str]) -> int:
         """Delete these runs as MLflow's pages do, which keep them until garbage collection; returns how many."""
-        wanted = set(keys)
-        runs = self.runs_with(wanted)
+        runs = self.runs_with(set(keys))
         self.require_writable()
         for run in runs:
             with self._as_store_error():
