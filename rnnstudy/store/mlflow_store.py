@@ -357,8 +357,8 @@ class Store(RunIndex):
 
     def forget(self, keys: Iterable[str]) -> int:
         """Delete these runs as MLflow's pages do, which keep them until garbage collection; returns how many."""
-        runs = self.runs_with(set(keys))
-        self.require_writable()
+        if runs := self.runs_with(set(keys)):
+            self.require_writable()
         for run in runs:
             with self._as_store_error():
                 self.client.delete_run(run.identity)
