@@ -61,13 +61,14 @@ def _first_setting(runs: pd.DataFrame) -> str:
 
 
 def sources(root: Path) -> Project:
-    """The project's experiments and reports, without any result."""
+    """The project's experiments and reports, and the texts that they read, without any result."""
     for folder in ("experiments", "reports"):
         (root / folder).mkdir()
         for path in (PROJECT / folder).iterdir():
             if path.suffix in (".py", ".md") and path.stem != OF_NO_STUDY:
                 shutil.copy(path, root / folder / path.name)
     shutil.copytree(PROJECT / "reports" / "ledger", root / "reports" / "ledger")
+    shutil.copytree(PROJECT / "data", root / "data")
     (root / "mlruns").mkdir()
     return Project(root)
 
