@@ -1,6 +1,7 @@
 """The trials and parameter importances of Optuna's studies, as rows of a table."""
 
 import math
+import warnings
 from typing import Any
 
 import optuna
@@ -61,5 +62,7 @@ def importance_rows(study: optuna.Study) -> list[dict[str, Any]]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if sum(trial.value is not None and math.isfinite(trial.value) for trial in complete) < 4:
         return []
-    shares = optuna.importance.get_param_importances(study)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        # Of a parameter that few trials have, such as the gain of one kind of start, Optuna says that it is inaccurate.
+        shares = optuna.importance.get_param_importances(study)
     return [{"study": study.study_name, "parameter": name, "importance": share} for name, share in shares.items()]
