@@ -165,7 +165,7 @@ def test_a_report_is_drawn_from_the_others(
     home = Project(project)
     study = load_study("small", home, open_source(home, None))
     assert sorted(study.results.runs.index) == sorted(run.key for run in runs[1:])
-    monkeypatch.setattr("rnnstudy.report.build.build_reports", lambda names, home, archive: [project / "page.html"])
+    monkeypatch.setattr("rnnstudy.report.build.build_reports", lambda *_: [project / "page.html"])
     answer = rnnstudy("report", "small")
     assert answer.returncode == 0
     [line] = answer.stderr.splitlines()
