@@ -236,7 +236,7 @@ def unique_names(runs: Sequence[Run]) -> dict[str, str]:
     """
     named = ("training.learning_rate", "data_seed")
     flats = [flatten(run) for run in runs]
-    fields = [field for field in _distinguishing_fields(runs, flats) if field not in named]
+    fields = [field for field in distinguishing_fields(runs, flats) if field not in named]
     names = {
         run.key: " ".join([run._setting, *(_field_and_value(field, flat[field]) for field in fields if field in flat)])
         for run, flat in zip(runs, flats, strict=True)
@@ -245,24 +245,20 @@ def unique_names(runs: Sequence[Run]) -> dict[str, str]:
     return {run.key: f"{names[run.key]} s{run.seed}{paired[run.key]}" for run in runs}
 
 
-def distinguishing_fields(runs: Sequence[Run]) -> list[str]:
-    """Dotted names of the fields that differ between runs of the same cell, length and seed."""
-    return _distinguishing_fields(runs, [flatten(run) for run in runs])
+def distinguishing_fields(runs: Sequence[Run], flats: Sequence[Mapping[str, Any]] | None = None) -> list[str]:
+    """Dotted names of the fields that differ between runs of the same cell, length and seed.
 
-
-def _distinguishing_fields(runs: Sequence[Run], flats: Sequence[Mapping[str, Any]]) -> list[str]:
+    `flats`: the runs by `flatten`, where the caller has them already.
+    """
+    flats = [flatten(run) for run in runs] if flats is None else flats
     groups: dict[tuple[str, int, int], list[Mapping[str, Any]]] = defaultdict(list)
     for run, flat in zip(runs, flats, strict=True):
         groups[type(run.cell).__name__, run.task.length, run.seed].append(flat)
     return list(dict.fromkeys(field for group in groups.values() for field in _differing_fields(group)))
 
 
-def differing_fields(runs: Sequence[Run]) -> list[str]:
-    """Dotted names of the fields, without probes, that are not the same in all `runs`, in the order of declaration."""
-    return _differing_fields([flatten(run) for run in runs])
-
-
 def _differing_fields(flats: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Dotted names of the fields, without probes, that are not the same in all runs, in the order of declaration."""
     fields = dict.fromkeys(field for flat in flats for field in flat if not field.startswith("probes"))
     return [field for field in fields if len({repr(flat.get(field)) for flat in flats}) > 1]
 

@@ -54,6 +54,13 @@ def test_what_was_asked_for_comes_back_value_for_value(results: Results, folder:
     np.testing.assert_array_equal(kept["value"], results.readings("through_time/h", keys=[one])["value"])
 
 
+def test_runs_are_found_that_were_exported_for_another_experiment(results: Results, folder: Path) -> None:
+    keys = list(results.runs.index)
+    back = Archive.open(folder).load(keys, experiment="other")
+    assert list(back.runs.index) == keys
+    assert back.names == ["learning/loss", "profile/c_initial", "profile/h_initial", "through_time/h"]
+
+
 def test_the_table_of_runs_comes_back(results: Results, folder: Path) -> None:
     back = load(list(results.runs.index), archive=folder)
     assert back.runs.drop(columns="seconds").equals(results.runs.drop(columns="seconds"))

@@ -111,26 +111,22 @@ def sweep(
     named = click.get_current_context().get_parameter_source("storage")
     if storage is not None and named is not ParameterSource.ENVIRONMENT:
         raise RequestError(f"--storage is where searches are stored, and {file} defines none")
-    if shard:
+    if shard or published is not None:
         runs = select_runs(experiment, chosen, settings, only, shard)
         if not runs:
             display.message(f"shard {shard} has nothing to do: the sweep has fewer populations than shards")
-            if json_:
-                print_json(summary_document(SweepSummary()))
-            return
-        only, shard = tuple(run.key for run in runs), None
-    if published is not None:
-        from rnnstudy.results.archive import Archive
+        elif published is not None:
+            from rnnstudy.results.archive import Archive
 
-        wanted, there = select_runs(experiment, chosen, settings, only), Archive.open(published).complete_keys()
-        only = tuple(run.key for run in wanted if run.key not in there)
-        display.message(
-            f"{len(wanted) - len(only)} of {len(wanted)} runs are in {published}, and are not trained again"
-        )
-        if not only:
+            there, wanted = Archive.open(published).complete_keys(), len(runs)
+            runs = [run for run in runs if run.key not in there]
+            display.message(f"{wanted - len(runs)} of {wanted} runs are in {published}, and are not trained again")
+        if not runs:
             if json_:
                 print_json(summary_document(SweepSummary()))
             return
+        # From here on by key: a part of these would be another one.
+        only = tuple(run.key for run in runs)
     if dry_run:
         click.get_current_context().invoke(list_, file=file, scale=scale, settings=settings, only=only, json_=json_)
         return

@@ -238,7 +238,8 @@ class Archive(ResultsSource):
                 f"{len(missing)} of {len(wanted)} runs are not in {self.folder}: {', '.join(missing[:5])}"
             )
         series: dict[str, dict[str, Series]] = defaultdict(dict)
-        for name in self.experiments if experiment is None else [experiment]:
+        # Runs may belong to an experiment that the folder does not name: they were exported for another one.
+        for name in [experiment] if experiment in self.experiments else self.experiments:
             for row in self.table(name).to_dict("records"):
                 what = f"{self.folder / name}.parquet: {shown(row['name'])} of run {shown(row['key'])} is damaged"
                 series[row["key"]][row["name"]] = _series(row, what)

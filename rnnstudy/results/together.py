@@ -20,18 +20,16 @@ class Together(ResultsSource):
     def load(
         self, keys: Iterable[str] | None = None, *, experiment: str | None = None, listener: Listener | None = None
     ) -> Results:
-        complete = self.complete_keys()
+        owned = [source.complete_keys() for source in self.sources]
         if keys is None:
-            keys = [key for key, made_by in complete.items() if experiment in (None, made_by)]
-        wanted = list(keys)
-        if missing := [key for key in wanted if key not in complete]:
-            raise MissingRuns(f"{len(missing)} of {len(wanted)} runs are not complete: {', '.join(missing[:5])}")
-        found = {}
-        for source in self.sources:
-            own = source.complete_keys()
+            keys = {key: None for own in owned for key, made_by in own.items() if experiment in (None, made_by)}
+        wanted, found = list(keys), {}
+        for source, own in zip(self.sources, owned, strict=True):
             if chosen := [key for key in wanted if key in own and key not in found]:
                 loaded = source.load(chosen, experiment=experiment)
                 found |= {run.header["key"]: run for run in loaded.per_run}
+        if missing := [key for key in wanted if key not in found]:
+            raise MissingRuns(f"{len(missing)} of {len(wanted)} runs are not complete: {', '.join(missing[:5])}")
         return Results([found[key] for key in wanted], listener)
 
     def search_trials(self, experiment: str, scale: str) -> SearchTrials:
