@@ -73,7 +73,7 @@ def error_by_length(
             lengths = sorted(set(data.loc[data[each] == panel, "length"]))
             axis.set_xticks(lengths, [str(length) for length in lengths])
             axis.minorticks_off()
-            axis.set_title(str(panel))
+            axis.set_title(f"{each.split('.')[-1]}: {panel}")
             axis.set_xlabel(label)
         axes[0].set_ylabel(error)
         entries = [line_entry(name, **(looks | grey)[name]) for name in [*names, *further]]
