@@ -77,8 +77,8 @@ for cell, words in WORDS.items():
                 label="learning rate", keys=own,
             ),
             f"interventions_{cell}",
-            title=f"{words}: its gradient as it is, {'cut' if cell == 'GRU' else 'restored'}",
-            takeaway=f"""Runs that solved the task, by learning rate. {shares(cell)}. Compare each row with the first:
+            title=f"{words}: its gradient as it is and {'cut' if cell == 'GRU' else 'restored'}",
+            takeaway=f"""Runs that solved the task, by learning rate: {shares(cell)}. Compare each row with the first:
             same cell, start, sequences and learning rates.""",
         )  # fmt: skip
 

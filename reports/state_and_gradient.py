@@ -53,7 +53,8 @@ side_of = {key: name for name in order for key in runs.index[runs["side"] == nam
 def held(own: list[str], stage: str) -> str:
     """The sides in which a decoder explains, from the last state of every run, some of the first mark's variance."""
     least = runs.loc[own].groupby("side")[f"decoded_h_{stage}"].min()
-    return ", ".join(name for name in order if least.get(name, -1.0) > 0) or "none"
+    kept = [f"{name.replace(', ', ' (')})" for name in order if least.get(name, -1.0) > 0]
+    return f"only {' and '.join(kept)}" if kept else "no side"
 
 
 for task in dict.fromkeys(runs["task"]):
@@ -64,8 +65,7 @@ for task in dict.fromkeys(runs["task"]):
         here.say(f"### {words.capitalize()}, T = {length}, {when}")
         here.show(
             figures.state_and_gradient(results, side_of, stage=stage, keys=own), f"{task}_{stage}",
-            title=f"{words.capitalize()} {when}, sides in which every run's last state still tells of the first mark: "
-            f"{held(own, stage)}",
+            title=f"{words.capitalize()} {when}: at the end {held(own, stage)} can tell what the first mark was",
             takeaway="""Left to right: whether the gradient arrives, whether what arrives agrees between sequences,
             whether the first mark can still be read from the state, and how large its trace is.""",
         )  # fmt: skip

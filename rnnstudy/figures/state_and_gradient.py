@@ -18,7 +18,10 @@ from rnnstudy.figures.style import BOUND_LINE, house_style, looks_of_sides
 
 @dataclass(frozen=True)
 class _Panel:
-    """One reading by lag or age, and how it is labelled; drawn is its running median over so many `neighbours`."""
+    """One reading by lag or age, and how it is labelled; drawn is its running median over so many `neighbours`.
+
+    Where runs cross each other all the time, a thick line at the `median` of a side stands before them.
+    """
 
     reading: str
     axis: str
@@ -28,6 +31,7 @@ class _Panel:
     quantile: float | None = None
     reference: float | None = None
     neighbours: int = 1
+    median: bool = False
 
 
 _PANELS = (
@@ -37,7 +41,7 @@ _PANELS = (
     ),
     _Panel(
         "signal/W_xh_to_noise_{stage}", "lag", "is it a signal?",
-        "log₁₀ of the mean gradient\nof Wₓₕ over its standard error", "GradientSignal", None, 0.0, 9,
+        "log₁₀ of the mean gradient\nof Wₓₕ over its standard error", "GradientSignal", None, 0.0, 9, True,
     ),
     _Panel(
         "decoded/h_{stage}", "age", "is the input still in the state?",
@@ -57,8 +61,9 @@ def state_and_gradient(
     the first informative input by its age, and the size of its trace in the state.
 
     Each line is a run: the runs of a side can fall into groups, between which a median would stand where no run is. The
-    signal, which is mostly noise from lag to lag, is the running median over nine lags. The dashed lines stand at what
-    means nothing: a mean gradient no larger than its standard error, a decoder no better than the mean.
+    signal, which is mostly noise from lag to lag, is the running median over nine lags, with the runs behind the median
+    of their side. The dashed lines stand at what means nothing: a mean gradient no larger than its standard error, a
+    decoder no better than the mean.
 
     Args:
         sides: key of a run to the name of its side, in the order of drawing.
@@ -89,7 +94,11 @@ def state_and_gradient(
             for side in names:
                 own = data[(data["panel"] == panel.title) & (data["side"] == side)]
                 for _, run in own.groupby("key", sort=False):
-                    axis.plot(run["steps"], run["value"], linewidth=1.1, alpha=0.8, **looks[side])
+                    seen = {"linewidth": 0.6, "alpha": 0.3} if panel.median else {"linewidth": 1.1, "alpha": 0.8}
+                    axis.plot(run["steps"], run["value"], **seen, **looks[side])
+                if panel.median:
+                    middle = own.groupby("steps")["value"].median()
+                    axis.plot(middle.index, middle, linewidth=2.0, zorder=3, **looks[side])
             axis.set_title(panel.title)
             axis.set_ylabel(panel.label)
             axis.set_xlabel("lag τ − t (steps back)" if panel.axis == "lag" else "age (steps since it was read)")
@@ -99,6 +108,6 @@ def state_and_gradient(
     runs = data.groupby("side")["key"].nunique()
     caption = (
         f"{STAGES[stage].capitalize()}; each line is a run, {counted(runs)} for each side. The signal is the running "
-        f"median over {_PANELS[1].neighbours} lags."
+        f"median over {_PANELS[1].neighbours} lags; there the thick line is the median of a side's runs."
     )
     return Picture(figure, data, tuple(sorted(wanted)), caption)
