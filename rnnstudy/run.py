@@ -266,3 +266,12 @@ def _differing_fields(flats: Sequence[Mapping[str, Any]]) -> list[str]:
 def _field_and_value(field: str, value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{field.rpartition('.')[2]}={text}"
+
+
+def runs_in_words(count: int) -> str:
+    """A number of runs, for lines that people read.
+
+    >>> runs_in_words(1), runs_in_words(2)
+    ('1 run', '2 runs')
+    """
+    return f"{count} run{'' if count == 1 else 's'}"

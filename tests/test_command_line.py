@@ -153,7 +153,7 @@ def test_a_sweep_its_second_start_and_what_can_be_asked_of_it(
 
     repeated = rnnstudy(*command[1].split())
     assert repeated.returncode == 0, repeated.stdout + repeated.stderr
-    assert "1 runs: 0 in the store, 1 to train" in repeated.stdout
+    assert "1 run: 0 in the store, 1 to train" in repeated.stdout
     assert statuses_in_mlflow(project) == ["FINISHED"] * 4
 
     forgotten = rnnstudy("forget", first_run.key)

@@ -112,7 +112,7 @@ SPOILT = {
     ),
     "keys of no run": (
         in_manifest(lambda content: content["experiments"]["toy"].update(keys=["0" * 12])),
-        "lists 1 runs that runs.parquet does not hold",
+        "lists 1 run that runs.parquet does not hold",
     ),
     "the manifest is a link": (linked("manifest.json"), "is not a regular file"),
     "the runs are a link": (linked("runs.parquet"), "is not a regular file"),

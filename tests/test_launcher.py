@@ -275,9 +275,9 @@ def test_runs_that_went_to_files_are_copied_if_the_store_is_back_at_the_end(
     if back:
         assert {run.key: run.state for run in store.runs()} == ALL_FINISHED
         assert {run.info.status for run in store.runs_of(store.experiments()[0].experiment_id)} == {"FINISHED"}
-        assert "the store is back: 4 runs were copied into it" in listener.lines[-1]
+        assert "the store is back: 4 runs copied into it" in listener.lines[-1]
     else:
-        message = "the database is locked; 4 runs are in files: when the store is back, run: rnnstudy sync"
+        message = "the database is locked; 4 runs in files: when the store is back, run: rnnstudy sync"
         assert message in listener.lines[-1]
 
 

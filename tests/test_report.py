@@ -454,7 +454,7 @@ def test_a_published_study_is_not_replaced_by_a_smaller_one(project: Project, mo
     for old, new, said in (
         (desk, smoke, f"has {len(desk)} runs of scale desk, and this one only {len(smoke)} runs of scale smoke"),
         (desk, desk[1:], f"has {len(desk)} runs of scale desk, and this one only {len(desk) - 1} runs of scale desk"),
-        (smoke, ["set by hand"], "and this one only 1 runs of no named scale"),
+        (smoke, ["set by hand"], "and this one only 1 run of no named scale"),
     ):
         published.keys, here.keys = old, new
         with pytest.raises(RequestError, match=said):
@@ -534,7 +534,7 @@ def test_a_study_of_two_machines_is_published_as_one(
     assert answer.returncode == 0
     assert f"3 of 4 runs are in {data}, and are not trained again" in answer.stdout + answer.stderr
     assert list(open_store(projects[1]).finished()) == [runs[3].key]
-    with pytest.raises(RequestError, match="3 runs of scale smoke, and this one only 1 runs"):
+    with pytest.raises(RequestError, match="3 runs of scale smoke, and this one only 1 run"):
         export(["small"], projects[1], data)
     answer = rnnstudy("report", "small", "--published", str(data), "--export", str(data))
     assert answer.returncode == 0, answer.stderr

@@ -171,8 +171,8 @@ def test_a_run_that_is_known_by_its_former_key_is_recognised_and_found_by_both(
 
     done = rnnstudy("sweep", "experiments/films.py", "--scale", "smoke", "--workers", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 runs of the store have a new key" in " ".join(done.stdout.split())
-    assert "1 runs: 1 in the store, 0 to train" in done.stdout
+    assert "a new key for 1 run of the store" in " ".join(done.stdout.split())
+    assert "1 run: 1 in the store, 0 to train" in done.stdout
     loaded = results.load([one.key], project=Project(project))
     assert loaded.runs.index.tolist() == [one.key]
     for key in (one.key, one.former_key):

@@ -25,6 +25,7 @@ from rnnstudy.cli.common import (
 )
 from rnnstudy.cli.completion import PROGRAM, Shell, complete_key, complete_report, completion_script
 from rnnstudy.errors import RequestError, RnnstudyError, without_passwords
+from rnnstudy.run import runs_in_words
 from rnnstudy.store.project import find_project
 
 
@@ -94,7 +95,7 @@ def list_(
     make_console().print(list_table(planned, states))
     estimate = f": together at most about {duration(cost.seconds)} on one CPU thread, {size(cost.bytes)} on disk"
     say(
-        f"{len(runs)} runs, {len(planned.complete)} already in the store, {planned.run_count} to train"
+        f"{runs_in_words(len(runs))}, {len(planned.complete)} already in the store, {planned.run_count} to train"
         + (estimate if planned.run_count else "")
     )
 
@@ -173,7 +174,7 @@ def forget(keys: Sequence[str]) -> None:
     whole = [results.find_key(key, project=project) for key in keys]
     Claims(project.claims).require_free(whole)
     count = Store(project).forget(whole)
-    say(f"forgotten: {count} runs ({', '.join(whole)})")
+    say(f"forgotten: {runs_in_words(count)} ({', '.join(whole)})")
 
 
 @app.command(short_help="Open MLflow's UI over the store.")
@@ -274,7 +275,7 @@ def sync(folders: Sequence[Path]) -> None:
     from rnnstudy.store.sync import sync as bring_in
 
     done = bring_in(folders, Store(find_project()))
-    say(f"{len(done.added)} runs added, {len(done.updated)} brought further, {len(done.unchanged)} unchanged")
+    say(f"{runs_in_words(len(done.added))} added, {len(done.updated)} brought further, {len(done.unchanged)} unchanged")
     for key, reason in done.refused.items():
         click.echo(f"rnnstudy: {key} was not copied: {reason}", err=True)
     if done.refused:

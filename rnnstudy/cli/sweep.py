@@ -20,6 +20,7 @@ from rnnstudy.cli.common import (
     which_runs,
 )
 from rnnstudy.engines import ENGINE_NAMES, EngineName
+from rnnstudy.run import runs_in_words
 from rnnstudy.spec import RequestError
 from rnnstudy.store.project import find_project
 
@@ -162,7 +163,7 @@ def _finish(summary: "SweepSummary", *, stderr: bool) -> NoReturn:
     from rnnstudy.cli.tables import troubles
 
     if summary.interrupted:
-        click.echo(f"interrupted: {len(summary.ended)} runs ended; the same command continues", err=stderr)
+        click.echo(f"interrupted: {runs_in_words(len(summary.ended))} ended; the same command continues", err=stderr)
         sys.exit(INTERRUPTED)
     for line in troubles(summary):
         click.echo(line, err=stderr)

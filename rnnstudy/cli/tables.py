@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from rnnstudy.cli.common import make_table
+from rnnstudy.run import runs_in_words
 from rnnstudy.store.project import Project
 from rnnstudy.sweep.plan import Plan, duration
 from rnnstudy.sweep.summary import SweepSummary
@@ -47,7 +48,7 @@ def list_rows(plan: Plan, states: Mapping[str, RunState]) -> list[dict[str, Any]
 def outcomes(summary: SweepSummary) -> Iterator[Table | str]:
     """What is printed at the end of a sweep: the table of outcomes, or where the runs are."""
     if summary.offline:
-        yield f"{len(summary.ended)} runs ended; rnnstudy sync {summary.offline} brings them into the store"
+        yield f"{runs_in_words(len(summary.ended))} ended; rnnstudy sync {summary.offline} brings them into the store"
     elif has_table(summary):
         yield outcomes_table(summary.table)
 
@@ -67,7 +68,7 @@ def troubles(summary: SweepSummary) -> Iterator[str]:
         )
     if summary.failed:
         names = ", ".join(summary.names.get(key, key) for key in summary.failed)
-        yield f"{len(summary.failed)} runs failed: {names}; the same command tries them again"
+        yield f"{runs_in_words(len(summary.failed))} failed: {names}; the same command tries them again"
 
 
 def summary_document(summary: SweepSummary) -> dict[str, Any]:

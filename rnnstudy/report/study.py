@@ -12,7 +12,7 @@ from rnnstudy.results.results import Listener, Results
 from rnnstudy.results.search_trials import SearchTrials
 from rnnstudy.results.source import MissingRuns, ResultsSource
 from rnnstudy.results.together import Together
-from rnnstudy.run import Run
+from rnnstudy.run import Run, runs_in_words
 from rnnstudy.search.trials import most_runs, search_trials, share_done
 from rnnstudy.spec import RnnstudyError
 from rnnstudy.store.mlflow_store import Store
@@ -67,7 +67,8 @@ class Study:
     @property
     def words(self) -> str:
         """`240 runs of scale desk`."""
-        return f"{len(self.results.runs)} runs of {f'scale {self.scale.value}' if self.scale else 'no named scale'}"
+        scale = f"scale {self.scale.value}" if self.scale else "no named scale"
+        return f"{runs_in_words(len(self.results.runs))} of {scale}"
 
     @property
     def missing_message(self) -> str:

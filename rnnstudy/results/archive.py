@@ -26,7 +26,7 @@ from rnnstudy.results.parquet import parquet, read_parquet
 from rnnstudy.results.results import Listener, Results, RunReadings
 from rnnstudy.results.search_trials import SearchTrials
 from rnnstudy.results.source import MissingRuns, ResultsSource
-from rnnstudy.run import key_of
+from rnnstudy.run import key_of, runs_in_words
 from rnnstudy.store import foreign
 from rnnstudy.store.errors import DamagedFile
 from rnnstudy.training.atomic import write_all
@@ -220,7 +220,7 @@ class Archive(ResultsSource):
                 raise DamagedFile(f"{what}: its key {header['key']} is not the hash of its specification")
             headers[header["key"]] = header
         if absent := {key for entry in experiments.values() for key in entry["keys"]} - headers.keys():
-            raise DamagedFile(f"{folder / MANIFEST} lists {len(absent)} runs that {RUNS} does not hold")
+            raise DamagedFile(f"{folder / MANIFEST} lists {runs_in_words(len(absent))} that {RUNS} does not hold")
         return Archive(folder, experiments, headers)
 
     def complete_keys(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rnnstudy.engines import EngineName
 from rnnstudy.engines.choice import choose
-from rnnstudy.run import Run, unique_names
+from rnnstudy.run import Run, runs_in_words, unique_names
 from rnnstudy.store.tracker import Failures, KnownRuns
 from rnnstudy.sweep.messages import Assignment
 from rnnstudy.sweep.queue import FixedQueue
@@ -65,7 +65,7 @@ class Plan:
 
         The estimate includes the start of the workers and, where the engine has to, compiling its kernels.
         """
-        counted = f"{len(self.runs)} runs: {len(self.complete)} in the store, {self.run_count} to train"
+        counted = f"{runs_in_words(len(self.runs))}: {len(self.complete)} in the store, {self.run_count} to train"
         if not self.assignments:
             return counted
         side_by_side = max(1, min(workers, len(self.assignments)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rnnstudy.engines import EngineName
 from rnnstudy.engines.choice import require
-from rnnstudy.run import Run
+from rnnstudy.run import Run, runs_in_words
 from rnnstudy.spec import RequestError, RnnstudyError
 from rnnstudy.store import mlflow_store, mlflow_tracker, system_metrics, writer
 from rnnstudy.store.offline import OfflineFolder, OfflineTracker, run_folders
@@ -108,7 +108,9 @@ def launch(
     project, pool = session.project, session.pool
     index = OfflineFolder(offline) if offline else session.open_store()
     if isinstance(index, mlflow_store.Store) and (count := adopt(index, runs)):
-        listener.message(f"{count} runs of the store have a new key: where their texts lie is no part of it any more")
+        listener.message(
+            f"a new key for {runs_in_words(count)} of the store: where the texts lie is no part of it any more"
+        )
     session.mark_interrupted(index)
     # Made before the plan, so that no run can end unnoticed in between.
     claims = Claims(project.claims)
@@ -166,7 +168,9 @@ class Session:
     def mark_interrupted(self, index: RunIndex) -> None:
         """Mark the runs that a dead process left as running, and tell the listener how many there were."""
         if count := index.mark_interrupted():
-            self._listener.message(f"{count} runs that a dead process had left as running are now marked interrupted")
+            self._listener.message(
+                f"marked interrupted: {runs_in_words(count)} that a dead process had left as running"
+            )
 
     def train(self, work: WorkQueue, index: mlflow_store.Store | OfflineFolder, claims: Claims) -> SweepSummary:
         """Train what a work queue hands out. If the store stays away, records go to the project's offline folder."""
@@ -197,10 +201,10 @@ class Session:
         try:
             report = sync([folder], store)
         except RnnstudyError as error:
-            self._listener.message(f"{error}; {len(run_folders(folder))} runs are in files: {remedy}")
+            self._listener.message(f"{error}; {runs_in_words(len(run_folders(folder)))} in files: {remedy}")
             return False
         for key, reason in report.refused.items():
             self._listener.message(f"{key} is in files alone: {reason}; {remedy}")
         copied = len(report.added) + len(report.updated)
-        self._listener.message(f"the store is back: {copied} runs were copied into it from {folder}")
+        self._listener.message(f"the store is back: {runs_in_words(copied)} copied into it from {folder}")
         return not report.refused

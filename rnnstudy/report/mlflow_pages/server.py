@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rnnstudy.report.mlflow_pages import charts, guard
 from rnnstudy.report.mlflow_pages.run_pictures import add_missing_pictures, runs_without_pictures
+from rnnstudy.run import runs_in_words
 from rnnstudy.spec import RequestError, RnnstudyError
 from rnnstudy.store.errors import write_error
 from rnnstudy.store.mlflow_store import Store
@@ -194,7 +195,7 @@ def _has_display() -> bool:
 def _draw_pictures(store: Store, stop: threading.Event) -> None:
     waiting = len(runs_without_pictures(store))
     if waiting:
-        _say(f"drawing the pictures of {waiting} runs; they appear in the runs' pages one by one")
+        _say(f"drawing the pictures of {runs_in_words(waiting)}; they appear in the runs' pages one by one")
         done = add_missing_pictures(store, stop, _say)
         if not stop.is_set():
             _say(f"{done} runs have their pictures now")
