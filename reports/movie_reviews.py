@@ -156,7 +156,7 @@ order = [f"T = {length}, by {unit}" for unit, length in tasks]
 def by_setting(frame, column):
     """A column as a table: a row for each side, a column for each T and unit."""
     wide = frame.assign(setting="T = " + frame["length"].astype(str) + ", by " + frame["task.unit"])
-    wide = wide.pivot(index="side", columns="setting", values=column)
+    wide = wide.pivot(index="side", columns="setting", values=column).rename_axis(columns=None)
     sides = [name for name in [*names, "bag of words"] if name in wide.index]
     here.table(wide.reindex(index=sides, columns=order).reset_index())
 

@@ -12,6 +12,9 @@ from rnnstudy.figures.style import ABSENT, HEAT, house_style
 MOST_DECADES = 3.0
 """The widest range of colours: what is smaller by more decades has the colour of its lower end."""
 
+MOST_WIDTH = 11.0
+"""Of the words of a figure, in inches."""
+
 
 def word_strips(values: pd.DataFrame) -> Picture:
     """A panel for each sentence: its words across, and a strip for each network and moment.
@@ -33,7 +36,10 @@ def word_strips(values: pd.DataFrame) -> Picture:
     decades = float(np.clip(np.ceil(2 * shortfall) / 2, 0.5, MOST_DECADES))
     colours = matplotlib.colormaps[HEAT].with_extremes(bad=ABSENT)
     with house_style():
-        figure = Figure(figsize=(0.72 * words + 3.2, (0.3 * len(strips) + 1.35) * len(sentences)), layout="constrained")
+        # Many words stand closer, and more upright: a wider figure would be shown with smaller letters.
+        wide = min(0.72 * words, MOST_WIDTH)
+        high = 0.3 * len(strips) + (1.35 if wide == 0.72 * words else 1.6)
+        figure = Figure(figsize=(wide + 3.2, high * len(sentences)), layout="constrained")
         panels = figure.subplots(len(sentences), 1, squeeze=False)[:, 0]
         for panel, sentence in zip(panels, sentences, strict=True):
             part = values[values["sentence"] == sentence]
@@ -43,7 +49,11 @@ def word_strips(values: pd.DataFrame) -> Picture:
             first = part[part["strip"] == strips[0]].sort_values("position")
             panel.set(xlim=(0, words), ylim=(len(strips), 0), yticks=np.arange(len(strips)) + 0.5, yticklabels=strips)
             panel.set_xticks(
-                np.arange(len(first)) + 0.5, first["word"], rotation=30, ha="right", rotation_mode="anchor"
+                np.arange(len(first)) + 0.5,
+                first["word"],
+                rotation=30 if wide == 0.72 * words else 55,
+                ha="right",
+                rotation_mode="anchor",
             )
             panel.tick_params(length=0)
             panel.spines[:].set_visible(False)
