@@ -403,7 +403,7 @@ def test_a_search_from_the_command_line_and_its_second_start(
     assert shown.returncode == 0
     assert "mine/smoke" in shown.stdout
     assert "2 of 2" in shown.stdout
-    assert "learning rate" in shown.stdout
+    assert "learning" in shown.stdout
     assert re.search(r"^mine/smoke +2 of 2 .* [012] of 2 +0?[.\d]+ *$", shown.stdout, re.MULTILINE)
     [status] = study_statuses(Project(project))
     assert status.best is not None

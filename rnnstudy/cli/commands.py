@@ -105,7 +105,7 @@ def list_(
 @as_json
 def studies_(storage: str | None, json_: bool) -> None:
     """Show how the searches stand: trials, best value and parameters, and the winner's result on fresh seeds."""
-    from rnnstudy.cli.tables import studies_rows, studies_table
+    from rnnstudy.cli.tables import studies_lines, studies_rows, studies_table
     from rnnstudy.search.studies import storage_url, study_statuses
     from rnnstudy.store.mlflow_store import Store
 
@@ -119,7 +119,12 @@ def studies_(storage: str | None, json_: bool) -> None:
         where = without_passwords(storage_url(project, storage))
         say(f"no studies in {where}; `rnnstudy sweep` of an experiment file with a search makes some")
         return
-    make_console().print(studies_table(found, project))
+    console, table = make_console(), studies_table(found, project)
+    if console.measure(table).maximum <= console.width:
+        console.print(table)
+        return
+    for line in studies_lines(found, project):
+        say(line)
 
 
 @app.command(short_help="Show a run, and the command that repeats it.")

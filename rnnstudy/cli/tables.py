@@ -131,11 +131,15 @@ def _text(value: Any, form: str) -> str:
 
 
 def studies_table(statuses: "Sequence[StudyStatus]", project: Project) -> Table:
-    """The progress of searches. The last columns are the winner's results on fresh seeds, which no search has seen."""
+    """The progress of searches. The last columns are the winner's results on fresh seeds, which no search has seen.
+
+    With some parameters it is wider than 80 columns: `studies_lines` says the same there.
+    """
     parameters = list(dict.fromkeys(name for status in statuses for name in status.params))
     shown = [name.replace("_", " ") for name in parameters]
     headings = ["study", "trials", "complete", "pruned", "failed", "best", *shown, "fresh: solved", "test error"]
-    table = make_table(headings, ["study"], vertical="bottom")
+    narrow = [heading.replace(" ", "\n") for heading in headings]
+    table = make_table(narrow, ["study"], whole=["study"], vertical="bottom")
     for status in statuses:
         row = _fresh(status, project)
         table.add_row(
@@ -150,6 +154,21 @@ def studies_table(statuses: "Sequence[StudyStatus]", project: Project) -> Table:
             _text(row["fresh_error"], ".3g"),
         )
     return table
+
+
+def studies_lines(statuses: "Sequence[StudyStatus]", project: Project) -> Iterator[str]:
+    """What `studies_table` says, a few lines for each search."""
+    for status in statuses:
+        row = _fresh(status, project)
+        trials = f"{status.judged} of {status.planned} trials" + (f", {status.running} open" if status.running else "")
+        yield status.name
+        yield f"  {trials}: {status.complete} complete, {status.pruned} pruned, {status.failed} failed"
+        if status.best:
+            at = ", ".join(f"{name.replace('_', ' ')} {_text(value, '.3g')}" for name, value in status.params.items())
+            yield f"  best {_text(status.best.value, '.3g')}" + (f": {at}" if at else "")
+        if row["fresh_runs"]:
+            solved = f"{row['fresh_solved']} of {row['fresh_runs']} solved"
+            yield f"  fresh seeds: {solved}, test error {_text(row['fresh_error'], '.3g')}"
 
 
 def studies_rows(statuses: "Sequence[StudyStatus]", project: Project) -> list[dict[str, Any]]:
