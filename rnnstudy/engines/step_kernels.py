@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from torch.fx import Node
 
 from rnnstudy.engines.step_prelude import PRELUDE
-from rnnstudy.engines.step_rows import CHEAP, SAME, VIEWS, Row, RowGraph, Value, contiguous, name_of
+from rnnstudy.engines.step_rows import CHEAP, Operand, Row, RowGraph, Value, contiguous, name_of
 from rnnstudy.engines.step_source import Constants, Place, Program, padded
-from rnnstudy.engines.step_trace import TracedStep, is_item
+from rnnstudy.engines.step_trace import TracedStep, UntraceableError
+
+MOST_TIMES = 16
+"""How many times as many numbers as it keeps and reads, a step may write for the gradients of its parameters."""
 
 
 @dataclass(frozen=True)
@@ -31,32 +34,53 @@ class Layout:
         return found
 
 
+@dataclass(frozen=True)
+class Factor:
+    """One factor of a sum over sequences: an array by the name of its pointer, and where the numbers lie in its rows."""
+
+    array: str
+    segment: Segment
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A sum over all sequences and steps, of outer products or of rows.
+
+    Attributes:
+        node: the operation that sums over the sequences of one step.
+        offset: where its numbers begin among the totals: rows padded to whole vectors.
+        left: the factor whose numbers are rows of the sum; None where rows are summed.
+    """
+
+    node: Node
+    offset: int
+    left: Factor | None
+    right: Factor
+
+
 @dataclass
 class StepKernels:
     """The source of a cell's kernels and what they take.
 
     Attributes:
-        text: the C file.
         step: the traced step.
+        output: the state that is the output.
+        text: the C file.
         constants: what the kernels take beside arrays of rows.
-        given: numbers of a row of p_t, with the padding.
-        kept: numbers of a row that the forward pass keeps, states first; `written`: that the backward pass writes.
-        states: segments of the states among the kept numbers.
-        sources: for each node whose rows the parameters' gradients are summed from, the array and segment it lies in:
-            "before" (kept a step earlier), "kept", "projected", or "written".
-        at_projected: the segment of dL/dp_t among the written numbers; None where it is zero.
+        read: numbers of a row of x_t or p_t, with the padding.
+        kept: numbers of a row that the forward pass keeps.
+        totals: numbers of all sums.
+        sums: how they lie.
     """
 
     step: TracedStep
     output: str
     text: str = ""
     constants: Constants = field(default_factory=Constants)
-    given: int = 0
+    read: int = 0
     kept: int = 0
-    written: int = 0
-    states: dict[str, Segment] = field(default_factory=dict)
-    sources: dict[Node, tuple[str, Segment]] = field(default_factory=dict)
-    at_projected: Segment | None = None
+    totals: int = 0
+    sums: list[Sum] = field(default_factory=list)
 
 
 def step_kernels(step: TracedStep, output: str) -> StepKernels:
@@ -67,134 +91,148 @@ def step_kernels(step: TracedStep, output: str) -> StepKernels:
 class _Assembly:
     def __init__(self, step: TracedStep, output: str) -> None:
         self.step, self.graph = step, RowGraph(step)
-        self.kernels = StepKernels(step, output)
-        self.gates = step.projected.meta["val"].shape[-1]
+        self.kernels = StepKernels(step, output, read=padded(step.read.meta["val"].shape[-1]))
         self._memo: dict[int, bool] = {}
-        kept, written, carried = Layout(), Layout(), Layout()
-        self.kernels.states = {name: kept.add(_size(node, self.step.batch)) for name, node in step.before.items()}
-        self.carried = {name: carried.add(_size(node, self.step.batch)) for name, node in step.arriving.items()}
+        self.kept, self.written, self.copied, carried = Layout(), Layout(), Layout(), Layout()
+        self.states = {name: self.kept.add(self._size(node)) for name, node in step.before.items()}
+        self.carried = {name: carried.add(self._size(node)) for name, node in step.arriving.items()}
         self.saved: dict[int, tuple[Value, Segment]] = {}
-        self.out: dict[int, tuple[Row, Segment]] = {}
-        self._after = {id(row.source): name for name, row in self._after_rows().items() if _is_whole(row)}
-        self._choose_sources(kept, written)
-        self._choose_saved(kept)
-        self.kernels.given, self.kernels.kept, self.kernels.written = padded(self.gates), kept.size, written.size
+        self.out: dict[int, tuple[Row, Place]] = {}
+        self.after = {name: self._row(node) for name, node in step.after.items()}
+        self._after = {id(row.source): name for name, row in self.after.items() if is_whole(row)}
+        self._choose_sums()
+        self._choose_saved()
+        self.kernels.kept = self.kept.size
         self.strides = {
-            "prev": str(kept.size), "now": str(kept.size), "p": str(padded(self.gates)), "w": "SCRATCH",
-            "cur": str(carried.size), "nxt": str(carried.size), "out": str(written.size),
+            "prev": "KEPT", "now": "KEPT", "p": "READ", "w": "SCRATCH", "cur": "CARRIED", "nxt": "CARRIED",
+            "out": "WRITTEN", "aux": "COPIED", "at": "READ",
         }  # fmt: skip
         forward, scratch_forward = self._forward()
         backward, scratch_backward, totals = self._backward()
-        self.kernels.text = PRELUDE + _FORWARD.format(
-            constants=self._constant_pointers(), scratch=scratch_forward, kept=kept.size, gates=padded(self.gates),
-            body=forward, output=self.kernels.states[output].offset, width=self.kernels.states[output].size,
+        sizes = (
+            f"KEPT = {self.kept.size}, READ = {self.kernels.read}, CARRIED = {carried.size}, "
+            f"WRITTEN = {self.written.size}, COPIED = {self.copied.size}, TOTALS = {self.kernels.totals}, "
+            f"WIDTH = {self.states[output].size}, OUTPUT = {self.states[output].offset}, "
+            f"CARRIED_OUTPUT = {self.carried[output].offset}"
+        )
+        pointers = "\n".join(
+            f"  const float *c{i} = constants[{i}]; (void)c{i};" for i in range(len(self.kernels.constants.items))
+        )
+        parts = self.carried.values()
+        self.kernels.text = PRELUDE + f"enum {{ {sizes} }};\n" + _FORWARD.format(
+            constants=pointers, scratch=scratch_forward, body=forward
         ) + _BACKWARD.format(
-            constants=self._constant_pointers(), scratch=scratch_backward, kept=kept.size, gates=padded(self.gates),
-            written=written.size, carried=carried.size, body=backward,
-            output=self.carried[output].offset, width=self.carried[output].size,
-            squares=" + ".join(f"sum_of_squares(cur + {one.offset}, {one.size})" for one in self.carried.values()),
-            largest=_nested("fmaxf", [f"largest(cur + {one.offset}, {one.size})" for one in self.carried.values()]),
-            norms="\n".join(_NORM.format(state=i, total=text, size=one.size) for i, (text, one) in enumerate(
-                zip(totals, self.carried.values(), strict=True))),
+            constants=pointers, scratch=scratch_backward, body=backward, sums=self._sums_code(),
+            squares=" + ".join(f"sum_of_squares(cur + {one.offset}, {one.size})" for one in parts),
+            largest=_nested("fmaxf", [f"largest(cur + {one.offset}, {one.size})" for one in parts]),
+            norms="\n".join(
+                _NORM.format(state=i, total=text, size=one.size)
+                for i, (text, one) in enumerate(zip(totals, parts, strict=True)) if text
+            ),
         )  # fmt: skip
 
-    def _after_rows(self) -> dict[str, Row]:
-        return {name: self._row(node) for name, node in self.step.after.items()}
-
     def _row(self, node: Node) -> Row:
-        """A result as a row; also one that is a constant, or the same for all sequences."""
         return self.graph.result(node)
 
-    def _constant_pointers(self) -> str:
-        count = len(self.kernels.constants.items)
-        return "\n".join(f"const float *c{i} = constants[{i}]; (void)c{i};" for i in range(count))
+    def _size(self, node: Node) -> int:
+        """Numbers of each sequence."""
+        return node.meta["val"].numel() // self.step.batch
 
     # What is kept, and what is written.
 
-    def _choose_sources(self, kept: Layout, written: Layout) -> None:
-        """The rows that the parameters' gradients are summed from, and dL/dp_t."""
-        step = self.step
-        for node in self._sum_sources():
-            if node in step.before.values():
-                name = next(name for name, one in step.before.items() if one is node)
-                self.kernels.sources[node] = ("before", self.kernels.states[name])
-            elif node is step.projected:
-                self.kernels.sources[node] = ("projected", Segment(0, self.gates))
-            elif node in step.of_gradient:
-                self.kernels.sources[node] = ("written", self._write(self._row(node), _size(node, self.step.batch), written))
-            else:
-                row = self._row(node)
-                if not _is_whole(row):
-                    value = Value("copy", row.operand().shape, [row.operand()])
-                else:
-                    assert isinstance(row.source, Value)
-                    value = row.source
-                self.kernels.sources[node] = ("kept", self._save(value, kept))
-        if step.at_projected is not None:
-            size = _size(step.at_projected, step.batch)
-            self.kernels.at_projected = self._write(self._row(step.at_projected), size, written)
+    def _choose_sums(self) -> None:
+        """The sums over sequences, and where the rows lie that they are sums of."""
+        step, totals = self.step, Layout()
+        results = [*step.at_parameters.values(), *step.at_prepared.values()]
+        for node in _first_sums(step, [node for node in results if node is not None]):
+            left, right = self._factors(node)
+            rows = 1 if left is None else left.operand().shape[0] if left.operand().shape else 1
+            factors = (
+                None if left is None else self._factor(left, 0),
+                self._factor(right, padded(right.operand_size)),
+            )
+            offset = totals.size
+            totals.size += rows * padded(right.operand_size)
+            self.kernels.sums.append(Sum(node, offset, *factors))
+        self.kernels.totals = totals.size
+        most = MOST_TIMES * (self.kept.size + self.kernels.read)
+        if self.written.size + self.copied.size > most:
+            raise UntraceableError("the gradients of its parameters would need too much memory at each step")
 
-    def _sum_sources(self) -> list[Node]:
-        """The rows that sums over sequences begin with, without the views of them."""
-        found: dict[Node, None] = {}
-        seen: set[Node] = set()
+    def _factors(self, node: Node) -> tuple[Row | None, Row]:
+        """The two factors of a product that is summed over the batch; or the row alone of which there is a sum."""
+        name = name_of(node)
+        if name == "sum" and len(node.all_input_nodes) == 1:
+            return None, flat(self._row(node.all_input_nodes[0]))
+        if name in ("bmm", "mm"):
+            left, right = (self._row(one) for one in node.all_input_nodes[:2]) if len(node.all_input_nodes) == 2 else (
+                [self._row(node.all_input_nodes[0])] * 2
+            )
+            last = len(left.sizes) - 1
+            if left.axis == last and right.axis == last - 1 and left.sizes[:-2] in ((), (1,)):
+                return left, right
+        raise UntraceableError(f"its gradient uses {node.target} in a way for which there is no code")
 
-        def visit(node: Node) -> None:
-            if node in seen or self.step.kinds[node] == "CONSTANT":
-                return
-            seen.add(node)
-            views = (*VIEWS, *SAME)
-            if self.step.kinds[node] == "ROW" and not (name_of(node) in views or is_item(node)):
-                found[node] = None
-                return
-            for below in node.all_input_nodes:
-                visit(below)
+    def _factor(self, row: Row, room: int) -> Factor:
+        """Where a factor lies, with so much room; copied where it does not lie that way."""
+        operand = row.operand()
+        value = operand.source
+        if isinstance(value, Value) and self._of_gradient(value):
+            return self._write(row, "out", self.written)
+        size = operand.shape[0] if operand.shape else 1
+        if isinstance(value, Value) and len(operand.shape) < 2 and operand.strides in ((), (1,)):
+            found = self._lies(value, operand)
+            if found is not None and found[1] >= room:
+                return Factor(found[0], Segment(found[2], size))
+        return self._write(row, "aux", self.copied)
 
-        for node in self.step.at_parameters.values():
-            if node is not None:
-                visit(node)
-        return list(found)
+    def _lies(self, value: Value, operand: Operand) -> tuple[str, int, int] | None:
+        """Array, room and offset of a value of the forward pass that is kept, or will be."""
+        if value.name.startswith("before "):
+            segment, array = self.states[value.name.removeprefix("before ")], "prev"
+        elif value.name == "read":
+            segment, array = Segment(0, self.kernels.read), "p"
+        elif value.operation != "input" and operand.whole(value.shape):
+            segment, array = self._save(value), "now"
+        else:
+            return None
+        return array, padded(segment.size) - operand.offset, segment.offset + operand.offset
 
-    def _write(self, row: Row, size: int, written: Layout) -> Segment:
-        key = id(row.source)
-        if not _is_whole(row) or key not in self.out:
-            key = key if _is_whole(row) else id(row)
-            self.out[key] = (row, written.add(size))
-        return self.out[key][1]
+    def _write(self, row: Row, array: str, layout: Layout) -> Factor:
+        key = id(row.source) if is_whole(row) else id(row)
+        size = row.operand_size
+        if key not in self.out:
+            self.out[key] = (row, Place(array, layout.add(size).offset, padded(size)))
+        return Factor(array, Segment(self.out[key][1].offset, size))
 
-    def _save(self, value: Value, kept: Layout) -> Segment:
+    def _save(self, value: Value) -> Segment:
         if id(value) in self._after:
-            return self.kernels.states[self._after[id(value)]]
+            return self.states[self._after[id(value)]]
         if id(value) not in self.saved:
-            self.saved[id(value)] = (value, kept.add(value.size))
+            self.saved[id(value)] = (value, self.kept.add(value.size))
         return self.saved[id(value)][1]
 
-    def _choose_saved(self, kept: Layout) -> None:
+    def _choose_saved(self) -> None:
         """What the backward pass reads of the forward pass: all that is not computed again sooner than read."""
         seen: set[int] = set()
 
         def visit(value: Value) -> None:
-            if id(value) in seen or value.operation == "input" or id(value) in self._after:
+            known = value.operation == "input" or id(value) in self._after or id(value) in self.saved
+            if id(value) in seen or known:
                 return
             seen.add(id(value))
-            again = value.operation in CHEAP or value.operation == "joined"
-            if not self._of_gradient(value) and not again:
-                self._save(value, kept)
-                return
-            if id(value) in self.saved:
+            if not self._of_gradient(value) and value.operation not in CHEAP | {"joined"}:
+                self._save(value)
                 return
             for operand in value.operands:
                 if isinstance(operand.source, Value):
                     visit(operand.source)
 
-        for row in self._results_of_backward():
+        nodes = [*self.step.at_before.values(), *self.step.totals.values(), self.step.at_read]
+        rows = [self._row(node) for node in nodes if node is not None]
+        for row in [*rows, *(row for row, _ in self.out.values())]:
             if isinstance(row.source, Value):
                 visit(row.source)
-
-    def _results_of_backward(self) -> list[Row]:
-        step = self.step
-        nodes = [*step.at_before.values(), *step.totals.values()]
-        return [*(self._row(node) for node in nodes if node is not None), *(row for row, _ in self.out.values())]
 
     def _of_gradient(self, value: Value) -> bool:
         if id(value) not in self._memo:
@@ -204,32 +242,31 @@ class _Assembly:
 
     # The two programs.
 
-    def _known(self, states: str) -> dict[int, Place]:
+    def _known(self) -> dict[int, Place]:
         """Where the inputs of the forward step lie."""
         found = {}
         for name, node in self.step.before.items():
-            segment = self.kernels.states[name]
-            found[id(self._row(node).source)] = Place(states, segment.offset, padded(segment.size))
-        found[id(self._row(self.step.projected).source)] = Place("p", 0, padded(self.gates))
+            segment = self.states[name]
+            found[id(self._row(node).source)] = Place("prev", segment.offset, padded(segment.size))
+        found[id(self._row(self.step.read).source)] = Place("p", 0, self.kernels.read)
         return found
 
     def _forward(self) -> tuple[str, int]:
-        program = Program(self._known("prev"), self.kernels.constants, self.strides)
-        for name, row in self._after_rows().items():
-            segment = self.kernels.states[name]
+        program = Program(self._known(), self.kernels.constants, self.strides)
+        for name, row in self.after.items():
+            segment = self.states[name]
             program.compute(row, Place("now", segment.offset, padded(segment.size)))
         for value, segment in self.saved.values():
-            place = Place("now", segment.offset, padded(segment.size))
-            program.compute(whole_row(value), place)
+            program.compute(whole_row(value), Place("now", segment.offset, padded(segment.size)))
         return program.code(), program.scratch
 
     def _backward(self) -> tuple[str, int, list[str]]:
         """The code, the scratch numbers that it needs, and for each state where its total derivative lies, in C."""
-        known = self._known("prev")
-        for name, row in self._after_rows().items():
+        known = self._known()
+        for name, row in self.after.items():
             # A state that is passed on as it came is known by its place a step earlier already.
-            if _is_whole(row) and id(row.source) not in known:
-                segment = self.kernels.states[name]
+            if is_whole(row) and id(row.source) not in known:
+                segment = self.states[name]
                 known[id(row.source)] = Place("now", segment.offset, padded(segment.size))
         for value, segment in self.saved.values():
             known[id(value)] = Place("now", segment.offset, padded(segment.size))
@@ -241,20 +278,60 @@ class _Assembly:
             segment = self.carried[name]
             row = blank_row(segment.size) if node is None else self._row(node)
             program.compute(row, Place("nxt", segment.offset, padded(segment.size)))
-        for row, segment in self.out.values():
-            program.compute(row, Place("out", segment.offset, padded(segment.size)))
+        for row, place in self.out.values():
+            program.compute(row, place)
+        if self.step.at_read is not None:
+            program.compute(self._row(self.step.at_read), Place("at", 0, self.kernels.read))
         totals = []
         for node in self.step.totals.values():
             row = None if node is None else self._row(node)
-            place = None if row is None or not _is_whole(row) else known.get(id(row.source))
-            if place is None:
-                size = 0 if row is None else _size(node, self.step.batch)
-                place = Place("w", program.scratch, padded(size))
-                program.scratch += padded(size)
-                if row is not None:
-                    program.compute(row, place)
-            totals.append(f"{place.array}_rows + b * {self.strides[place.array]} + {place.offset}" if row else "")
+            place = known.get(id(row.source)) if row is not None and is_whole(row) else None
+            if place is None and row is not None:
+                place = Place("w", program.scratch, padded(row.operand_size))
+                program.scratch += place.room
+                program.compute(row, place)
+            totals.append(
+                "" if place is None else f"{place.array}_rows + b * {self.strides[place.array]} + {place.offset}"
+            )
         return program.code(), program.scratch, totals
+
+    def _sums_code(self) -> str:
+        lines = []
+        for one in self.kernels.sums:
+            g, columns = self._pointer(one.right), padded(one.right.segment.size)
+            if one.left is None:
+                lines.append(f"add_sum(count, rows, {g}, {columns}, totals + {one.offset});")
+            else:
+                left, a = one.left.segment.size, self._pointer(one.left)
+                lines.append(f"add_outer(count, rows, {left}, {a}, {g}, {columns}, totals + {one.offset});")
+        return "\n".join(lines)
+
+    def _pointer(self, factor: Factor) -> str:
+        """The pointer to the first row of a block of steps, from step to step, and from row to row."""
+        stride = self.strides[factor.array]
+        if factor.array in ("out", "aux"):
+            return f"{factor.array}_block + {factor.segment.offset}, rows * {stride}, {stride}"
+        return f"{factor.array}_rows + {factor.segment.offset}, batch * {stride}, {stride}"
+
+
+def _first_sums(step: TracedStep, results: Sequence[Node]) -> list[Node]:
+    """The operations that sum over the batch, of which all other sums are made."""
+    found: dict[Node, None] = {}
+    seen: set[Node] = set()
+
+    def visit(node: Node) -> None:
+        if node in seen or step.kinds[node] == "CONSTANT":
+            return
+        seen.add(node)
+        if any(step.kinds[below] == "ROW" for below in node.all_input_nodes):
+            found[node] = None
+            return
+        for below in node.all_input_nodes:
+            visit(below)
+
+    for node in results:
+        visit(node)
+    return list(found)
 
 
 def whole_row(value: Value) -> Row:
@@ -267,14 +344,19 @@ def blank_row(size: int) -> Row:
     return Row(0.0, 0, (1, size), (0, 0), 0)
 
 
-def _size(node: Node, batch: int) -> int:
-    """Numbers of each sequence."""
-    value = node.meta["val"]
-    return value.numel() // batch
-
-
-def _is_whole(row: Row) -> bool:
+def is_whole(row: Row) -> bool:
     return isinstance(row.source, Value) and row.operand().whole(row.source.shape)
+
+
+def flat(row: Row) -> Row:
+    """A row with its numbers in one axis, as a sum over the batch reads it."""
+    operand = row.operand()
+    if len(operand.shape) < 2:
+        return row
+    if operand.strides == contiguous(operand.shape):
+        size = row.operand_size
+        return Row(row.source, row.offset, (1, size), (0, 1), 0)
+    return whole_row(Value("copy", operand.shape, [operand]))
 
 
 def _nested(function: str, arguments: Sequence[str]) -> str:
@@ -286,24 +368,23 @@ def _nested(function: str, arguments: Sequence[str]) -> str:
 
 
 _FORWARD = """
-int forward(long steps, long batch, long first, long last, long keep, float *projected,
-            const float *const *constants, float *saved, const int32_t *slots, float *outputs) {{
-  enum {{ SCRATCH = {scratch}, KEPT = {kept} }};
+int forward(long steps, long batch, long first, long last, long keep, float *read, const float *const *constants,
+            float *saved, const int32_t *slots, float *outputs) {{
+  enum {{ SCRATCH = {scratch} }};
   long rows = last - first;
   float *w_rows = calloc(rows * SCRATCH + 1, sizeof(float));
   if (!w_rows) return 1;
-  {constants}
+{constants}
   memset(saved + first * KEPT, 0, rows * KEPT * sizeof(float));
   for (long t = 0; t < steps; t++) {{
     float *prev_rows = saved + ((keep ? t : t & 1) * batch + first) * KEPT;
     float *now_rows = saved + ((keep ? t + 1 : (t + 1) & 1) * batch + first) * KEPT;
-    float *p_rows = projected + (t * batch + first) * {gates};
+    float *p_rows = read + (t * batch + first) * READ;
     (void)prev_rows; (void)p_rows;
 {body}
     if (slots[t] >= 0)
       for (long b = 0; b < rows; b++)
-        memcpy(outputs + (slots[t] * batch + first + b) * {width}, now_rows + b * KEPT + {output},
-               {width} * sizeof(float));
+        memcpy(outputs + (slots[t] * batch + first + b) * WIDTH, now_rows + b * KEPT + OUTPUT, WIDTH * sizeof(float));
   }}
   free(w_rows);
   return 0;
@@ -311,53 +392,70 @@ int forward(long steps, long batch, long first, long last, long keep, float *pro
 """
 
 _BACKWARD = """
-int backward(long steps, long batch, long first, long last, long observed, float *projected,
-             const float *const *constants, float *saved, const float *direct, const int32_t *slots, float *written,
-             int32_t *exponents, float *squares, int32_t *square_exponents) {{
-  enum {{ SCRATCH = {scratch}, KEPT = {kept}, WRITTEN = {written}, CARRIED = {carried} }};
-  long rows = last - first;
-  float *w_rows = calloc(rows * SCRATCH + 1, sizeof(float));
-  float *cur_rows = calloc(rows * CARRIED, sizeof(float)), *nxt_rows = calloc(rows * CARRIED, sizeof(float));
-  int32_t *own = malloc(rows * sizeof(int32_t));
-  if (!w_rows || !cur_rows || !nxt_rows || !own) {{ free(w_rows); free(cur_rows); free(nxt_rows); free(own); return 1; }}
-  {constants}
+/* Steps are summed in blocks: few enough rows to stay in the cache, many enough for sums to stay in registers. */
+#define ROWS_IN_BLOCK 256
+
+int backward(long steps, long batch, long first, long last, long observed, float *read, const float *const *constants,
+             float *saved, const float *direct, const int32_t *slots, float *at_read, int32_t *exponents,
+             float *squares, int32_t *square_exponents, float *totals, int32_t *total_exponent) {{
+  enum {{ SCRATCH = {scratch} }};
+  long rows = last - first, most = rows < ROWS_IN_BLOCK ? ROWS_IN_BLOCK / rows : 1;
+  float *memory = calloc(rows * (SCRATCH + 2 * CARRIED) + most * rows * (WRITTEN + COPIED + 1) + rows, sizeof(float));
+  if (!memory) return 1;
+  float *w_rows = memory, *cur_rows = w_rows + rows * SCRATCH, *nxt_rows = cur_rows + rows * CARRIED;
+  float *out_block = nxt_rows + rows * CARRIED, *aux_block = out_block + most * rows * WRITTEN;
+  int32_t *block_exponents = (int32_t *)(aux_block + most * rows * COPIED), *own = block_exponents + most * rows;
+{constants}
+  memset(totals, 0, TOTALS * sizeof(float));
+  *total_exponent = ZERO_EXPONENT;
   for (long b = 0; b < rows; b++) own[b] = ZERO_EXPONENT;
   for (long t = steps - 1; t >= 0; t--) {{
     float *prev_rows = saved + (t * batch + first) * KEPT, *now_rows = saved + ((t + 1) * batch + first) * KEPT;
-    float *p_rows = projected + (t * batch + first) * {gates}, *out_rows = written + (t * batch + first) * WRITTEN;
-    (void)prev_rows; (void)now_rows; (void)p_rows; (void)out_rows;
+    float *p_rows = read + (t * batch + first) * READ, *at_rows = at_read + (t * batch + first) * READ;
+    float *out_rows = out_block + t % most * rows * WRITTEN, *aux_rows = aux_block + t % most * rows * COPIED;
+    (void)prev_rows; (void)now_rows; (void)p_rows; (void)at_rows; (void)out_rows; (void)aux_rows;
     for (long b = 0; b < rows; b++) {{
       float *cur = cur_rows + b * CARRIED;
       if (slots[t] >= 0)
-        add_to_row(cur, CARRIED, own + b, {output}, direct + (slots[t] * batch + first + b) * {width}, {width});
+        add_to_row(cur, CARRIED, own + b, CARRIED_OUTPUT, direct + (slots[t] * batch + first + b) * WIDTH, WIDTH);
       if (!in_range({squares})) {{
-        float most = {largest};
-        if (most == 0) own[b] = ZERO_EXPONENT;
-        else if (most < INFINITY) {{
-          int32_t n = exponent_of(most);
+        float most_of_row = {largest};
+        if (most_of_row == 0) own[b] = ZERO_EXPONENT;
+        else if (most_of_row < INFINITY) {{
+          int32_t n = exponent_of(most_of_row);
           scale(cur, CARRIED, -n);
           own[b] += n;
         }}
       }}
-      exponents[t * batch + first + b] = own[b];
+      exponents[t * batch + first + b] = block_exponents[t % most * rows + b] = own[b];
     }}
 {body}
     if (observed)
       for (long b = 0; b < rows; b++) {{
         long at = t * batch + first + b;
         int32_t n;
-        (void)n;
+        (void)at; (void)n;
 {norms}
       }}
+    if (t % most == 0) {{
+      long count = steps - t < most ? steps - t : most;
+      int32_t shared = *total_exponent;
+      for (long row = 0; row < count * rows; row++)
+        shared = block_exponents[row] > shared ? block_exponents[row] : shared;
+      if (shared != *total_exponent) scale(totals, TOTALS, *total_exponent - shared);
+      *total_exponent = shared;
+      for (long row = 0; row < count * rows; row++)
+        if (block_exponents[row] != shared) scale(out_block + row * WRITTEN, WRITTEN, block_exponents[row] - shared);
+{sums}
+    }}
     float *swap = cur_rows;
     cur_rows = nxt_rows;
     nxt_rows = swap;
   }}
-  free(w_rows); free(cur_rows); free(nxt_rows); free(own);
+  free(memory);
   return 0;
 }}
 """
 
 _NORM = """        squares[{state} * steps * batch + at] = squares_and_exponent({total}, {size}, &n);
         square_exponents[{state} * steps * batch + at] = own[b] + n;"""
-

@@ -167,6 +167,70 @@ static void add_product(long rows, long depth, const float *a, long lda, const f
   }
 }
 
+/* out[left, columns] += the sum over steps and rows of a[left] g[columns], each row an outer product. */
+#define OUTER_TILE(ROWS, VECTORS) \
+  INLINE void outer_##ROWS##_##VECTORS(long steps, long rows, const float *a, long a_step, long lda, const float *g, \
+                                       long g_step, long ldg, float *out, long ldo) { \
+    vector sums[ROWS][VECTORS]; \
+    for (int r = 0; r < ROWS; r++) \
+      for (int v = 0; v < VECTORS; v++) sums[r][v] = *(const vector *)(out + r * ldo + v * WIDE); \
+    for (long s = 0; s < steps; s++) \
+      for (long b = 0; b < rows; b++) { \
+        const float *factor = a + s * a_step + b * lda, *own = g + s * g_step + b * ldg; \
+        vector line[VECTORS]; \
+        for (int v = 0; v < VECTORS; v++) line[v] = *(const vector *)(own + v * WIDE); \
+        for (int r = 0; r < ROWS; r++) \
+          for (int v = 0; v < VECTORS; v++) sums[r][v] += factor[r] * line[v]; \
+      } \
+    for (int r = 0; r < ROWS; r++) \
+      for (int v = 0; v < VECTORS; v++) *(vector *)(out + r * ldo + v * WIDE) = sums[r][v]; \
+  }
+#define OUTER_DOWN(VECTORS) \
+  OUTER_TILE(4, VECTORS) OUTER_TILE(2, VECTORS) OUTER_TILE(1, VECTORS) \
+  static void outer_down_##VECTORS(long steps, long rows, long left, const float *a, long a_step, long lda, \
+                                   const float *g, long g_step, long ldg, float *out, long ldo) { \
+    long r = 0; \
+    for (; r + 4 <= left; r += 4) \
+      outer_4_##VECTORS(steps, rows, a + r, a_step, lda, g, g_step, ldg, out + r * ldo, ldo); \
+    for (; r + 2 <= left; r += 2) \
+      outer_2_##VECTORS(steps, rows, a + r, a_step, lda, g, g_step, ldg, out + r * ldo, ldo); \
+    for (; r < left; r++) outer_1_##VECTORS(steps, rows, a + r, a_step, lda, g, g_step, ldg, out + r * ldo, ldo); \
+  }
+OUTER_DOWN(1)
+OUTER_DOWN(2)
+#if WIDE == 16
+OUTER_DOWN(4)
+#else
+OUTER_DOWN(3)
+#endif
+
+static void add_outer(long steps, long rows, long left, const float *a, long a_step, long lda, const float *g,
+                      long g_step, long ldg, long columns, float *out) {
+  long c = 0;
+  while (c < columns) {
+    long rest = (columns - c) / WIDE;
+#define OUTER(VECTORS) \
+    { outer_down_##VECTORS(steps, rows, left, a, a_step, lda, g + c, g_step, ldg, out + c, columns); c += VECTORS * WIDE; }
+#if WIDE == 16
+    if (rest >= 4) OUTER(4)
+#else
+    if (rest >= 3 && rest != 4) OUTER(3)
+#endif
+    else if (rest >= 2) OUTER(2)
+    else OUTER(1)
+  }
+}
+
+/* out[columns] += the sum of g over steps and rows. */
+static void add_sum(long steps, long rows, const float *g, long g_step, long ldg, long columns, float *out) {
+  for (long s = 0; s < steps; s++)
+    for (long b = 0; b < rows; b++) {
+      const float *own = g + s * g_step + b * ldg;
+      INDEPENDENT
+      for (long i = 0; i < columns; i++) out[i] += own[i];
+    }
+}
+
 /* Rows of numbers with an exponent each: row * 2^exponent. */
 #define ZERO_EXPONENT (-(1 << 20))
 
@@ -239,12 +303,5 @@ static void add_to_row(float *row, long size, int32_t *exponent, long offset, co
   }
   float first = power_of_two((-*exponent) >> 1), second = power_of_two(-*exponent - ((-*exponent) >> 1));
   for (long i = 0; i < count; i++) row[offset + i] += added[i] * first * second;
-}
-
-/* Rescales rows * 2^exponents (count, size) to one exponent. */
-int align(long count, long size, float *rows, const int32_t *exponents, long shared) {
-  for (long row = 0; row < count; row++)
-    if (exponents[row] != shared) scale(rows + row * size, size, exponents[row] - (int32_t)shared);
-  return 0;
 }
 """

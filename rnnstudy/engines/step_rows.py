@@ -111,6 +111,11 @@ class Row:
     strides: tuple[int, ...]
     axis: int
 
+    @property
+    def operand_size(self) -> int:
+        """Numbers of each sequence."""
+        return math.prod(size for axis, size in enumerate(self.sizes) if axis != self.axis)
+
     def operand(self) -> Operand:
         """As it lies, without the batch and the axes of length 1."""
         kept = [i for i, size in enumerate(self.sizes) if i != self.axis and size != 1]
@@ -176,8 +181,8 @@ class RowGraph:
 
     def _input(self, node: Node) -> str:
         step = self.step
-        if node is step.projected:
-            return "projected"
+        if node is step.read:
+            return "read"
         for kind, nodes in (("before", step.before), ("arriving", step.arriving)):
             for state, one in nodes.items():
                 if one is node:

@@ -8,7 +8,7 @@ gradient that arrives and therefore computed once for all steps).
 
 import functools
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,30 +37,45 @@ class UntraceableError(Exception):
 
 @dataclass(frozen=True)
 class StepSizes:
-    """What a traced step depends on beside its cell: the shapes of `prepared`, without the replica axis, and widths."""
+    """What a traced step depends on beside its cell.
 
+    Attributes:
+        parameters, prepared: the shapes of the parameters, and of what `Cell.prepared` makes of them, without the
+            replica axis.
+        read: numbers that a step reads: of x_t, or of p_t where `projects` is false.
+        projects: whether p_t = `Cell.project` of x_t is a part of the step.
+        differentiates: whether the gradient of what a step reads is computed.
+        widths: units of each state.
+    """
+
+    parameters: tuple[tuple[str, tuple[int, ...]], ...]
     prepared: tuple[tuple[str, tuple[int, ...]], ...]
-    gates: int
+    read: int
+    projects: bool
+    differentiates: bool
     widths: tuple[tuple[str, int], ...]
 
     @staticmethod
-    def of(prepared: Mapping[str, Tensor], projected: Tensor, widths: Mapping[str, int]) -> "StepSizes":
+    def of(
+        parameters: Mapping[str, Tensor], prepared: Mapping[str, Tensor], widths: Mapping[str, int], read: int,
+        projects: bool = True, differentiates: bool = False,
+    ) -> "StepSizes":  # fmt: skip
         """Raises `UntraceableError` where something prepared is not of one replica, or the same for all."""
+        replicas = len(next(iter(parameters.values())))
         for name, value in prepared.items():
             if value.dtype != torch.float32:
                 raise UntraceableError(f"'{name}', as the cell prepares it, is of {value.dtype}")
-            if value.ndim == 0 or (len(value) != len(projected) and (len(value) != 1 or value.requires_grad)):
+            if value.ndim == 0 or (len(value) != replicas and (len(value) != 1 or value.requires_grad)):
                 raise UntraceableError(f"'{name}', as the cell prepares it, has no replica axis")
-        shapes = tuple((name, tuple(value.shape[1:])) for name, value in prepared.items())
-        return StepSizes(shapes, projected.shape[-1], tuple(widths.items()))
+        shapes = [tuple((name, tuple(one.shape[1:])) for name, one in values.items()) for values in (parameters, prepared)]
+        return StepSizes(shapes[0], shapes[1], read, projects, differentiates, tuple(widths.items()))
 
     @staticmethod
     def example(cell: Cell, features: int = FEATURES, outputs: int = OUTPUTS) -> "StepSizes":
         """Those of a network with so many features and outputs."""
         parameters = {name: torch.zeros(2, *one.shape) for name, one in cell.parameters(features, outputs).items()}
-        projected = cell.project(parameters, torch.zeros(2, 1, features))
         widths = {state: cell.state_width(state, outputs) for state in cell.states}
-        return StepSizes.of(cell.prepared(parameters), projected, widths)
+        return StepSizes.of(parameters, cell.prepared(parameters), widths, features)
 
 
 @dataclass(frozen=True)
@@ -72,12 +87,13 @@ class TracedStep:
         batch: the size of the batch in it.
         kinds: of each node that computes something.
         of_gradient: the nodes that depend on the gradient that arrives.
-        parameters, projected, before, arriving: the inputs: what `step` reads, and dL/ds_t of each state.
+        parameters, prepared, read, before, arriving: the inputs: what `project` and `step` read, x_t or p_t, the states
+            s_{t−1}, and dL/ds_t of each state.
         after: s_t of each state.
         at_before: dL/ds_{t−1} through this step, of each state; None where it is zero, as in the following.
-        at_projected: dL/dp_t with p_t what `Cell.project` returned.
+        at_read: dL/dx_t or dL/dp_t; None too where it is not wanted.
         totals: the total derivative dL/ds_t of each state, taken where it is computed.
-        at_parameters: the gradient of each parameter, of this step.
+        at_parameters, at_prepared: the gradient of each parameter, and of what was prepared, of this step.
     """
 
     module: GraphModule
@@ -85,14 +101,16 @@ class TracedStep:
     kinds: Mapping[Node, Kind]
     of_gradient: frozenset[Node]
     parameters: Mapping[str, Node]
-    projected: Node
+    prepared: Mapping[str, Node]
+    read: Node
     before: Mapping[str, Node]
     arriving: Mapping[str, Node]
     after: Mapping[str, Node]
     at_before: Mapping[str, Node | None]
-    at_projected: Node | None
+    at_read: Node | None
     totals: Mapping[str, Node | None]
     at_parameters: Mapping[str, Node | None]
+    at_prepared: Mapping[str, Node | None]
 
 
 @functools.lru_cache(maxsize=64)
@@ -129,16 +147,18 @@ def _traced(cell: Cell, sizes: StepSizes, batch: int) -> TracedStep:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with FakeTensorMode(allow_non_fake_inputs=True):
-        parameters = {name: torch.empty(1, *shape) for name, shape in sizes.prepared}
-        projected = torch.empty(1, batch, sizes.gates)
+        parameters, prepared = (
+            {name: torch.empty(1, *shape) for name, shape in shapes} for shapes in (sizes.parameters, sizes.prepared)
+        )
+        read = torch.empty(1, batch, sizes.read)
         before, arriving = ({name: torch.empty(1, batch, width) for name, width in sizes.widths} for _ in range(2))
         try:
             trace = make_fx(
-                functools.partial(_step_and_product, cell),
+                functools.partial(_step_and_product, cell, sizes),
                 decomposition_table=core_aten_decompositions(),
                 _allow_non_fake_inputs=True,
             )
-            module = trace(parameters, projected, before, arriving)
+            module = trace(parameters, prepared, read, before, arriving)
         except UntraceableError:
             raise
         except Exception as error:
@@ -156,11 +176,15 @@ def _why_not(error: Exception) -> str:
 
 
 def _step_and_product(
-    cell: Cell, parameters: dict[str, Tensor], projected: Tensor, before: dict[str, Tensor], arriving: dict[str, Tensor]
-) -> list[Tensor | None]:
-    """New states; then the gradients at the previous states, p_t, the observed states and the parameters."""
-    parameters, before = ({n: v.detach().requires_grad_() for n, v in one.items()} for one in (parameters, before))
-    projected = projected.detach().requires_grad_()
+    cell: Cell, sizes: StepSizes, parameters: dict[str, Tensor], prepared: dict[str, Tensor], read: Tensor,
+    before: dict[str, Tensor], arriving: dict[str, Tensor],
+) -> list[Tensor | None]:  # fmt: skip
+    """New states; then the gradients at the previous states, at what was read, at the observed states, and at the
+    parameters, raw and prepared."""
+    parameters, prepared, before = (
+        {name: value.detach().requires_grad_() for name, value in one.items()} for one in (parameters, prepared, before)
+    )
+    read = read.detach().requires_grad_()
     observed: dict[str, Tensor] = {}
 
     def observe(name: str, value: Tensor) -> Tensor:
@@ -169,16 +193,19 @@ def _step_and_product(
         return observed[name]
 
     with torch.enable_grad():
-        after = cell.step(parameters, projected, before, observe)
+        projected = cell.project(parameters, read) if sizes.projects else read
+        after = cell.step(prepared, projected, before, observe)
     for name, value in before.items():
         if after[name].shape != value.shape:
             raise UntraceableError(f"its state '{name}' changes its shape")
-    sources = [*before.values(), projected, *(observed[name] for name in before), *parameters.values()]
+    sources = [*before.values(), read, *(observed[name] for name in before), *parameters.values(), *prepared.values()]
     results = {name: value for name, value in after.items() if value.requires_grad}
-    gradients: Sequence[Tensor | None] = [None] * len(sources)
+    gradients: list[Tensor | None] = [None] * len(sources)
     if results:
         at_results = [arriving[name] for name in results]
-        gradients = torch.autograd.grad(list(results.values()), sources, at_results, allow_unused=True)
+        gradients = list(torch.autograd.grad(list(results.values()), sources, at_results, allow_unused=True))
+    if not sizes.differentiates:
+        gradients[len(before)] = None
     return [*(after[name] for name in before), *gradients]
 
 
@@ -187,20 +214,20 @@ def _sorted_out(module: GraphModule, cell: Cell, sizes: StepSizes, batch: int) -
     module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or changes_its_argument(node))
     _require_fixed_operations(module)
     inputs = iter(node for node in module.graph.nodes if node.op == "placeholder")
-    names, states = [name for name, _ in sizes.prepared], [name for name, _ in sizes.widths]
-    parameters = {name: next(inputs) for name in names}
-    projected = next(inputs)
-    before = {name: next(inputs) for name in states}
-    arriving = {name: next(inputs) for name in states}
+    raw, made, states = ([name for name, _ in one] for one in (sizes.parameters, sizes.prepared, sizes.widths))
+    parameters, prepared = ({name: next(inputs) for name in names} for names in (raw, made))
+    read = next(inputs)
+    before, arriving = ({name: next(inputs) for name in states} for _ in range(2))
     results = iter(next(node for node in module.graph.nodes if node.op == "output").args[0])
-    kinds, of_gradient = _kinds(module, {projected, *before.values(), *arriving.values()}, set(arriving.values()), batch)
+    kinds, of_gradient = _kinds(module, {read, *before.values(), *arriving.values()}, set(arriving.values()), batch)
     return TracedStep(
-        module, batch, kinds, of_gradient, parameters, projected, before, arriving,
+        module, batch, kinds, of_gradient, parameters, prepared, read, before, arriving,
         after={name: next(results) for name in states},
         at_before={name: next(results) for name in states},
-        at_projected=next(results),
+        at_read=next(results),
         totals={name: next(results) for name in states},
-        at_parameters={name: next(results) for name in names},
+        at_parameters={name: next(results) for name in raw},
+        at_prepared={name: next(results) for name in made},
     )  # fmt: skip
 
 
@@ -255,15 +282,15 @@ def _holds(node: Node, batch: int) -> bool:
 
 
 class Evaluation:
-    """Computes nodes of a traced graph by torch, with any number of rows in place of the traced batch."""
+    """Computes nodes of a traced graph by torch that have no batch axis."""
 
-    def __init__(self, step: TracedStep, known: Mapping[Node, Tensor], rows: int) -> None:
-        self._step, self._rows = step, rows
+    def __init__(self, step: TracedStep, known: Mapping[Node, Tensor]) -> None:
+        self._step = step
         self._found: dict[Node, Any] = dict(known)
 
-    def extended(self, known: Mapping[Node, Tensor], rows: int) -> "Evaluation":
+    def extended(self, known: Mapping[Node, Tensor]) -> "Evaluation":
         """With more nodes known, and what was computed."""
-        return Evaluation(self._step, {**self._found, **known}, rows)
+        return Evaluation(self._step, {**self._found, **known})
 
     def value(self, node: Node) -> Any:
         """The node's value, with those of the nodes it needs."""
@@ -277,11 +304,7 @@ class Evaluation:
         return self._found[node]
 
     def _resolved(self, argument: Any) -> Any:
-        if isinstance(argument, Node):
-            return self.value(argument)
-        if isinstance(argument, int) and not isinstance(argument, bool) and argument == self._step.batch:
-            return self._rows
-        return argument
+        return self.value(argument) if isinstance(argument, Node) else argument
 
 
 def is_item(node: Node) -> bool:

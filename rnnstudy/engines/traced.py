@@ -5,9 +5,9 @@ With s_t all states of a layer and ∂⁺L/∂s_t what is added to their gradien
 
     G_t = ∂⁺L/∂s_t + (∂s_{t+1}/∂s_t)ᵀ G_{t+1} = m_t · 2^{e_t}
 
-with one exponent e for each sequence and step. What the gradients of parameters are sums of is written down for all
-steps, and summed by torch afterwards. `Cell.project` and `Cell.prepared` stay the cell's own code, differentiated by
-autograd. A step for which no program can be made is trained by the reference engine.
+with one exponent e for each sequence and step. The gradients of parameters are sums over steps and sequences, which the
+program takes with one exponent for each replica. `Cell.project` is a part of the step, unless symbols are read, and
+`Cell.prepared` stays the cell's own code, differentiated by autograd. A step for which no program can be made is trained by the reference engine.
 """
 
 import functools
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.fx import Node
 from torch.nn.functional import pad
 
 from rnnstudy.cells.cell import Cell, Parameters
@@ -34,10 +35,11 @@ from rnnstudy.engines.compiled import (
     require_float32_on_cpu,
 )
 from rnnstudy.engines.engine import Engine, LayerRun, Need, as_rows
-from rnnstudy.engines.step_kernels import Segment, StepKernels, step_kernels
+from rnnstudy.engines.step_kernels import StepKernels, step_kernels
 from rnnstudy.engines.step_library import CompilingError, addresses, call, compiler, library, library_path
+from rnnstudy.engines.step_rows import name_of
 from rnnstudy.engines.step_source import padded
-from rnnstudy.engines.step_trace import Evaluation, StepSizes, UntraceableError, traced_step
+from rnnstudy.engines.step_trace import BATCHES, Evaluation, StepSizes, UntraceableError, traced_step
 from rnnstudy.spec import RequestError
 
 logger = logging.getLogger("rnnstudy")
@@ -98,7 +100,8 @@ class TracedEngine(Engine):
 @denormals_are_zero()
 def _evaluated(layer: "_Layer", run: LayerRun) -> Tensor:
     """The outputs, with nothing kept for a backward pass."""
-    return _Pass(layer, run.inputs, list(run.parameters.values()), keep=False).outputs
+    values = [value.detach() for value in run.parameters.values()]
+    return _Pass(layer, run.inputs.detach(), values, keep=False).outputs
 
 
 @functools.cache
@@ -136,171 +139,195 @@ class _Layer:
         slots[list(self.steps)] = np.arange(len(self.steps))
         return slots
 
-
-class _Replica:
-    """One replica of a layer: what the cell's own code computes once for all steps, and its gradients."""
-
-    def __init__(self, layer: _Layer, inputs: Tensor, values: Sequence[Tensor]) -> None:
-        """`inputs` (time, 1, batch, features) or symbols, and the parameters' `values`, each (1, …)."""
-        self.layer, self.values, self._rows = layer, values, as_rows(inputs)
-        with torch.no_grad():
-            self.prepared, self.projected = self._computed(values, self._rows)
-
-    def _computed(self, values: Sequence[Tensor], rows: Tensor) -> tuple[Parameters, Tensor]:
-        """What the cell prepares, and p_t of all rows (1, time · batch, gates)."""
-        cell, parameters = self.layer.cell, dict(zip(self.layer.names, values, strict=True))
-        return cell.prepared(parameters), cell.project(parameters, vectors(rows, self.layer.vocabulary, parameters))
-
-    def constants(self, kernels: StepKernels) -> list[np.ndarray]:
-        """What the program reads that is the same for all rows."""
-        step = kernels.step
-        self.evaluation = Evaluation(step, {node: self.prepared[name] for name, node in step.parameters.items()}, 1)
-        found = []
-        for node, how in kernels.constants.items:
-            value = self.evaluation.value(node)
-            value = value.reshape(1, -1) if how == "numbers" else value.reshape(value.shape[-2:])
-            value = value.mT if how == "transposed" else value
-            found.append(pad(value, (0, padded(value.shape[-1]) - value.shape[-1])).contiguous().numpy())
-        return found
-
-    def differentiate(self, needed: Sequence[bool]) -> None:
-        """Compute again, now for autograd, what depends on the inputs and parameters that need a gradient."""
-        with torch.enable_grad():
-            values = [one.clone().requires_grad_(wanted) for one, wanted in zip(self.values, needed[1:], strict=True)]
-            self._rows = self._rows.clone().requires_grad_() if needed[0] else self._rows
-            self.prepared, self.projected = self._computed(values, self._rows)
-        self._leaves = [value for value in values if value.requires_grad]
-
-    def input_gradient(self, at_projected: Tensor | None, exponents: Tensor) -> Tensor:
-        """dL/dx_t (1, time · batch, features) as plain numbers, from mantissas and the exponent of each row."""
-        if at_projected is None or not self.projected.requires_grad:
-            return torch.zeros_like(self._rows)
-        [found] = torch.autograd.grad(
-            self.projected, [self._rows], at_projected, retain_graph=True, materialize_grads=True
-        )
-        return BlockFloat(found, exponents).values()
-
-    def parameter_gradients(
-        self, at_projected: Tensor | None, at_prepared: Mapping[str, Tensor], exponent: int
-    ) -> list[Tensor]:
-        """dL/dθ of each parameter that needs one, as plain numbers, from mantissas that share one exponent."""
-        pairs = [(self.prepared[name], at) for name, at in at_prepared.items()]
-        pairs += [] if at_projected is None else [(self.projected, at_projected)]
-        pairs = [(result, at.view(result.shape)) for result, at in pairs if result.requires_grad]
-        if not pairs or not self._leaves:
-            return [torch.zeros_like(leaf) for leaf in self._leaves]
-        results, at_results = zip(*pairs, strict=True)
-        found = torch.autograd.grad(results, self._leaves, at_results, materialize_grads=True)
-        return [BlockFloat(value, torch.full((1,), exponent)).values() for value in found]
+    def projected(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+        """p_t of all rows (replica, time · batch, gates), where it is no part of the step."""
+        return self.cell.project(parameters, vectors(as_rows(inputs), self.vocabulary, parameters))
 
 
 class _Pass:
     """One forward pass over all time steps, and what the backward pass reads of it if `keep`.
 
+    Numbers that a layer reads are projected in the step; symbols are looked up before, for all steps at once.
+
     Attributes:
         outputs: (step, replica, batch, width).
     """
 
-    def __init__(self, layer: _Layer, inputs: Tensor, values: Sequence[Tensor], keep: bool) -> None:
-        self.layer = layer
-        self.time, count, self.batch, _ = inputs.shape
-        self.replicas = [
-            _Replica(layer, inputs[:, r : r + 1], [value[r : r + 1] for value in values]) for r in range(count)
-        ]
-        first = self.replicas[0]
+    def __init__(
+        self, layer: _Layer, inputs: Tensor, values: Sequence[Tensor], keep: bool, input_gradient: bool = False
+    ) -> None:
+        """`values` are those of the parameters; `inputs` and they need no gradient."""
+        self.layer, self.inputs = layer, inputs
+        self.parameters = dict(zip(layer.names, values, strict=True))
+        self.time, self.replicas, self.batch, _ = inputs.shape
+        prepared = layer.cell.prepared(self.parameters)
+        projects = layer.vocabulary is None
+        read = as_rows(inputs) if projects else layer.projected(self.parameters, inputs)
+        differentiates = keep and (input_gradient or not projects)
         try:
-            self.kernels = _kernels(layer.cell, StepSizes.of(first.prepared, first.projected, layer.widths))
+            sizes = StepSizes.of(
+                self.parameters, prepared, layer.widths, read.shape[-1], projects, differentiates
+            )
+            self.kernels = _kernels(layer.cell, sizes)
             self.library = library(self.kernels.text, type(layer.cell).__name__)
         except (UntraceableError, CompilingError) as error:
             raise RuntimeError(f"no traced step for {layer.cell!r}: {error}; use ReferenceEngine") from error
-        self.constants = [one.constants(self.kernels) for one in self.replicas]
-        of_rows = (count, self.time, self.batch)
-        self.given = BUFFERS.acquire([(*of_rows, self.kernels.given)])
-        self.kept = BUFFERS.acquire([(count, self.time + 1 if keep else 2, self.batch, self.kernels.kept)])
-        for array, one in zip(self.given.arrays[0], self.replicas, strict=True):
-            gates = one.projected.shape[-1]
-            torch.from_numpy(array)[..., :gates] = one.projected.view(self.time, self.batch, gates)
-            # Its memory is used again by the next replica.
-            one.projected = torch.empty(0)
+        self.constants = self._constants(prepared)
+        of_rows = (self.replicas, self.time, self.batch)
+        self.read = BUFFERS.acquire([(*of_rows, self.kernels.read)])
+        self.kept = BUFFERS.acquire([(self.replicas, self.time + 1 if keep else 2, self.batch, self.kernels.kept)])
+        into = torch.from_numpy(self.read.arrays[0])[..., : read.shape[-1]]
+        into.copy_(read.view(*of_rows, -1))
         self.outputs = self._forward(keep)
 
-    def _for_each_job(self, run: Callable[[int, int, int], None]) -> None:
-        """run(replica, first sequence, sequence after the last) for all sequences, some at once."""
+    def _constants(self, prepared: Parameters) -> list[list[np.ndarray]]:
+        """For each replica, what the program reads that is the same for all rows."""
+        step = self.kernels.step
+        known = {node: self.parameters[name] for name, node in step.parameters.items()}
+        known |= {node: prepared[name] for name, node in step.prepared.items()}
+        self.evaluations = [
+            Evaluation(step, {node: value[r % len(value)].unsqueeze(0) for node, value in known.items()})
+            for r in range(self.replicas)
+        ]
+        found = []
+        for node, how in self.kernels.constants.items:
+            if node in known:
+                value = known[node]
+            else:
+                value = torch.cat([one.value(node).unsqueeze(0) for one in self.evaluations])
+            value = value.flatten(1) if how == "numbers" else value.reshape(-1, *value.shape[-2:])
+            value = value.mT if how == "transposed" else value
+            array = pad(value, (0, padded(value.shape[-1]) - value.shape[-1])).contiguous().numpy()
+            found.append([array[r % len(array)] for r in range(self.replicas)])
+        return [list(own) for own in zip(*found, strict=True)] or [[] for _ in range(self.replicas)]
+
+    def _jobs(self) -> list[tuple[int, int, int]]:
+        """(replica, first sequence, sequence after the last) of every run of a program."""
         begins = range(0, self.batch, SEQUENCES)
-        jobs = [(r, begin, min(begin + SEQUENCES, self.batch)) for r in range(len(self.replicas)) for begin in begins]
-        for_each_replica(len(jobs), lambda job: run(*jobs[job]))
+        return [(r, begin, min(begin + SEQUENCES, self.batch)) for r in range(self.replicas) for begin in begins]
 
     def _forward(self, keep: bool) -> Tensor:
-        layer, slots = self.layer, self.layer.slots(self.time)
-        outputs = np.empty(
-            (len(self.replicas), len(layer.steps), self.batch, layer.widths[layer.cell.output]), np.float32
-        )
-        [given], [kept] = self.given.arrays, self.kept.arrays
+        layer, slots, jobs = self.layer, self.layer.slots(self.time), self._jobs()
+        outputs = np.empty((self.replicas, len(layer.steps), self.batch, layer.widths[layer.cell.output]), np.float32)
+        [read], [kept] = self.read.arrays, self.kept.arrays
 
-        def run(r: int, first: int, last: int) -> None:
-            own = (given[r], addresses(self.constants[r]), kept[r], slots, outputs[r])
+        def run(job: int) -> None:
+            r, first, last = jobs[job]
+            own = (read[r], addresses(self.constants[r]), kept[r], slots, outputs[r])
             call(self.library.forward, self.time, self.batch, first, last, int(keep), *own)
 
-        self._for_each_job(run)
+        for_each_replica(len(jobs), run)
         return torch.from_numpy(outputs).transpose(0, 1).contiguous()
 
     def backward(self, at_outputs: Tensor, needed: Sequence[bool]) -> tuple[Tensor | None, list[Tensor]]:
-        """dL/dx_t (time, replica, batch, features) and dL/dθ, as plain numbers, where they are `needed`.
+        """dL/dx_t (time, replica, batch, features) and the gradients of the parameters that need one, as plain numbers.
 
-        `at_outputs` is the gradient at the outputs (step, replica, batch, width).
+        `at_outputs` is the gradient at the outputs (step, replica, batch, width); `needed`: of the inputs, and of each
+        parameter.
         """
-        layer, slots = self.layer, self.layer.slots(self.time)
+        layer, slots, jobs = self.layer, self.layer.slots(self.time), self._jobs()
         direct = at_outputs.detach().transpose(0, 1).contiguous().numpy()
-        of_rows = (len(self.replicas), self.time, self.batch)
-        buffers = BUFFERS.acquire([(*of_rows, self.kernels.written)])
+        of_rows = (self.replicas, self.time, self.batch)
+        differentiates = self.kernels.step.at_read is not None
+        buffers = BUFFERS.acquire([(*of_rows, self.kernels.read)] if differentiates else [(self.replicas, 0)])
         exponents = np.empty(of_rows, np.int32)
-        squares = np.zeros((len(self.replicas), len(layer.widths), self.time, self.batch), np.float32)
+        squares = np.zeros((self.replicas, len(layer.widths), self.time, self.batch), np.float32)
         of_squares = np.zeros(squares.shape, np.int32)
-        [given], [kept], [written] = self.given.arrays, self.kept.arrays, buffers.arrays
+        totals = np.empty((len(jobs), max(1, self.kernels.totals)), np.float32)
+        of_totals = np.empty(len(jobs), np.int32)
+        [read], [kept], [at_read] = self.read.arrays, self.kept.arrays, buffers.arrays
 
-        def run(r: int, first: int, last: int) -> None:
-            own = (given[r], addresses(self.constants[r]), kept[r], direct[r], slots)
-            found = (written[r], exponents[r], squares[r], of_squares[r])
+        def run(job: int) -> None:
+            r, first, last = jobs[job]
+            own = (read[r], addresses(self.constants[r]), kept[r], direct[r], slots)
+            found = (at_read[r], exponents[r], squares[r], of_squares[r], totals[job], of_totals[job : job + 1])
             call(self.library.backward, self.time, self.batch, first, last, int(layer.observed), *own, *found)
 
-        self._for_each_job(run)
+        for_each_replica(len(jobs), run)
         layer.norms.squares_and_exponents = squares.swapaxes(0, 1), of_squares.swapaxes(0, 1)
-        at_inputs, gradients = [], []
-        for r, replica in enumerate(self.replicas):
-            replica.differentiate(needed)
-            at_projected = self._part(written[r], self.kernels.at_projected)
-            if needed[0]:
-                of_each = torch.from_numpy(exponents[r]).long().view(1, -1)
-                at_inputs.append(replica.input_gradient(at_projected, of_each))
-            shared = int(exponents[r].max())
-            call(self.library.align, exponents[r].size, self.kernels.written, written[r], exponents[r], shared)
-            at_prepared = self._sums(r, written[r]) if any(needed[1:]) else {}
-            gradients.append(replica.parameter_gradients(at_projected, at_prepared, shared))
-        found = [torch.cat(parts) for parts in zip(*gradients, strict=True)]
-        if not needed[0]:
-            return None, found
-        return torch.cat(at_inputs).view(*of_rows, -1).transpose(0, 1), found
+        at_inputs = None
+        at_rows = None
+        if differentiates:
+            width = self.inputs.shape[-1] if layer.vocabulary is None else self.kernels.step.read.meta["val"].shape[-1]
+            at_rows = BlockFloat(torch.from_numpy(at_read)[..., :width], torch.from_numpy(exponents).long())
+        if needed[0]:
+            # A step that does not depend on its inputs has no such gradient.
+            at_inputs = torch.zeros_like(self.inputs) if at_rows is None else at_rows.values().transpose(0, 1)
+        return at_inputs, self._parameter_gradients(totals, of_totals, at_rows, needed[1:])
 
-    def _part(self, rows: np.ndarray, segment: Segment | None) -> Tensor | None:
-        """A segment of all rows (1, time · batch, number) of (time, batch, …); None without one."""
-        if segment is None:
-            return None
-        numbers = torch.from_numpy(rows)[..., segment.offset : segment.offset + segment.size]
-        return numbers.flatten(0, 1).unsqueeze(0)
+    def _parameter_gradients(
+        self, totals: np.ndarray, of_totals: np.ndarray, at_rows: BlockFloat | None, needed: Sequence[bool]
+    ) -> list[Tensor]:
+        layer = self.layer
+        of_jobs = BlockFloat(
+            torch.from_numpy(totals).view(self.replicas, -1, totals.shape[-1]),
+            torch.from_numpy(of_totals).long().view(self.replicas, -1),
+        )
+        mantissas, shared = of_jobs.aligned((1,)) if of_jobs.exponent.shape[1] > 1 else (of_jobs.mantissa, of_jobs.exponent)
+        sums, exponent = mantissas.sum(1), shared.view(-1)
+        at_raw, at_prepared = self._gradients_of_sums(sums)
+        leaves = {
+            name: value.clone().requires_grad_(wanted)
+            for (name, value), wanted in zip(self.parameters.items(), needed, strict=True)
+        }
+        with torch.enable_grad():
+            prepared = layer.cell.prepared(leaves)
+            projected = None if layer.vocabulary is None else layer.projected(leaves, self.inputs)
+        results = [(leaves[name], at) for name, at in at_raw.items()]
+        results += [(prepared[name], at) for name, at in at_prepared.items()]
+        if projected is not None and layer.vocabulary is not None and at_rows is not None:
+            # Sums over rows have one exponent, which must not be below that of any row.
+            larger = torch.maximum(at_rows.exponent.amax((1, 2)), exponent)
+            results = [(one, BlockFloat(at, exponent - larger).values()) for one, at in results]
+            own = BlockFloat(at_rows.mantissa, at_rows.exponent - larger.view(-1, 1, 1)).values()
+            results.append((projected, own.flatten(1, 2)))
+            exponent = larger
+        found = [leaf for leaf in leaves.values() if leaf.requires_grad]
+        results = [(one, at.reshape(one.shape)) for one, at in results if one.requires_grad]
+        if not found or not results:
+            return [torch.zeros_like(leaf) for leaf in found]
+        outputs, at_outputs = zip(*results, strict=True)
+        gradients = torch.autograd.grad(outputs, found, at_outputs, materialize_grads=True)
+        return [BlockFloat(one, exponent).values() for one in gradients]
 
-    def _sums(self, r: int, written: np.ndarray) -> dict[str, Tensor]:
-        """The gradients of what a replica prepared, as mantissas: sums over all steps and sequences."""
-        step, [kept], [given] = self.kernels.step, self.kept.arrays, self.given.arrays
-        arrays = {"before": kept[r, :-1], "kept": kept[r, 1:], "projected": given[r], "written": written}
+    def _gradients_of_sums(self, sums: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The gradients of the parameters and of what was prepared (replica, …), as mantissas, from all the totals."""
+        step = self.kernels.step
         known = {}
-        for node, (array, segment) in self.kernels.sources.items():
-            rows, shape = self._part(arrays[array], segment), node.meta["val"].shape
-            assert rows is not None
-            axis = list(shape).index(step.batch)
-            inner = [size for i, size in enumerate(shape) if i != axis]
-            known[node] = rows[0].unflatten(-1, inner).movedim(0, axis) if inner else rows[0].squeeze(-1)
-        evaluation = self.replicas[r].evaluation.extended(known, self.time * self.batch)
-        return {name: evaluation.value(node) for name, node in step.at_parameters.items() if node is not None}
+        for one in self.kernels.sums:
+            columns, rows = one.right.segment.size, 1 if one.left is None else one.left.segment.size
+            own = sums[:, one.offset : one.offset + rows * padded(columns)]
+            known[one.node] = own.view(self.replicas, rows, -1)[..., :columns]
+        evaluations = []
+        for r in range(self.replicas):
+            own = {node: _as_node(node, value[r]) for node, value in known.items()}
+            evaluations.append(self.evaluations[r].extended(own))
+
+        def gradients(nodes: Mapping[str, Node | None]) -> dict[str, Tensor]:
+            return {
+                name: torch.stack([_one(evaluation.value(node)) for evaluation in evaluations])
+                for name, node in nodes.items()
+                if node is not None
+            }
+
+        return gradients(step.at_parameters), gradients(step.at_prepared)
+
+
+def _one(value: Tensor) -> Tensor:
+    """Without the axis of the one replica."""
+    return value.squeeze(0)
+
+
+def _as_node(node: Node, value: Tensor) -> Tensor:
+    """A sum over sequences as the operation returns it; `value` has summed over the batch alone."""
+    shape = node.meta["val"].shape
+    if name_of(node) != "sum":
+        return value.reshape(shape)
+    # The other axes, too, may be summed over.
+    argument = node.all_input_nodes[0].meta["val"].shape
+    batch = next(axis for axis, size in enumerate(argument) if size in BATCHES)
+    alone = value.reshape([1 if axis == batch else size for axis, size in enumerate(argument)])
+    return torch.ops.aten.sum.dim_IntList(alone, *node.args[1:], **node.kwargs)
 
 
 class _Unrolled(torch.autograd.Function):
@@ -309,7 +336,8 @@ class _Unrolled(torch.autograd.Function):
     @staticmethod
     @denormals_are_zero()
     def forward(ctx: Any, layer: _Layer, _: Any, inputs: Tensor, *values: Tensor) -> Tensor:
-        ctx.one = _Pass(layer, inputs.detach(), [value.detach() for value in values], keep=True)
+        needed = ctx.needs_input_grad[2]
+        ctx.one = _Pass(layer, inputs.detach(), [value.detach() for value in values], True, needed)
         return ctx.one.outputs
 
     @staticmethod
