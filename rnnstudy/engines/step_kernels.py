@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 from torch.fx import Node
 
+from rnnstudy.engines.step_graph import RowGraph
 from rnnstudy.engines.step_prelude import PRELUDE
-from rnnstudy.engines.step_rows import CHEAP, Operand, Row, RowGraph, Value, contiguous, name_of
+from rnnstudy.engines.step_rows import CHEAP, Operand, Row, Value, blank_row, flat, is_whole, name_of, whole_row
 from rnnstudy.engines.step_source import Constants, Place, Program, padded
+from rnnstudy.engines.step_templates import BACKWARD, FORWARD, NORM
 from rnnstudy.engines.step_trace import TracedStep, UntraceableError
 
 MOST_TIMES = 16
@@ -36,7 +38,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor of a sum over sequences: an array by the name of its pointer, and where the numbers lie in its rows."""
+    """One factor of a sum over sequences: an array, by the name of its pointer, and where it lies in the rows."""
 
     array: str
     segment: Segment
@@ -119,14 +121,14 @@ class _Assembly:
             f"  const float *c{i} = constants[{i}]; (void)c{i};" for i in range(len(self.kernels.constants.items))
         )
         parts = self.carried.values()
-        self.kernels.text = PRELUDE + f"enum {{ {sizes} }};\n" + _FORWARD.format(
+        self.kernels.text = PRELUDE + f"enum {{ {sizes} }};\n" + FORWARD.format(
             constants=pointers, scratch=scratch_forward, body=forward
-        ) + _BACKWARD.format(
+        ) + BACKWARD.format(
             constants=pointers, scratch=scratch_backward, body=backward, sums=self._sums_code(),
             squares=" + ".join(f"sum_of_squares(cur + {one.offset}, {one.size})" for one in parts),
             largest=_nested("fmaxf", [f"largest(cur + {one.offset}, {one.size})" for one in parts]),
             norms="\n".join(
-                _NORM.format(state=i, total=text, size=one.size)
+                NORM.format(state=i, total=text, size=one.size)
                 for i, (text, one) in enumerate(zip(totals, parts, strict=True)) if text
             ),
         )  # fmt: skip
@@ -147,10 +149,7 @@ class _Assembly:
         for node in _first_sums(step, [node for node in results if node is not None]):
             left, right = self._factors(node)
             rows = 1 if left is None else left.operand().shape[0] if left.operand().shape else 1
-            factors = (
-                None if left is None else self._factor(left, 0),
-                self._factor(right, padded(right.operand_size)),
-            )
+            factors = (None if left is None else self._factor(left, 0), self._factor(right, padded(right.operand_size)))
             offset = totals.size
             totals.size += rows * padded(right.operand_size)
             self.kernels.sums.append(Sum(node, offset, *factors))
@@ -165,8 +164,10 @@ class _Assembly:
         if name == "sum" and len(node.all_input_nodes) == 1:
             return None, flat(self._row(node.all_input_nodes[0]))
         if name in ("bmm", "mm"):
-            left, right = (self._row(one) for one in node.all_input_nodes[:2]) if len(node.all_input_nodes) == 2 else (
-                [self._row(node.all_input_nodes[0])] * 2
+            left, right = (
+                (self._row(one) for one in node.all_input_nodes[:2])
+                if len(node.all_input_nodes) == 2
+                else ([self._row(node.all_input_nodes[0])] * 2)
             )
             last = len(left.sizes) - 1
             if left.axis == last and right.axis == last - 1 and left.sizes[:-2] in ((), (1,)):
@@ -334,128 +335,9 @@ def _first_sums(step: TracedStep, results: Sequence[Node]) -> list[Node]:
     return list(found)
 
 
-def whole_row(value: Value) -> Row:
-    """All of a value, as a row of a batch."""
-    return Row(value, 0, (1, *value.shape), (0, *contiguous(value.shape)), 0)
-
-
-def blank_row(size: int) -> Row:
-    """Zeros."""
-    return Row(0.0, 0, (1, size), (0, 0), 0)
-
-
-def is_whole(row: Row) -> bool:
-    return isinstance(row.source, Value) and row.operand().whole(row.source.shape)
-
-
-def flat(row: Row) -> Row:
-    """A row with its numbers in one axis, as a sum over the batch reads it."""
-    operand = row.operand()
-    if len(operand.shape) < 2:
-        return row
-    if operand.strides == contiguous(operand.shape):
-        size = row.operand_size
-        return Row(row.source, row.offset, (1, size), (0, 1), 0)
-    return whole_row(Value("copy", operand.shape, [operand]))
-
-
 def _nested(function: str, arguments: Sequence[str]) -> str:
     """f(f(a, b), c)."""
     found = arguments[0]
     for one in arguments[1:]:
         found = f"{function}({found}, {one})"
     return found
-
-
-_FORWARD = """
-int forward(long steps, long batch, long first, long last, long keep, float *read, const float *const *constants,
-            float *saved, const int32_t *slots, float *outputs) {{
-  enum {{ SCRATCH = {scratch} }};
-  long rows = last - first;
-  float *w_rows = calloc(rows * SCRATCH + 1, sizeof(float));
-  if (!w_rows) return 1;
-{constants}
-  memset(saved + first * KEPT, 0, rows * KEPT * sizeof(float));
-  for (long t = 0; t < steps; t++) {{
-    float *prev_rows = saved + ((keep ? t : t & 1) * batch + first) * KEPT;
-    float *now_rows = saved + ((keep ? t + 1 : (t + 1) & 1) * batch + first) * KEPT;
-    float *p_rows = read + (t * batch + first) * READ;
-    (void)prev_rows; (void)p_rows;
-{body}
-    if (slots[t] >= 0)
-      for (long b = 0; b < rows; b++)
-        memcpy(outputs + (slots[t] * batch + first + b) * WIDTH, now_rows + b * KEPT + OUTPUT, WIDTH * sizeof(float));
-  }}
-  free(w_rows);
-  return 0;
-}}
-"""
-
-_BACKWARD = """
-/* Steps are summed in blocks: few enough rows to stay in the cache, many enough for sums to stay in registers. */
-#define ROWS_IN_BLOCK 256
-
-int backward(long steps, long batch, long first, long last, long observed, float *read, const float *const *constants,
-             float *saved, const float *direct, const int32_t *slots, float *at_read, int32_t *exponents,
-             float *squares, int32_t *square_exponents, float *totals, int32_t *total_exponent) {{
-  enum {{ SCRATCH = {scratch} }};
-  long rows = last - first, most = rows < ROWS_IN_BLOCK ? ROWS_IN_BLOCK / rows : 1;
-  float *memory = calloc(rows * (SCRATCH + 2 * CARRIED) + most * rows * (WRITTEN + COPIED + 1) + rows, sizeof(float));
-  if (!memory) return 1;
-  float *w_rows = memory, *cur_rows = w_rows + rows * SCRATCH, *nxt_rows = cur_rows + rows * CARRIED;
-  float *out_block = nxt_rows + rows * CARRIED, *aux_block = out_block + most * rows * WRITTEN;
-  int32_t *block_exponents = (int32_t *)(aux_block + most * rows * COPIED), *own = block_exponents + most * rows;
-{constants}
-  memset(totals, 0, TOTALS * sizeof(float));
-  *total_exponent = ZERO_EXPONENT;
-  for (long b = 0; b < rows; b++) own[b] = ZERO_EXPONENT;
-  for (long t = steps - 1; t >= 0; t--) {{
-    float *prev_rows = saved + (t * batch + first) * KEPT, *now_rows = saved + ((t + 1) * batch + first) * KEPT;
-    float *p_rows = read + (t * batch + first) * READ, *at_rows = at_read + (t * batch + first) * READ;
-    float *out_rows = out_block + t % most * rows * WRITTEN, *aux_rows = aux_block + t % most * rows * COPIED;
-    (void)prev_rows; (void)now_rows; (void)p_rows; (void)at_rows; (void)out_rows; (void)aux_rows;
-    for (long b = 0; b < rows; b++) {{
-      float *cur = cur_rows + b * CARRIED;
-      if (slots[t] >= 0)
-        add_to_row(cur, CARRIED, own + b, CARRIED_OUTPUT, direct + (slots[t] * batch + first + b) * WIDTH, WIDTH);
-      if (!in_range({squares})) {{
-        float most_of_row = {largest};
-        if (most_of_row == 0) own[b] = ZERO_EXPONENT;
-        else if (most_of_row < INFINITY) {{
-          int32_t n = exponent_of(most_of_row);
-          scale(cur, CARRIED, -n);
-          own[b] += n;
-        }}
-      }}
-      exponents[t * batch + first + b] = block_exponents[t % most * rows + b] = own[b];
-    }}
-{body}
-    if (observed)
-      for (long b = 0; b < rows; b++) {{
-        long at = t * batch + first + b;
-        int32_t n;
-        (void)at; (void)n;
-{norms}
-      }}
-    if (t % most == 0) {{
-      long count = steps - t < most ? steps - t : most;
-      int32_t shared = *total_exponent;
-      for (long row = 0; row < count * rows; row++)
-        shared = block_exponents[row] > shared ? block_exponents[row] : shared;
-      if (shared != *total_exponent) scale(totals, TOTALS, *total_exponent - shared);
-      *total_exponent = shared;
-      for (long row = 0; row < count * rows; row++)
-        if (block_exponents[row] != shared) scale(out_block + row * WRITTEN, WRITTEN, block_exponents[row] - shared);
-{sums}
-    }}
-    float *swap = cur_rows;
-    cur_rows = nxt_rows;
-    nxt_rows = swap;
-  }}
-  free(memory);
-  return 0;
-}}
-"""
-
-_NORM = """        squares[{state} * steps * batch + at] = squares_and_exponent({total}, {size}, &n);
-        square_exponents[{state} * steps * batch + at] = own[b] + n;"""

@@ -156,14 +156,16 @@ static void add_product(long rows, long depth, const float *a, long lda, const f
   long column = 0;
   while (column < columns) {
     long left = (columns - column) / WIDE;
+#define DOWN_BY(VECTORS) \
+    { down_##VECTORS(rows, depth, a, lda, w + column, columns, out + column, ldo); column += VECTORS * WIDE; }
 #if WIDE == 16
-    if (left >= 4) { down_4(rows, depth, a, lda, w + column, columns, out + column, ldo); column += 4 * WIDE; }
+    if (left >= 4) DOWN_BY(4)
 #else
     /* Of four vectors, a tile of three would leave a single one, which takes as long as two. */
-    if (left >= 3 && left != 4) { down_3(rows, depth, a, lda, w + column, columns, out + column, ldo); column += 3 * WIDE; }
+    if (left >= 3 && left != 4) DOWN_BY(3)
 #endif
-    else if (left >= 2) { down_2(rows, depth, a, lda, w + column, columns, out + column, ldo); column += 2 * WIDE; }
-    else { down_1(rows, depth, a, lda, w + column, columns, out + column, ldo); column += WIDE; }
+    else if (left >= 2) DOWN_BY(2)
+    else DOWN_BY(1)
   }
 }
 
@@ -210,7 +212,10 @@ static void add_outer(long steps, long rows, long left, const float *a, long a_s
   while (c < columns) {
     long rest = (columns - c) / WIDE;
 #define OUTER(VECTORS) \
-    { outer_down_##VECTORS(steps, rows, left, a, a_step, lda, g + c, g_step, ldg, out + c, columns); c += VECTORS * WIDE; }
+    { \
+      outer_down_##VECTORS(steps, rows, left, a, a_step, lda, g + c, g_step, ldg, out + c, columns); \
+      c += VECTORS * WIDE; \
+    }
 #if WIDE == 16
     if (rest >= 4) OUTER(4)
 #else

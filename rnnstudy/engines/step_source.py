@@ -47,6 +47,10 @@ class Constants:
         return f"c{self.items.index((node, how))}"
 
 
+Stores = Mapping[int, Sequence[tuple[Place, tuple[int, ...]]]]
+"""Of values by `id`: the places that they are written to, with strides."""
+
+
 class Program:
     """The loops and products that compute some values, given where others lie."""
 
@@ -174,9 +178,10 @@ class Program:
         for value in self._order:
             for operand in self._read_operands(value):
                 source = operand.source
-                if isinstance(source, Value) and source.pointwise and id(source) in self._level:
-                    if value.pointwise and self._level[id(source)] != self._level[id(value)]:
-                        in_memory.add(id(source))
+                if not (isinstance(source, Value) and source.pointwise and value.pointwise):
+                    continue
+                if id(source) in self._level and self._level[id(source)] != self._level[id(value)]:
+                    in_memory.add(id(source))
         return in_memory - {id(copy) for copy in self._begins.values()} - self._parts()
 
     def _parts(self) -> set[int]:
@@ -196,9 +201,7 @@ class Program:
         assert found is not None, value
         return found
 
-    def _loop(
-        self, shape: tuple[int, ...], values: Sequence[Value], stores: Mapping[int, Sequence[tuple[Place, tuple[int, ...]]]]
-    ) -> list[str]:
+    def _loop(self, shape: tuple[int, ...], values: Sequence[Value], stores: Stores) -> list[str]:
         """One loop over the numbers of a row, for all rows."""
         own = {id(value): f"v{index}" for index, value in enumerate(values)}
         loads: dict[str, str] = {}
@@ -278,15 +281,14 @@ class Program:
             source = self._place_of(operand.source)
             arrays.add(source.array)
             texts.append(f"{source.array}[{index_text(source.offset + operand.offset, operand.strides)}]")
-        outer, inner = len(value.shape), len(value.extents)
+        outer = len(value.shape)
         pointers = [f"float *{one} = {one}_rows + b * {self._strides[one]};" for one in sorted(arrays)]
         lines = ["for (long b = 0; b < rows; b++) {", *pointers]
         lines += [f"for (long i{axis} = 0; i{axis} < {size}; i{axis}++) {{" for axis, size in enumerate(value.shape)]
         lines.append(f"{{ float total = {begin};")
-        lines += [f"for (long i{outer + n} = 0; i{outer + n} < {size}; i{outer + n}++)" for n, size in enumerate(value.extents)]
+        lines += [f"for (long i{n} = 0; i{n} < {size}; i{n}++)" for n, size in enumerate(value.extents, start=outer)]
         lines.append(f"{{ {term(texts)} }}")
         lines.append(f"{place.array}[{index_text(place.offset, contiguous(value.shape))}] = {end}; }}")
-        assert inner == len(value.extents)
         return [*lines, "}" * (outer + 1)]
 
     def _reduce(self, value: Value) -> list[str]:
@@ -299,10 +301,8 @@ class Program:
                 f"total / {literal(float(count))}" if value.name == "mean" else "total",
             )  # fmt: skip
         sign, begin = (">", "-INFINITY") if value.name == "amax" else ("<", "INFINITY")
-        return self._sums(
-            value, begin, lambda texts: f"float one = {texts[0]}; total = one != one || one {sign} total ? one : total;",
-            "total",
-        )  # fmt: skip
+        term = f"total = one != one || one {sign} total ? one : total;"
+        return self._sums(value, begin, lambda texts: f"float one = {texts[0]}; {term}", "total")
 
     def _pairs(self, value: Value) -> list[str]:
         return self._sums(value, "0.0f", lambda texts: f"total += {texts[0]} * {texts[1]};", "total")

@@ -67,8 +67,10 @@ class StepSizes:
                 raise UntraceableError(f"'{name}', as the cell prepares it, is of {value.dtype}")
             if value.ndim == 0 or (len(value) != replicas and (len(value) != 1 or value.requires_grad)):
                 raise UntraceableError(f"'{name}', as the cell prepares it, has no replica axis")
-        shapes = [tuple((name, tuple(one.shape[1:])) for name, one in values.items()) for values in (parameters, prepared)]
-        return StepSizes(shapes[0], shapes[1], read, projects, differentiates, tuple(widths.items()))
+        raw, made = (
+            tuple((name, tuple(one.shape[1:])) for name, one in values.items()) for values in (parameters, prepared)
+        )
+        return StepSizes(raw, made, read, projects, differentiates, tuple(widths.items()))
 
     @staticmethod
     def example(cell: Cell, features: int = FEATURES, outputs: int = OUTPUTS) -> "StepSizes":

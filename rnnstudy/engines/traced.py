@@ -7,12 +7,13 @@ With s_t all states of a layer and ∂⁺L/∂s_t what is added to their gradien
 
 with one exponent e for each sequence and step. The gradients of parameters are sums over steps and sequences, which the
 program takes with one exponent for each replica. `Cell.project` is a part of the step, unless symbols are read, and
-`Cell.prepared` stays the cell's own code, differentiated by autograd. A step for which no program can be made is trained by the reference engine.
+`Cell.prepared` stays the cell's own code, differentiated by autograd. A step for which no program can be made is
+trained by the reference engine.
 """
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ from rnnstudy.engines.compiled import (
     require_float32_on_cpu,
 )
 from rnnstudy.engines.engine import Engine, LayerRun, Need, as_rows
+from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.step_kernels import StepKernels, step_kernels
 from rnnstudy.engines.step_library import CompilingError, addresses, call, compiler, library, library_path
 from rnnstudy.engines.step_rows import name_of
@@ -47,7 +49,14 @@ logger = logging.getLogger("rnnstudy")
 SEQUENCES = 32
 """The most sequences that a program runs at once: their numbers of a step should stay in the fastest cache."""
 
+PROOF_STEPS, TOLERANCE = 4, 1e-3
+"""Of the comparison before the first use: steps, and what may differ beside the largest entry."""
+
 BUFFERS = BufferPool()
+
+
+class NoProgramError(RuntimeError):
+    """Why there is no program for a cell's step, in words."""
 
 
 class TracedEngine(Engine):
@@ -75,9 +84,13 @@ class TracedEngine(Engine):
         except UntraceableError:
             return False
 
+    def unfit(self, cell: Cell, features: int, outputs: int) -> str:
+        """Compile the program for so many features, and compare it with the reference engine in float64."""
+        return disagreement(cell, features, outputs)
+
     def unroll_layer(self, run: LayerRun) -> CompiledTrajectory:
-        """As for every engine. Raises `RuntimeError` for a step that cannot be traced and unless it is float32 on the
-        CPU.
+        """As for every engine. Raises `NoProgramError` for a step that cannot be traced or compiled, and `RuntimeError`
+        unless it is float32 on the CPU.
 
         The first call compiles the step, logs that (logger `rnnstudy`), and keeps the program on disk.
         """
@@ -85,9 +98,7 @@ class TracedEngine(Engine):
             raise RuntimeError(f"no traced step for {run.cell!r} with changed gradients; use ReferenceEngine")
         require_float32_on_cpu(run, self.name)
         widths = {state: run.widths[state] for state in run.cell.states}
-        layer = _Layer(
-            run.cell, tuple(run.parameters), run.output_steps, widths, run.observed, run.vocabulary, Norms()
-        )
+        layer = _Layer(run.cell, tuple(run.parameters), run.output_steps, widths, run.observed, run.vocabulary, Norms())
         if torch.is_grad_enabled():
             # Makes the outputs differentiable where only the gradient through time is needed and no weight's gradient.
             anchor = torch.zeros((), requires_grad=True) if run.observed else None
@@ -113,6 +124,37 @@ def why_not(cell: Cell) -> str:
         _kernels(cell, StepSizes.example(cell))
     except UntraceableError as error:
         return str(error)
+    return ""
+
+
+@functools.lru_cache(maxsize=64)
+def disagreement(cell: Cell, features: int, outputs: int) -> str:
+    """Why the program made of a cell's step cannot train it: it cannot be compiled, or it computes something else."""
+    source = torch.Generator().manual_seed(0)
+    widths = {state: cell.state_width(state, outputs) for state in cell.states}
+    drawn = {
+        name: 0.3 * torch.randn(2, *one.shape, generator=source)
+        for name, one in cell.parameters(features, outputs).items()
+    }
+    inputs = torch.randn(PROOF_STEPS, 2, 3, features, generator=source)
+    judge = torch.randn(PROOF_STEPS, 2, 3, widths[cell.output], generator=source)
+    found = []
+    for engine, dtype in ((TracedEngine(), torch.float32), (ReferenceEngine(), torch.float64)):
+        parameters = {name: value.to(dtype, copy=True).requires_grad_() for name, value in drawn.items()}
+        try:
+            with torch.enable_grad():
+                trajectory = engine.unroll(cell, parameters, inputs.to(dtype), widths=widths, observed=True)
+                (trajectory.outputs * judge.to(dtype)).sum().backward()
+        except NoProgramError as error:
+            return str(error)
+        gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
+        found.append({"outputs": trajectory.outputs.detach(), **gradients})
+    for name, expected in found[1].items():
+        scale = expected.abs().max()
+        error = (found[0].get(name, torch.zeros(())).double() - expected).abs().max() / scale
+        # Drawn at random, the parameters of some cells are out of their range; nothing is compared then.
+        if scale > 0 and bool(scale.isfinite()) and not bool(error < TOLERANCE):
+            return f"the program made of its step computes other numbers ({name} differs by {error:.1e})"
     return ""
 
 
@@ -165,13 +207,11 @@ class _Pass:
         read = as_rows(inputs) if projects else layer.projected(self.parameters, inputs)
         differentiates = keep and (input_gradient or not projects)
         try:
-            sizes = StepSizes.of(
-                self.parameters, prepared, layer.widths, read.shape[-1], projects, differentiates
-            )
+            sizes = StepSizes.of(self.parameters, prepared, layer.widths, read.shape[-1], projects, differentiates)
             self.kernels = _kernels(layer.cell, sizes)
             self.library = library(self.kernels.text, type(layer.cell).__name__)
         except (UntraceableError, CompilingError) as error:
-            raise RuntimeError(f"no traced step for {layer.cell!r}: {error}; use ReferenceEngine") from error
+            raise NoProgramError(str(error)) from error
         self.constants = self._constants(prepared)
         of_rows = (self.replicas, self.time, self.batch)
         self.read = BUFFERS.acquire([(*of_rows, self.kernels.read)])
@@ -263,7 +303,9 @@ class _Pass:
             torch.from_numpy(totals).view(self.replicas, -1, totals.shape[-1]),
             torch.from_numpy(of_totals).long().view(self.replicas, -1),
         )
-        mantissas, shared = of_jobs.aligned((1,)) if of_jobs.exponent.shape[1] > 1 else (of_jobs.mantissa, of_jobs.exponent)
+        mantissas, shared = (
+            of_jobs.aligned((1,)) if of_jobs.exponent.shape[1] > 1 else (of_jobs.mantissa, of_jobs.exponent)
+        )
         sums, exponent = mantissas.sum(1), shared.view(-1)
         at_raw, at_prepared = self._gradients_of_sums(sums)
         leaves = {
