@@ -75,7 +75,7 @@ def _compile(text: str, path: Path, words: str) -> None:
             time.sleep(0.05)
         if path.exists():
             return
-    logger.warning("%s%s, once on this machine: a few seconds", COMPILING, words)
+    _announce(words)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             source, made = Path(folder, "step.c"), Path(folder, "step.so")
@@ -89,6 +89,12 @@ def _compile(text: str, path: Path, words: str) -> None:
             raise CompilingError(f"the C compiler failed: {failed}")
     finally:
         lock.unlink(missing_ok=True)
+
+
+@functools.cache
+def _announce(words: str) -> None:
+    """Log, once for each cell, that its kernels are compiled: for each of its sizes that takes a second or two."""
+    logger.warning("%s%s, once on this machine: a few seconds", COMPILING, words)
 
 
 def _locked(lock: Path) -> bool:
