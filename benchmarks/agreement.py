@@ -44,6 +44,7 @@ from rnnstudy.cells.s6 import S6
 from rnnstudy.cells.sru import SRU
 from rnnstudy.engines.cuda_graph import GraphEngine
 from rnnstudy.engines.engine import Engine
+from rnnstudy.engines.explicit_backward import has_explicit_backward
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.scaled import ScaledEngine
 from rnnstudy.engines.scan import ScanEngine
@@ -325,6 +326,10 @@ def cells_of(engine: Engine, widths: tuple[int, ...], kinds: tuple[Cell, ...] = 
     """The cells of some kinds that an engine serves, of these widths; of those that have to be compiled, a `few`."""
     if isinstance(engine, TracedEngine):
         kinds = TRACED[:2] if few or kinds is not KINDS else TRACED
+    elif isinstance(engine, GraphEngine):
+        # Of the cells that autograd differentiates there, two stand for all.
+        own = TRACED[:2] if kinds is KINDS else ()
+        kinds = (*(kind for kind in kinds if has_explicit_backward(kind)), *own)
     found = [kind.replace(width=width) for width in widths for kind in kinds]
     return [cell for cell in found if engine.serves(cell, frozenset())]
 

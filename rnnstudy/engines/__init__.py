@@ -14,7 +14,7 @@ EngineName = Literal[
     "compiled",  # Numba kernels on the CPU: Elman, LSTM and GRU in float32.
     "scan",  # Two compiled scans on the CPU: recurrences that are linear and diagonal in their state, in float32.
     "traced",  # A C program of the cell's own traced step, on the CPU: any cell whose step can be traced, in float32.
-    "graph",  # Batched products with an explicit backward pass, captured in a CUDA graph: Elman, LSTM and GRU.
+    "graph",  # All steps captured in a CUDA graph: batched products for Elman, LSTM and GRU, autograd for other cells.
     "triton",  # Triton kernels on an NVIDIA GPU: Elman and LSTM up to a certain width in float32.
 ]
 """What can be asked to train a run. `choice.py` maps each name but `auto` to its class."""

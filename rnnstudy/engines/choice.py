@@ -10,6 +10,7 @@ from rnnstudy.engines import ENGINE_NAMES, EngineName
 from rnnstudy.engines.compiled import CompiledEngine
 from rnnstudy.engines.cuda_graph import GraphEngine
 from rnnstudy.engines.engine import Engine, Need, installed
+from rnnstudy.engines.explicit_backward import has_explicit_backward
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.scan import ScanEngine
 from rnnstudy.engines.traced import TracedEngine, why_not
@@ -50,7 +51,8 @@ def choose(
     """The engine that trains `cell` on `device` with methods that require `needs`.
 
     `auto` means the compiled engine on the CPU, or the scan engine for diagonal cells, or the traced engine where
-    training would take the reference engine so many `seconds` that it gains; and the graph engine on CUDA. If the named
+    training would take the reference engine so many `seconds` that it gains; and on CUDA the graph engine, for cells
+    with an explicit backward pass. If the named
     engine does not serve the cell, the reference engine trains; instead of `triton`, the graph engine if it serves. Why
     a cell's step cannot be traced is logged once. The Triton kernels are first compared with a float64 computation on
     the device. Raises `RequestError` as `require` does; without Numba, `auto` logs that once and means the reference
@@ -58,6 +60,9 @@ def choose(
     """
     require(name, device)
     for candidate in _fastest(device, seconds) if name == "auto" else (name, "graph") if name == "triton" else (name,):
+        if candidate == "graph" and name == "auto" and not has_explicit_backward(cell):
+            # No benchmark shows yet that autograd captured in a CUDA graph is the faster one.
+            continue
         engine = ENGINE_CLASSES[candidate]()
         if candidate == "traced" and not needs and (reason := why_not(cell)):
             say_reference_trains(type(cell).__name__, reason)

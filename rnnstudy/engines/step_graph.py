@@ -165,7 +165,7 @@ class RowGraph:
             own = tuple(argument.meta["val"].shape)
             if self.step.batch in own:
                 raise UntraceableError("its step uses a constant for each sequence of a batch")
-            if argument.meta["val"].dtype != torch.float32:
+            if argument.meta["val"].dtype not in (torch.float32, torch.bool, torch.int64):
                 raise UntraceableError(f"its step reads constants of {argument.meta['val'].dtype}")
             strides = contiguous(own)
             source: Any = argument

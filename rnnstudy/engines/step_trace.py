@@ -7,6 +7,7 @@ gradient that arrives and therefore computed once for all steps).
 """
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ def _numbers(value: Any) -> list[Any]:
 
 def _traced(cell: Cell, sizes: StepSizes, batch: int) -> TracedStep:
     # Here and not above: importing them takes seconds, which only who traces spends.
-    from torch._decomp import core_aten_decompositions
+    from torch._decomp import core_aten_decompositions, get_decompositions
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -157,7 +158,7 @@ def _traced(cell: Cell, sizes: StepSizes, batch: int) -> TracedStep:
         try:
             trace = make_fx(
                 functools.partial(_step_and_product, cell, sizes),
-                decomposition_table=core_aten_decompositions(),
+                decomposition_table={**core_aten_decompositions(), **get_decompositions(_composite()), **_own()},
                 _allow_non_fake_inputs=True,
             )
             module = trace(parameters, prepared, read, before, arriving)
@@ -166,6 +167,30 @@ def _traced(cell: Cell, sizes: StepSizes, batch: int) -> TracedStep:
         except Exception as error:
             raise UntraceableError(_why_not(error)) from error
     return _sorted_out(module, cell, sizes, batch)
+
+
+def _composite() -> list[Any]:
+    """Operations that torch regards as elementary, though they are made of others for which there is code."""
+    names = ("gelu", "_softmax", "_log_softmax", "native_layer_norm", "elu", "leaky_relu", "hardtanh")
+    return [getattr(torch.ops.aten, name) for name in names]
+
+
+def _own() -> dict[Any, Callable[..., Any]]:
+    """The variance by sums, which torch regards as elementary."""
+    return {
+        torch.ops.aten.var.correction: lambda *given, **options: _variance(*given, **options)[0],
+        torch.ops.aten.var_mean.correction: _variance,
+    }
+
+
+def _variance(
+    values: Tensor, dim: list[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    axes = list(range(values.ndim)) if dim is None else dim
+    mean = values.mean(axes, keepdim=True)
+    count = math.prod(values.shape[axis] for axis in axes) - (1 if correction is None else correction)
+    variance = (values - mean).square().sum(axes, keepdim=keepdim) / count
+    return variance, mean if keepdim else values.mean(axes)
 
 
 def _why_not(error: Exception) -> str:

@@ -235,7 +235,8 @@ class _Pass:
                 value = known[node]
             else:
                 value = torch.cat([one.value(node).unsqueeze(0) for one in self.evaluations])
-            value = value.flatten(1) if how == "numbers" else value.reshape(-1, *value.shape[-2:])
+            value = value.to(torch.float32)
+            value = value.reshape(len(value), -1) if how == "numbers" else value.reshape(-1, *value.shape[-2:])
             value = value.mT if how == "transposed" else value
             array = pad(value, (0, padded(value.shape[-1]) - value.shape[-1])).contiguous().numpy()
             found.append([array[r % len(array)] for r in range(self.replicas)])
