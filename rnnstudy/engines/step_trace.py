@@ -177,7 +177,10 @@ def _composite() -> list[Any]:
 
 def _own() -> dict[Any, Callable[..., Any]]:
     """The variance by sums, which torch regards as elementary."""
+    lerp = torch.ops.aten.lerp
     return {
+        # Torch chooses between two formulas by the weight, which keeps compilers from vector code.
+        **dict.fromkeys((lerp.Tensor, lerp.Scalar), lambda start, end, weight: start + weight * (end - start)),
         torch.ops.aten.var.correction: lambda *given, **options: _variance(*given, **options)[0],
         torch.ops.aten.var_mean.correction: _variance,
     }
