@@ -159,8 +159,20 @@ def symbols() -> list[dict[str, Any]]:
     return measure()
 
 
+def any_cell() -> list[dict[str, Any]]:
+    only_one_core()
+    import torch
+
+    from benchmarks.any_cell import measure
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    return measure()
+
+
 OTHERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
-    one.__name__: one for one in (growth, outcomes, end_to_end, tracking, loading, store_size, watching, scan, symbols)
+    one.__name__: one
+    for one in (growth, outcomes, end_to_end, tracking, loading, store_size, watching, scan, symbols, any_cell)
 }
 WHAT = (
     "steps: training steps against peers; growth: time and memory against the length; outcomes: of the same runs by "
@@ -168,6 +180,7 @@ WHAT = (
     "store_size: commands on a store of 10,000 runs; "
     "watching: what rnnstudy.watch adds to a step; scan: diagonal recurrences by the scan and the reference engine; "
     "symbols: reviews read as symbols and as one-hot vectors; "
+    "any_cell: cells without kernels by the traced and the reference engine; "
     "tables: measure nothing, make the tables again"
 )
 

@@ -10,31 +10,47 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from rnnstudy.cells.antisymmetric_rnn import AntisymmetricRNN
 from rnnstudy.cells.block import Block
-from rnnstudy.cells.cell import Cell, Parameter, Parameters, Role
+from rnnstudy.cells.cell import Cell, Observe, Parameter, Parameters, Role, States
+from rnnstudy.cells.cifg import CIFG
+from rnnstudy.cells.co_rnn import CoRNN
 from rnnstudy.cells.diagonal import DiagonalCell
 from rnnstudy.cells.elman import Elman
+from rnnstudy.cells.exp_rnn import ExpRNN
 from rnnstudy.cells.gru import GRU
+from rnnstudy.cells.ind_rnn import IndRNN
 from rnnstudy.cells.initialisation import PyTorchDefault
+from rnnstudy.cells.janet import JANET
+from rnnstudy.cells.jordan import Jordan
+from rnnstudy.cells.lem import LEM
+from rnnstudy.cells.lmu import LMU
 from rnnstudy.cells.lru import LRU
 from rnnstudy.cells.lstm import LSTM
+from rnnstudy.cells.mgu import MGU
 from rnnstudy.cells.min_gru import MinGRU
 from rnnstudy.cells.min_lstm import MinLSTM
 from rnnstudy.cells.one_hot import NOTHING
+from rnnstudy.cells.output_recurrent import OutputRecurrent
+from rnnstudy.cells.peephole_lstm import PeepholeLSTM
 from rnnstudy.cells.rg_lru import RGLRU
 from rnnstudy.cells.s4d import S4D
 from rnnstudy.cells.s6 import S6
 from rnnstudy.cells.sru import SRU
 from rnnstudy.engines.cuda_graph import GraphEngine
 from rnnstudy.engines.engine import Engine
+from rnnstudy.engines.explicit_backward import has_explicit_backward
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.scaled import ScaledEngine
 from rnnstudy.engines.scan import ScanEngine
+from rnnstudy.engines.traced import TracedEngine
 from rnnstudy.engines.triton import GATES, TritonEngine, kernels_of, launch
+from rnnstudy.spec import between
 from rnnstudy.training.model import Model
 from rnnstudy.training.randomness import generator
 
@@ -56,6 +72,32 @@ JUDGED = ("the last step", "some steps", "every step, of all sizes", "varying le
 
 DIAGONAL = (LRU(), RGLRU(), SRU(), MinGRU(), MinLSTM(), S4D(state_size=3), S6(state_size=3))
 """Recurrences for the scan engine, one of each cell."""
+
+
+class Leaky(Cell):
+    """h_t = (1 − leak) h_{t−1} + leak tanh(x_t W_xh + h_{t−1} W_hh + b_h): a user's own cell."""
+
+    source = "CONTRIBUTING.md"
+    states = ("h",)
+    leak: Annotated[float, between(0, 1)] = 0.5
+
+    def parameters(self, features: int, outputs: int) -> dict[str, Parameter]:
+        return {
+            "W_xh": Parameter("input", (features, self.width), ("h",)),
+            "W_hh": Parameter("recurrent", (self.width, self.width), ("h",)),
+            "b_h": Parameter("bias", (self.width,), ("h",)),
+        }
+
+    def step(self, parameters: Parameters, projected: Tensor, state: States, observe: Observe) -> dict[str, Tensor]:
+        target = torch.baddbmm(projected, state["h"], parameters["W_hh"]).tanh()
+        return {"h": observe("h", (1 - self.leak) * state["h"] + self.leak * target)}
+
+
+TRACED = (
+    Leaky(), CIFG(), MGU(), JANET(), PeepholeLSTM(), CoRNN(), LEM(), LMU(), AntisymmetricRNN(), IndRNN(), ExpRNN(),
+    Jordan(), OutputRecurrent(), Elman(), LSTM(), GRU(),
+)  # fmt: skip
+"""Cells for the traced engine: those without kernels, and those with, which it can run too."""
 
 RECURRENCE: tuple[Role, ...] = ("recurrent", "diagonal", "input")
 """Roles of the parameter that is spoilt: the first that a cell has."""
@@ -280,8 +322,14 @@ def stray_writes(cell: Cell, device: torch.device) -> str:
 KINDS = (Elman(), *(Elman(activation=one) for one in ("relu", "sigmoid", "linear")), LSTM(), GRU(), *DIAGONAL)
 
 
-def cells_of(engine: Engine, widths: tuple[int, ...], kinds: tuple[Cell, ...] = KINDS) -> list[Cell]:
-    """The cells of some kinds that an engine serves, of these widths."""
+def cells_of(engine: Engine, widths: tuple[int, ...], kinds: tuple[Cell, ...] = KINDS, few: bool = False) -> list[Cell]:
+    """The cells of some kinds that an engine serves, of these widths; of those that have to be compiled, a `few`."""
+    if isinstance(engine, TracedEngine):
+        kinds = TRACED[:2] if few or kinds is not KINDS else TRACED
+    elif isinstance(engine, GraphEngine):
+        # Of the cells that autograd differentiates there, two stand for all.
+        own = TRACED[:2] if kinds is KINDS else ()
+        kinds = (*(kind for kind in kinds if has_explicit_backward(kind)), *own)
     found = [kind.replace(width=width) for width in widths for kind in kinds]
     return [cell for cell in found if engine.serves(cell, frozenset())]
 
@@ -292,7 +340,7 @@ def judgements(engine: Engine, cell: Cell, small: bool) -> tuple[str, ...]:
     if diagonal and isinstance(engine, ScaledEngine):
         # Its states share an exponent: h, which no later step reads, is lost in float32 where it is 2⁻⁹⁶ of s.
         return JUDGED[1:2]
-    plain = diagonal or (isinstance(cell, Elman) and cell.activation != "tanh")
+    plain = diagonal or isinstance(cell, CIFG) or (isinstance(cell, Elman) and cell.activation != "tanh")
     return JUDGED[2:3] if plain and small else JUDGED
 
 
@@ -300,7 +348,7 @@ def cases(engine: Engine, device: torch.device, small: bool) -> dict[str, Callab
     """Every case by name; each says what is wrong, or nothing. `small` suits an interpreter."""
     found: dict[str, Callable[[], str]] = {}
     chosen: list[Case] = []
-    for cell in cells_of(engine, (17,) if small else (17, 50, 100)):
+    for cell in cells_of(engine, (17,) if small else (17, 50, 100), few=small):
         for judged in judgements(engine, cell, small):
             chosen.append(Case(cell, judged, *(() if small else (60, 20, 3))))
     for kind in cells_of(engine, (13,), (Elman(), LSTM(), LRU(), SRU())):
@@ -327,7 +375,12 @@ def agreement(engine: Engine, device: torch.device, small: bool) -> dict[str, st
     return {name: case() for name, case in cases(engine, device, small).items()}
 
 
-ENGINES: dict[str, type[Engine]] = {"graph": GraphEngine, "scan": ScanEngine, "triton": TritonEngine}
+ENGINES: dict[str, type[Engine]] = {
+    "graph": GraphEngine,
+    "scan": ScanEngine,
+    "traced": TracedEngine,
+    "triton": TritonEngine,
+}
 
 
 def main() -> None:

@@ -109,7 +109,7 @@ def correctness(results: Results, cpu: bool) -> None:
     device = torch.device("cpu" if cpu else "cuda")
     faults = 0
     for name, kind in ENGINES.items():
-        if (name == "triton" and cpu and not interpreted()) or (name == "scan" and not cpu):
+        if (name == "triton" and cpu and not interpreted()) or (name in ("scan", "traced") and not cpu):
             continue
         found: dict[str, str] = {}
         for case, run in cases(kind(), device, small=cpu).items():

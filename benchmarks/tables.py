@@ -186,6 +186,22 @@ def _symbols(results: Sequence[dict[str, Any]]) -> str:
     return _table(header, lines)
 
 
+def _any_cell(results: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        [
+            one["cell"], f"B={one['batch']} H={one['width']} T={one['length']}", str(one["replicas"]),
+            f"{1000 * one['traced']:.0f}", f"{1000 * one['reference']:.0f}", _ratio(one["times_faster"]),
+            f"{one['ready']:.1f}",
+        ]
+        for one in results
+    ]  # fmt: skip
+    header = [
+        "cell", "sizes", "replicas", "ms, traced engine", "ms, reference engine", "times faster",
+        "seconds to trace and compile",
+    ]  # fmt: skip
+    return _table(header, lines)
+
+
 def _watched(one: dict[str, Any]) -> str:
     if one["every"] > 1:
         return f"every {one['every']} steps"
@@ -207,6 +223,7 @@ SECTIONS = {
     "watching": _watching,
     "scan": _scan,
     "symbols": _symbols,
+    "any_cell": _any_cell,
 }
 
 

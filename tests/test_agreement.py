@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from benchmarks.agreement import agreement
+from rnnstudy.engines import step_library
 from rnnstudy.engines.compiled import CompiledEngine
 from rnnstudy.engines.cuda_graph import GraphEngine
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.scaled import ScaledEngine
 from rnnstudy.engines.scan import ScanEngine
+from rnnstudy.engines.traced import TracedEngine
 
 ROOT = Path(__file__).parent.parent
 MOST_SHARED = 232_448
@@ -47,10 +49,12 @@ def output_of(*command, **environment):
 
 @pytest.mark.parametrize(
     "engine",
-    [ReferenceEngine(), ScaledEngine(), CompiledEngine(), ScanEngine(), GraphEngine()],
+    [ReferenceEngine(), ScaledEngine(), CompiledEngine(), ScanEngine(), TracedEngine(), GraphEngine()],
     ids=lambda engine: engine.name,
 )
-def test_on_the_cpu(engine):
+def test_on_the_cpu(engine, monkeypatch):
+    # Most of a compiler's time goes into optimisation. (With it: test_traced.py.)
+    monkeypatch.setattr(step_library, "OPTIONS", ("-O1", *step_library.OPTIONS[1:]))
     wrong = agreement(engine, torch.device("cpu"), small=True)
     # The range of plain numbers ends, which is why the other engines keep an exponent.
     ends = wrong.pop("beyond the range of floats")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.agreement import JUDGED, Case, against_reference, passed
-from rnnstudy.cells import GRU, LSTM, Elman
+from benchmarks.agreement import JUDGED, Case, Leaky, against_reference, passed
+from rnnstudy.cells import CIFG, GRU, LSTM, Elman
 from rnnstudy.engines import cuda_graph as graph
 from rnnstudy.engines import triton as triton_engine
 from rnnstudy.engines.choice import choose, require
@@ -25,7 +25,9 @@ from rnnstudy.training.loop import train
 from rnnstudy.training.population import Population
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-CELLS = [Elman(width=7), LSTM(width=7), GRU(width=7)]
+CELLS = [Elman(width=7), LSTM(width=7), GRU(width=7), Leaky(width=7), CIFG(width=7)]
+"""With an explicit backward pass, and without."""
+
 SMALL = Training(steps=6, batch=4, validation_sequences=4, test_sequences=4, check_every=3)
 
 every_cell = pytest.mark.parametrize("cell", CELLS, ids=repr)
@@ -137,11 +139,11 @@ def test_states_and_gradients_can_be_read_until_they_are_overwritten(cell):
         trajectory.log_norms("x")
 
 
-def test_a_cell_that_is_not_served_is_refused():
-    cell = LSTM(width=7, variant="1997")
-    with pytest.raises(RuntimeError, match="the graph engine does not serve"):
-        unrolled(GraphEngine(), cell)
-    engine = GraphEngine()
+def test_what_is_not_served_is_refused():
+    engine, cell, inputs = GraphEngine(), CELLS[0], torch.zeros(3, 1, 2, 4)
+    parameters = {name: torch.zeros(1, *one.shape) for name, one in cell.parameters(4, 2).items()}
+    with pytest.raises(RuntimeError, match=r"the graph engine does not serve .* with changed gradients"):
+        engine.unroll(cell, parameters, inputs, widths={"h": cell.width}, observed=False, constant_norm=True)
     assert engine.serves(CELLS[0], frozenset({"states and their gradients"}))
     assert not engine.serves(CELLS[0], frozenset({"cuts"}))
 

@@ -10,15 +10,22 @@ from rnnstudy.engines import ENGINE_NAMES, EngineName
 from rnnstudy.engines.compiled import CompiledEngine
 from rnnstudy.engines.cuda_graph import GraphEngine
 from rnnstudy.engines.engine import Engine, Need, installed
+from rnnstudy.engines.explicit_backward import has_explicit_backward
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.scan import ScanEngine
+from rnnstudy.engines.traced import TracedEngine, why_not
 from rnnstudy.engines.triton import TritonEngine, verified
 from rnnstudy.errors import RequestError, nearest, shown
 
 ENGINE_CLASSES: dict[str, type[Engine]] = {
-    engine.name: engine for engine in (ReferenceEngine, CompiledEngine, ScanEngine, GraphEngine, TritonEngine)
+    engine.name: engine
+    for engine in (ReferenceEngine, CompiledEngine, ScanEngine, TracedEngine, GraphEngine, TritonEngine)
 }
 """The class of every engine name but `auto`."""
+
+LEAST_SECONDS_TRACED = 30.0
+"""What training must take on the reference engine for `auto` to mean the traced one. In each process tracing takes two
+or three seconds, and on each machine compiling as many again; then an update takes a third to a half of the time."""
 
 logger = logging.getLogger("rnnstudy")
 
@@ -38,28 +45,44 @@ def require(name: EngineName, device: torch.device) -> None:
         ENGINE_CLASSES[name].require(device)
 
 
-def choose(cell: Cell, needs: frozenset[Need], device: torch.device, name: EngineName = "auto") -> Engine:
+def choose(
+    cell: Cell, needs: frozenset[Need], device: torch.device, name: EngineName = "auto", seconds: float = 0.0
+) -> Engine:
     """The engine that trains `cell` on `device` with methods that require `needs`.
 
-    `auto` means the compiled engine on the CPU, or the scan engine for diagonal cells, and the graph engine on CUDA. If
-    the named engine does not serve the cell, the reference engine trains; instead of `triton`, the graph engine if it
-    serves. The Triton kernels are first compared with a float64 computation on the device. Raises `RequestError` as
-    `require` does; without Numba, `auto` logs that once and means the reference engine.
+    `auto` means the compiled engine on the CPU, or the scan engine for diagonal cells, or the traced engine where
+    training would take the reference engine so many `seconds` that it gains; and on CUDA the graph engine, for cells
+    with an explicit backward pass. If the named
+    engine does not serve the cell, the reference engine trains; instead of `triton`, the graph engine if it serves. Why
+    a cell's step cannot be traced is logged once. The Triton kernels are first compared with a float64 computation on
+    the device. Raises `RequestError` as `require` does; without Numba, `auto` logs that once and means the reference
+    engine.
     """
     require(name, device)
-    for candidate in _fastest(device) if name == "auto" else (name, "graph") if name == "triton" else (name,):
+    for candidate in _fastest(device, seconds) if name == "auto" else (name, "graph") if name == "triton" else (name,):
+        if candidate == "graph" and name == "auto" and not has_explicit_backward(cell):
+            # No benchmark shows yet that autograd captured in a CUDA graph is the faster one.
+            continue
         engine = ENGINE_CLASSES[candidate]()
+        if candidate == "traced" and not needs and (reason := why_not(cell)):
+            say_reference_trains(type(cell).__name__, reason)
         if engine.serves(cell, needs) and (candidate != "triton" or verified(cell, device)):
             return engine
     return ReferenceEngine()
 
 
-def _fastest(device: torch.device) -> tuple[EngineName, ...]:
+@functools.cache
+def say_reference_trains(words: str, reason: str) -> None:
+    """Log, once, that the reference engine trains `words`, and why."""
+    logger.warning("the reference engine trains %s, several times slower: %s", words, reason)
+
+
+def _fastest(device: torch.device, seconds: float) -> tuple[EngineName, ...]:
     """What `auto` means: the first that serves. Not `triton`, as long as no benchmark shows that it is the fastest."""
     if device.type == "cuda":
         return ("graph",)
     if installed("numba"):
-        return ("compiled", "scan")
+        return ("compiled", "scan", "traced") if seconds >= LEAST_SECONDS_TRACED else ("compiled", "scan")
     _warn_without_numba()
     return ("reference",)
 

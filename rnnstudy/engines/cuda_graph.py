@@ -1,4 +1,4 @@
-"""The graph engine: a loop over time of batched products, on CUDA captured in one CUDA graph per shape."""
+"""The graph engine: a loop over time, on CUDA captured in one CUDA graph per shape."""
 
 import logging
 import weakref
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rnnstudy.cells.cell import Cell, Parameters
+from rnnstudy.engines.autograd_pass import AutogradPass
 from rnnstudy.engines.engine import Engine, LayerRun, Need, Trajectory, require_gradient
 from rnnstudy.engines.explicit_backward import has_explicit_backward
 from rnnstudy.engines.layer_pass import BatchedProducts, LayerGradients, LayerPass
@@ -43,6 +44,7 @@ class Shape:
     dtype: torch.dtype
     device: torch.device
     vocabulary: int | None
+    widths: tuple[tuple[str, int], ...] = ()
 
 
 class Passes:
@@ -52,7 +54,8 @@ class Passes:
     """
 
     def __init__(self, shape: Shape) -> None:
-        self.layer = shape.kind(shape.cell, shape.output_steps, shape.observed, shape.input_gradient, shape.vocabulary)
+        of_inputs = shape.input_gradient, shape.vocabulary
+        self.layer = shape.kind(shape.cell, shape.output_steps, shape.observed, *of_inputs, shape.widths)
         self.uses = 0
 
     def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor:
@@ -185,6 +188,10 @@ class CapturingEngine(Engine):
         self._can_capture = True
         self._free: OrderedDict[Shape, list[Passes]] = OrderedDict()
 
+    def kind_of(self, cell: Cell) -> type[LayerPass]:
+        """How the layer pass of a cell is computed."""
+        return self.kind
+
     def unroll_layer(self, run: LayerRun) -> GraphTrajectory:
         """As for every engine. Raises `RuntimeError` for a cell that it does not serve."""
         cell, parameters, inputs, observed = run.cell, run.parameters, run.inputs, run.observed
@@ -192,17 +199,19 @@ class CapturingEngine(Engine):
             what = f"{cell!r}{' with changed gradients' if run.changes_gradients else ''}"
             raise RuntimeError(f"the {self.name} engine does not serve {what}; use ReferenceEngine")
         backward_result = BackwardResult()
+        widths = tuple((state, run.widths[state]) for state in cell.states)
         if torch.is_grad_enabled():
-            of_inputs = tuple(inputs.shape), inputs.requires_grad, parameters["W_hh"].dtype, inputs.device
-            shape = Shape(self.kind, cell, run.output_steps, observed, *of_inputs, run.vocabulary)
+            dtype = next(iter(parameters.values())).dtype
+            of_inputs = tuple(inputs.shape), inputs.requires_grad, dtype, inputs.device
+            shape = Shape(self.kind_of(cell), cell, run.output_steps, observed, *of_inputs, run.vocabulary, widths)
             # Makes the outputs differentiable where no weight's gradient is needed.
             anchor = torch.zeros((), device=inputs.device, requires_grad=observed)
             names = tuple(parameters)
             outputs = _Unrolled.apply(self, shape, backward_result, names, anchor, inputs, *parameters.values())
         else:
             with exact_products():
-                layer = self.kind(cell, run.output_steps, False, False, run.vocabulary)
-                outputs = layer.forward(inputs, parameters)
+                layer = self.kind_of(cell)(cell, run.output_steps, False, False, run.vocabulary, widths)
+                outputs = layer.outputs_alone(inputs, parameters)
         return GraphTrajectory(outputs, cell.states if observed else (), backward_result)
 
     def reserve(self, shape: Shape, inputs: Tensor, parameters: Parameters) -> PassesInUse:
@@ -228,7 +237,11 @@ class CapturingEngine(Engine):
 
 
 class GraphEngine(CapturingEngine):
-    """Elman, LSTM with its forget gate, and GRU, on any device, in float32 or float64, as batched products.
+    """Every cell, on any device, in float32 or float64.
+
+    Elman, LSTM with its forget gate, and GRU are batched products with an explicit backward pass; of every other cell,
+    each step and its vector-Jacobian product by autograd is captured. A step that makes the host wait for the device,
+    such as one that decides by the values of its tensors, cannot be captured.
 
     The gradient propagated back has one exponent per sequence: `log_norms` are right beyond a float's range.
     """
@@ -237,7 +250,10 @@ class GraphEngine(CapturingEngine):
     kind: ClassVar[type[LayerPass]] = BatchedProducts
 
     def serves(self, cell: Cell, needs: frozenset[Need]) -> bool:
-        return needs <= {"states and their gradients"} and has_explicit_backward(cell)
+        return needs <= {"states and their gradients"}
+
+    def kind_of(self, cell: Cell) -> type[LayerPass]:
+        return self.kind if has_explicit_backward(cell) else AutogradPass
 
 
 class _Unrolled(torch.autograd.Function):

@@ -99,6 +99,10 @@ class Engine(ABC):
         """Whether the first call for `cell` on this machine compiles something first, for up to half a minute."""
         return False
 
+    def unfit(self, cell: Cell, features: int, outputs: int) -> str:
+        """Make ready what `cell` needs in a network with so many features and outputs; why it cannot be done, or ""."""
+        return ""
+
     def unroll(
         self,
         cell: Cell,

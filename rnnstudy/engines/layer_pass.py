@@ -38,6 +38,7 @@ class LayerPass(ABC):
         observed: whether log norms are computed.
         input_gradient: whether dL/dx_t is computed.
         vocabulary: how many symbols there are, where the inputs are symbols (time, replica, batch, 1).
+        widths: units of each state.
     """
 
     cell: Cell
@@ -45,6 +46,7 @@ class LayerPass(ABC):
     observed: bool
     input_gradient: bool
     vocabulary: int | None = None
+    widths: tuple[tuple[str, int], ...] = ()
 
     @abstractmethod
     def forward(self, inputs: Tensor, parameters: Parameters) -> Tensor:
@@ -53,6 +55,10 @@ class LayerPass(ABC):
     @abstractmethod
     def backward(self, at_outputs: Tensor) -> LayerGradients:
         """The gradients, given the one at the outputs (step, replica, batch, width)."""
+
+    def outputs_alone(self, inputs: Tensor, parameters: Parameters) -> Tensor:
+        """As `forward`, where no backward pass follows."""
+        return self.forward(inputs, parameters)
 
     def values(self, state: str) -> Tensor:
         """s_t for t = 1..T (time, replica, batch, width). Raises `RuntimeError` if it is not kept."""

@@ -37,7 +37,8 @@ class LayerUnroll(Receiver, Reader):
     initial: BlockFloat
     projected_gradient: Tensor
 
-    def __init__(self, run: LayerRun, below: Receiver | None) -> None:
+    def __init__(self, run: LayerRun, below: Receiver | None, repeatable: bool = False) -> None:
+        """`repeatable`: whether `backward` may be called more than once."""
         self.cell, self.observed = run.cell, run.observed
         self.parameters = {name: value.detach() for name, value in run.parameters.items()}
         self.prepared = run.cell.prepared(self.parameters)
@@ -46,6 +47,7 @@ class LayerUnroll(Receiver, Reader):
         self.states: list[dict[str, Tensor]] = []
         self._output_steps = run.output_steps
         self._below = below
+        self._repeatable = repeatable
         self._graphs: list[StepGraph] = []
         self._backward_done = False
 
@@ -112,14 +114,15 @@ class LayerUnroll(Receiver, Reader):
         self.exponent, self.arriving, self.departing, self.projected_gradient = map(torch.stack, others)
         if self.observed:
             self.total = {name: torch.stack([total[name] for total in totals]) for name in self.widths}
-        self._graphs = []
+        if not self._repeatable:
+            self._graphs = []
         self._backward_done = True
 
     def _step_backward(self, graph: StepGraph, arriving: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """One vector-Jacobian product: gradients at the observed states, at all previous states, and at the gates."""
         before, gates, observed, after = graph
         sources = [*before.values(), gates, *observed.values()]
-        gradients = _vector_jacobian(after, sources, self.split(arriving))
+        gradients = _vector_jacobian(after, sources, self.split(arriving), self._repeatable)
         to_previous = dict(zip(before, gradients, strict=False))
         at_observed = dict(zip(observed, gradients[len(before) + 1 :], strict=True))
         return at_observed, self.joined(to_previous), gradients[len(before)]
@@ -230,10 +233,15 @@ def _unobserved(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def _vector_jacobian(results: States, sources: Sequence[Tensor], at_results: States) -> list[Tensor]:
+def _vector_jacobian(
+    results: States, sources: Sequence[Tensor], at_results: States, repeatable: bool = False
+) -> list[Tensor]:
     """(∂results/∂sources)ᵀ at_results, for each source; zeros where no result depends on it."""
     dependent = {name: value for name, value in results.items() if value.requires_grad}
     if not dependent:
         return [torch.zeros_like(source) for source in sources]
     at_dependent = [at_results[name] for name in dependent]
-    return list(torch.autograd.grad(list(dependent.values()), sources, at_dependent, materialize_grads=True))
+    values = list(dependent.values())
+    return list(
+        torch.autograd.grad(values, sources, at_dependent, retain_graph=repeatable or None, materialize_grads=True)
+    )

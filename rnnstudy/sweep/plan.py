@@ -11,7 +11,7 @@ from rnnstudy.store.tracker import Failures, KnownRuns
 from rnnstudy.sweep.messages import Assignment
 from rnnstudy.sweep.queue import FixedQueue
 from rnnstudy.training.checkpoint import can_resume, checkpoint_keys
-from rnnstudy.training.cost import Cost, cost, population_bounds
+from rnnstudy.training.cost import Cost, cost, population_bounds, seconds_of_updates
 from rnnstudy.training.devices import resolve_device
 from rnnstudy.training.grouping import populations, split_evenly
 from rnnstudy.training.population import Population
@@ -79,10 +79,12 @@ class Plan:
         where = resolve_device(device)
         if where.type != "cpu":
             return set()
-        firsts = [assignment.runs[0] for assignment in self.assignments]
-        return {
-            type(run.cell) for run in firsts if choose(run.cell, run.training.needs, where, engine).compiles(run.cell)
-        }
+        found = set()
+        for assignment in self.assignments:
+            run, seconds = assignment.runs[0], seconds_of_updates(Population(assignment.runs))
+            if choose(run.cell, run.training.needs, where, engine, seconds).compiles(run.cell):
+                found.add(type(run.cell))
+        return found
 
 
 def duration(seconds: float) -> str:

@@ -152,8 +152,8 @@ class Cost:
         return Cost(self.seconds + other.seconds, self.bytes + other.bytes)
 
 
-def cost(population: Population) -> Cost:
-    """What it costs to train `population`, all replicas together."""
+def seconds_of_updates(population: Population) -> float:
+    """What all updates and tests of `population` take the reference engine on one CPU thread."""
     run, training, replicas = population.runs[0], population.training, len(population.runs)
     steps = training.steps
     evaluated = training.validation_sequences * (steps // training.check_every) + training.test_sequences
@@ -161,10 +161,15 @@ def cost(population: Population) -> Cost:
     # A backward pass costs about twice a forward pass.
     operations = per_step * (3 * training.batch * steps + evaluated)
     loops = steps * population.task.steps * len(run.cell.states) * _recurrences(run)
+    return loops * SECONDS_PER_STATE_STEP + operations / OPERATIONS_PER_SECOND
+
+
+def cost(population: Population) -> Cost:
+    """What it costs to train `population`, all replicas together."""
+    run, replicas = population.runs[0], len(population.runs)
     probed = 2 * population.task.steps * _recurrences(run) * replicas if run.probes else 0
-    seconds = loops * SECONDS_PER_STATE_STEP + operations / OPERATIONS_PER_SECOND
     return Cost(
-        seconds=seconds + probed * SECONDS_PER_PROBED_STEP + replicas * SECONDS_PER_STORED_RUN,
+        seconds=seconds_of_updates(population) + probed * SECONDS_PER_PROBED_STEP + replicas * SECONDS_PER_STORED_RUN,
         bytes=sum(_bytes_stored(run) for run in population.runs),
     )
 

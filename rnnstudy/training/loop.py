@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from rnnstudy.engines import EngineName
-from rnnstudy.engines.choice import choose, engine_name, require
+from rnnstudy.engines.choice import choose, engine_name, require, say_reference_trains
 from rnnstudy.engines.engine import Engine
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.probes.probe import BackwardPass, Moment
@@ -18,6 +18,7 @@ from rnnstudy.probes.reading import Reading
 from rnnstudy.run import Run
 from rnnstudy.spec import RequestError
 from rnnstudy.training.batches import TrainingBatches, gradient_cuts
+from rnnstudy.training.cost import seconds_of_updates
 from rnnstudy.training.devices import resolve_device
 from rnnstudy.training.evaluation import evaluate, evaluate_test, evaluation_batches, probe_batches, read_probes
 from rnnstudy.training.grouping import populations
@@ -93,11 +94,16 @@ def train(
 def engine_of(learner: Learner, wanted: Engine | EngineName) -> Engine:
     """The engine of the whole training: the one that began it; else `wanted`, if it supports the population's cell and
     training methods; else the reference engine."""
-    cell, needs = learner.population.model.cell, learner.population.training.needs
+    population, model = learner.population, learner.population.model
+    cell, needs = model.cell, population.training.needs
     if isinstance(wanted, str):
-        engine = choose(cell, needs, learner.device, engine_name(learner.engine or wanted))
+        seconds = seconds_of_updates(population)
+        engine = choose(cell, needs, learner.device, engine_name(learner.engine or wanted), seconds)
     else:
         engine = wanted if wanted.serves(cell, needs) else ReferenceEngine()
+    if reason := engine.unfit(cell, model.features, model.outputs):
+        say_reference_trains(type(cell).__name__, reason)
+        engine = ReferenceEngine()
     learner.engine = engine.name
     return engine
 
