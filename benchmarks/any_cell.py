@@ -17,9 +17,9 @@ import torch
 from benchmarks.agreement import Leaky
 from rnnstudy.cells import CIFG, JANET, LEM, MGU, CoRNN, PeepholeLSTM, Published
 from rnnstudy.cells.cell import Cell
-from rnnstudy.engines import step_library
 from rnnstudy.engines.engine import Engine
 from rnnstudy.engines.reference import ReferenceEngine
+from rnnstudy.engines.step_compiler import library as step_library
 from rnnstudy.engines.traced import TracedEngine
 from rnnstudy.training.randomness import generator
 

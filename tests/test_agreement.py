@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from benchmarks.agreement import agreement
-from rnnstudy.engines import step_library
 from rnnstudy.engines.compiled import CompiledEngine
 from rnnstudy.engines.cuda_graph import GraphEngine
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.scaled import ScaledEngine
 from rnnstudy.engines.scan import ScanEngine
+from rnnstudy.engines.step_compiler import library as step_library
 from rnnstudy.engines.traced import TracedEngine
 
 ROOT = Path(__file__).parent.parent

@@ -16,11 +16,13 @@ import torch
 from benchmarks.agreement import JUDGED, TRACED, Case, Leaky, against_reference, beyond_floats, passed
 from rnnstudy.cells import GRU, JANET, LSTM, MLSTM, SLSTM, Elman
 from rnnstudy.cells.cell import Cell, Parameter
-from rnnstudy.engines import choice, step_library, step_rows, traced
+from rnnstudy.engines import choice, traced
 from rnnstudy.engines.choice import LEAST_SECONDS_TRACED, choose
 from rnnstudy.engines.reference import ReferenceEngine
-from rnnstudy.engines.step_library import CompilingError, library
-from rnnstudy.engines.step_prelude import PRELUDE
+from rnnstudy.engines.step_compiler import library as step_library
+from rnnstudy.engines.step_compiler import rows as step_rows
+from rnnstudy.engines.step_compiler.library import CompilingError, library
+from rnnstudy.engines.step_compiler.prelude import PRELUDE
 from rnnstudy.engines.traced import NoProgramError, TracedEngine, disagreement, why_not
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import RequestError
@@ -370,7 +372,7 @@ def test_a_run_trains_as_on_the_reference_engine():
 
 PROGRAM = """
 import sys, logging, torch
-from rnnstudy.engines import step_library
+from rnnstudy.engines.step_compiler import library as step_library
 from pathlib import Path
 step_library._folder = lambda: Path(sys.argv[1])
 step_library.OPTIONS = ("-O1", *step_library.OPTIONS[1:])

@@ -37,11 +37,11 @@ from rnnstudy.engines.compiled import (
 )
 from rnnstudy.engines.engine import Engine, LayerRun, Need, as_rows
 from rnnstudy.engines.reference import ReferenceEngine
-from rnnstudy.engines.step_kernels import StepKernels, step_kernels
-from rnnstudy.engines.step_library import CompilingError, addresses, call, compiler, library, library_path
-from rnnstudy.engines.step_rows import name_of
-from rnnstudy.engines.step_source import padded
-from rnnstudy.engines.step_trace import BATCHES, Evaluation, StepSizes, UntraceableError, traced_step
+from rnnstudy.engines.step_compiler.kernels import StepKernels, step_kernels
+from rnnstudy.engines.step_compiler.library import CompilingError, addresses, call, compiler, library, library_path
+from rnnstudy.engines.step_compiler.rows import name_of
+from rnnstudy.engines.step_compiler.source import padded
+from rnnstudy.engines.step_compiler.trace import BATCHES, Evaluation, StepSizes, UntraceableError, traced_step
 from rnnstudy.spec import RequestError
 
 logger = logging.getLogger("rnnstudy")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from rnnstudy.engines.step_rows import (
+from rnnstudy.engines.step_compiler.rows import (
     POINTWISE,
     POWERS,
     SAME,
@@ -18,8 +18,8 @@ from rnnstudy.engines.step_rows import (
     name_of,
     squeezed,
 )
-from rnnstudy.engines.step_trace import TracedStep, UntraceableError, is_item
-from rnnstudy.engines.step_views import VIEWS, sliced
+from rnnstudy.engines.step_compiler.trace import TracedStep, UntraceableError, is_item
+from rnnstudy.engines.step_compiler.views import VIEWS, sliced
 
 REDUCTIONS = ("sum", "mean", "amax", "amin")
 

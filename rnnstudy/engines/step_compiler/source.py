@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from torch.fx import Node
 
-from rnnstudy.engines.step_prelude import LANES
-from rnnstudy.engines.step_rows import POINTWISE, Operand, Row, Value, contiguous
-from rnnstudy.engines.step_trace import UntraceableError
+from rnnstudy.engines.step_compiler.prelude import LANES
+from rnnstudy.engines.step_compiler.rows import POINTWISE, Operand, Row, Value, contiguous
+from rnnstudy.engines.step_compiler.trace import UntraceableError
 
 
 def padded(size: int) -> int:

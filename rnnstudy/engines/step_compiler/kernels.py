@@ -5,12 +5,22 @@ from dataclasses import dataclass, field
 
 from torch.fx import Node
 
-from rnnstudy.engines.step_graph import RowGraph
-from rnnstudy.engines.step_prelude import PRELUDE
-from rnnstudy.engines.step_rows import CHEAP, Operand, Row, Value, blank_row, flat, is_whole, name_of, whole_row
-from rnnstudy.engines.step_source import Constants, Place, Program, padded
-from rnnstudy.engines.step_templates import BACKWARD, FORWARD, NORM
-from rnnstudy.engines.step_trace import TracedStep, UntraceableError
+from rnnstudy.engines.step_compiler.graph import RowGraph
+from rnnstudy.engines.step_compiler.prelude import PRELUDE
+from rnnstudy.engines.step_compiler.rows import (
+    CHEAP,
+    Operand,
+    Row,
+    Value,
+    blank_row,
+    flat,
+    is_whole,
+    name_of,
+    whole_row,
+)
+from rnnstudy.engines.step_compiler.source import Constants, Place, Program, padded
+from rnnstudy.engines.step_compiler.templates import BACKWARD, FORWARD, NORM
+from rnnstudy.engines.step_compiler.trace import TracedStep, UntraceableError
 
 MOST_TIMES = 16
 """How many times as many numbers as it keeps and reads, a step may write for the gradients of its parameters."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch.fx import Node
 
-from rnnstudy.engines.step_rows import Operand, Row, Value, contiguous, squeezed
-from rnnstudy.engines.step_trace import UntraceableError
+from rnnstudy.engines.step_compiler.rows import Operand, Row, Value, contiguous, squeezed
+from rnnstudy.engines.step_compiler.trace import UntraceableError
 
 MIXES = "its step mixes the sequences of a batch"
 
