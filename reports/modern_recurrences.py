@@ -51,6 +51,8 @@ runs = runs.assign(order=order).sort_values(["order", "seed"], kind="stable")
 keys = list(runs.index)
 side_of = {key: runs.loc[key, "side"] for key in sorted(keys, key=lambda key: names.index(runs.loc[key, "side"]))}
 shown = list(dict.fromkeys(zip(runs["task"], runs["length"], strict=True)))
+chance = {task: tasks[task, length].chance.error for task, length in shown}
+solving = figures.comparison(study.results, side_of, chance, keys=keys)
 words = {
     "SelectiveCopying": "selective copying",
     "AssociativeRecall": "associative recall",
@@ -80,7 +82,7 @@ for setting in shown:
         told = f"{experiment.parameters(one, tasks[setting]):,} ({one.cell.width} wide)"
         rows.append({"side": side, "layers": one.layers, "block": around, "setting": setting, "parameters": told})
 wide = pd.DataFrame(rows).pivot(index=["side", "layers", "block"], columns="setting", values="parameters")
-wide = wide.reindex(sorted(wide.index, key=lambda row: names.index(row[0]) if row[0] in names else len(names)))
+wide = wide.reindex(sorted(wide.index, key=lambda row: list(experiment.every_side(3)).index(row[0])))
 wide.columns = [f"{words[task]} {length}" for task, length in wide.columns]
 here.table(wide[[f"{words[task]} {length}" for task, length in shown]].fillna("").reset_index())
 
@@ -99,7 +101,6 @@ def found(solved: pd.Series) -> str:
 
 
 verdicts = runs.groupby(BY)["solved"].apply(found)
-chance = {task: tasks[task, length].chance.error for task, length in shown}
 
 
 def by_verdict(task: str, length: int, verdict: str) -> str:
@@ -110,7 +111,7 @@ def by_verdict(task: str, length: int, verdict: str) -> str:
 
 told = "; ".join(f"*{words[task]} {length}*: {by_verdict(task, length, 'solves')}" for task, length in shown)
 here.show(
-    figures.comparison(study.results, side_of, chance, keys=keys),
+    solving,
     "comparison",
     title="The family at equal parameters: who solves what",
     takeaway=f"""Sides that solve a setting: {told}. Rows from the RNN to the LSTM read their state in every gate; below
@@ -271,7 +272,8 @@ def verdict(side: str, task: str, expected: str) -> list[dict[str, str]]:
                 "refuted")  # fmt: skip
             listed.append({"side": side, "setting": f"{words[task]} {setting[1]}", "expected": expected, "came": came,
                            "hypothesis": outcome})  # fmt: skip
-    return listed
+    absent = {"side": side, "setting": words[task], "expected": expected, "came": "not trained at this scale"}
+    return listed or [{**absent, "hypothesis": "cannot tell"}]
 
 
 CLASSIC = ("GRU, forget bias 1", "LSTM, forget bias 1")

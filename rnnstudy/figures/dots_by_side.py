@@ -42,11 +42,11 @@ def dots_by_side(measured: pd.DataFrame, sides: Mapping[str, str], panels: list[
     """A panel for each measure: every run as a dot, in the row of its side, and the median of the side as a bar.
 
     Args:
-        measured: a row for each run, indexed by its key; a value that is absent is not drawn, and counted in the table.
+        measured: a row for each run, indexed by its key; a value that is absent is neither drawn nor counted.
         sides: key of a run to the name of its side, in the order of drawing, from the top.
         panels: the columns of `measured` that are drawn, from the left.
 
-    The table has a row for each side and panel: median, lowest and highest value, and of how many of the runs. Raises
+    The table has a row for each side and panel: median, lowest and highest value, and of how many runs. Raises
     `RequestError` when no run has a side.
     """
     measured = measured[measured.index.isin(list(sides))]
@@ -59,7 +59,7 @@ def dots_by_side(measured: pd.DataFrame, sides: Mapping[str, str], panels: list[
         for panel in panels:
             own = measured.loc[side_of == side, panel.column].astype(float)
             numbers = {"median": own.median(), "lowest": own.min(), "highest": own.max()}
-            rows.append({"side": side, "measure": panel.column, **numbers, "measured": own.count(), "runs": len(own)})
+            rows.append({"side": side, "measure": panel.column, **numbers, "runs": own.count()})
     data = pd.DataFrame(rows)
     with house_style():
         figure = Figure(figsize=(3.0 + 3.1 * len(panels), 2.0 + 0.34 * len(names)), layout="constrained")
@@ -76,13 +76,14 @@ def dots_by_side(measured: pd.DataFrame, sides: Mapping[str, str], panels: list[
             axis.set_title(fill(panel.title, 26))
             axis.set_xlabel(panel.label)
             axis.margins(x=0.06)
+            axis.locator_params(axis="x", nbins=5)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.5, -0.5)
         entries = [line_entry("a run", color=COLOUR, marker="o", linestyle=""), line_entry("median", color=MEDIAN)]
         with_chance = any(panel.chance is not None for panel in panels)
         legend_below(figure, [*entries, *([bound_entry("guessing")] if with_chance else [])])
     caption = (
-        f"Each dot is a run, {counted(side_of.value_counts())} for each side; the bar is their median. Where a value "
-        "is absent (a run that diverged, a gradient that is exactly zero) there is no dot."
+        f"Each dot is a run, {counted(data['runs'])} for each side; the bar is their median. Where a value is absent (a "
+        "run that diverged, a gradient that is exactly zero) there is no dot."
     )
     return Picture(figure, data, tuple(sorted(measured.index)), caption)
