@@ -24,7 +24,7 @@ left to scale paper: minLSTM, which resembles minGRU, S4D, which resembles the L
 linear recurrences at temporal order, and associative recall; with them what the hypothesis says of these.
 
 The rates in `CHOSEN` were chosen by `rnnstudy.results.selection.selection_table` from the selection runs of this file
-at scale desk; a test chooses them again from the committed data.
+at scale desk.
 """
 
 import bisect

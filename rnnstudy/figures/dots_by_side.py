@@ -83,7 +83,7 @@ def dots_by_side(measured: pd.DataFrame, sides: Mapping[str, str], panels: list[
         with_chance = any(panel.chance is not None for panel in panels)
         legend_below(figure, [*entries, *([bound_entry("guessing")] if with_chance else [])])
     caption = (
-        f"Each dot is a run, {counted(data['runs'])} for each side; the bar is their median. Where a value is absent (a "
-        "run that diverged, a gradient that is exactly zero) there is no dot."
+        f"Each dot is a run, {counted(data['runs'])} for each side; the bar is their median. Where a value is absent "
+        "(a run that diverged, a gradient that is exactly zero) there is no dot."
     )
     return Picture(figure, data, tuple(sorted(measured.index)), caption)
