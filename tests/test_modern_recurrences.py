@@ -26,8 +26,10 @@ def test_every_side_has_as_many_parameters_rates_and_seeds(experiment, scale):
     for task in experiment.tasks(scale):
         for name, side in experiment.sides(task, scale).items():
             assert experiment.parameters(side, task) == pytest.approx(wanted, rel=0.055), name
-    counts = {setting: len(runs) for setting, runs in experiment.runs_by_side(scale).items()}
-    assert len(set(counts.values())) == 1
+    selection = experiment.SELECTION_SEEDS[scale]
+    counts = [sum(run.seed in selection for run in runs) for runs in experiment.runs_by_side(scale).values()]
+    assert set(counts) == {len(experiment.RATES) * len(selection)}
+    assert len(counts) == sum(len(experiment.sides(task, scale)) for task in experiment.tasks(scale))
 
 
 def test_the_parameters_counted_are_those_that_are_trained(experiment):
