@@ -3,6 +3,7 @@
 import itertools
 from math import log, sqrt
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from rnnstudy.tasks import (
     Multiplication,
     NoiselessMemorisation,
     Parity,
+    PermutationComposition,
     RandomPermutation,
     SelectiveCopying,
     TemporalOrder,
@@ -279,6 +281,27 @@ def test_parity():
             odd ^= bit == 1
             assert answer == odd
         assert supervised == list(range(25))
+
+
+def test_permutation_composition():
+    matrices = [np.eye(4, dtype=int)[:, order] for order in itertools.permutations(range(4))]
+    drawn, answers = [], []
+    for inputs, targets, supervised, informative in sequences(PermutationComposition(length=15, items=4), 400):
+        product = np.eye(4, dtype=int)
+        for number, answer in zip(symbols(inputs), targets, strict=True):
+            product = matrices[number] @ product
+            # Column i of the matrix of p is the unit vector p(i).
+            assert (matrices[answer] == product).all()
+        assert supervised == informative == list(range(15))
+        drawn += symbols(inputs)
+        answers += targets
+    for found in (drawn, answers):
+        assert shares_agree(found, dict.fromkeys(range(24), 1 / 24), 6000)
+
+
+def test_permutations_of_two_items_are_parity():
+    for inputs, targets, *_ in sequences(PermutationComposition(length=9, items=2), 50):
+        assert targets == list(itertools.accumulate(symbols(inputs), lambda a, b: a ^ b))
 
 
 def test_selective_copying():

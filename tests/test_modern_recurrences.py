@@ -1,0 +1,55 @@
+"""The comparison of modern recurrences gives every side as much as the others."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rnnstudy.cells import S6, Published
+from rnnstudy.sweep import Scale
+from rnnstudy.sweep.experiment import load_experiment
+from rnnstudy.training.learner import Learner
+from rnnstudy.training.population import Population
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return load_experiment(ROOT / "experiments" / "modern_recurrences.py").module
+
+
+@pytest.mark.parametrize("scale", [Scale.DESK, Scale.PAPER])
+def test_every_side_has_as_many_parameters_rates_and_seeds(experiment, scale):
+    assert not set(experiment.SELECTION_SEEDS[scale]) & set(experiment.REPORT_SEEDS[scale])
+    wanted = {Scale.DESK: 6000, Scale.PAPER: 60_000}[scale]
+    for task in experiment.tasks(scale):
+        for name, side in experiment.sides(task, scale).items():
+            assert experiment.parameters(side, task) == pytest.approx(wanted, rel=0.055), name
+    selection = experiment.SELECTION_SEEDS[scale]
+    counts = [sum(run.seed in selection for run in runs) for runs in experiment.runs_by_side(scale).values()]
+    assert set(counts) == {len(experiment.RATES) * len(selection)}
+    assert len(counts) == sum(len(experiment.sides(task, scale)) for task in experiment.tasks(scale))
+
+
+def test_the_parameters_counted_are_those_that_are_trained(experiment):
+    for runs in experiment.runs_by_side(Scale.SMOKE).values():
+        [run, *_] = runs
+        trained = Learner.begin(Population((run,)), torch.device("cpu")).parameters
+        side = experiment.Side(run.cell, run.initialisation, run.layers, run.block)
+        assert experiment.parameters(side, run.task) == sum(value.numel() for value in trained.values())
+
+
+def test_the_signed_factors_are_those_of_s6_stretched(experiment):
+    signed, plain = experiment.SignedS6(width=5, state_size=3), S6(width=5, state_size=3)
+    source = torch.Generator().manual_seed(0)
+    drawn = Published().draw(plain.parameters(4, 2), 5, source)
+    parameters = {name: value[None].double() for name, value in drawn.items()}
+    inputs = 9 * torch.randn(1, 50, 4, generator=source, dtype=torch.float64)
+    projected = plain.project(parameters, inputs)
+    (a, b), (stretched, same) = (cell.coefficients(parameters, projected) for cell in (plain, signed))
+    torch.testing.assert_close(stretched, 2 * a - 1)
+    assert torch.equal(b, same)
+    assert (a > 0).all()
+    assert (stretched < 0).any()
+    assert (stretched.abs() <= 1).all()
