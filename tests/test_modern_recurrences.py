@@ -19,7 +19,7 @@ def experiment():
     return load_experiment(ROOT / "experiments" / "modern_recurrences.py").module
 
 
-@pytest.mark.parametrize("scale", [Scale.DESK, Scale.PAPER])
+@pytest.mark.parametrize("scale", [Scale.DESK, pytest.param(Scale.PAPER, marks=pytest.mark.slow)])
 def test_every_side_has_as_many_parameters_rates_and_seeds(experiment, scale):
     assert not set(experiment.SELECTION_SEEDS[scale]) & set(experiment.REPORT_SEEDS[scale])
     wanted = {Scale.DESK: 6000, Scale.PAPER: 60_000}[scale]
