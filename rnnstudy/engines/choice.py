@@ -23,9 +23,10 @@ ENGINE_CLASSES: dict[str, type[Engine]] = {
 }
 """The class of every engine name but `auto`."""
 
-LEAST_SECONDS_TRACED = 30.0
-"""What training must take on the reference engine for `auto` to mean the traced one. In each process tracing takes two
-or three seconds, and on each machine compiling as many again; then an update takes a third to a half of the time."""
+LEAST_SECONDS_TRACED = 10.0
+"""What a run must take on the reference engine for `auto` to mean the traced one. In each process tracing takes two or
+three seconds, and on each machine compiling as many again; then an update of one run takes a quarter of the time, and
+one of many at once a third to a half."""
 
 logger = logging.getLogger("rnnstudy")
 
@@ -50,13 +51,12 @@ def choose(
 ) -> Engine:
     """The engine that trains `cell` on `device` with methods that require `needs`.
 
-    `auto` means the compiled engine on the CPU, or the scan engine for diagonal cells, or the traced engine where
-    training would take the reference engine so many `seconds` that it gains; and on CUDA the graph engine, for cells
-    with an explicit backward pass. If the named
-    engine does not serve the cell, the reference engine trains; instead of `triton`, the graph engine if it serves. Why
-    a cell's step cannot be traced is logged once. The Triton kernels are first compared with a float64 computation on
-    the device. Raises `RequestError` as `require` does; without Numba, `auto` logs that once and means the reference
-    engine.
+    `auto` means the compiled engine on the CPU, or the scan engine for diagonal cells, or the traced engine where one
+    run would take the reference engine so many `seconds` that it gains; and on CUDA the graph engine, for cells with an
+    explicit backward pass. If the named engine does not serve the cell, the reference engine trains; instead of
+    `triton`, the graph engine if it serves. Why a cell's step cannot be traced is logged once. The Triton kernels are
+    first compared with a float64 computation on the device. Raises `RequestError` as `require` does; without Numba,
+    `auto` logs that once and means the reference engine.
     """
     require(name, device)
     for candidate in _fastest(device, seconds) if name == "auto" else (name, "graph") if name == "triton" else (name,):

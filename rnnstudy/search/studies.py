@@ -232,17 +232,28 @@ def winner(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
 
 
 def study_statuses(project: Project, url: str | None = None) -> list[StudyStatus]:
-    """The status of all studies in a storage, sorted by name. Creates no storage."""
+    """The status of all studies in a storage, sorted by name. Creates no storage, and leaves no connection open."""
     with storage_errors(storage_url(project, url)):
-        return [study_status(study) for study in load_studies(project, url=url)]
+        if (storage := _storage_that_is_there(project, url)) is None:
+            return []
+        try:
+            return [study_status(study) for study in _studies_in(storage)]
+        finally:
+            storage.engine.dispose()
 
 
 def load_studies(project: Project, prefix: str = "", url: str | None = None) -> list[optuna.Study]:
     """The studies in a storage, sorted by name: all, or those named `prefix` or `prefix/…`. Creates no storage."""
+    storage = _storage_that_is_there(project, url)
+    return [] if storage is None else _studies_in(storage, prefix)
+
+
+def _storage_that_is_there(project: Project, url: str | None) -> RDBStorage | None:
     file = sqlite_file(storage_url(project, url))
-    if file is not None and not is_there(file):
-        return []
-    storage = connect_storage(project, url)
+    return None if file is not None and not is_there(file) else connect_storage(project, url)
+
+
+def _studies_in(storage: RDBStorage, prefix: str = "") -> list[optuna.Study]:
     with storage_errors(storage.url):
         with damaged_study(None, storage.url):
             names = optuna.get_all_study_names(storage)
