@@ -19,7 +19,16 @@ from rnnstudy.cli.commands import app
 from rnnstudy.cli.common import make_console, say
 from rnnstudy.cli.completion import complete_key, complete_report
 from rnnstudy.cli.progress import SweepDisplay
-from rnnstudy.cli.tables import list_table, next_steps, outcomes_table, size, studies_lines, studies_rows, studies_table
+from rnnstudy.cli.tables import (
+    list_table,
+    next_steps,
+    outcomes_table,
+    size,
+    studies_lines,
+    studies_rows,
+    studies_shown,
+    studies_table,
+)
 from rnnstudy.engines.compiled import CompiledEngine
 from rnnstudy.optimisers.clipping import ClipNorm
 from rnnstudy.run import Run, Training
@@ -243,6 +252,8 @@ def test_studies_fit_80_columns_and_have_plain_values(tmp_path: Path) -> None:
         "  15 of 24 trials, 2 open: 11 complete, 4 pruned, 1 failed",
         "  best 0.0123: learning rate 0.00123, clip threshold 2.5",
     ]
+    assert studies_shown([status], Project(tmp_path), Console(width=80)) == lines
+    assert len(studies_shown([status], Project(tmp_path), Console(width=160))) == 1
 
 
 def test_doctor_finds_nothing_wrong_here_and_says_what_is_there(project_with_store: Path) -> None:

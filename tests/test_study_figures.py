@@ -339,7 +339,7 @@ def test_errors_of_sides_and_baselines_by_length() -> None:
     assert data.loc[("word", 200, "LSTM, forget bias 1"), "error"] == pytest.approx(0.28)
     assert data.loc[("word", 200, "bag of words"), ["runs", "error"]].tolist() == [0, 0.45]
     assert len(data) == 7
-    assert [axis.get_title() for axis in picture.figure.axes] == ["word", "character"]
+    assert [axis.get_title() for axis in picture.figure.axes] == ["unit: word", "unit: character"]
     shown = words(picture)
     for text in ("Elman, as drawn", "LSTM, forget bias 1", "bag of words", "chance", "wrong"):
         assert f">{text}<" in shown

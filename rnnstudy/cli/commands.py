@@ -18,6 +18,7 @@ from rnnstudy.cli.common import (
     as_json,
     make_console,
     print_json,
+    print_parts,
     say,
     say_damaged,
     storage_option,
@@ -25,7 +26,6 @@ from rnnstudy.cli.common import (
 )
 from rnnstudy.cli.completion import PROGRAM, Shell, complete_key, complete_report, completion_script
 from rnnstudy.errors import RequestError, RnnstudyError, without_passwords
-from rnnstudy.run import runs_in_words
 from rnnstudy.store.project import find_project
 
 
@@ -75,6 +75,7 @@ def list_(
     if file is None:
         raise click.UsageError("Missing argument 'FILE': an experiment file, or --tasks, --cells or --probes.")
     from rnnstudy.cli.tables import list_rows, list_table, size
+    from rnnstudy.run import runs_in_words
     from rnnstudy.store.mlflow_store import Store
     from rnnstudy.sweep.grids import Scale
     from rnnstudy.sweep.plan import duration, make_plan
@@ -105,7 +106,7 @@ def list_(
 @as_json
 def studies_(storage: str | None, json_: bool) -> None:
     """Show how the searches stand: trials, best value and parameters, and the winner's result on fresh seeds."""
-    from rnnstudy.cli.tables import studies_lines, studies_rows, studies_table
+    from rnnstudy.cli.tables import studies_rows, studies_shown
     from rnnstudy.search.studies import storage_url, study_statuses
     from rnnstudy.store.mlflow_store import Store
 
@@ -119,12 +120,7 @@ def studies_(storage: str | None, json_: bool) -> None:
         where = without_passwords(storage_url(project, storage))
         say(f"no studies in {where}; `rnnstudy sweep` of an experiment file with a search makes some")
         return
-    console, table = make_console(), studies_table(found, project)
-    if console.measure(table).maximum <= console.width:
-        console.print(table)
-        return
-    for line in studies_lines(found, project):
-        say(line)
+    print_parts(*studies_shown(found, project, make_console()))
 
 
 @app.command(short_help="Show a run, and the command that repeats it.")
@@ -172,6 +168,7 @@ def probe(key: str, probe: str, settings: tuple[str, ...], file: Path | None) ->
 def forget(keys: Sequence[str]) -> None:
     """Delete runs from the store, so that they are trained again. KEYS may be beginnings."""
     from rnnstudy import results
+    from rnnstudy.run import runs_in_words
     from rnnstudy.store.mlflow_store import Store
     from rnnstudy.sweep.claims import Claims
 
@@ -276,6 +273,7 @@ def _from_here(path: Path) -> Path:
 @click.argument("folders", nargs=-1, required=True, type=FOLDER)
 def sync(folders: Sequence[Path]) -> None:
     """Copy runs that were written with --offline into the store. Doing it twice changes nothing."""
+    from rnnstudy.run import runs_in_words
     from rnnstudy.store.mlflow_store import Store
     from rnnstudy.store.sync import sync as bring_in
 

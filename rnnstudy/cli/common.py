@@ -94,6 +94,15 @@ def say(line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal or "`" in line)
 
 
+def print_parts(*parts: "Table | str") -> None:
+    """Print tables and lines; empty lines are left out."""
+    for part in parts:
+        if isinstance(part, str):
+            say(part) if part else None
+        else:
+            make_console().print(part)
+
+
 def say_damaged(store: "RunIndex", keys: Collection[str] | None = None) -> None:
     """Print a line on standard error for each run (of `keys`) that is damaged in the store."""
     for line in store.damaged(keys).values():

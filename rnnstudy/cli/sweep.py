@@ -15,18 +15,15 @@ from rnnstudy.cli.common import (
     as_json,
     make_console,
     print_json,
-    say,
+    print_parts,
     storage_option,
     which_runs,
 )
 from rnnstudy.engines import ENGINE_NAMES, EngineName
-from rnnstudy.run import runs_in_words
 from rnnstudy.spec import RequestError
 from rnnstudy.store.project import find_project
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from rnnstudy.sweep.summary import SweepSummary
 
 
@@ -83,7 +80,7 @@ def sweep(
     each sweep trains what the others do not.
     """
     from rnnstudy.cli.progress import SweepDisplay
-    from rnnstudy.cli.tables import next_steps, outcomes, studies_rows, studies_table, summary_document
+    from rnnstudy.cli.tables import next_steps, outcomes, studies_rows, studies_shown, summary_document
     from rnnstudy.sweep import Resources, Scale, launch, load_experiment
     from rnnstudy.sweep.experiment import select_runs
     from rnnstudy.sweep.summary import SweepSummary
@@ -107,7 +104,8 @@ def sweep(
         if json_:
             print_json(summary_document(search.sweep) | {"studies": studies_rows(search.studies, project)})
         elif not quiet and not search.sweep.interrupted:
-            _print(studies_table(search.studies, project), "next: rnnstudy studies  ·  rnnstudy ui")
+            stand = studies_shown(search.studies, project, make_console())
+            print_parts(*stand, "next: rnnstudy studies  ·  rnnstudy ui")
         _finish(search.sweep, stderr=json_ or quiet)
     named = click.get_current_context().get_parameter_source("storage")
     if storage is not None and named is not ParameterSource.ENVIRONMENT:
@@ -145,22 +143,14 @@ def sweep(
     if json_:
         print_json(summary_document(summary))
     elif not quiet and not summary.interrupted:
-        _print(*outcomes(summary), next_steps(experiment.name, summary))
+        print_parts(*outcomes(summary), next_steps(experiment.name, summary))
     _finish(summary, stderr=json_ or quiet)
-
-
-def _print(*parts: "Table | str") -> None:
-    """Print tables and lines; empty lines are left out."""
-    for part in parts:
-        if isinstance(part, str):
-            say(part) if part else None
-        else:
-            make_console().print(part)
 
 
 def _finish(summary: "SweepSummary", *, stderr: bool) -> NoReturn:
     """Say what went wrong in a sweep or a search, and exit with its code."""
     from rnnstudy.cli.tables import troubles
+    from rnnstudy.run import runs_in_words
 
     if summary.interrupted:
         click.echo(f"interrupted: {runs_in_words(len(summary.ended))} ended; the same command continues", err=stderr)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.table import Table
 
 from rnnstudy.cli.common import make_table
@@ -154,6 +155,15 @@ def studies_table(statuses: "Sequence[StudyStatus]", project: Project) -> Table:
             _text(row["fresh_error"], ".3g"),
         )
     return table
+
+
+def studies_shown(statuses: "Sequence[StudyStatus]", project: Project, console: Console) -> list[Table | str]:
+    """The table of searches, or, where it is wider than the console, the lines."""
+    table = studies_table(statuses, project)
+    unbounded = console.options.update(width=1000)
+    if console.measure(table, options=unbounded).maximum <= console.width:
+        return [table]
+    return [*studies_lines(statuses, project)]
 
 
 def studies_lines(statuses: "Sequence[StudyStatus]", project: Project) -> Iterator[str]:
