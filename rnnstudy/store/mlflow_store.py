@@ -124,8 +124,8 @@ class Store(RunIndex):
             if disk_is_full(error):
                 folder = fullest(self.database and self.database.parent, self.artifacts)
                 raise DiskFull.caused_by(error, folder) from None
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            reason = reason.removeprefix("(sqlite3.OperationalError) ")
+            reason = f"{self.database} is gone" if self._connected and not self.exists else str(error) or repr(error)
+            reason = reason.strip().partition("\n")[0].removeprefix("(sqlite3.OperationalError) ")
             if isinstance(error, MlflowException) and error.error_code in REFUSALS:
                 raise StoreError(f"the MLflow store {self.uri} refuses: {reason}") from None
             raise StoreUnavailable(f"the MLflow store {self.uri} does not answer as it should: {reason}") from None
