@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
 
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
@@ -608,6 +609,22 @@ def test_a_database_that_was_removed_is_said_to_be_gone(project: Project):
     run, tracker = a_run(), MlflowTracker(open_store(project), INFO)
     tracker.begin(run, run.name)
     project.database.unlink()
+    with pytest.raises(StoreUnavailable, match=r"mlflow\.db is gone"):
+        tracker.write(last(run.key))
+
+
+def test_a_database_that_goes_while_it_is_written_is_said_to_be_gone(project: Project, monkeypatch: pytest.MonkeyPatch):
+    """It was said to be read-only."""
+    run, store = a_run(), open_store(project)
+    tracker = MlflowTracker(store, INFO)
+    tracker.begin(run, run.name)
+
+    def moved(*_: object, **__: object) -> None:
+        project.database.unlink()
+        raise MlflowException("(sqlite3.OperationalError) attempt to write a readonly database")
+
+    monkeypatch.setattr(store.client, "log_batch", moved)
+    monkeypatch.setattr(store.client, "set_terminated", moved)
     with pytest.raises(StoreUnavailable, match=r"mlflow\.db is gone"):
         tracker.write(last(run.key))
 
