@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlflow.exceptions import MlflowException
 
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.probes import GradientThroughTime, ParameterGradients
@@ -615,6 +614,8 @@ def test_a_database_that_was_removed_is_said_to_be_gone(project: Project):
 
 def test_a_database_that_goes_while_it_is_written_is_said_to_be_gone(project: Project, monkeypatch: pytest.MonkeyPatch):
     """It was said to be read-only."""
+    from mlflow.exceptions import MlflowException
+
     run, store = a_run(), open_store(project)
     tracker = MlflowTracker(store, INFO)
     tracker.begin(run, run.name)
