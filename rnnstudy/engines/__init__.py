@@ -2,8 +2,8 @@
 
 What comes in: a cell, parameters, inputs. What goes out: a `Trajectory`, which holds the gradient of every state.
 Begin with `engine.py` (the contract) and `reference.py` (the definition). The faster engines are tested against it:
-`compiled.py`, `scan.py`, `traced.py` (with `step_*.py`), `cuda_graph.py`, `triton.py`, and `scaled.py` (for probes).
-`choice.py` picks one; the rest are helpers.
+`compiled.py`, `scan.py`, `traced.py` (with `step_compiler/`), `cuda_graph.py`, `triton.py`, and `scaled.py` (for
+probes). `choice.py` picks one; the rest are helpers.
 """
 
 from typing import Literal, get_args

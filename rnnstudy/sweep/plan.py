@@ -81,8 +81,8 @@ class Plan:
             return set()
         found = set()
         for assignment in self.assignments:
-            run, seconds = assignment.runs[0], seconds_of_updates(Population(assignment.runs[:1]))
-            if choose(run.cell, run.training.needs, where, engine, seconds).compiles(run.cell):
+            run = assignment.runs[0]
+            if choose(run.cell, run.training.needs, where, engine, seconds_of_updates(run)).compiles(run.cell):
                 found.add(type(run.cell))
         return found
 

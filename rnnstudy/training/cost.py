@@ -152,15 +152,14 @@ class Cost:
         return Cost(self.seconds + other.seconds, self.bytes + other.bytes)
 
 
-def seconds_of_updates(population: Population) -> float:
-    """What all updates and tests of `population` take the reference engine on one CPU thread."""
-    run, training, replicas = population.runs[0], population.training, len(population.runs)
-    steps = training.steps
+def seconds_of_updates(run: Run, replicas: int = 1) -> float:
+    """What all updates and tests of so many runs like `run` take the reference engine on one CPU thread, together."""
+    training, steps = run.training, run.training.steps
     evaluated = training.validation_sequences * (steps // training.check_every) + training.test_sequences
-    per_step = _multiplied(run) * 2 * population.task.steps * replicas
+    per_step = _multiplied(run) * 2 * run.task.steps * replicas
     # A backward pass costs about twice a forward pass.
     operations = per_step * (3 * training.batch * steps + evaluated)
-    loops = steps * population.task.steps * len(run.cell.states) * _recurrences(run)
+    loops = steps * run.task.steps * len(run.cell.states) * _recurrences(run)
     return loops * SECONDS_PER_STATE_STEP + operations / OPERATIONS_PER_SECOND
 
 
@@ -168,8 +167,9 @@ def cost(population: Population) -> Cost:
     """What it costs to train `population`, all replicas together."""
     run, replicas = population.runs[0], len(population.runs)
     probed = 2 * population.task.steps * _recurrences(run) * replicas if run.probes else 0
+    seconds = seconds_of_updates(run, replicas)
     return Cost(
-        seconds=seconds_of_updates(population) + probed * SECONDS_PER_PROBED_STEP + replicas * SECONDS_PER_STORED_RUN,
+        seconds=seconds + probed * SECONDS_PER_PROBED_STEP + replicas * SECONDS_PER_STORED_RUN,
         bytes=sum(_bytes_stored(run) for run in population.runs),
     )
 

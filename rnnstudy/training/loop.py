@@ -98,7 +98,7 @@ def engine_of(learner: Learner, wanted: Engine | EngineName) -> Engine:
     cell, needs = model.cell, population.training.needs
     if isinstance(wanted, str):
         # Of one run: whatever trains beside it, a run has the same engine, and so the same bits.
-        seconds = seconds_of_updates(Population(population.runs[:1]))
+        seconds = seconds_of_updates(population.runs[0])
         engine = choose(cell, needs, learner.device, engine_name(learner.engine or wanted), seconds)
     else:
         engine = wanted if wanted.serves(cell, needs) else ReferenceEngine()
