@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rnnstudy.cells.block import Block
 from rnnstudy.cells.cell import Cell, Observe, Parameter, Parameters, States
+from rnnstudy.cells.cifg import CIFG
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.gru import GRU
 from rnnstudy.cells.initialisation import (
@@ -25,9 +27,17 @@ from rnnstudy.cells.initialisation import (
     Initialisation,
     InputBias,
     Orthogonal,
+    Published,
     PyTorchDefault,
 )
+from rnnstudy.cells.lem import LEM
+from rnnstudy.cells.lru import LRU
 from rnnstudy.cells.lstm import LSTM
+from rnnstudy.cells.min_gru import MinGRU
+from rnnstudy.cells.min_lstm import MinLSTM
+from rnnstudy.cells.mlstm import MLSTM
+from rnnstudy.cells.peephole_lstm import PeepholeLSTM
+from rnnstudy.cells.slstm import SLSTM
 from rnnstudy.optimisers.omega import Omega
 from rnnstudy.optimisers.rmsprop import RMSprop
 from rnnstudy.optimisers.sgd import SGD
@@ -213,6 +223,37 @@ def languages_and_selection() -> Settings:
             yield setting(task, GRU(width=136), decayed, PyTorchDefault()), FEW
 
 
+def recurrences_of_today() -> Settings:
+    """minGRU and minLSTM where `languages_and_selection` has the GRU; gates taken from an LSTM; LEM, LRU and xLSTM."""
+    around = Block(norm="layer", mix="mlp")
+    for tokens in (4, 8):
+        for noise in (32, 64):
+            task = SelectiveCopying(length=noise + tokens + 1, tokens=tokens, symbols=8)
+            yield in_blocks(task, MinGRU(width=98, candidate="linear"), 1, around, 600), FEW
+            yield in_blocks(task, MinLSTM(width=91, candidate="linear"), 1, around, 600), FEW
+    task = SelectiveCopying(length=37, tokens=4, symbols=8)
+    yield in_blocks(task, MinGRU(width=70, candidate="linear"), 2, around, 600), FEW
+    yield in_blocks(task, MinGRU(width=98, candidate="linear"), 1, around, 1800), FEW
+    forget = PyTorchDefault(gate_bias=ForgetBias())
+    whole = training(1500, 5e-3, batch=32, stop_when_solved=False)
+    for cell in (CIFG(width=12), PeepholeLSTM(width=12), LSTM(width=12)):
+        yield setting(Adding(length=50), cell, whole, forget), SOME
+    expressive = training(3000, 0.0026, batch=50, check_every=100, clip=None)
+    yield setting(Adding(length=200), LEM(width=64, step_size=0.0242), expressive, Published()), FEW
+    copied = training(2000, 3e-3, check_every=100, test_sequences=1000)
+    units = LRU(width=64)
+    yield setting(CopyMemory(length=8), units, copied, Published()).replace(layers=2, block=Block(mix="glu")), FEW
+    parity = LengthRange(task=Parity(length=2), length=40)
+    further = training(3000, 3e-3, other_lengths=(100,))
+    for cell in (SLSTM(width=32), MLSTM(width=8)):
+        yield setting(parity, cell, further, Published()), FEW
+
+
+def in_blocks(task: Task, cell: Cell, layers: int, block: Block, steps: int) -> Run:
+    trained = training(steps, 3e-3, batch=32, weight_decay=WeightDecay(strength=0.01), stop_when_solved=False)
+    return setting(task, cell, trained, Published()).replace(layers=layers, block=block)
+
+
 def biases() -> Settings:
     """LSTMs that differ in the bias of the forget gate alone; delayed XOR against temporal order."""
     trained = training(2000, 3e-3, check_every=100)
@@ -227,6 +268,7 @@ def settings() -> Settings:
     yield from hochreiter_and_schmidhuber()
     yield from small_reproductions()
     yield from languages_and_selection()
+    yield from recurrences_of_today()
     yield from pascanu()
     yield from biases()
     yield from copy_and_adding()
