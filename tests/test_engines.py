@@ -1,5 +1,6 @@
 """Fast engines against the reference engine in float64, and beyond the range of floats."""
 
+import gc
 import importlib.util
 import itertools
 import logging
@@ -15,15 +16,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rnnstudy.cells import GRU, LSTM, Elman, Jordan
+from rnnstudy.cells import CIFG, GRU, LSTM, Elman, Jordan
 from rnnstudy.cells.initialisation import PyTorchDefault
 from rnnstudy.cli import app
 from rnnstudy.engines import ENGINE_NAMES
-from rnnstudy.engines.buffers import BufferPool
+from rnnstudy.engines.buffers import BufferPool, Buffers
 from rnnstudy.engines.choice import ENGINE_CLASSES, _warn_without_numba, choose
 from rnnstudy.engines.compiled import CompiledEngine
 from rnnstudy.engines.engine import Engine
 from rnnstudy.engines.reference import ReferenceEngine
+from rnnstudy.engines.traced import TracedEngine
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import RequestError
 from rnnstudy.sweep.experiment import load_experiment
@@ -350,6 +352,33 @@ def test_bytes_kept_for_the_backward_pass(engine, cell, most):
     outputs = engine.unroll(cell, parameters, inputs, widths=model.widths, observed=True, steps=(99,)).outputs
     kept = sum(array.nbytes for array in outputs.grad_fn.buffers.arrays)
     assert kept / (100 * 2 * 20 * cell.width) <= most
+
+
+@pytest.mark.parametrize(("engine", "cell"), [(CompiledEngine(), LSTM(width=3)), (TracedEngine(), CIFG(width=3))])
+def test_arrays_return_to_the_pool_when_a_step_ends(engine, cell):
+    """Not only when cycles of references are collected, which in a long run of few objects comes too late."""
+    run = Run(task=TemporalOrder(length=10), cell=cell)
+    learner = Learner.begin(Population((run,)), torch.device("cpu"))
+    data = next(TrainingBatches(learner.population, 0, torch.device("cpu")))
+
+    def arrays():
+        return {id(one) for one in gc.get_objects() if type(one) is Buffers}
+
+    def step():
+        outputs, _ = learner.population.model.forward(
+            engine, learner.parameters, data.inputs, steps=data.steps, observed=False
+        )
+        during = arrays()
+        learner.backward(data.loss(run.task, outputs).mean(-1))
+        return during
+
+    before = arrays()
+    gc.disable()
+    try:
+        assert step() - before
+        assert arrays() <= before
+    finally:
+        gc.enable()
 
 
 def test_arrays_are_reused_and_dropped_when_there_are_too_many():

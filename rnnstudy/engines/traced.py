@@ -112,7 +112,7 @@ class TracedEngine(Engine):
 def _evaluated(layer: "_Layer", run: LayerRun) -> Tensor:
     """The outputs, with nothing kept for a backward pass."""
     values = [value.detach() for value in run.parameters.values()]
-    return _Pass(layer, run.inputs.detach(), values, keep=False).outputs
+    return _Pass(layer, run.inputs.detach(), values, keep=False).forward()
 
 
 @functools.cache
@@ -190,9 +190,6 @@ class _Pass:
     """One forward pass over all time steps, and what the backward pass reads of it if `keep`.
 
     Numbers that a layer reads are projected in the step; symbols are looked up before, for all steps at once.
-
-    Attributes:
-        outputs: (step, replica, batch, width).
     """
 
     def __init__(
@@ -218,7 +215,7 @@ class _Pass:
         self.kept = BUFFERS.acquire([(self.replicas, self.time + 1 if keep else 2, self.batch, self.kernels.kept)])
         into = torch.from_numpy(self.read.arrays[0])[..., : read.shape[-1]]
         into.copy_(read.view(*of_rows, -1))
-        self.outputs = self._forward(keep)
+        self.keep = keep
 
     def _constants(self, prepared: Parameters) -> list[list[np.ndarray]]:
         """For each replica, what the program reads that is the same for all rows."""
@@ -247,7 +244,8 @@ class _Pass:
         begins = range(0, self.batch, SEQUENCES)
         return [(r, begin, min(begin + SEQUENCES, self.batch)) for r in range(self.replicas) for begin in begins]
 
-    def _forward(self, keep: bool) -> Tensor:
+    def forward(self) -> Tensor:
+        """The outputs (step, replica, batch, width). They are not kept here: they refer to what keeps the pass."""
         layer, slots, jobs = self.layer, self.layer.slots(self.time), self._jobs()
         outputs = np.empty((self.replicas, len(layer.steps), self.batch, layer.widths[layer.cell.output]), np.float32)
         [read], [kept] = self.read.arrays, self.kept.arrays
@@ -255,7 +253,7 @@ class _Pass:
         def run(job: int) -> None:
             r, first, last = jobs[job]
             own = (read[r], addresses(self.constants[r]), kept[r], slots, outputs[r])
-            call(self.library.forward, self.time, self.batch, first, last, int(keep), *own)
+            call(self.library.forward, self.time, self.batch, first, last, int(self.keep), *own)
 
         for_each_replica(len(jobs), run)
         return torch.from_numpy(outputs).transpose(0, 1).contiguous()
@@ -381,7 +379,7 @@ class _Unrolled(torch.autograd.Function):
     def forward(ctx: Any, layer: _Layer, _: Any, inputs: Tensor, *values: Tensor) -> Tensor:
         needed = ctx.needs_input_grad[2]
         ctx.one = _Pass(layer, inputs.detach(), [value.detach() for value in values], True, needed)
-        return ctx.one.outputs
+        return ctx.one.forward()
 
     @staticmethod
     @once_differentiable
