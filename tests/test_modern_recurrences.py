@@ -1,22 +1,37 @@
-"""The comparison of modern recurrences gives every side as much as the others."""
+"""The comparison of modern recurrences gives every side as much as the others, and reports what selection chose."""
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from rnnstudy.cells import S6, Published
+from rnnstudy.results.archive import Archive
+from rnnstudy.results.selection import chosen_values, selection_table
 from rnnstudy.sweep import Scale
 from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.training.learner import Learner
 from rnnstudy.training.population import Population
 
 ROOT = Path(__file__).parents[1]
+BY = ["task", "length", "side"]
 
 
 @pytest.fixture(scope="module")
 def experiment():
     return load_experiment(ROOT / "experiments" / "modern_recurrences.py").module
+
+
+def test_the_rates_reported_are_those_that_the_selection_runs_choose(experiment):
+    archive = Archive.open(ROOT / "reports" / "data")
+    sides = experiment.side_of_keys(Scale.DESK)
+    keys = sorted(sides.keys() & archive.complete_keys().keys())
+    results = archive.load(keys, experiment="modern_recurrences")
+    labels = pd.Series(sides, name="side").to_frame()
+    table = selection_table(results, BY, experiment.SELECTION_SEEDS[Scale.DESK], labels=labels)
+    assert chosen_values(table, BY) == experiment.CHOSEN
+    assert set(table["runs"]) == {len(experiment.SELECTION_SEEDS[Scale.DESK])}
 
 
 @pytest.mark.parametrize("scale", [Scale.DESK, pytest.param(Scale.PAPER, marks=pytest.mark.slow)])

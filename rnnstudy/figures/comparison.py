@@ -28,6 +28,7 @@ def comparison(
     *,
     across: str = "length",
     label: str = "T",
+    panels: Mapping[str, str] | None = None,
     keys: Keys = None,
 ) -> Picture:
     """A tile for each side, task and length: how many of the runs solved the task, and how far from guessing they came.
@@ -37,15 +38,18 @@ def comparison(
 
     Args:
         sides: key of a run to the name of its side, in the order of drawing.
-        chance: name of a task's class to the error of the best predictor that sees no input.
+        chance: name of a panel to the error of the best predictor that sees no input, in the order of drawing.
         across: the column of `results.runs` whose values stand side by side in the panel of a task.
         label: what `across` is, with its unit.
+        panels: key of a run to the name of its panel; by default the class of its task.
         keys: the runs to draw; all that have a side by default.
 
     The table has the Wilson 95 % interval of the share solved. Raises `RequestError` when there is no run to draw.
     """
     wanted = [key for key in chosen_runs.drawn_keys(results, keys) if key in sides]
     runs = chosen_runs.finished_or_diverged(results, wanted)
+    if panels is not None:
+        runs = runs.assign(task=runs.index.map(panels))
     skill = 1 - runs["error"].astype(float) / runs["task"].map(chance)
     runs = runs.assign(side=runs.index.map(sides), skill=skill.clip(lower=0.0).fillna(0.0))
     names = [side for side in dict.fromkeys(sides.values()) if side in set(runs["side"])]
