@@ -113,12 +113,20 @@ def by_verdict(task: str, length: int, verdict: str) -> str:
 
 
 told = "; ".join(f"*{called[task, length]}*: {by_verdict(task, length, 'solves')}" for task, length in shown)
+READS_ITS_STATE = ("RNN, orthogonal", "GRU, forget bias 1", "LSTM, forget bias 1", "LSTM, chrono", "LSTM, in blocks")
+linear = [side for side in names if side not in READS_ITS_STATE]
+solved_by_linear = []
+for setting in shown:
+    own = verdicts.xs(setting, level=("task", "length"))
+    if set(linear) & set(own.index):
+        solvers = [side for side in linear if own.get(side) == "solves"]
+        solved_by_linear.append(f"{' and '.join(solvers) or 'none'} {words[setting]}")
 here.show(
     solving,
     "comparison",
-    title="The family at equal parameters: who solves what",
-    takeaway=f"""Sides that solve a setting: {told}. Rows from the RNN to the LSTM read their state in every gate; below
-    them stand the linear recurrences.""",
+    title=f"Of the linear recurrences these solve: {'; '.join(solved_by_linear)}",
+    takeaway=f"""Sides that solve a setting: {told}. Rows from the RNN to the LSTM in blocks read their state at every
+    step; below them stand the linear recurrences, which do not. Where there is no tile a side was not trained.""",
 )
 
 # %% [markdown]
@@ -217,14 +225,14 @@ if tracking:
     panels = [
         figures.DotPanel("gradient", "does the gradient reach the first step?", "log₁₀, relative to the last step"),
         figures.DotPanel(
-            "error", f"{words[task, length]} at T = {4 * length}", "share of steps wrong", chance[task, length]
+            "error", f"{words[task, length]} at T = {4 * length}", "share of steps wrong", chance[task, length]
         ),
     ]
     tracked = {key: side for key, side in side_of.items() if key in measured.index}
     if len(tracking) > 1:
         other, longest = tracking[1]
         beside = pictured[other, longest]
-        panels.append(figures.DotPanel("other", f"{words[other, longest]} at T = {4 * longest}", "share of steps wrong",
+        panels.append(figures.DotPanel("other", f"{words[other, longest]} at T = {4 * longest}", "share of steps wrong",
                                        chance[other, longest]))  # fmt: skip
         # A run of the other task stands in the row of its side, in a panel of its own.
         measured = pd.concat([measured, beside[["error", "side"]].rename(columns={"error": "other"})])
@@ -232,34 +240,53 @@ if tracking:
     median = pictured[task, length].groupby("side")["gradient"].median()
     lost = [side for side in names if nearer(task, length, 4, side) == "is lost"]
     reaching = [side for side in lost if median.get(side, -math.inf) > -1]
+    kinds = {side: "reads its state" if side in READS_ITS_STATE else "linear recurrence" for side in names}
+    right = [side for side in names if nearer(task, length, 4, side) == "stays right"]
+    less = [side for side in right if median.get(side, math.inf) < min((median[one] for one in reaching), default=0)]
     here.show(
-        figures.dots_by_side(measured, tracked, panels),
+        figures.dots_by_side(measured, tracked, panels, kinds),
         "gradient_and_error",
-        title=f"{words[task, length].capitalize()}: the gradient arrives, and still the state cannot be turned",
+        title=f"{words[task, length].capitalize()} at four times the length: " + (
+            f"{len(reaching)} sides are lost although the gradient arrives"
+            if reaching
+            else "no side is lost whose gradient arrives"
+        ),
         takeaway=f"""Left: how much of the gradient is left at the first of {length} steps before training. Lost at four
-        times the length of {words[task, length]} are {", ".join(lost) or "no sides"}; of these, {", ".join(reaching) or "none"}
-        begin with a gradient that loses less than one decade on its way. *S6, signed* differs from S6 in nothing but
-        the range of its factors.""",
-    )
+        times the length of {words[task, length]} are {", ".join(lost) or "no sides"}; of these,
+        {", ".join(reaching) or "none"} begin with a gradient that loses less than one decade on its way. It stays
+        right with less gradient than any of them: {", ".join(less) or "no side"}. *S6, signed* differs from S6 in
+        nothing but the range of its factors.""",
+    )  # fmt: skip
 
 # %% [markdown]
 # ## Want of gradient: temporal order
 #
-# The two marks stand at the first and the sixth tenth of the sequence; all that is asked is to keep them.
+# The two marks stand in the second and the sixth tenth of the sequence; all that is asked is to keep them.
 
 # %%
 far = [setting for setting in shown if setting[0] == "TemporalOrder"]
+contrary = ""
 for task, length in far:
     own = runs[(runs["task"] == task) & (runs["length"] == length)]
     first = at_first_step(own, "initial").groupby(own["side"]).median()
     told = "; ".join(f"{side} {first[side]:.1f}" for side in names if side in first and math.isfinite(first[side]))
+    of_sides = verdicts.xs((task, length), level=("task", "length"))
+    solvers, failing = ([one for one in first.index if of_sides[one] == came] for came in ("solves", "fails"))
+    crossed = [(one, other) for one in solvers for other in failing if first[one] < first[other]]
+    contrary = "; ".join(
+        f"{one} solves it with less gradient than {' and '.join(other for solver, other in crossed if solver == one)}, "
+        "which fail"
+        for one in dict.fromkeys(solver for solver, _ in crossed)
+    )
     here.show(
         figures.gradient_of_sides(study.results, side_of, states, keys=list(own.index)),
         f"gradient_{task}_{length}",
-        title=f"{words[task, length].capitalize()}, T = {length}: whose gradient reaches the marks",
+        title=f"{words[task, length].capitalize()}, T = {length}: the gradient before training "
+        + ("does not tell who solves it" if crossed else "is larger in all that solve it"),
         takeaway=f"""Decades left at the first step before training (medians over the runs): {told}. Solved by:
-        {by_verdict(task, length, "solves")}; failed by: {by_verdict(task, length, "fails")}. The two LSTMs differ in
-        the start of their biases alone.""",
+        {by_verdict(task, length, "solves")}; failed by: {by_verdict(task, length, "fails")}. {
+            contrary + "." if contrary else ""
+        } The two LSTMs differ in the start of their biases alone.""",
     )
 
 # %% [markdown]
@@ -307,7 +334,9 @@ for part, expectations in parts.items():
             "**refuted** by " + "; ".join(f"{row.side}, {row.setting} ({row.came})" for row in against.itertuples())
             if len(against)
             else "not refuted"
-        }.{f" Not trained at this scale: {', '.join(absent)}." if absent else ""}"""
+        }.{f" The reason is not borne out: {contrary}." if contrary and "for want of gradient" in part else ""}{
+            f" Not trained at this scale: {', '.join(absent)}." if absent else ""
+        }"""
     )
     here.table(table)
 
@@ -358,7 +387,7 @@ table = rates.reset_index()
 table = table[[each in shown for each in zip(table["task"], table["length"], strict=True)]]
 table["setting"] = [called[row.task, row.length] for row in table.itertuples()]
 table["rate"] = [f"{row.learning_rate:g}{' (edge)' if row.at_edge else ''}" for row in table.itertuples()]
-wide = table.pivot(index="side", columns="setting", values="rate").reindex(names)
+wide = table.pivot(index="side", columns="setting", values="rate").reindex(names).rename_axis(columns=None)
 here.table(wide[[called[task, length] for task, length in shown]].fillna("").reset_index())
 here.say(f"{int(table['at_edge'].sum())} of {len(table)} choices lie at an edge of the grid.")
 rows = []

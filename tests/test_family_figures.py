@@ -74,6 +74,17 @@ def test_the_dots_are_the_runs_and_absent_values_are_counted():
         figures.dots_by_side(measured, {"other": "slow"}, panels)
 
 
+def test_each_group_of_sides_has_its_colour_of_dots():
+    measured = pd.DataFrame({"error": [0.1, 0.2, 0.6, 0.5, 0.4, 0.7]}, index=list(SIDES))
+    picture = figures.dots_by_side(
+        measured, SIDES, [figures.DotPanel("error", "how wrong?", "share wrong")], {"slow": "gated", "fast": "linear"}
+    )
+    assert ">gated<" in words(picture)
+    assert ">linear<" in words(picture)
+    dots = [line for line in picture.figure.axes[0].get_lines() if line.get_marker() == "o"]
+    assert len({line.get_color() for line in dots}) == len(dots) == 2
+
+
 def test_the_closed_form_of_the_curse_is_the_series():
     for factor in (0.2, 0.6, 0.9):
         k = np.arange(1, 2000)

@@ -96,6 +96,11 @@ def test_the_comparison_counts_and_colours_every_side_at_every_length():
     assert table.loc[("fast", 10), ["solved", "runs", "mean_skill"]].tolist() == [1, 1, 1.0]
     texts = {text.get_text() for axis in picture.figure.axes for text in axis.texts}
     assert texts == {"1/3", "0/1", "1/1"}
+    named = dict.fromkeys(keys[:3], "first") | dict.fromkeys(keys[3:], "second")
+    apart = figures.comparison(runs, sides, {"first": 0.75, "second": 0.375}, panels=named).data
+    assert apart.set_index(["task", "length", "side"])["mean_skill"].to_dict() == {
+        ("first", 10, "slow"): pytest.approx(1 / 3), ("second", 20, "slow"): 0.0, ("second", 10, "fast"): 1.0,
+    }  # fmt: skip
 
     curve = figures.success_by_budget(runs, sides).data
     slow = curve[(curve["side"] == "slow") & (curve["length"] == 10)].set_index("updates")["solved"].to_dict()

@@ -67,7 +67,7 @@ def comparison(
         for axis, task in zip(axes, tasks, strict=True):
             _tiles(axis, data[data["task"] == task], names, across, values[task])
             axis.set_xlabel(label)
-            axis.set_title("\n".join(wrap(_words(task), 14 if len(values[task]) > 1 else 10)))
+            axis.set_title("\n".join(wrap(_words(task), 14 if len(values[task]) > 1 else 10, break_long_words=False)))
         axes[0].set_yticks(range(len(names)), names)
         image = axes[-1].images[0]
         bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.8, aspect=40, pad=0.04)

@@ -2,7 +2,7 @@
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 
@@ -18,7 +18,7 @@ from rnnstudy.spec import RequestError
 
 __all__ = ["DotPanel", "dots_by_side"]
 
-COLOUR, MEDIAN = STYLES["LSTM"].colour, "black"
+COLOURS, MEDIAN = tuple(STYLES[cell].colour for cell in ("LSTM", "Elman", "GRU")), "black"
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,19 @@ class DotPanel:
     chance: float | None = None
 
 
-def dots_by_side(measured: pd.DataFrame, sides: Mapping[str, str], panels: list[DotPanel]) -> Picture:
+def dots_by_side(
+    measured: pd.DataFrame,
+    sides: Mapping[str, str],
+    panels: Sequence[DotPanel],
+    groups: Mapping[str, str] | None = None,
+) -> Picture:
     """A panel for each measure: every run as a dot, in the row of its side, and the median of the side as a bar.
 
     Args:
         measured: a row for each run, indexed by its key; a value that is absent is neither drawn nor counted.
         sides: key of a run to the name of its side, in the order of drawing, from the top.
         panels: the columns of `measured` that are drawn, from the left.
+        groups: name of a side to that of its group, at most three; each has a colour, and an entry in the legend.
 
     The table has a row for each side and panel: median, lowest and highest value, and of how many runs. Raises
     `RequestError` when no run has a side.
@@ -54,6 +60,8 @@ def dots_by_side(measured: pd.DataFrame, sides: Mapping[str, str], panels: list[
         raise RequestError("there is no run to draw: none has a side")
     side_of = pd.Series(measured.index.map(sides), index=measured.index)
     names = [side for side in dict.fromkeys(sides.values()) if side in set(side_of)]
+    groups = groups or dict.fromkeys(names, "a run")
+    colours = dict(zip(dict.fromkeys(groups[side] for side in names), COLOURS, strict=False))
     rows = []
     for side in names:
         for panel in panels:
@@ -71,7 +79,7 @@ def dots_by_side(measured: pd.DataFrame, sides: Mapping[str, str], panels: list[
                 own = measured.loc[side_of == side, panel.column].astype(float).dropna().sort_values()
                 # Spread over the height of the row, so that equal values are seen.
                 heights = place + np.linspace(-0.22, 0.22, len(own)) if len(own) > 1 else np.full(len(own), place)
-                axis.plot(own, heights, "o", color=COLOUR, markersize=4.5, alpha=0.6, mew=0)
+                axis.plot(own, heights, "o", color=colours[groups[side]], markersize=4.5, alpha=0.6, mew=0)
                 axis.plot([own.median()] * 2, [place - 0.34, place + 0.34], color=MEDIAN, linewidth=2.4)
             axis.set_title(fill(panel.title, 26))
             axis.set_xlabel(panel.label)
@@ -79,7 +87,8 @@ def dots_by_side(measured: pd.DataFrame, sides: Mapping[str, str], panels: list[
             axis.locator_params(axis="x", nbins=5)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.5, -0.5)
-        entries = [line_entry("a run", color=COLOUR, marker="o", linestyle=""), line_entry("median", color=MEDIAN)]
+        dots = [line_entry(group, color=colour, marker="o", linestyle="") for group, colour in colours.items()]
+        entries = [*dots, line_entry("median", color=MEDIAN)]
         with_chance = any(panel.chance is not None for panel in panels)
         legend_below(figure, [*entries, *([bound_entry("guessing")] if with_chance else [])])
     caption = (
