@@ -1,6 +1,7 @@
 """`make bench` and `make bench-full`: measure, write benchmarks/results/*.json, and bring the tables up to date."""
 
 import argparse
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -102,77 +103,30 @@ def outcomes() -> list[dict[str, Any]]:
     return all_cells()
 
 
-def end_to_end() -> list[dict[str, Any]]:
-    from benchmarks.end_to_end import measure
-
-    return measure()
-
-
-def tracking() -> list[dict[str, Any]]:
-    from benchmarks.tracking import measure
-
-    return measure()
+def elsewhere(name: str) -> Callable[[], list[dict[str, Any]]]:
+    """What the module of this name measures, which chooses its own cores."""
+    return lambda: importlib.import_module(f"benchmarks.{name}").measure()
 
 
-def loading() -> list[dict[str, Any]]:
-    from benchmarks.loading import measure
+def on_one_core(name: str) -> Callable[[], list[dict[str, Any]]]:
+    """What the module of this name measures, on one core, with denormals flushed."""
 
-    return measure()
+    def measure() -> list[dict[str, Any]]:
+        only_one_core()
+        import torch
 
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        return importlib.import_module(f"benchmarks.{name}").measure()
 
-def watching() -> list[dict[str, Any]]:
-    only_one_core()
-    import torch
-
-    from benchmarks.watching import measure
-
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    return measure()
-
-
-def store_size() -> list[dict[str, Any]]:
-    from benchmarks.store_size import measure
-
-    return measure()
-
-
-def scan() -> list[dict[str, Any]]:
-    only_one_core()
-    import torch
-
-    from benchmarks.scan import measure
-
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    return measure()
-
-
-def symbols() -> list[dict[str, Any]]:
-    only_one_core()
-    import torch
-
-    from benchmarks.symbols import measure
-
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    return measure()
-
-
-def any_cell() -> list[dict[str, Any]]:
-    only_one_core()
-    import torch
-
-    from benchmarks.any_cell import measure
-
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    return measure()
+    return measure
 
 
 OTHERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
-    one.__name__: one
-    for one in (growth, outcomes, end_to_end, tracking, loading, store_size, watching, scan, symbols, any_cell)
+    "growth": growth,
+    "outcomes": outcomes,
+    **{name: elsewhere(name) for name in ("end_to_end", "tracking", "loading", "store_size")},
+    **{name: on_one_core(name) for name in ("watching", "scan", "symbols", "any_cell", "limits")},
 }
 WHAT = (
     "steps: training steps against peers; growth: time and memory against the length; outcomes: of the same runs by "
@@ -181,6 +135,7 @@ WHAT = (
     "watching: what rnnstudy.watch adds to a step; scan: diagonal recurrences by the scan and the reference engine; "
     "symbols: reviews read as symbols and as one-hot vectors; "
     "any_cell: cells without kernels by the traced and the reference engine; "
+    "limits: what the kernels need against what the processor gives; "
     "tables: measure nothing, make the tables again"
 )
 

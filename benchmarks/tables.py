@@ -202,6 +202,29 @@ def _any_cell(results: Sequence[dict[str, Any]]) -> str:
     return _table(header, lines)
 
 
+def _limits(results: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        [
+            one["cell"], f"B={one['batch']} H={one['width']} T={one['length']}",
+            *(f"{1000 * one['seconds_alone'][part]:.2f}" for part in ("products", "functions", "memory")),
+            *(f"{1000 * one['seconds'][part]:.2f}" for part in ("forward", "backward")),
+            f"{one['share']:.2f}",
+            f"{one['seconds']['step'] / (one['seconds']['forward'] + one['seconds']['backward']) - 1:.2f}",
+        ]
+        for one in results
+    ]  # fmt: skip
+    rates = results[0]["rates"]
+    header = [
+        "cell", "sizes", "ms, products alone", "elementary functions alone", "memory alone", "ms, forward kernel",
+        "backward kernel", "the three alone, of the kernels", "rest of the step, of the kernels",
+    ]  # fmt: skip
+    given = (
+        f"\nThis core does {rates['operations_a_second'] / 1e9:.0f} billion multiplications and additions a second in "
+        f"the products' code and {rates['functions_a_second'] / 1e9:.1f} billion sigmoids.\n"
+    )
+    return _table(header, lines) + given
+
+
 def _watched(one: dict[str, Any]) -> str:
     if one["every"] > 1:
         return f"every {one['every']} steps"
@@ -224,6 +247,7 @@ SECTIONS = {
     "scan": _scan,
     "symbols": _symbols,
     "any_cell": _any_cell,
+    "limits": _limits,
 }
 
 

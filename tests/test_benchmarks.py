@@ -1,16 +1,20 @@
 """What the pages say about speed is what was measured; and a small benchmark runs."""
 
+import math
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import end_to_end, jax_scan, store_size, symbols, tables, training_step
+from benchmarks import end_to_end, jax_scan, limits, store_size, symbols, tables, training_step
 from benchmarks.outcomes import agree
 from benchmarks.results_file import read_results
 from rnnstudy.cells import GRU, LSTM, Elman
+from rnnstudy.cells.initialisation import PyTorchDefault
+from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.run import Training
 from rnnstudy.sweep.experiment import load_experiment
 from rnnstudy.sweep.grids import Scale
@@ -99,3 +103,23 @@ def test_commands_begin_as_soon_on_a_store_of_ten_thousand_runs(monkeypatch):
     for row in store_size.measure():
         assert row["runs"] == store_size.RUNS == 10_000
         assert row["seconds"]["full"] < row["seconds"]["empty"] + row["limit"], row
+
+
+@pytest.mark.parametrize("cell", [Elman(width=7), LSTM(width=7), GRU(width=7)], ids=repr)
+def test_the_operations_of_the_kernels_are_those_that_torch_counts(cell):
+    """Of the reference engine, which needs no gradient of the state before the first step."""
+    length, batch = 9, 3
+    drawn = PyTorchDefault().draw(cell.parameters(limits.FEATURES, 4), cell.width, torch.Generator().manual_seed(0))
+    parameters = {name: value.unsqueeze(0).requires_grad_() for name, value in drawn.items()}
+    inputs = torch.randn(length, 1, batch, limits.FEATURES)
+    widths = {state: cell.width for state in cell.states}
+    with FlopCounterMode(display=False) as counter:
+        found = ReferenceEngine().unroll(cell, parameters, inputs, widths=widths, steps=[length - 1], observed=False)
+        found.outputs.sum().backward()
+    before_the_first = 2 * batch * cell.width * limits.BLOCKS[type(cell)] * cell.width
+    assert limits.counted(cell, batch, length)["operations"] - before_the_first == counter.get_total_flops()
+
+
+def test_elementary_rates_are_numbers():
+    assert 0 < limits.functions_a_second() < math.inf
+    assert 0 < limits.bytes_a_second(4096) < math.inf
