@@ -58,23 +58,22 @@ def runs(scale: Scale) -> list[Run]:
     )
     probes = (
         LearningRateEnvelope(lags=read, sequences=scale.pick(smoke=4, desk=16, paper=16)),
-        LearnabilityWindow(lags=read, sequences=scale.pick(smoke=64, desk=512, paper=2048)),
+        LearnabilityWindow(lags=read, sequences=scale.pick(smoke=128, desk=256, paper=2048)),
         GradientThroughTime(every=StartAndEnd()),
     )
     training = Training(
-        steps=scale.pick(smoke=10, desk=1000, paper=12_000),
+        steps=scale.pick(smoke=10, desk=600, paper=12_000),
         batch=scale.pick(smoke=8, desk=32, paper=128),
         learning_rate=3e-3,
-        check_every=scale.pick(smoke=5, desk=250, paper=1000),
+        check_every=scale.pick(smoke=5, desk=200, paper=1000),
         stop_when_solved=False,
-        validation_sequences=scale.pick(smoke=20, desk=500, paper=1000),
+        validation_sequences=scale.pick(smoke=20, desk=200, paper=1000),
         test_sequences=scale.pick(smoke=40, desk=2000, paper=4000),
     )
     one = ForgetBias(value=1.0)
     sides = [
         (Elman(width=width), Orthogonal()),
         (GRU(width=width), PyTorchDefault()),
-        (GRU(width=width), PyTorchDefault(gate_bias=one)),
         (LSTM(width=width), PyTorchDefault()),
         (LSTM(width=width), PyTorchDefault(gate_bias=one)),
         (LSTM(width=width), PyTorchDefault(gate_bias=Chrono(longest=max(lags)))),

@@ -74,7 +74,7 @@ def contribution(population, parameters, replica, b, step, batch):
     state = {name: torch.zeros(1, 1, cell.state_width(name, 1), dtype=torch.float64) for name in cell.states}
     for t in range(batch.inputs.shape[0]):
         used = at_step if t == step else {name: value.detach() for name, value in own.items()}
-        projected = cell.project(used, batch.inputs[t : t + 1, b].double())
+        projected = cell.project(used, batch.inputs[t : t + 1, b : b + 1].double())
         state = cell.step(cell.prepared(used), projected, state, lambda _, value: value)
     output = state["h"][0] @ own["W_ho"][0].detach() + own["b_o"][0].detach()
     loss = TASK.loss(output.view(1, 1, 1, 1), batch.targets[-1:, None, b : b + 1].double()).sum()
@@ -130,9 +130,8 @@ def test_a_tail_index_below_2_does_not_mean_that_the_variance_is_infinite():
     # From the density K₀(|x|)/π: q₉₅/q₇₅ = 4.3681, and the table between 1.2 and 1.3.
     expected = 1.2 + 0.1 * (4.4509 - 4.3681) / (4.4509 - 3.8865)
     assert indices.mean().item() == pytest.approx(expected, abs=4 * indices.std().item() / 20**0.5)
-    slopes = concentration(drawn)
-    assert slopes.mean().item() > 0.4
-    assert (slopes.mean() - (1 - 1 / expected)).abs() > 0.2
+    measured = concentration(drawn).mean().item()
+    assert measured - (1 - 1 / expected) > 0.2 > 2 * abs(measured - 0.5)
 
 
 def test_signal_noise_and_samples_of_normal_numbers():
@@ -149,7 +148,7 @@ def test_signal_noise_and_samples_of_normal_numbers():
 
 
 def test_readings_follow_from_the_statistics():
-    probe = LearnabilityWindow(sequences=64, ratio=0.5, budget=300, lags=(1, 2, 5, 30))
+    probe = LearnabilityWindow(sequences=128, ratio=0.5, budget=300, lags=(1, 2, 5, 30))
     found = read(probe, LSTM(width=WIDTH), stage="initial")
     signal = found["learnability/signal_initial"]
     assert (signal.axes, signal.coordinates) == (("lag",), {"lag": (1.0, 2.0, 5.0)})
@@ -168,13 +167,22 @@ def test_readings_follow_from_the_statistics():
         assert windows[replica].item() == max(within)
 
 
+def test_a_tail_index_of_1_needs_no_finite_number_of_sequences():
+    """Where the ratio of noise and signal is below 1, its infinite power is not a small number of sequences."""
+    source = torch.Generator().manual_seed(0)
+    heavy = torch.randn(1, 128, generator=source) / torch.randn(1, 128, generator=source).abs() ** 3 + 1000
+    found = statistics(heavy, torch.zeros(1), torch.tensor([True]))
+    assert found.tail_index.item() == 1.0
+    assert found.noise.item() < found.signal.item()
+
+
 def test_the_longest_lag_need_not_have_shorter_ones_below_it():
     samples = torch.tensor([[1.0, math.nan, 2.0, 9.0], [5.0, 6.0, math.inf, 4.0]])
     assert longest_within(samples, [1, 2, 4, 8], 3.0).tolist() == [4.0, 0.0]
 
 
 def test_lags_that_not_every_sequence_has_are_absent():
-    found = read(LearnabilityWindow(sequences=64), GRU(width=WIDTH), task=Adding(length=20, variant="pascanu"))
+    found = read(LearnabilityWindow(sequences=128), GRU(width=WIDTH), task=Adding(length=20, variant="pascanu"))
     signal = found["learnability/tail_index_final"]
     lags = torch.tensor(signal.coordinates["lag"])
     assert signal.values[:, lags <= 19].isfinite().all()
@@ -183,10 +191,10 @@ def test_lags_that_not_every_sequence_has_are_absent():
 
 
 def test_more_layers_and_a_cell_without_forward_derivatives():
-    found = read(LearnabilityWindow(sequences=64, lags=(1, 3)), MinGRU(width=WIDTH), layers=2, block=Block(norm="rms"))
+    found = read(LearnabilityWindow(sequences=128, lags=(1, 3)), MinGRU(width=WIDTH), layers=2, block=Block(norm="rms"))
     assert {"learnability/signal_layer1_final", "learnability/signal_layer2_final"} <= found.keys()
     with pytest.raises(RequestError, match=r"ExpRNN.* has a function without a forward derivative") as caught:
-        read(LearnabilityWindow(sequences=64), ExpRNN(width=WIDTH))
+        read(LearnabilityWindow(sequences=128), ExpRNN(width=WIDTH))
     assert "\n" not in str(caught.value)
-    with pytest.raises(SpecError, match="at least 64"):
+    with pytest.raises(SpecError, match="at least 128"):
         LearnabilityWindow(sequences=10)

@@ -1,6 +1,7 @@
 """How the scaled engine runs one layer over time: a graph for each step, and a backward pass with exponents."""
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -185,9 +186,12 @@ class LayerUnroll(Receiver, Reader):
         """
         chosen = functools.partial(_at_steps, steps=steps)
         try:
-            _, changes = torch.func.jvp(
-                lambda own: self.joined(self._steps_again(own, chosen)), (self.parameters,), (dict(direction),)
-            )
+            with warnings.catch_warnings():
+                # PyTorch's own, at the first forward derivative of a process.
+                warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+                _, changes = torch.func.jvp(
+                    lambda own: self.joined(self._steps_again(own, chosen)), (self.parameters,), (dict(direction),)
+                )
         except RuntimeError as error:
             raise RequestError(
                 f"{self.cell!r} has a function without a forward derivative, so that no derivative along a direction "

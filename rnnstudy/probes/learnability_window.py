@@ -20,8 +20,8 @@ SPREAD_RATIOS = (6.3138, 5.2229, 4.4509, 3.8865, 3.4656, 3.1498, 2.9140, 2.7394,
 QUARTILE_RANGES = (2.0000, 1.9777, 1.9631, 1.9528, 1.9447, 1.9379, 1.9315, 1.9255, 1.9195, 1.9136, 1.9077)
 """Of symmetric stable laws of scale 1, by α: McCulloch's ratio (q₉₅ − q₀₅)/(q₇₅ − q₂₅), and q₇₅ − q₂₅."""
 
-LARGEST_BLOCK = 16
-"""The most sequences in a mean whose spread is measured, and the fewest means."""
+SMALLEST_BLOCK, LARGEST_BLOCK, FEWEST_MEANS = 4, 32, 16
+"""Sequences in a mean whose spread is measured, and how many such means there are at least."""
 
 
 class LearnabilityWindow(Probe):
@@ -45,8 +45,9 @@ class LearnabilityWindow(Probe):
 
     McCulloch's α describes the body of a distribution as well as its tail: below 2, it need not mean that the variance
     is infinite (of a product of two independent normal numbers, which has all moments, it is 1.2). So the exponent is
-    also measured: `concentration` is −slope of log (q₇₅ − q₂₅) of means of n = 1, 2, 4, … sequences against log n. It
-    is ½ where the variance is finite, and 1 − 1/α for a stable law. `samples_by_variance` is (ε s/m)², s the standard
+    also measured: `concentration` is −slope of log (q₇₅ − q₂₅) of the means of n = 4, 8, … 32 sequences against log n,
+    as long as there are 16 means. It is 1 − 1/α for a stable law, and tends to ½ where the variance is finite (0.4 for
+    that product, whose body is not yet that of a normal law). `samples_by_variance` is (ε s/m)², s the standard
     deviation. Part of the signal is the same at every lag: an untrained readout errs in the same direction everywhere.
 
     Readings by `lag`, with `_initial` or `_final` appended outside training: `learnability/signal`, log10 m;
@@ -63,7 +64,7 @@ class LearnabilityWindow(Probe):
     source: ClassVar[str] = "Livi 2025 (learnability window); McCulloch 1986 for the tail index"
 
     every: Every = StartAndEnd()
-    sequences: Annotated[int, at_least(64)] = 256
+    sequences: Annotated[int, at_least(128)] = 256
     lags: tuple[Annotated[int, at_least(1)], ...] = ()
     ratio: Annotated[float, above(0)] = 1.0
     budget: Annotated[int, at_least(1)] = 1000
@@ -79,7 +80,8 @@ class LearnabilityWindow(Probe):
             by_lag = {name: torch.stack([getattr(one, name) for one in found], dim=1) for name in Statistics._fields}
             alike = Statistics(**by_lag)
             exponent = alike.tail_index / (alike.tail_index - 1)
-            samples = exponent * (math.log10(self.ratio) + alike.noise - alike.signal)
+            # Means of a law with α = 1 do not concentrate: the exponent is infinite, and N absent.
+            samples = known(exponent * (math.log10(self.ratio) + alike.noise - alike.signal))
             by_variance = 2 * (math.log10(self.ratio) + alike.deviation - alike.signal)
             for name, values, unit in (
                 ("signal", alike.signal, "log10"),
@@ -183,10 +185,10 @@ def _interpolated(at: Tensor, positions: tuple[float, ...], values: tuple[float,
 
 
 def concentration(values: Float[Tensor, "replica batch"]) -> Float[Tensor, " replica"]:
-    """−slope of log (q₇₅ − q₂₅) of the means of n consecutive values against log n, n = 1, 2, 4, … up to 16."""
+    """−slope of log (q₇₅ − q₂₅) of the means of n consecutive values against log n, n = 4, 8, … up to 32."""
     spreads, sizes = [], []
-    size = 1
-    while size <= LARGEST_BLOCK and values.shape[1] // size >= LARGEST_BLOCK:
+    size = SMALLEST_BLOCK
+    while size <= LARGEST_BLOCK and values.shape[1] // size >= FEWEST_MEANS:
         means = values[:, : values.shape[1] // size * size].unflatten(1, (-1, size)).mean(-1)
         spreads.append(quartile_range(means).log())
         sizes.append(math.log(size))
