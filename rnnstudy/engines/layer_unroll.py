@@ -189,9 +189,9 @@ class LayerUnroll(Receiver, Reader):
             with warnings.catch_warnings():
                 # PyTorch's own, at the first forward derivative of a process.
                 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
-                _, changes = torch.func.jvp(
+                changes = torch.func.jvp(
                     lambda own: self.joined(self._steps_again(own, chosen)), (self.parameters,), (dict(direction),)
-                )
+                )[1]
         except RuntimeError as error:
             raise RequestError(
                 f"{self.cell!r} has a function without a forward derivative, so that no derivative along a direction "

@@ -1,6 +1,7 @@
 """What each side learned of every lag, beside the signal by lag that it had before training."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportAssignmentType=false
+# pyright: reportGeneralTypeIssues=false
 
 from collections.abc import Mapping
 

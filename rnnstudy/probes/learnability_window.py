@@ -133,7 +133,7 @@ def _unit(gradients: dict[str, BlockFloat]) -> dict[str, Tensor]:
         name: BlockFloat(one.normalised().mantissa, one.normalised().exponent - largest).values()
         for name, one in gradients.items()
     }
-    square = sum(value.flatten(1).square().sum(1) for value in scaled.values())
+    square = torch.stack([value.flatten(1).square().sum(1) for value in scaled.values()]).sum(0)
     length = torch.where(square > 0, square, 1.0).sqrt()
     return {name: value / length.view(-1, *(1,) * (value.ndim - 1)) for name, value in scaled.items()}
 
