@@ -16,6 +16,7 @@ from rnnstudy.tasks import (
     EmbeddedReber,
     LengthRange,
     LongTimeLags,
+    MultiLagRegression,
     Multiplication,
     NoiselessMemorisation,
     Parity,
@@ -60,6 +61,7 @@ TASKS = {
     "memorisation": any_of(NoiselessMemorisation, 1, variant=st.sampled_from(["5 bits", "20 bits"])),
     "selective copying": any_of(SelectiveCopying, 26, tokens=SMALL, symbols=SMALL),
     "associative recall": any_of(AssociativeRecall, 20, pairs=st.integers(1, 5), vocabulary=st.sampled_from([12, 40])),
+    "multi-lag regression": any_of(MultiLagRegression, 33, channels=SMALL, noise=st.floats(0, 2)),
     "waveform": any_of(Waveform, 10, waves=SMALL),
     "range of lengths": st.builds(
         lambda shortest, longer: LengthRange(task=TemporalOrder(length=shortest), length=shortest + longer),

@@ -1,16 +1,18 @@
 """How the scaled engine runs one layer over time: a graph for each step, and a backward pass with exponents."""
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from rnnstudy.cells.cell import States
+from rnnstudy.cells.cell import Parameters, States
 from rnnstudy.cells.one_hot import dense_vectors, vectors
 from rnnstudy.engines.block_float import ZERO_EXPONENT, BlockFloat
 from rnnstudy.engines.engine import LayerRun, as_rows, require_gradient
 from rnnstudy.engines.scaled_maps import Reader, Receiver, gradient_of_rows
+from rnnstudy.errors import RequestError
 
 StepGraph = tuple[States, Tensor, States, States]
 """The autograd graph of one step: previous states and gates (leaves), observed states, and new states."""
@@ -163,26 +165,47 @@ class LayerUnroll(Receiver, Reader):
 
     def parameter_gradients(self, steps: Tensor | None = None, counted: Tensor | None = None) -> dict[str, BlockFloat]:
         """dL/dθ for every parameter θ, over all steps or over the chosen `steps` (step, replica, batch) alone."""
-
-        def chosen(values: Tensor) -> Tensor:
-            if steps is None:
-                return values
-            index = steps.view(*steps.shape, *(1,) * (values.ndim - 3)).expand(*steps.shape, *values.shape[3:])
-            return values.gather(0, index)
-
+        chosen = functools.partial(_at_steps, steps=steps)
         exponent = chosen(self.exponent)
         if counted is not None:
             exponent = torch.where(counted, exponent, ZERO_EXPONENT)
         arriving, shared = BlockFloat(chosen(self.arriving), exponent).aligned((0, 2))
         leaves = {name: value.clone().requires_grad_() for name, value in self.parameters.items()}
         with torch.enable_grad():
-            projected = self.cell.project(leaves, self.vectors(chosen(self.inputs)))
-            after = self.cell.step(
-                self.cell.prepared(leaves), projected, self.rows_of(self.states[:-1], chosen), _unobserved
-            )
+            after = self._steps_again(leaves, chosen)
         at_states = self.split(as_rows(arriving))
         gradients = _vector_jacobian(after, list(leaves.values()), at_states)
         return {name: BlockFloat(value, shared.view(-1)) for name, value in zip(leaves, gradients, strict=True)}
+
+    def gradients_along(self, direction: Parameters, steps: Tensor) -> BlockFloat:
+        """What the chosen `steps` (step, replica, batch) each add to the derivative of the loss along a direction.
+
+        G_tᵀ (∂⁺s_t/∂θ) w, with w the `direction`, of each sequence by itself: blocks (step, replica, batch) without
+        further axes. The derivative of the states along w is by forward-mode automatic differentiation; raises
+        `RequestError` for a cell that has none.
+        """
+        chosen = functools.partial(_at_steps, steps=steps)
+        try:
+            with warnings.catch_warnings():
+                # PyTorch's own, at the first forward derivative of a process.
+                warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+                changes = torch.func.jvp(
+                    lambda own: self.joined(self._steps_again(own, chosen)), (self.parameters,), (dict(direction),)
+                )[1]
+        except RuntimeError as error:
+            raise RequestError(
+                f"{self.cell!r} has a function without a forward derivative, so that no derivative along a direction "
+                "of its parameters can be read; leave the probe out, or take another cell"
+            ) from error
+        count, replicas, batch = steps.shape
+        changes = changes.view(replicas, count, batch, -1).transpose(0, 1)
+        return BlockFloat((chosen(self.arriving) * changes).sum(-1), chosen(self.exponent))
+
+    def _steps_again(self, parameters: Parameters, chosen: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """The states (replica, step · batch, width) after the chosen steps, as a function of the parameters."""
+        projected = self.cell.project(parameters, self.vectors(chosen(self.inputs)))
+        before = self.rows_of(self.states[:-1], chosen)
+        return self.cell.step(self.cell.prepared(parameters), projected, before, _unobserved)
 
     def jacobians(self, first: int, last: int) -> list[Tensor]:
         """∂s_t/∂s_{t−1} of the steps with indices `first` to `last` (exclusive)."""
@@ -227,6 +250,14 @@ class LayerUnroll(Receiver, Reader):
         everywhere = values.new_zeros(*values.shape[:-1], sum(self.widths.values()))
         self.split(everywhere)[self.cell.output].copy_(values)
         return everywhere
+
+
+def _at_steps(values: Tensor, steps: Tensor | None) -> Tensor:
+    """Of values (time, replica, batch, …) those at the `steps` (step, replica, batch); all when None."""
+    if steps is None:
+        return values
+    index = steps.view(*steps.shape, *(1,) * (values.ndim - 3)).expand(*steps.shape, *values.shape[3:])
+    return values.gather(0, index)
 
 
 def _unobserved(name: str, value: Tensor) -> Tensor:

@@ -205,6 +205,15 @@ class ScaledTrajectory(Trajectory):
         self.unroll.require()
         return self.unroll.parameter_gradients(steps.unsqueeze(0), counted.unsqueeze(0))
 
+    def gradients_along(self, direction: Parameters, steps: Int[Tensor, "replica batch"]) -> BlockFloat:
+        """What one step of each sequence adds to the derivative of its loss along a direction of the parameters.
+
+        `steps` is that step, counted from 0. Blocks (replica, batch), without further axes.
+        """
+        self.unroll.require()
+        found = self.unroll.gradients_along(direction, steps.unsqueeze(0))
+        return BlockFloat(found.mantissa[0], found.exponent[0])
+
 
 def all_steps(values: Shaped[Tensor, "time replica batch _"]) -> Int[Tensor, "time 1 1"]:
     """Their indices."""
