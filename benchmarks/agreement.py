@@ -95,9 +95,9 @@ class Leaky(Cell):
 
 TRACED = (
     Leaky(), CIFG(), MGU(), JANET(), PeepholeLSTM(), CoRNN(), LEM(), LMU(), AntisymmetricRNN(), IndRNN(), ExpRNN(),
-    Jordan(), OutputRecurrent(), Elman(), LSTM(), GRU(),
+    Jordan(), OutputRecurrent(), Elman(), LSTM(), GRU(), *DIAGONAL,
 )  # fmt: skip
-"""Cells for the traced engine: those without kernels, and those with, which it can run too."""
+"""Cells for the traced engine: those without kernels, and those that other fast engines run too."""
 
 RECURRENCE: tuple[Role, ...] = ("recurrent", "diagonal", "input")
 """Roles of the parameter that is spoilt: the first that a cell has."""

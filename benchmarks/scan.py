@@ -1,6 +1,7 @@
-"""The scan engine against the reference engine: forward, backward and log norms of one layer, in seconds of one core.
+"""Diagonal recurrences by the scan, the traced and the reference engine, in seconds of one core.
 
-The time is the process's own, so that other work on the machine counts little; the two engines take turns.
+Forward, backward and log norms of one layer. The time is the process's own, so that other work on the machine counts
+little; the engines take turns.
 """
 
 import time
@@ -13,6 +14,7 @@ from rnnstudy.cells.diagonal import DiagonalCell
 from rnnstudy.engines.engine import Engine
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.scan import ScanEngine
+from rnnstudy.engines.traced import TracedEngine
 from rnnstudy.training.randomness import generator
 
 CELLS: tuple[DiagonalCell, ...] = (MinGRU(), MinLSTM(), LRU(), RGLRU(), SRU(), S4D(state_size=4), S6(state_size=4))
@@ -34,17 +36,22 @@ def seconds(engine: Engine, cell: DiagonalCell, length: int, replicas: int) -> f
 
 
 def measure() -> list[dict[str, Any]]:
-    """Each cell at T = 1,000, with one and with eight replicas: the best of a few rounds, and the ratio."""
+    """Each cell at T = 1,000, with one and with eight replicas: the best of a few rounds, and the ratios."""
     found = []
     for replicas in (1, 8):
         for cell in CELLS:
-            seconds(ScanEngine(), cell, 10, replicas)
+            for engine in (ScanEngine(), TracedEngine()):
+                seconds(engine, cell, 10, replicas)
             rounds = [
-                [seconds(engine, cell, LENGTH, replicas) for engine in (ScanEngine(), ReferenceEngine())]
-                for _ in range(ROUNDS if replicas == 1 else 1)
+                [
+                    seconds(engine, cell, LENGTH, replicas)
+                    for engine in (ScanEngine(), TracedEngine(), ReferenceEngine())
+                ]
+                for _ in range(ROUNDS)
             ]
-            scan, reference = (min(times) for times in zip(*rounds, strict=True))
+            scan, traced, reference = (min(times) for times in zip(*rounds, strict=True))
             row = {"cell": repr(cell), "length": LENGTH, "batch": BATCH, "replicas": replicas}
-            found.append(row | {"scan": scan, "reference": reference, "times_faster": reference / scan})
+            row |= {"scan": scan, "traced": traced, "reference": reference}
+            found.append(row | {"times_faster": {"scan": reference / scan, "traced": reference / traced}})
             print(found[-1], flush=True)
     return found

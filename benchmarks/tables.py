@@ -163,11 +163,16 @@ def _scan(results: Sequence[dict[str, Any]]) -> str:
     lines = [
         [
             one["cell"], f"B={one['batch']} T={one['length']}", str(one["replicas"]),
-            f"{1000 * one['scan']:.0f}", f"{1000 * one['reference']:.0f}", f"{one['times_faster']:.1f}",
+            *(f"{1000 * one[engine]:.0f}" for engine in ("reference", "scan", "traced")),
+            *(f"{one['times_faster'][engine]:.1f}" for engine in ("scan", "traced")),
         ]
         for one in results
     ]  # fmt: skip
-    return _table(["cell", "sizes", "replicas", "ms, scan engine", "ms, reference engine", "times faster"], lines)
+    header = [
+        "cell", "sizes", "replicas", "ms, reference engine", "ms, scan engine", "ms, traced engine",
+        "times faster, scan", "times faster, traced",
+    ]  # fmt: skip
+    return _table(header, lines)
 
 
 def _symbols(results: Sequence[dict[str, Any]]) -> str:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.agreement import JUDGED, TRACED, Case, Leaky, against_reference, beyond_floats, passed
-from rnnstudy.cells import GRU, JANET, LSTM, MLSTM, SLSTM, Elman
+from benchmarks.agreement import DIAGONAL, JUDGED, TRACED, Case, Leaky, against_reference, beyond_floats, passed
+from rnnstudy.cells import GRU, JANET, LSTM, MLSTM, SLSTM, Elman, MinGRU
 from rnnstudy.cells.cell import Cell, Parameter
 from rnnstudy.engines import choice, traced
-from rnnstudy.engines.choice import LEAST_SECONDS_TRACED, choose
+from rnnstudy.engines.choice import LEAST_SECONDS_TRACED, MOST_NUMBERS_TRACED, Load, choose
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.engines.scaled import ScaledEngine
 from rnnstudy.engines.step_compiler import library as step_library
@@ -31,7 +31,7 @@ from rnnstudy.tasks import TemporalOrder
 from rnnstudy.training.loop import train
 
 CPU = torch.device("cpu")
-LONG = 10 * LEAST_SECONDS_TRACED
+LONG = Load(seconds=10 * LEAST_SECONDS_TRACED)
 
 pytestmark = pytest.mark.skipif(step_library.compiler() is None, reason="there is no C compiler")
 
@@ -313,6 +313,7 @@ def test_without_a_compiler(forgetful, monkeypatch, caplog):
     monkeypatch.delenv("CC", raising=False)
     with caplog.at_level(logging.WARNING, "rnnstudy"):
         assert choose(Leaky(), frozenset(), CPU, "auto", LONG).name == "reference"
+        assert choose(MinGRU(), frozenset(), CPU, "auto", LONG).name == "scan"
     assert caplog.messages == [
         "the reference engine trains Leaky, several times slower: there is no C compiler (cc, gcc or clang)"
     ]
@@ -327,8 +328,8 @@ RUN = Run(
 )
 
 
-def trained(engine):
-    [last] = [one for one in train(RUN, device="cpu", engine=engine) if one.outcome]
+def trained(engine, run=RUN):
+    [last] = [one for one in train(run, device="cpu", engine=engine) if one.outcome]
     return last
 
 
@@ -340,6 +341,9 @@ def test_a_compiler_that_fails(forgetful, monkeypatch, caplog, tmp_path):
     assert caplog.messages[-1] == (
         "the reference engine trains Leaky, several times slower: the C compiler failed: code 1"
     )
+    monkeypatch.setattr(choice, "LEAST_SECONDS_TRACED", 1e-9)
+    assert trained("auto", RUN.replace(cell=MinGRU(width=5))).outcome.engine == "scan"
+    assert not any("trains MinGRU" in one for one in caplog.messages)
     # Nothing is left behind.
     assert not list(tmp_path.iterdir())
     with pytest.raises(CompilingError, match="the C compiler failed"):
@@ -364,6 +368,12 @@ def test_the_choice():
         assert choose(cell, frozenset(), CPU).name == "reference"
         assert choose(cell, frozenset({"cuts"}), CPU, "auto", LONG).name == "reference"
     assert choose(GRU(), frozenset(), CPU, "auto", LONG).name == "compiled"
+    for cell in DIAGONAL:
+        assert choose(cell, frozenset(), CPU, "auto", LONG).name == "traced"
+        assert choose(cell, frozenset(), CPU, "auto", LONG._replace(numbers=2 * MOST_NUMBERS_TRACED)).name == "scan"
+        assert choose(cell, frozenset(), CPU, "auto").name == "scan"
+    # Nothing else runs it fast.
+    assert choose(JANET(), frozenset(), CPU, "auto", LONG._replace(numbers=2 * MOST_NUMBERS_TRACED)).name == "traced"
     with pytest.raises(RequestError, match="the traced engine trains on the CPU, not on cuda"):
         choose(Leaky(), frozenset(), torch.device("cuda"), "traced")
 

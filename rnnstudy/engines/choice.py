@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from typing import NamedTuple
 
 import torch
 
@@ -28,6 +29,25 @@ LEAST_SECONDS_TRACED = 10.0
 three seconds, and on each machine compiling as many again; then an update of one run takes a quarter of the time, and
 one of many at once a third to a half."""
 
+MOST_NUMBERS_TRACED = 5e6
+"""Numbers of states up to which `auto` means the traced engine for a recurrence that the scan engine runs as well: the
+traced one is up to four times faster, and keeps about ten numbers for each of them; the scan keeps few."""
+
+
+class Load(NamedTuple):
+    """What one run asks of its engine.
+
+    Attributes:
+        seconds: what its updates and tests take the reference engine.
+        numbers: of its states, over all steps and sequences of a batch.
+    """
+
+    seconds: float = 0.0
+    numbers: float = 0.0
+
+
+NO_LOAD = Load()
+
 logger = logging.getLogger("rnnstudy")
 
 
@@ -47,27 +67,30 @@ def require(name: EngineName, device: torch.device) -> None:
 
 
 def choose(
-    cell: Cell, needs: frozenset[Need], device: torch.device, name: EngineName = "auto", seconds: float = 0.0
+    cell: Cell, needs: frozenset[Need], device: torch.device, name: EngineName = "auto", load: Load = NO_LOAD
 ) -> Engine:
     """The engine that trains `cell` on `device` with methods that require `needs`.
 
-    `auto` means the compiled engine on the CPU, or the scan engine for diagonal cells, or the traced engine where one
-    run would take the reference engine so many `seconds` that it gains; and on CUDA the graph engine, for cells with an
-    explicit backward pass. If the named engine does not serve the cell, the reference engine trains; instead of
-    `triton`, the graph engine if it serves. Why a cell's step cannot be traced is logged once. The Triton kernels are
-    first compared with a float64 computation on the device. Raises `RequestError` as `require` does; without Numba,
-    `auto` logs that once and means the reference engine.
+    `auto` means, on the CPU, the compiled engine; for cells without its kernels the traced engine, where one run would
+    take the reference engine so long that it gains; for diagonal recurrences else the scan engine. On CUDA it means the
+    graph engine, for cells with an explicit backward pass. If no engine that is named or meant serves the cell, the
+    reference engine trains; instead of `triton`, the graph engine if it serves. Why a cell's step cannot be traced is
+    then logged once. The Triton kernels are first compared with a float64 computation on the device. Raises
+    `RequestError` as `require` does; without Numba, `auto` logs that once and means the reference engine.
     """
     require(name, device)
-    for candidate in _fastest(device, seconds) if name == "auto" else (name, "graph") if name == "triton" else (name,):
+    reason = ""
+    for candidate in _fastest(device, load) if name == "auto" else (name, "graph") if name == "triton" else (name,):
         if candidate == "graph" and name == "auto" and not has_explicit_backward(cell):
             # No benchmark shows yet that autograd captured in a CUDA graph is the faster one.
             continue
         engine = ENGINE_CLASSES[candidate]()
-        if candidate == "traced" and not needs and (reason := why_not(cell)):
-            say_reference_trains(type(cell).__name__, reason)
+        if candidate == "traced" and not needs:
+            reason = why_not(cell)
         if engine.serves(cell, needs) and (candidate != "triton" or verified(cell, device)):
             return engine
+    if reason:
+        say_reference_trains(type(cell).__name__, reason)
     return ReferenceEngine()
 
 
@@ -77,12 +100,14 @@ def say_reference_trains(words: str, reason: str) -> None:
     logger.warning("the reference engine trains %s, several times slower: %s", words, reason)
 
 
-def _fastest(device: torch.device, seconds: float) -> tuple[EngineName, ...]:
+def _fastest(device: torch.device, load: Load) -> tuple[EngineName, ...]:
     """What `auto` means: the first that serves. Not `triton`, as long as no benchmark shows that it is the fastest."""
     if device.type == "cuda":
         return ("graph",)
     if installed("numba"):
-        return ("compiled", "scan", "traced") if seconds >= LEAST_SECONDS_TRACED else ("compiled", "scan")
+        if load.seconds < LEAST_SECONDS_TRACED:
+            return ("compiled", "scan")
+        return ("compiled", "traced", "scan") if load.numbers <= MOST_NUMBERS_TRACED else ("compiled", "scan", "traced")
     _warn_without_numba()
     return ("reference",)
 

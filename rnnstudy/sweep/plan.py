@@ -11,7 +11,7 @@ from rnnstudy.store.tracker import Failures, KnownRuns
 from rnnstudy.sweep.messages import Assignment
 from rnnstudy.sweep.queue import FixedQueue
 from rnnstudy.training.checkpoint import can_resume, checkpoint_keys
-from rnnstudy.training.cost import Cost, cost, population_bounds, seconds_of_updates
+from rnnstudy.training.cost import Cost, cost, load_of, population_bounds
 from rnnstudy.training.devices import resolve_device
 from rnnstudy.training.grouping import populations, split_evenly
 from rnnstudy.training.population import Population
@@ -82,7 +82,7 @@ class Plan:
         found = set()
         for assignment in self.assignments:
             run = assignment.runs[0]
-            if choose(run.cell, run.training.needs, where, engine, seconds_of_updates(run)).compiles(run.cell):
+            if choose(run.cell, run.training.needs, where, engine, load_of(run)).compiles(run.cell):
                 found.add(type(run.cell))
         return found
 

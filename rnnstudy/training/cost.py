@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from rnnstudy.engines.choice import Load
 from rnnstudy.errors import RequestError
 from rnnstudy.probes.probe import Probe
 from rnnstudy.probes.reading import QUANTILES
@@ -161,6 +162,11 @@ def seconds_of_updates(run: Run, replicas: int = 1) -> float:
     operations = per_step * (3 * training.batch * steps + evaluated)
     loops = steps * run.task.steps * len(run.cell.states) * _recurrences(run)
     return loops * SECONDS_PER_STATE_STEP + operations / OPERATIONS_PER_SECOND
+
+
+def load_of(run: Run) -> Load:
+    """By what `auto` chooses the engine of such a run."""
+    return Load(seconds_of_updates(run), run.task.steps * run.training.batch * _joint_state(run))
 
 
 def cost(population: Population) -> Cost:

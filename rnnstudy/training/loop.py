@@ -18,7 +18,7 @@ from rnnstudy.probes.reading import Reading
 from rnnstudy.run import Run
 from rnnstudy.spec import RequestError
 from rnnstudy.training.batches import TrainingBatches, gradient_cuts
-from rnnstudy.training.cost import seconds_of_updates
+from rnnstudy.training.cost import load_of
 from rnnstudy.training.devices import resolve_device
 from rnnstudy.training.evaluation import evaluate, evaluate_test, evaluation_batches, probe_batches, read_probes
 from rnnstudy.training.grouping import populations
@@ -97,14 +97,16 @@ def engine_of(learner: Learner, wanted: Engine | EngineName) -> Engine:
     population, model = learner.population, learner.population.model
     cell, needs = model.cell, population.training.needs
     if isinstance(wanted, str):
-        # Of one run: whatever trains beside it, a run has the same engine, and so the same bits.
-        seconds = seconds_of_updates(population.runs[0])
-        engine = choose(cell, needs, learner.device, engine_name(learner.engine or wanted), seconds)
+        name = engine_name(learner.engine or wanted)
+        # The load of one run: whatever trains beside it, a run has the same engine, and so the same bits.
+        engine = choose(cell, needs, learner.device, name, load_of(population.runs[0]))
     else:
-        engine = wanted if wanted.serves(cell, needs) else ReferenceEngine()
+        engine, name = wanted if wanted.serves(cell, needs) else ReferenceEngine(), wanted.name
     if reason := engine.unfit(cell, model.features, model.outputs):
-        say_reference_trains(type(cell).__name__, reason)
-        engine = ReferenceEngine()
+        # What `auto` means where nothing is worth tracing: another compiled engine, for some cells.
+        engine = choose(cell, needs, learner.device) if name == "auto" else ReferenceEngine()
+        if isinstance(engine, ReferenceEngine):
+            say_reference_trains(type(cell).__name__, reason)
     learner.engine = engine.name
     return engine
 

@@ -96,9 +96,12 @@ INLINE float logarithm(float x) {
 INLINE float logarithm_of_one_plus(float x) {
   float sum = 1.0f + x;
   float rounded = sum - 1.0f;
-  float found = logarithm(sum) * (x / (rounded == 0.0f ? 1.0f : rounded));
+  /* Taken once: a second call in one branch of a choice keeps the compiler from vector code. */
+  float plain = logarithm(sum);
+  float found = plain * (x / (rounded == 0.0f ? 1.0f : rounded));
   found = rounded == 0.0f ? x : found;
-  return sum > 3.4028234e38f || sum <= 0.0f ? logarithm(sum) : found;
+  found = sum > 3.4028234e38f ? plain : found;
+  return sum <= 0.0f ? plain : found;
 }
 
 INLINE float logistic(float x) { return 1.0f / (1.0f + exponential(-x)); }
