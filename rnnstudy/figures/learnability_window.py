@@ -5,13 +5,14 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from rnnstudy.figures.drawing import median_line, panels
 from rnnstudy.figures.legend import legend_below, line_entry
 from rnnstudy.figures.picture import Picture
 from rnnstudy.figures.statistics import band_words, counted, medians_by
-from rnnstudy.figures.style import STYLES, house_style, looks_of_sides
+from rnnstudy.figures.style import BOUND_LINE, STYLES, house_style, looks_of_sides
 from rnnstudy.spec import RequestError
 
 __all__ = ["learnability_window"]
@@ -19,15 +20,15 @@ __all__ = ["learnability_window"]
 PANELS = {
     "learned": ("Learned, after training", "share of its variance explained"),
     "samples": ("Sequences required, before", "log₁₀ of the sequences N(ℓ)"),
-    "envelope": ("Envelope of the gates, before", "log₁₀ of the envelope f(ℓ)"),
+    "envelope": ("Envelope of own factors, before", "log₁₀ of the envelope f(ℓ)"),
 }
 """Measures from the left, with a panel's title and the label of its axis."""
 
 FURTHER_COLOURS = ("0.15", "#CC79A7", "#E69F00", "#8C564B")
 """Of cells without a colour of their own, in the order of drawing."""
 
-MARGIN = 1.5
-"""Decades that are drawn beyond the lowest and the highest median of the sequences required."""
+MARGIN, MOST_DECADES = 1.5, 4.5
+"""Decades that are drawn beyond the lowest and the highest median of the sequences required, and the most of them."""
 
 
 def learnability_window(measured: pd.DataFrame, cells: Mapping[str, str]) -> Picture:
@@ -44,6 +45,10 @@ def learnability_window(measured: pd.DataFrame, cells: Mapping[str, str]) -> Pic
     measured = measured[measured["side"].isin(list(cells)) & measured["measure"].isin(list(PANELS))]
     if measured["value"].notna().sum() == 0:
         raise RequestError("there is nothing to draw: no side has a value")
+    # No signal was found, so that more sequences are required than any that were.
+    measured = measured.assign(
+        value=measured["value"].where(measured["measure"] != "samples", measured["value"].fillna(np.inf))
+    )
     order = list(cells)
     data = medians_by(measured, ["measure", "side"], "lag", side=order.index, measure=list(PANELS).index)
     looks = looks_of_sides(cells, order)
@@ -54,8 +59,10 @@ def learnability_window(measured: pd.DataFrame, cells: Mapping[str, str]) -> Pic
     with house_style():
         figure, axes = panels(len(PANELS), height=4.4, share_y=False)
         for axis, (measure, (title, label)) in zip(axes, PANELS.items(), strict=True):
+            # What lies above the panel leaves it at its upper edge.
+            drawn = data[data["measure"] == measure].replace(np.inf, MOST_DECADES + 2 * MARGIN)
             for side in order:
-                line = data[(data["measure"] == measure) & (data["side"] == side)]
+                line = drawn[drawn["side"] == side]
                 median_line(axis, line, "lag", alpha=0.15, marker="o", markersize=4, **looks[side])
             axis.set_xscale("log", base=2)
             ticks = sorted(measured.loc[measured["measure"] == "learned", "lag"].unique())
@@ -64,15 +71,16 @@ def learnability_window(measured: pd.DataFrame, cells: Mapping[str, str]) -> Pic
             axis.set_xlabel("lag ℓ (steps)")
             axis.set_ylabel(label)
             axis.set_title(title)
-            of_panel = data.loc[data["measure"] == measure, "median"]
-            if measure == "samples" and len(of_panel):
-                axis.set_ylim(of_panel.min() - MARGIN, of_panel.max() + MARGIN)
+            if measure == "samples" and len(drawn):
+                axis.set_ylim(drawn["median"].min() - MARGIN, min(drawn["median"].max() + MARGIN, MOST_DECADES))
+                axis.axhline(0.0, **BOUND_LINE)
         legend_below(figure, [line_entry(side, **looks[side]) for side in order])
     caption = (
         "Left: the share of the variance of one lag's term that the trained network's output explains on test "
         "sequences. Middle: from how many sequences on the mean gradient of this lag is as large as its noise, with "
-        "the tail index by quantiles; absent where the two halves of the sequences do not agree. Right: the mean over "
+        "the tail index by quantiles; where the two halves of the sequences do not agree, more than any number; "
+        "dashed: one sequence. Right: the mean over "
         "units and steps of the products of a unit's own factors over ℓ steps. Lines: medians of "
-        f"{counted(data['runs'])}; bands: {band_words(data['runs'])}, cut off at the edge of the middle panel."
+        f"{counted(data['runs'])}; bands: {band_words(data['runs'])}, cut off at the edges of the middle panel."
     )
     return Picture(figure, data, tuple(sorted(measured["key"].unique())), caption)

@@ -46,9 +46,10 @@ class LearnabilityWindow(Probe):
     McCulloch's α describes the body of a distribution as well as its tail: below 2, it need not mean that the variance
     is infinite (of a product of two independent normal numbers, which has all moments, it is 1.2). So the exponent is
     also measured: `concentration` is −slope of log (q₇₅ − q₂₅) of the means of n = 4, 8, … 32 sequences against log n,
-    as long as there are 16 means. It is 1 − 1/α for a stable law, and tends to ½ where the variance is finite (0.4 for
-    that product, whose body is not yet that of a normal law). `samples_by_variance` is (ε s/m)², s the standard
-    deviation. Part of the signal is the same at every lag: an untrained readout errs in the same direction everywhere.
+    as long as there are 16 means (of 256 sequences: up to n = 16). It tends to 1 − 1/α for a stable law and to ½ where
+    the variance is finite; with so few sequences it scatters by 0.2 or so. `samples_by_variance` is (ε s/m)², s the
+    standard deviation. Part of the signal is the same at every lag: an untrained readout errs in the same direction
+    everywhere.
 
     Readings by `lag`, with `_initial` or `_final` appended outside training: `learnability/signal`, log10 m;
     `learnability/noise`, log10 σ; `learnability/tail_index`, α from 1 to 2; `learnability/concentration`;

@@ -50,7 +50,7 @@ class LearningRateEnvelope(Probe):
 
     Source: Livi 2025 (learnability window, version of February 2026 and its code) for μ, f and τ. There, μ is the
     expansion of the product to first order in d minus the gate, that of an LSTM contains ∂h_t/∂c_t, and that of a GRU
-    the product of the reset gates as well; here it is the product, for every cell alike.
+    is a sum of products of the gates 1 − z, of r and of both; here it is the product, for every cell alike.
     """
 
     source: ClassVar[str] = "Livi 2025 (learnability window): effective learning rates"
