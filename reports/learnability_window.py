@@ -163,10 +163,8 @@ others = elsewhere.T.median().groupby(sides).median().reindex(list(cells))
 
 def required_in_words(decades: float, absent: float = 0) -> str:
     """10^decades sequences, and in how many runs no signal was found."""
-    number = (
-        "more than any number" if np.isinf(decades) else f"{10**decades:.1f}" if decades < 3 else power_of_ten(decades)
-    )
-    return number + (f" (none in {int(absent)})" if absent else "")
+    number = "more than any" if np.isinf(decades) else f"{10**decades:,.{int(decades < 2)}f}"
+    return number + (f" (none found in {int(absent)})" if absent else "")
 
 
 here.table(
@@ -213,14 +211,14 @@ here.table(
         {
             "side": list(cells),
             "fewest sequences by variance, over lags": required.min(axis=1).map("{:.1f}".format).to_list(),
-            "most": required.max(axis=1).map("{:.1f}".format).to_list(),
+            "most": [required_in_words(value) for value in np.log10(required.max(axis=1))],
         }
     )
 )
 here.say(
     f"""The closed form is {closed:.1f} sequences; within a factor of 2 of it, at every lag, are
-    {", ".join(near_closed) or "no sides"}{
-        f"; why {', '.join(side for side in cells if side not in near_closed)} is not, this page does not say"
+    {"; ".join(near_closed) or "no sides"}{
+        f"; why {'; '.join(side for side in cells if side not in near_closed)} is not, this page does not say"
         if len(near_closed) < len(cells)
         else ""
     }. The rank correlation of these numbers with what is learned is {words(*plainly)}."""
