@@ -57,7 +57,9 @@ def ledger(table: pd.DataFrame) -> Picture:
             axis.set(xlabel=label, ylim=(-0.7, max(len(group), 1) - 0.3))
         axes[0].set_xlim(-0.04, 1.04)
         axes[1].set_xscale("log")
-        axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        lowest, highest = axes[1].get_xlim()
+        # Labels of more than one number in a decade would touch each other.
+        axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if highest < 30 * lowest else (1,)))
         axes[1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes[1].xaxis.set_minor_locator(NullLocator())
         entries = [
