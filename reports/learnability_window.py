@@ -25,6 +25,7 @@ import pandas as pd
 
 from rnnstudy import figures
 from rnnstudy.report import Notebook, power_of_ten
+from rnnstudy.spec import RequestError
 
 here = Notebook("learnability_window")
 study = here.study()
@@ -40,6 +41,8 @@ sides = pd.Series(named, index=runs.index)
 ORDER = ["Elman", "GRU", "LSTM", "MinGRU", "LRU"]
 ranked = sorted(set(sides), key=lambda side: (ORDER.index(runs["cell"][sides == side].iloc[0]), len(side)))
 cells = {side: runs["cell"][sides == side].iloc[0] for side in ranked}
+if len(cells) < 4 or "RNN, orthogonal" not in cells:
+    raise RequestError("this page ranks four sides or more, among them the orthogonal RNN, of which runs are missing")
 lags = sorted(int(column.removeprefix("gain_at_lag_")) for column in runs if column.startswith("gain_at_lag_"))
 
 

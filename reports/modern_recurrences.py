@@ -21,6 +21,7 @@ import pandas as pd
 from rnnstudy import figures
 from rnnstudy.report import Notebook
 from rnnstudy.results.selection import selection_table
+from rnnstudy.spec import RequestError
 from rnnstudy.tasks import PermutationComposition
 
 here = Notebook("modern_recurrences")
@@ -65,6 +66,9 @@ solving = figures.comparison(
     study.results, side_of, {words[setting]: chance[setting] for setting in shown}, panels=panels, keys=keys
 )
 sizes = {setting: experiment.sides(tasks[setting], scale) for setting in shown}
+present = {
+    (task, length): set(runs.loc[(runs["task"] == task) & (runs["length"] == length), "side"]) for task, length in shown
+}
 numbers = {
     setting: [experiment.parameters(one, tasks[setting]) for one in sizes[setting].values()] for setting in shown
 }
@@ -123,7 +127,7 @@ for setting in shown:
     told.append(f"{called[setting]}: {listed(solvers)}")
     if any(own.get(side) != "solves" for side in ("GRU, forget bias 1", "LSTM, forget bias 1")):
         gains += [f"{side} at {words[setting]}" for side in solvers if side in linear]
-tried = [setting for setting in shown if set(linear) & set(sizes[setting])]
+tried = [setting for setting in shown if set(linear) & present[setting]]
 of_linear = []
 for setting in tried:
     own = verdicts.xs(setting, level=("task", "length"))
@@ -139,7 +143,7 @@ here.show(
 here.say("How far each came, and how late: medians over the runs.")
 rows = []
 for task, length in shown:
-    for side in [side for side in names if side in sizes[task, length]]:
+    for side in [side for side in names if side in present[task, length]]:
         own = runs[(runs["task"] == task) & (runs["length"] == length) & (runs["side"] == side)]
         late = int((own["steps_to_solve"] > 2 / 3 * own["training.steps"]).sum())
         solved = int(figures.true(own["solved"]).sum())
@@ -209,7 +213,7 @@ for task, length in tracking:
         4: f"{2 * length + 1} to {4 * length}",
     }
     rows = []
-    for side in [side for side in names if side in sizes[task, length]]:
+    for side in [side for side in names if side in present[task, length]]:
         own = runs[(runs["task"] == task) & (runs["length"] == length) & (runs["side"] == side)]
         row = {"side": side, f"solved at T = {length}": f"{int(figures.true(own['solved']).sum())} of {len(own)}"}
         for factor, segment in segments.items():
@@ -260,6 +264,8 @@ def reaches(values: pd.Series, against: pd.Series) -> str:
 
 STAGES = {"initial": "before training", "final": "after training"}
 LSTM = "LSTM, forget bias 1"
+if not all(LSTM in present[setting] for setting in tracking):
+    raise RequestError(f"this page compares gradients with that of '{LSTM}', of which runs are missing")
 gradients = {}
 for task, length in tracking:
     own = runs[(runs["task"] == task) & (runs["length"] == length)]
@@ -395,7 +401,7 @@ for part, expectations in parts.items():
     for task, by_outcome in expectations.items():
         for expected, of_sides in by_outcome.items():
             for side in of_sides:
-                settings = [one for one in shown if words[one] == task and side in sizes[one]]
+                settings = [one for one in shown if words[one] == task and side in present[one]]
                 absent += [] if settings else [f"{side} at {task}"]
                 for setting in settings if expected != "solves most" else []:
                     at_length = expected in ("stays right", "is lost")
