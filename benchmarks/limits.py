@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numba import njit
 
 import rnnstudy.engines.compiled as compiled_engine
@@ -88,7 +87,8 @@ def functions_a_second() -> float:
 def bytes_a_second(size: int) -> float:
     """Bytes of memory of this size that are written and later read again."""
     memory = np.zeros(size // 4, np.float32)
-    _write(memory, np.float32(1)), _read(memory)
+    _write(memory, np.float32(1))
+    _read(memory)
     return 4 * memory.size / (shortest(lambda: _write(memory, np.float32(1)), 9) + shortest(lambda: _read(memory), 9))
 
 
@@ -143,7 +143,6 @@ def kernel_seconds(cell: Cell, batch: int) -> dict[str, float]:
 
 def measure() -> list[dict[str, Any]]:
     """Each cell at each size: what it needs, what that would take alone, and what its kernels take."""
-    torch.set_flush_denormal(True)
     operations, functions = operations_a_second(), functions_a_second()
     rows = []
     for batch, width in SIZES:
