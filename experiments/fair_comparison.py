@@ -31,7 +31,7 @@ from rnnstudy.tasks.task import Task
 from rnnstudy.tasks.temporal_order import TemporalOrder
 
 SELECTION_SEEDS = {Scale.SMOKE: range(1), Scale.DESK: range(5), Scale.PAPER: range(10)}
-REPORT_SEEDS = {Scale.SMOKE: range(10, 11), Scale.DESK: range(10, 30), Scale.PAPER: range(10, 20)}
+REPORT_SEEDS = {Scale.SMOKE: range(10, 11), Scale.DESK: range(10, 30), Scale.PAPER: range(10, 30)}
 
 VANILLA_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 GATED_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
