@@ -6,18 +6,20 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from rnnstudy.cells import LSTM, Chrono, Elman, Orthogonal
 from rnnstudy.optimisers import SGD
 from rnnstudy.run import Run, Training
 from rnnstudy.store.documents import NOTE, data_set, note, paragraph, run_documents
+from rnnstudy.store.mlflow_documents import data_input
 from rnnstudy.store.mlflow_store import Store, open_store
 from rnnstudy.store.mlflow_tracker import MlflowTracker
 from rnnstudy.store.offline import OfflineFolder, OfflineTracker
 from rnnstudy.store.project import Project
 from rnnstudy.store.run_description import SweepInfo
 from rnnstudy.store.sync import sync
-from rnnstudy.tasks import Adding, TemporalOrder
+from rnnstudy.tasks import Adding, AssociativeRecall, Task, TemporalOrder
 from rnnstudy.training.records import Outcome, Record
 
 RUN = Run(
@@ -129,6 +131,18 @@ def test_a_run_has_its_documents_through_the_store_and_offline(project_with_stor
     experiment = store.client.get_experiment_by_name("small")
     assert experiment is not None
     assert experiment.tags[NOTE] == "Why?\n\nSo."
+
+
+@pytest.mark.parametrize("task", [TemporalOrder(length=50), AssociativeRecall(length=16)])
+def test_the_schema_of_a_data_set_is_that_of_its_batches(task: Task) -> None:
+    stored = data_input(data_set(RUN.replace(task=task))).dataset
+    inputs, outputs = json.loads(stored.schema)["mlflow_colspec"]
+    drawn = task.sample(3, torch.Generator().manual_seed(0)).inputs
+    assert inputs["tensor-spec"] == {
+        "dtype": str(drawn.dtype).removeprefix("torch."),
+        "shape": [-1, drawn.shape[0], drawn.shape[2]],
+    }
+    assert outputs["tensor-spec"]["shape"] == [-1, task.steps, task.outputs]
 
 
 def test_a_description_that_someone_changed_stays_when_the_run_goes_on(project_with_store: Path) -> None:

@@ -158,5 +158,6 @@ def data_set(run: Run) -> dict[str, Any]:
         "seed": seed,
         "steps": task.steps,
         "features": task.features,
+        "symbols": task.inputs_are_symbols,
         "outputs": task.outputs,
     }

@@ -73,7 +73,7 @@ Parameters = Annotated[
 
 @STRICT
 class DataSetShape(TypedDict):
-    """`documents.data_set`."""
+    """`documents.data_set`; `symbols` is absent in what was written before 2026-12."""
 
     name: Line
     digest: Key
@@ -82,6 +82,7 @@ class DataSetShape(TypedDict):
     seed: int
     steps: Count
     features: Count
+    symbols: NotRequired[bool]
     outputs: Count
 
 

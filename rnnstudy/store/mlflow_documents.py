@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def data_input(described: Mapping[str, Any]) -> "DatasetInput":
     """MLflow's description of a `documents.data_set`; no sequence is drawn.
 
-    The schema has the shapes of a network's inputs and outputs: (sequence, time, features) and
-    (sequence, time, outputs).
+    The schema has the shapes of what a batch holds and of what the network answers: (sequence, time, features), or
+    (sequence, time, 1) of whole numbers where the inputs are symbols, and (sequence, time, outputs).
     """
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
@@ -22,9 +22,11 @@ def data_input(described: Mapping[str, Any]) -> "DatasetInput":
     from mlflow.types import Schema, TensorSpec
 
     number, steps = np.dtype("float32"), described["steps"]
+    # Descriptions written before tasks said so have no "symbols".
+    read = (np.dtype("int32"), 1) if described.get("symbols") else (number, described["features"])
     schema = Schema(
         [
-            TensorSpec(number, (-1, steps, described["features"]), "inputs"),
+            TensorSpec(read[0], (-1, steps, read[1]), "inputs"),
             TensorSpec(number, (-1, steps, described["outputs"]), "outputs"),
         ]
     )
