@@ -1,4 +1,4 @@
-"""Which lags will a network learn? The window of learnability before training, against what is learned.
+"""Which network learns a lag better? The window of learnability before training, against what is learned.
 
 Livi 2025 derives for a recurrence the sequences N(ℓ) from which the gradient of lag ℓ can be told from its noise, and
 the window H_N, the longest lag with N(ℓ) ≤ N. N grows as the envelope f(ℓ) of the effective learning rates, products

@@ -58,6 +58,14 @@ runs = runs.assign(order=order).sort_values(["order", "seed"], kind="stable")
 keys = list(runs.index)
 side_of = {key: runs.loc[key, "side"] for key in sorted(keys, key=lambda key: names.index(runs.loc[key, "side"]))}
 shown = list(dict.fromkeys(zip(runs["task"], runs["length"], strict=True)))
+
+
+def runs_at(task: str, length: int, side: str | None = None) -> pd.DataFrame:
+    """The runs of a setting, of one side or of all."""
+    own = runs[(runs["task"] == task) & (runs["length"] == length)]
+    return own if side is None else own[own["side"] == side]
+
+
 words = {setting: named(tasks[setting]) for setting in shown}
 called = {setting: f"{words[setting]}, T = {setting[1]}" for setting in shown}
 chance = {setting: tasks[setting].chance.error for setting in shown}
@@ -66,25 +74,34 @@ solving = figures.comparison(
     study.results, side_of, {words[setting]: chance[setting] for setting in shown}, panels=panels, keys=keys
 )
 sizes = {setting: experiment.sides(tasks[setting], scale) for setting in shown}
-present = {
-    (task, length): set(runs.loc[(runs["task"] == task) & (runs["length"] == length), "side"]) for task, length in shown
-}
+present = {setting: set(runs_at(*setting)["side"]) for setting in shown}
 numbers = {
     setting: [experiment.parameters(one, tasks[setting]) for one in sizes[setting].values()] for setting in shown
 }
 every = [number for of in numbers.values() for number in of]
 seeds = runs.groupby(BY).size()
+by_steps = {}
+for setting in shown:
+    by_steps.setdefault(int(runs_at(*setting)["training.steps"].iloc[0]), []).append(setting)
+updates = "; ".join(
+    f"{steps:,}" + (f" at {', '.join(words[setting] for setting in of)}" if len(by_steps) > 1 else "")
+    for steps, of in by_steps.items()
+)
 here.say(
     f"""Every side has between {min(every):,} and {max(every):,} trained parameters, all of them counted; the width
     follows from that. It has {len(set(chosen["learning_rate"]))} learning rates to choose from, on
     {len(experiment.SELECTION_SEEDS[scale])} seeds; what follows is of {figures.counted(seeds)} on other seeds, at that
-    rate. Sequences, optimiser, clipping and the number of updates, {int(runs["training.steps"].max()):,}, are the same.
-    Linear recurrences stand in two layers, in the blocks of their papers without convolutions; *LSTM, in blocks* is the
-    LSTM in the block of S6. *S6, signed* is S6 with factors between −1 and 1 in place of 0 and 1. *Chrono* biases tell
-    the LSTM the length, and are shown beside the same LSTM without them. Sizes and updates were set with a few runs of
-    another seed, in which GRU and LSTM solved parity, permutations and selective copying, and minGRU none of them: a
-    choice that favours GRU and LSTM. The inputs of parity were made one-hot after first runs had shown that a gated
-    block without biases cannot see a 0 (the experiment's docstring tells it)."""
+    rate. Sequences, optimiser, clipping and the largest number of updates ({updates}) are the same; a run ends when its
+    task is solved. Linear recurrences stand in two layers, in the blocks of their papers without convolutions; *LSTM,
+    in blocks* is the LSTM in the block of S6. *S6, signed* is S6 with factors between −1 and 1 in place of 0 and 1.
+    *Chrono* biases tell the LSTM the length, and are shown beside the same LSTM without them. Sizes and updates were
+    set with a few runs of another seed, in which GRU and LSTM solved parity, permutations and selective copying, and
+    minGRU none of them: a choice that favours GRU and LSTM. The inputs of parity were made one-hot after first runs had
+    shown that a gated block without biases cannot see a 0. At this scale linear recurrences are not trained at temporal
+    order, and only some at permutations of three items: the sequences there take long, or others tell as much; that was
+    decided when the first runs had shown what training takes. Associative recall, minLSTM and S4D were added last, when
+    the other results had been read, the hypothesis unchanged; recall has a size that GRU, LSTM and SRU solved in single
+    runs of another seed (the experiment's docstring tells all of this)."""
 )
 rows = []
 for setting in shown:
@@ -102,7 +119,8 @@ here.table(wide[[called[task, length] for task, length in shown]].fillna("").res
 #
 # A side *solves* a setting when the Wilson 95 % interval of its share of solved runs lies above one half (here 9 or 10
 # of 10 runs), and *fails* when it lies below (0 or 1 of 10); else these runs *cannot tell*. To fail is to miss the
-# criterion within the updates: at selective copying that can mean 97 % of the symbols right.
+# criterion within the updates, which at selective copying leaves room for almost all symbols right; the table of
+# errors says how much.
 
 
 # %%
@@ -118,15 +136,24 @@ def listed(of_sides, none: str = "no side") -> str:
 
 
 verdicts = runs.groupby(BY)["solved"].apply(found)
-READS_ITS_STATE = ("RNN, orthogonal", "GRU, forget bias 1", "LSTM, forget bias 1", "LSTM, chrono", "LSTM, in blocks")
+GRU, LSTM = CLASSIC = ("GRU, forget bias 1", "LSTM, forget bias 1")
+READS_ITS_STATE = ("RNN, orthogonal", *CLASSIC, "LSTM, chrono", "LSTM, in blocks")
 linear = [side for side in names if side not in READS_ITS_STATE]
-told, gains = [], []
+told, gains, room = [], [], []
 for setting in shown:
     own = verdicts.xs(setting, level=("task", "length"))
     solvers = [side for side in names if own.get(side) == "solves"]
     told.append(f"{called[setting]}: {listed(solvers)}")
-    if any(own.get(side) != "solves" for side in ("GRU, forget bias 1", "LSTM, forget bias 1")):
+    if any(own.get(side) != "solves" for side in CLASSIC):
         gains += [f"{side} at {words[setting]}" for side in solvers if side in linear]
+        room += [called[setting]] if set(linear) & present[setting] else []
+gain = (
+    f"""A linear recurrence solves what GRU or LSTM with forget bias 1 does not: {", ".join(gains) or "nowhere"}, of
+    {", ".join(room)}."""
+    if room
+    else """Wherever a linear recurrence was trained, GRU and LSTM solve too, so that these runs cannot show what linear
+    recurrences would gain."""
+)
 tried = [setting for setting in shown if set(linear) & present[setting]]
 of_linear = []
 for setting in tried:
@@ -137,14 +164,13 @@ here.show(
     "comparison",
     title=f"Of the linear recurrences that were trained these solve: {'; '.join(of_linear)}",
     takeaway=f"""Sides that solve a setting. {". ".join(told)}. Rows from the RNN to the LSTM in blocks read their state
-    at every step; below them stand the linear recurrences. Where there is no tile a side was not trained. A linear
-    recurrence solves what GRU or LSTM with forget bias 1 does not: {", ".join(gains) or "nowhere here"}.""",
+    at every step; below them stand the linear recurrences. Where there is no tile a side was not trained. {gain}""",
 )
 here.say("How far each came, and how late: medians over the runs.")
 rows = []
 for task, length in shown:
     for side in [side for side in names if side in present[task, length]]:
-        own = runs[(runs["task"] == task) & (runs["length"] == length) & (runs["side"] == side)]
+        own = runs_at(task, length, side)
         late = int((own["steps_to_solve"] > 2 / 3 * own["training.steps"]).sum())
         solved = int(figures.true(own["solved"]).sum())
         rows.append({"setting": called[task, length], "side": side, "solved": f"{solved} of {len(own)}",
@@ -155,15 +181,16 @@ for setting in shown:
     here.table(of_side[of_side["setting"] == called[setting]])
 
 # %% [markdown]
-# ## Want of expressivity: parity and permutations
+# ## Parity and permutations
 #
 # Every one, every permutation changes the answer at all later steps. A state that is multiplied by a number between 0
 # and 1 cannot change its sign when a one is read, and one that is turned by the same angle at every step cannot do so
 # for some inputs and not for others, whatever the gradient. A network can still learn what the counts up to the length
 # of training mean, and so it is tested at two and four times that length. There a side *stays right* when the error of
 # every run, over all steps, is nearer to 0 than to chance, and *is lost* when every run is nearer to chance. The tables
-# show the steps apart: those of training and those beyond. Beyond, guessing tells that nothing carries over. Where no
-# run solves the length of training, to be lost beyond it says little.
+# show the steps apart: those of training and those beyond. *Is lost* is not always guessing: of three items, who knows
+# only the sign of the permutation is wrong at two thirds of the steps. Where no run solves the length of training, to
+# be lost beyond it says little.
 
 # %%
 tracking = [setting for setting in shown if setting[0] in experiment.STATE_TRACKING]
@@ -181,7 +208,7 @@ if len(errors):
 
 def error_at(task: str, length: int, factor: int) -> pd.Series:
     """The error of each run of a setting at `factor` times its length; that of chance where it diverged."""
-    own = runs[(runs["task"] == task) & (runs["length"] == length)]
+    own = runs_at(task, length)
     values = own["error"].astype(float) if factor == 1 else longer.get((task, length, factor), pd.Series(dtype=float))
     return values.reindex(own.index).fillna(chance[task, length])
 
@@ -198,7 +225,7 @@ def error_on(task: str, length: int, factor: int) -> pd.Series:
 
 def nearer(task: str, length: int, factor: int, side: str) -> str:
     """Whether the runs of a side stay right at `factor` times the length of training."""
-    own = runs[(runs["task"] == task) & (runs["length"] == length) & (runs["side"] == side)]
+    own = runs_at(task, length, side)
     values = error_at(task, length, factor).reindex(own.index)
     if not len(values):
         return "not run"
@@ -214,7 +241,7 @@ for task, length in tracking:
     }
     rows = []
     for side in [side for side in names if side in present[task, length]]:
-        own = runs[(runs["task"] == task) & (runs["length"] == length) & (runs["side"] == side)]
+        own = runs_at(task, length, side)
         row = {"side": side, f"solved at T = {length}": f"{int(figures.true(own['solved']).sum())} of {len(own)}"}
         for factor, segment in segments.items():
             values = error_on(task, length, factor).reindex(own.index)
@@ -229,9 +256,11 @@ for task, length in tracking:
 # %% [markdown]
 # ## Is it for want of gradient?
 #
-# The gradient of the last step's loss with respect to the state of the lowest layer that carries the memory (c of LSTM
-# and SRU, s of LRU and S6, h of the others), at the first step relative to the last one, before and after training. A
-# side's gradient *reaches further* than another's when that of every run does.
+# Every step has a loss, so that a network could learn the rule without a gradient from the last step to the first. What
+# reaches that far is shown all the same, since it is what linear recurrences are praised for. The gradient of the last
+# step's loss with respect to the state of the lowest layer that carries the memory (c of LSTM and SRU, s of LRU and S6,
+# h of the others), at the first step relative to the last one, before and after training. A side's gradient *reaches
+# further* than another's when that of every run does.
 
 
 # %%
@@ -262,13 +291,18 @@ def reaches(values: pd.Series, against: pd.Series) -> str:
     return "reaches further" if further else "reaches less far" if shorter else "cannot tell"
 
 
+def ended(of_side: dict[str, pd.DataFrame], side: str) -> str:
+    """After how many updates the runs of a side ended."""
+    steps = runs.loc[of_side[side].index, "step"].astype(int)
+    return f"{steps.min():,}" if steps.min() == steps.max() else f"{steps.min():,} to {steps.max():,}"
+
+
 STAGES = {"initial": "before training", "final": "after training"}
-LSTM = "LSTM, forget bias 1"
-if not all(LSTM in present[setting] for setting in tracking):
-    raise RequestError(f"this page compares gradients with that of '{LSTM}', of which runs are missing")
+if not all(side in present[setting] for setting in tracking for side in CLASSIC):
+    raise RequestError(f"this page compares gradients with those of '{GRU}' and '{LSTM}', of which runs are missing")
 gradients = {}
 for task, length in tracking:
-    own = runs[(runs["task"] == task) & (runs["length"] == length)]
+    own = runs_at(task, length)
     measured = pd.DataFrame({stage: at_lag(own, stage, length - 1) for stage in STAGES})
     gradients[task, length] = measured.assign(beyond=error_on(task, length, 4), side=own["side"])
 if tracking:
@@ -288,6 +322,16 @@ if tracking:
     ]  # fmt: skip
     late = [side for side in lost if reaches(of_side[side]["final"], of_side[LSTM]["final"]) == "reaches further"]
     tracked = {key: side for key, side in side_of.items() if key in measured.index}
+    pair = {
+        side: chosen[(chosen["task"] == task) & (chosen["length"] == length) & (chosen["side"] == side)]
+        .set_index("learning_rate")["solved"] for side in ("S6", "S6, signed")
+    }  # fmt: skip
+    on_selection = pd.DataFrame(pair).dropna().astype(int)
+    by_rate = "" if on_selection.empty else (
+        f"""On the {len(experiment.SELECTION_SEEDS[scale])} selection seeds they solve it, at the rates {
+            "; ".join(f"{rate:g}: {row.iloc[0]} against {row.iloc[1]}" for rate, row in on_selection.iterrows())
+        }."""
+    )  # fmt: skip
     kinds = {side: "reads its state" if side in READS_ITS_STATE else "linear recurrence" for side in names}
     here.show(
         figures.dots_by_side(measured, tracked, panels, kinds),
@@ -296,14 +340,15 @@ if tracking:
         "length have a gradient that reaches further than the LSTM's, before and after training",
         takeaway=f"""Lost at four times the length of training: {listed(lost)}. Before and after training, the gradient
         reaches further than that of *{LSTM}* (every run against every run), which stays right, in {listed(arriving)};
-        after training it does so in {listed(late)}. That alone proves no want of expressivity: a network may fail to
-        learn for other reasons. The pair that speaks for it is S6 and *S6, signed*, which differ in the range of their
-        factors (and in the rate that was chosen): {
+        after training it does so in {listed(late)}. Training ends when a run has solved: after {ended(of_side, LSTM)}
+        updates for the LSTM, {", ".join(f"{ended(of_side, side)} ({side})" for side in late) or "none"} for these.
+        That alone proves no want of expressivity: a network may fail to learn for other reasons. The pair that speaks
+        for it is S6 and *S6, signed*, which differ in the range of their factors (and in the rate that was chosen): {
             " against ".join(
                 f"{int(figures.true(runs.loc[of_side[side].index, 'solved']).sum())} of {len(of_side[side])}"
                 for side in ("S6", "S6, signed") if side in of_side
             )
-        } solve it.""",
+        } solve it. {by_rate}""",
     )  # fmt: skip
 rows = []
 for setting in tracking:
@@ -314,6 +359,10 @@ for setting in tracking:
             values, against = own.loc[own["side"] == side, stage], own.loc[own["side"] == LSTM, stage]
             row[when] = f"{values.median():.1f} against {against.median():.1f}"
             row[f"than {LSTM}, {when}"] = reaches(values, against)
+        trained = own.loc[own["side"] == side, "final"]
+        row[f"than {GRU}, after training"] = (
+            "" if side == GRU else reaches(trained, own.loc[own["side"] == GRU, "final"])
+        )
         rows.append({**row, "four times the length": nearer(*setting, 4, side)})
 against_lstm = pd.DataFrame(rows)
 if rows:
@@ -330,7 +379,7 @@ if rows:
     )
 
 # %% [markdown]
-# ## Want of gradient: temporal order
+# ## Temporal order: does the gradient tell?
 #
 # The two marks stand in the second and the sixth tenth of the sequence; all that is asked is to keep them. Given is the
 # gradient at the middle of both places, relative to the last step.
@@ -339,7 +388,7 @@ if rows:
 far = [setting for setting in shown if setting[0] == "TemporalOrder"]
 contrary = ""
 for task, length in far:
-    own = runs[(runs["task"] == task) & (runs["length"] == length)]
+    own = runs_at(task, length)
     marks = [length - 1 - round(share * length) for share in (0.55, 0.15)]
     at_marks = {
         (stage, lag): at_lag(own, stage, lag).groupby(own["side"]).median() for stage in STAGES for lag in marks
@@ -348,6 +397,14 @@ for task, length in far:
     of_sides = verdicts.xs((task, length), level=("task", "length"))
     solvers, failing = ([one for one in names if of_sides.get(one) == came] for came in ("solves", "fails"))
     crossed = [(one, other) for one in solvers for other in failing if first[one] < first[other]]
+    after = at_lag(own, "final", marks[1])
+    arrives = own.assign(after=after)[(after > -2) & own["side"].isin(failing)]
+    unsolved = arrives[~figures.true(arrives["solved"])].groupby("side", sort=False).size()
+    arrives_in_vain = "" if unsolved.empty else (
+        "After training, more than a hundredth arrives at the first mark, without the task being solved, in "
+        + "; ".join(f"{n} of {len(runs_at(task, length, side))} runs of *{side}*" for side, n in unsolved.items())
+        + "."
+    )  # fmt: skip
     contrary = "; ".join(
         f"*{one}* solves it with less gradient at the first mark than "
         f"{listed(other for solver, other in crossed if solver == one)}, which fail"
@@ -359,9 +416,10 @@ for task, length in far:
         title=f"{words[task, length].capitalize()}, T = {length}: across {len(of_sides)} sides the gradient before "
         "training " + ("does not tell who solves it" if crossed else "is larger in all that solve it"),
         takeaway=f"""Solved by: {listed(solvers)}; failed by: {listed(failing)}. {contrary + "." if contrary else ""}
-        The two LSTMs differ in the start of their biases alone; between them, gradient and success go together. Across
-        cells the numbers are of different states (h and c), and what arrives before training may grow while a network
-        learns.""",
+        The two LSTMs differ in the start of their biases alone; between them, gradient and success go together, which
+        does not say that one causes the other: the biases change what is remembered, too. Across cells the numbers are
+        of different states (h and c), and what arrives before training may grow while a network learns.
+        {arrives_in_vain}""",
     )
     here.say("log₁₀ of what is left of the gradient at the marks, medians over the runs:")
     here.table(pd.DataFrame([
@@ -380,7 +438,6 @@ for task, length in far:
 # LRU, RG-LRU and the LSTM with chrono biases solve it, minGRU does not.
 
 # %%
-CLASSIC = ("GRU, forget bias 1", LSTM)
 GATED = ("minGRU", "minLSTM", "SRU", "RG-LRU", "S6")
 LINEAR = (*GATED, "LRU")
 parts = {
@@ -421,10 +478,30 @@ for part, expectations in parts.items():
     if "expressivity" in part and len(against_lstm):
         own = against_lstm[against_lstm["side"].isin(LINEAR)]
         when = own[[f"than {LSTM}, {when}" for when in STAGES.values()]].eq("reaches further").all(axis=1)
-        reason = f""" That the gradient is not what lacks is shown in {int(when.sum())} of {len(own)} cases (it reaches
-        further than the LSTM's, before and after training)."""
+        lengths = table[table["expected"] == "is lost"]
+        unlearned = lengths[lengths["hypothesis"] == "as expected; not learned at T"]
+        learned = lengths.drop(unlearned.index)
+        reason = f""" Of {len(lengths)} predictions *is lost*, {len(unlearned)} concern sides that had not learned the
+        length of training, and say little; the others are {
+            "; ".join(f"{row.side} at {row.setting} ({row.hypothesis})" for row in learned.itertuples()) or "none"
+        }. The gradient reaches further than the LSTM's, before and after training, in {int(when.sum())} of {len(own)}
+        linear sides and settings. That makes a want of gradient there less likely; it does not show that nothing else
+        lacks. Against the trained GRU it reaches further in {
+            int(own[f"than {GRU}, after training"].eq("reaches further").sum())
+        }."""
+    elif "depend on the input" in part:
+        copied = runs[runs["task"] == "SelectiveCopying"].groupby("side")["error"].median()
+        fixed = copied.reindex([side for side in ("LRU", "S4D") if side in copied]).dropna()
+        worse = [side for side in GATED if side in copied and len(fixed) and copied[side] >= fixed.min()]
+        reason = f""" The reason that it gives is {"not borne out by" if worse else "in line with"} the median errors at
+        selective copying: with fixed factors {
+            ", ".join(f"{error:.3f} ({side})" for side, error in fixed.items()) or "not trained"
+        }; with factors that depend on the input {
+            ", ".join(f"{copied[side]:.3f} ({side})" for side in GATED if side in copied)
+        }."""
     elif contrary and "want of gradient" in part:
-        reason = f" The reason that it gives is not borne out across cells ({contrary}), and is within the LSTM."
+        reason = f""" The reason that it gives is not borne out across cells ({contrary}); between the two LSTMs it is
+        not contradicted."""
     here.say(
         f"""**{part}**: {count.get("as expected", 0)} of {len(table)} as expected{
             f", {count['as expected; not learned at T']} more where the length of training was not learned either"
@@ -440,7 +517,7 @@ for part, expectations in parts.items():
 recalled = [setting for setting in shown if setting[0] == "AssociativeRecall"]
 rows = []
 for task, length in recalled:
-    own = runs[(runs["task"] == task) & (runs["length"] == length)]
+    own = runs_at(task, length)
     solved = own.pivot(index="seed", columns="side", values="solved").apply(figures.true)
     rivals = [side for side in ("minGRU", "minLSTM", "SRU", "RG-LRU", "LRU") if side in solved and "S6" in solved]
     tests = [figures.mcnemar(solved["S6"].to_numpy(), solved[side].to_numpy()) for side in rivals]
@@ -482,8 +559,10 @@ here.say(
 # ## What this does not show
 #
 # Networks of a few thousand parameters, short sequences, one optimiser and a small budget: a side that fails here might
-# solve the task with more of any of them. Equal parameters are not an equal state: S6 has several numbers of state for
-# each of its units. Blocks, two layers and the recurrence change together, and the published convolutions are left out.
-# That state tracking fails at other lengths is what theory says of factors that are fixed, or lie between 0 and 1
-# (Grazzi et al. 2025; Merrill et al. 2024); that a network was lost does not prove it, and one that stayed right at
-# four times its length might be lost further on. The rate is chosen on few seeds.
+# solve the task with more of any of them. A few runs that validation had called solved, and ended, miss the criterion
+# on the test sequences by less than a quarter of a per cent, and count as unsolved. Equal parameters are not an equal
+# state: S6 has several numbers of state for each of its units. Blocks, two layers and the recurrence change together,
+# and the published convolutions are left out. That state tracking fails at other lengths is what theory says of factors
+# that are fixed, or lie between 0 and 1 (Grazzi et al. 2025; Merrill et al. 2024); that a network was lost does not
+# prove it, and one that stayed right at four times its length might be lost further on. The rate is chosen on few
+# seeds.
