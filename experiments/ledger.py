@@ -1,4 +1,4 @@
-"""Published numbers, obtained again: the runs that the rows of reports/ledger/rows.toml need.
+"""Published numbers beside ours: the runs that the rows of reports/ledger/rows.toml need.
 
 Hypothesis: each row of that file states one, with the rule by which it counts as confirmed. Most settings are small:
 tables 1 to 9 of Hochreiter & Schmidhuber 1997, with their LSTM and with today's; text and figure 7 of Pascanu, Mikolov

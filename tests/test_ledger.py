@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 import statistics
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 from rnnstudy import figures
 from rnnstudy.cells import LSTM, Elman
+from rnnstudy.results.archive import Archive
 from rnnstudy.results.guessing import RandomGuessing
 from rnnstudy.results.ledger import Row, ledger_table, obtain, read_ledger
 from rnnstudy.results.results import Results, from_records
@@ -59,6 +61,65 @@ def test_every_row_selects_five_or_more_planned_runs_of_one_setting(experiment):
             assert len({repr(known | {"seed": 0}) for known in chosen.values()}) == 1, row.id
             unused -= chosen.keys()
     assert not unused, "runs that no row needs"
+
+
+@pytest.fixture(scope="module")
+def committed():
+    """The table of the ledger from the committed data."""
+    archive = Archive.open(ROOT / "reports" / "data")
+    keys = sorted(key for key, made_by in archive.complete_keys().items() if made_by == "ledger")
+    ledger = read_ledger(DATA / "rows.toml", DATA / "differences.toml")
+    return ledger_table(ledger, {"ledger": archive.load(keys, experiment="ledger")}).set_index("id")
+
+
+def test_every_row_that_does_not_agree_says_why_and_no_other_does(committed):
+    doubtful = committed["verdict"].isin(["partly", "no"])
+    assert doubtful.sum() > 60
+    assert list(committed.index[doubtful & (committed["why"] == "")]) == []
+    assert list(committed.index[(committed["verdict"] == "yes") & (committed["why"] != "")]) == []
+
+
+def test_what_a_reason_says_of_solved_runs_is_in_the_data(committed):
+    """`N of 20` in a reason on today's LSTM is what the LSTM of 1997 solves in the same setting."""
+    compared = 0
+    for name, why in committed["why"].items():
+        said = re.search(r"the LSTM of 1997 here, without one, solves (\d+) of 20", why)
+        if said:
+            twin = re.sub(r"-(sequences|wrong|difference)-today$", "-sequences-1997", name)
+            assert committed.loc[twin, "solved"] == int(said[1]), name
+            compared += 1
+    assert compared >= 10
+
+
+def test_no_row_says_that_no_run_solved_a_task_which_one_did(committed):
+    said = committed["why"].str.startswith("no run solves")
+    assert said.sum() >= 20
+    assert (committed.loc[said, "solved"] == 0).all()
+    unsolved = (committed["quantity"] == "sequences to solve") & (committed["solved"] == 0)
+    assert said[unsolved & (committed["verdict"] == "partly")].all(), "only not excluded: the reason must say so"
+
+
+def test_rows_that_compare_squared_errors_of_values_from_minus_1_to_1_are_scaled():
+    """The catalogue adds values U[−1, 1] and ours are U[0, 1]: four times the squared error, in every such row."""
+    adding = [row for row in read_ledger(DATA / "rows.toml").rows if row.source == "cybertronai" and row.runs]
+    scaled = [row for row in adding if row.runs["task"] == "Adding"]
+    assert len(scaled) >= 7
+    assert {row.times for row in scaled} == {4.0}
+
+
+def test_about_half_do_not_agree(committed):
+    """As the README and the page on the ledger say."""
+    for page in ("README.md", "docs/ledger.md"):
+        assert "bout half do not" in " ".join((ROOT / page).read_text(encoding="utf-8").split()), page
+    counts = committed["verdict"].value_counts()
+    assert 0.45 < counts["no"] / counts[["yes", "partly", "no"]].sum() < 0.55
+
+
+def test_runs_that_were_never_trained_are_told_from_those_that_were(committed):
+    untrained = committed.index[committed["most_updates"] == 1]
+    assert set(untrained) == {
+        "pascanu-vanishing-tanh", "pascanu-vanishing-sigmoid", "keras-cell-gradient", "lorenz-1", "lorenz-2", "lorenz-3"
+    }  # fmt: skip
 
 
 # Its schema

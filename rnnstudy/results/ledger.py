@@ -78,6 +78,7 @@ class Row(Spec):
     times: float = 1.0
     computed: dict | None = None
     deviations: str = ""
+    corrected: str = ""
     because: str = ""
 
     def check(self) -> None:
@@ -356,7 +357,9 @@ def ledger_table(ledger: Ledger, results: Mapping[str, Results]) -> pd.DataFrame
     """One row for each row of the ledger, in its order; `results` by experiment.
 
     Columns: id, where, setting, quantity, unit, scale, mark, published_runs, source, published, value, low, high, runs,
-    other, other_low, other_high, rule, deviations, why (or why it was not attempted), verdict, keys (joined by spaces).
+    other, other_low, other_high, rule, deviations, corrected, why (or why it was not attempted), verdict, solved (how
+    many of the runs of both sides solved their task; NaN without runs), most_updates (the largest budget of these runs;
+    NaN without runs), keys (joined by spaces).
     """
     lines = []
     for row in ledger.rows:
@@ -368,10 +371,19 @@ def ledger_table(ledger: Ledger, results: Mapping[str, Results]) -> pd.DataFrame
         }
         numbers = {"value": side.value, "low": side.low, "high": side.high, "runs": side.n}
         numbers |= {"other": other.value, "other_low": other.low, "other_high": other.high}
-        said = {"rule": row.rule_in_words, "deviations": row.deviations}
+        said = {"rule": row.rule_in_words, "deviations": row.deviations, "corrected": row.corrected}
         why = ledger.why.get(row.id, row.because)
         lines.append(
             {**own, "source": ledger.sources[row.source], "published": row.published, **numbers, **said, "why": why}
-            | {"verdict": found.verdict, "keys": " ".join(found.keys)}
+            | {"verdict": found.verdict, **_training(results.get(row.experiment), found.keys)}
+            | {"keys": " ".join(found.keys)}
         )
     return pd.DataFrame(lines)
+
+
+def _training(results: Results | None, keys: Sequence[str]) -> dict[str, float]:
+    """How many of the runs solved their task, and the largest number of updates that one was given."""
+    if results is None or not keys:
+        return {"solved": math.nan, "most_updates": math.nan}
+    runs = results.runs.loc[list(keys)]
+    return {"solved": solved_count(runs), "most_updates": runs["training.steps"].max()}
