@@ -59,6 +59,11 @@ def trained_longer(scale: Scale) -> SentenceFirst:
     return tasks(scale)[1]
 
 
+def updates(scale: Scale) -> int:
+    """Of the runs that do not train longer."""
+    return scale.pick(smoke=20, desk=1000, paper=5000)
+
+
 def runs(scale: Scale) -> list[Run]:
     return [run for of_side in runs_by_side(scale).values() for run in of_side]
 
@@ -72,7 +77,7 @@ def runs_by_side(scale: Scale) -> dict[str, list[Run]]:
     """Name of a side to its runs, those that train longer last."""
     width = scale.pick(smoke=4, desk=32, paper=128)
     training = Training(
-        steps=scale.pick(smoke=20, desk=1000, paper=5000),
+        steps=updates(scale),
         batch=32,
         check_every=scale.pick(smoke=10, desk=250, paper=500),
         validation_sequences=scale.pick(smoke=50, desk=2000, paper=2000),

@@ -28,6 +28,7 @@ from rnnstudy.engines.traced import NoProgramError, TracedEngine, disagreement, 
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import RequestError
 from rnnstudy.tasks import TemporalOrder
+from rnnstudy.training.cost import load_of
 from rnnstudy.training.loop import train
 
 CPU = torch.device("cpu")
@@ -376,6 +377,14 @@ def test_the_choice():
     assert choose(JANET(), frozenset(), CPU, "auto", LONG._replace(numbers=2 * MOST_NUMBERS_TRACED)).name == "traced"
     with pytest.raises(RequestError, match="the traced engine trains on the CPU, not on cuda"):
         choose(Leaky(), frozenset(), torch.device("cuda"), "traced")
+
+
+def test_a_load_has_the_states_of_every_recurrence():
+    run = Run(
+        task=TemporalOrder(length=30), cell=LSTM(width=5), training=Training(batch=4), layers=3, bidirectional=True
+    )
+    assert load_of(run).numbers == 30 * 4 * (2 * 5) * (3 * 2)
+    assert load_of(run.replace(layers=1, bidirectional=False)).numbers == 30 * 4 * (2 * 5)
 
 
 def test_a_run_trains_as_on_the_reference_engine():

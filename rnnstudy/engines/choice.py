@@ -39,7 +39,7 @@ class Load(NamedTuple):
 
     Attributes:
         seconds: what its updates and tests take the reference engine.
-        numbers: of the states of one layer, over all steps and sequences of a batch.
+        numbers: of the states of all its recurrences, over all steps and sequences of a batch.
     """
 
     seconds: float = 0.0

@@ -166,7 +166,8 @@ def seconds_of_updates(run: Run, replicas: int = 1) -> float:
 
 def load_of(run: Run) -> Load:
     """By what `auto` chooses the engine of such a run."""
-    return Load(seconds_of_updates(run), run.task.steps * run.training.batch * _joint_state(run))
+    numbers = run.task.steps * run.training.batch * _joint_state(run) * _recurrences(run)
+    return Load(seconds_of_updates(run), numbers)
 
 
 def cost(population: Population) -> Cost:
