@@ -82,8 +82,9 @@ here.show(
 
 # %%
 def number(value: float) -> str:
-    """Four digits, with a true minus sign."""
-    return "more than the budget" if value == float("inf") else f"{value:.4g}".replace("-", "−")
+    """Four digits, or a whole number with its thousands apart, with a true minus sign."""
+    told = f"{value:,.0f}" if 1000 <= abs(value) < float("inf") else f"{value:.4g}"
+    return "more than the budget" if value == float("inf") else told.replace("-", "−")
 
 
 def published(row) -> str:
