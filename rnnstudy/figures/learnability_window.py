@@ -20,7 +20,7 @@ __all__ = ["learnability_window"]
 PANELS = {
     "learned": ("Learned, after training", "share of its variance explained"),
     "samples": ("Sequences required, before", "log₁₀ of the sequences N(ℓ)"),
-    "envelope": ("Envelope of own factors, before", "log₁₀ of the envelope f(ℓ)"),
+    "envelope": ("Envelope, before", "log₁₀ of the envelope f(ℓ)"),
 }
 """Measures from the left, with a panel's title and the label of its axis."""
 
