@@ -121,3 +121,26 @@ def test_bias_and_what_is_learned(findings):
         assert sentence.format(*counted(solved)) in findings
     assert counted(runs[bias == 3]["rate_initial_c"] > 0)[0] == "9 of 10"
     assert runs[bias == 2]["half_life_initial_c"].notna().all()
+
+
+def test_with_words_behind_the_sentence_networks_learn_late_or_never_unless_biases_are_told_the_length():
+    """The title of the page on film reviews."""
+    experiment = load_experiment(ROOT / "experiments" / "movie_reviews.py").module
+    assert "with 30 words behind the sentence networks learn late or never, unless biases are told" in (
+        ROOT / "reports" / "movie_reviews.py"
+    ).read_text(encoding="utf-8")
+    results = runs_of("movie_reviews")
+    task = experiment.trained_longer(Scale.DESK)
+    assert (task.unit, task.length - task.sentence) == ("word", 30)
+    sides = pd.Series(experiment.side_of_keys(Scale.DESK), name="side")
+    runs = results.runs[(results.runs["task.unit"] == "word") & (results.runs["length"] == task.length)].join(sides)
+    curves = results.readings("learning/error", keys=runs.index)
+    early = curves[curves["step"] <= experiment.updates(Scale.DESK)].assign(key=lambda of: of["key"].astype(str))
+    early = early.sort_values("step").groupby("key")["value"].last().astype(float).reindex(runs.index)
+    told = runs["side"].str.endswith("chrono")
+    # The uncertainty of an error near one half is 3.4 percentage points; both sides are learned at once, the rest not.
+    assert (early[told].groupby([runs["side"], runs["learning_rate"]]).max().groupby("side").min() < 0.45).all()
+    assert (early[~told].groupby([runs["side"], runs["learning_rate"]]).max() > 0.45).all()
+    late = runs[runs["training.steps"] > experiment.updates(Scale.DESK)]
+    worst = late.groupby(["side", "learning_rate"])["error"].max().astype(float).groupby("side").min()
+    assert set(worst.index[worst < 0.45]) == {"GRU, forget bias 1", "GRU, chrono", "LSTM, chrono"}
