@@ -68,3 +68,30 @@ def test_the_signed_factors_are_those_of_s6_stretched(experiment):
     assert (a > 0).all()
     assert (stretched < 0).any()
     assert (stretched.abs() <= 1).all()
+
+
+def test_the_readme_says_what_linear_recurrences_gain_and_how_parity_goes_on(experiment):
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    archive = Archive.open(ROOT / "reports" / "data")
+    sides = experiment.side_of_keys(Scale.DESK)
+    results = archive.load(sorted(sides.keys() & archive.complete_keys().keys()), experiment="modern_recurrences")
+    runs = results.runs.join(pd.Series(sides, name="side"))
+    runs = runs[runs["seed"].isin(list(experiment.REPORT_SEEDS[Scale.DESK]))]
+    far = runs[runs["task"] == "TemporalOrder"]
+    solved = far["solved"].eq(True).groupby(far["side"]).agg(["sum", "size"])
+    assert set(solved["size"]) == {10}
+    count = solved["sum"]
+    assert (
+        f"SRU solves {count['SRU']}, RG-LRU {count['RG-LRU']} and S6 {count['S6']} of 10 runs, the LSTM with forget "
+        f"bias 1 none (the GRU {count['GRU, forget bias 1']})" in readme
+    )
+    assert count["LSTM, forget bias 1"] == 0
+    parity = runs[(runs["task"] == "PermutationComposition") & (runs["length"] == 16)]
+    longer = results.readings("generalisation/error", keys=parity.index).dropna(subset=["value"])
+    longer = longer.assign(key=longer["key"].astype(str)).pivot(index="key", columns="length", values="value")
+    beyond = (2 * longer[64] - longer[32]).astype(float).groupby(parity["side"])
+    for side in ("minGRU", "minLSTM", "SRU", "RG-LRU", "LRU", "S6"):
+        assert beyond.get_group(side).between(0.45, 0.55).all()
+    signed = sorted(beyond.get_group("S6, signed"))
+    assert signed[-2] < 0.01
+    assert f"the tenth is wrong at {100 * signed[-1]:.0f} % of these steps" in readme
