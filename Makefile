@@ -76,7 +76,7 @@ gpu-check:
 	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu_check $(or $(OUT),build/gpu-check)
 
 bench-full: bench
-	for what in growth outcomes end_to_end tracking loading store_size watching scan symbols any_cell limits; do $(BIN)/python -m benchmarks $$what || exit $$?; done
+	for what in growth outcomes end_to_end tracking loading store_size watching scan scan_peers symbols any_cell limits; do $(BIN)/python -m benchmarks $$what || exit $$?; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info

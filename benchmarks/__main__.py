@@ -126,7 +126,7 @@ OTHERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
     "growth": growth,
     "outcomes": outcomes,
     **{name: elsewhere(name) for name in ("end_to_end", "tracking", "loading", "store_size")},
-    **{name: on_one_core(name) for name in ("watching", "scan", "symbols", "any_cell", "limits")},
+    **{name: on_one_core(name) for name in ("watching", "scan", "scan_peers", "symbols", "any_cell", "limits")},
 }
 WHAT = (
     "steps: training steps against peers; growth: time and memory against the length; outcomes: of the same runs by "
@@ -134,6 +134,7 @@ WHAT = (
     "store_size: commands on a store of 10,000 runs; "
     "watching: what rnnstudy.watch adds to a step; scan: diagonal recurrences by the scan, "
     "the traced and the reference engine; "
+    "scan_peers: them against the parallel scans of torch and JAX; "
     "symbols: reviews read as symbols and as one-hot vectors; "
     "any_cell: cells without kernels by the traced and the reference engine; "
     "limits: what the kernels need against what the processor gives; "

@@ -175,6 +175,19 @@ def _scan(results: Sequence[dict[str, Any]]) -> str:
     return _table(header, lines)
 
 
+def _scan_peers(results: Sequence[dict[str, Any]]) -> str:
+    others = ("torch, by doubling", "torch, in logarithms", "JAX associative_scan")
+    lines = [
+        [
+            one["cell"], f"B={one['batch']} T={one['length']}", str(one["replicas"]), one["engine"],
+            f"{1000 * one['seconds']['ours']:.0f}",
+            *(f"{one['times_faster'][other]:.1f}" if other in one["times_faster"] else "" for other in others),
+        ]
+        for one in results
+    ]  # fmt: skip
+    return _table(["cell", "sizes", "replicas", "engine", "ms, everything recorded", *others], lines)
+
+
 def _symbols(results: Sequence[dict[str, Any]]) -> str:
     lines = [
         [
@@ -250,6 +263,7 @@ SECTIONS = {
     "store_size": _store_size,
     "watching": _watching,
     "scan": _scan,
+    "scan_peers": _scan_peers,
     "symbols": _symbols,
     "any_cell": _any_cell,
     "limits": _limits,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import end_to_end, jax_scan, limits, store_size, symbols, tables, training_step
+from benchmarks import end_to_end, jax_scan, limits, scan_peers, store_size, symbols, tables, training_step
 from benchmarks.outcomes import agree
 from benchmarks.results_file import read_results
-from rnnstudy.cells import GRU, LSTM, Elman
+from rnnstudy.cells import GRU, LRU, LSTM, Elman, MinGRU
 from rnnstudy.cells.initialisation import PyTorchDefault
 from rnnstudy.engines.reference import ReferenceEngine
 from rnnstudy.run import Training
@@ -56,6 +56,20 @@ def test_the_jax_peer_computes_every_norm():
         _, norms = jax_scan.jax_scan(cell, 10, 3, 2)()
         assert len(norms) == len(cell.states)
         assert all(one.shape == (2, 10, 3) and np.isfinite(np.asarray(one)).all() for one in norms)
+
+
+@pytest.mark.parametrize("cell", [MinGRU(width=7), LRU(width=7)], ids=repr)
+def test_the_parallel_scans_have_the_gradients_of_the_engine(cell):
+    # 13 steps: the last pass of the doubling reaches beyond the first step.
+    given = scan_peers.drawn(cell, 13, 3, 2)
+    own, *others = (step() for step in scan_peers.sides(cell, given).values())
+    assert others
+    for gradients in others:
+        assert gradients.keys() == own.keys()
+        for name, expected in own.items():
+            # JAX has the angles of the LRU in float32.
+            found = torch.tensor(gradients[name].tolist())
+            torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.slow
