@@ -157,12 +157,13 @@ here.show(
     {words(*difference)}: by the rule it {order}. That interval is over seeds, not over sides: without one of the sides,
     the first correlation lies between {within["N"]}, the second between {within["f"]} and the difference between
     {within["difference"]}. So neither orders these sides, and which is worse hangs on single ones. Lag by lag
-    ({", ".join(map(str, lags))}) the first is {", ".join(map(number, by_lag(-requested).values()))}; at lag {near}
-    {int((by_side[near] >= 0.99).sum())} sides explain 99 % or more, so that ranks say little. The plain RNN explains
-    {100 * learns.min():.1f} % of lag {lag_told} or more in every run; its envelope there is {darkness}, below 1/1000 in
-    {dim} of {len(dark)} runs. That part of the hypothesis {"holds" if holds else "is neither held nor refuted"}. Look
-    at a lag where the lines of the left panel lie far apart, and whether the lines of the other panels have the same
-    order.
+    ({", ".join(map(str, lags))}) the first is {", ".join(map(number, by_lag(-requested).values()))}; at lag {near},
+    {int((by_side[near] >= 0.99).sum())} of the sides explain 99 % or more, so that ranks say little. The plain RNN
+    explains at least {100 * learns.min():.1f} % of lag {lag_told} in every run; its envelope there is {darkness}, below
+    1/1000 in {dim} of {len(dark)} runs. That part of the hypothesis {
+        "holds" if holds else "is neither held nor refuted"
+    }. Look at a lag where the lines of the left panel lie far apart, and whether the lines of the other panels have the
+    same order.
     """,
 )
 
@@ -291,8 +292,8 @@ here.say(
     single runs by up to {apart_in_runs.max():.1f}. What multiplies the gradient multiplies its noise as well, so that
     the sequences required hardly tell how far the gradient has faded. N counts as larger than any number where no
     signal is found, or where α is 1; a number below one sequence means no more than "at once". At lags that are not in
-    the task N is larger, clearly so in some sides and hardly in others: the last column says how often, taking each
-    lag of the task with each other lag of the same run (one half is chance). It is still at most {WINDOW:,} in
+    the task N is larger, in most sides clearly so: the last column says how often, taking each lag of the task with
+    each other lag of the same run (one half is chance). It is still at most {WINDOW:,} in
     {int((elsewhere <= np.log10(WINDOW)).sum().sum())} of {elsewhere.size} readings there, and so the window H_N, the
     longest lag with N(ℓ) ≤ {WINDOW:,}, is longer than the longest lag of the task in {int((lengths > far).sum())} of
     {len(lengths)} runs."""

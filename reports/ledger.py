@@ -45,12 +45,14 @@ with_care = f"""{verdicts["yes"]} agree ({closed_forms} of them closed forms), {
     {unsolved} of these no run solved the task, and the published number is only not excluded), and {verdicts["no"]} do
     not"""
 corrected = table[table["corrected"] != ""]
+waiting = int((table["verdict"] == "not yet run").sum())
 here.say(
     f"""**What came out.** Of {len(table)} rows, {len(judged)} have a result: {with_care}. They hold {distinct}
     published numbers: some stand in two rows, for the LSTM of 1997 and for today's. {len(trained)} results come from
     trained networks ({int((trained["runs"] >= 5).sum())} with 5 runs or more), {int(untrained.sum())} from untrained
-    ones, and {int(computed.sum())} are computed. {int((table["verdict"] == "not yet run").sum())} rows are not yet run,
-    {int((table["verdict"] == "not attempted").sum())} not attempted.
+    ones or from a system that is not trained, and {int(computed.sum())} are computed, or guessed at random. {
+        f"{waiting} rows are not yet run. " if waiting else ""
+    }{int((table["verdict"] == "not attempted").sum())} rows were not attempted.
 
 In {len(corrected)} rows a second reading of the sources found a wrong published value, setting or scale, which was
     corrected after the result; the rules stayed. The table says where, as *corrected*."""
@@ -67,7 +69,9 @@ here.show(
     {len(picture.data)} rows of shares and of sequences until solved. Of all {len(judged)} rows with a result
     {with_care}, each by the rule that its row stated beforehand; medians of other quantities, orders and computed rows
     are in the table only. Most rows have smaller budgets, another optimiser or another cell than the source, which the
-    table names. {len(table) - len(judged)} further rows are not yet run or not attempted.""",
+    table names. {len(table) - len(judged)} further rows {
+        "are not yet run or" if waiting else "were"
+    } not attempted.""",
 )
 
 # %% [markdown]

@@ -89,6 +89,8 @@ def test_the_readme_says_what_linear_recurrences_gain_and_how_parity_goes_on(exp
     parity = runs[(runs["task"] == "PermutationComposition") & (runs["length"] == 16)]
     longer = results.readings("generalisation/error", keys=parity.index).dropna(subset=["value"])
     longer = longer.assign(key=longer["key"].astype(str)).pivot(index="key", columns="length", values="value")
+    lru = parity[parity["side"] == "LRU"]["solved"].eq(True)
+    assert f"the LRU too, of which {lru.sum()} of {len(lru)} runs had solved the 16 steps" in readme
     beyond = (2 * longer[64] - longer[32]).astype(float).groupby(parity["side"])
     for side in ("minGRU", "minLSTM", "SRU", "RG-LRU", "LRU", "S6"):
         assert beyond.get_group(side).between(0.45, 0.55).all()
