@@ -5,9 +5,11 @@ little; the engines take turns.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rnnstudy.cells import LRU, RGLRU, S4D, S6, SRU, MinGRU, MinLSTM, Published
 from rnnstudy.cells.diagonal import DiagonalCell
@@ -21,17 +23,38 @@ CELLS: tuple[DiagonalCell, ...] = (MinGRU(), MinLSTM(), LRU(), RGLRU(), SRU(), S
 LENGTH, BATCH, FEATURES, ROUNDS = 1000, 20, 6, 3
 
 
-def seconds(engine: Engine, cell: DiagonalCell, length: int, replicas: int) -> float:
-    """Processor time of one step, the loss read at the last output."""
-    drawn = [Published().draw(cell.parameters(FEATURES, 4), cell.width, generator(r, "x")) for r in range(replicas)]
-    parameters = {name: torch.stack([one[name] for one in drawn]).requires_grad_() for name in drawn[0]}
-    inputs = torch.randn(length, replicas, BATCH, FEATURES)
-    widths = {state: cell.state_width(state, 4) for state in cell.states}
+Drawn = tuple[dict[str, Tensor], Tensor]
+Step = Callable[[], dict[str, Any]]
+"""One forward and backward pass; returns the gradients of the weights."""
+
+
+def drawn(cell: DiagonalCell, length: int, batch: int, replicas: int) -> Drawn:
+    """Weights (replica, …) and inputs (time, replica, batch, features)."""
+    values = [Published().draw(cell.parameters(FEATURES, 4), cell.width, generator(r, "x")) for r in range(replicas)]
+    parameters = {name: torch.stack([one[name] for one in values]) for name in values[0]}
+    return parameters, torch.randn(length, replicas, batch, FEATURES, generator=generator(0, "inputs"))
+
+
+def recorded(engine: Engine, cell: DiagonalCell, given: Drawn) -> Step:
+    """With log10 of the gradient's norm of every state at every step and sequence."""
+    parameters, inputs = given
+    length, widths = len(inputs), {state: cell.state_width(state, 4) for state in cell.states}
+
+    def step() -> dict[str, Any]:
+        leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+        trajectory = engine.unroll(cell, leaves, inputs, widths=widths, observed=True, steps=(length - 1,))
+        trajectory.outputs.sum().backward()
+        for state in cell.states:
+            trajectory.log_norms(state)
+        return {name: leaf.grad for name, leaf in leaves.items()}
+
+    return step
+
+
+def seconds(step: Step) -> float:
+    """Processor time of one pass, the loss read at the last output."""
     began = time.process_time()
-    trajectory = engine.unroll(cell, parameters, inputs, widths=widths, observed=True, steps=(length - 1,))
-    trajectory.outputs.sum().backward()
-    for state in cell.states:
-        trajectory.log_norms(state)
+    step()
     return time.process_time() - began
 
 
@@ -41,14 +64,10 @@ def measure() -> list[dict[str, Any]]:
     for replicas in (1, 8):
         for cell in CELLS:
             for engine in (ScanEngine(), TracedEngine()):
-                seconds(engine, cell, 10, replicas)
-            rounds = [
-                [
-                    seconds(engine, cell, LENGTH, replicas)
-                    for engine in (ScanEngine(), TracedEngine(), ReferenceEngine())
-                ]
-                for _ in range(ROUNDS)
-            ]
+                recorded(engine, cell, drawn(cell, 10, BATCH, replicas))()
+            given = drawn(cell, LENGTH, BATCH, replicas)
+            steps = [recorded(engine, cell, given) for engine in (ScanEngine(), TracedEngine(), ReferenceEngine())]
+            rounds = [[seconds(step) for step in steps] for _ in range(ROUNDS)]
             scan, traced, reference = (min(times) for times in zip(*rounds, strict=True))
             row = {"cell": repr(cell), "length": LENGTH, "batch": BATCH, "replicas": replicas}
             row |= {"scan": scan, "traced": traced, "reference": reference}

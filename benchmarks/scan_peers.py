@@ -13,7 +13,6 @@ Theirs, written out here:
 All compute all replicas at once. The time is the process's own; they take turns.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,53 +21,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import jax_scan
-from rnnstudy.cells import LRU, MinGRU, Published
+from benchmarks.scan import FEATURES, Drawn, Step, drawn, recorded, seconds
+from rnnstudy.cells import LRU, MinGRU
 from rnnstudy.cells.cell import Parameters
 from rnnstudy.cells.diagonal import DiagonalCell
-from rnnstudy.engines.choice import MOST_NUMBERS_TRACED
+from rnnstudy.engines.choice import LEAST_SECONDS_TRACED, Load, choose
 from rnnstudy.engines.engine import Engine
-from rnnstudy.engines.scan import ScanEngine
-from rnnstudy.engines.traced import TracedEngine
-from rnnstudy.training.randomness import generator
 
 CELLS: tuple[DiagonalCell, ...] = (MinGRU(), LRU())
 SIZES = ((1000, 20), (10_000, 4))
 """T and batch: fewer sequences where they are long, so that every side's memory suffices."""
-FEATURES, REPLICAS, ROUNDS = 6, 8, 3
-
-Drawn = tuple[dict[str, Tensor], Tensor]
-Step = Callable[[], dict[str, Any]]
-"""One forward and backward pass; returns the gradients of the weights."""
-
-
-def drawn(cell: DiagonalCell, length: int, batch: int, replicas: int) -> Drawn:
-    """Weights (replica, …) and inputs (time, replica, batch, features)."""
-    values = [Published().draw(cell.parameters(FEATURES, 4), cell.width, generator(r, "x")) for r in range(replicas)]
-    parameters = {name: torch.stack([one[name] for one in values]) for name in values[0]}
-    return parameters, torch.randn(length, replicas, batch, FEATURES, generator=generator(0, "inputs"))
+REPLICAS, ROUNDS = 8, 3
 
 
 def engine_for(cell: DiagonalCell, length: int, batch: int) -> Engine:
     """What `auto` takes for a long run."""
     numbers = length * batch * sum(cell.state_width(state, 4) for state in cell.states)
-    return TracedEngine() if numbers <= MOST_NUMBERS_TRACED else ScanEngine()
-
-
-def ours(cell: DiagonalCell, given: Drawn) -> Step:
-    """Everything recorded."""
-    parameters, inputs = given
-    length, _, batch, _ = inputs.shape
-    engine, widths = engine_for(cell, length, batch), {state: cell.state_width(state, 4) for state in cell.states}
-
-    def step() -> dict[str, Any]:
-        leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
-        trajectory = engine.unroll(cell, leaves, inputs, widths=widths, observed=True, steps=(length - 1,))
-        trajectory.outputs.sum().backward()
-        for state in cell.states:
-            trajectory.log_norms(state)
-        return {name: leaf.grad for name, leaf in leaves.items()}
-
-    return step
+    return choose(cell, frozenset(), torch.device("cpu"), "auto", Load(LEAST_SECONDS_TRACED, numbers))
 
 
 def in_torch(cell: DiagonalCell, given: Drawn, states: Callable[[Parameters, Tensor], Tensor]) -> Step:
@@ -181,7 +150,11 @@ def in_jax(cell: DiagonalCell, given: Drawn) -> Step:
 
 def sides(cell: DiagonalCell, given: Drawn) -> dict[str, Step]:
     """Name to step: ours first."""
-    found = {"ours": ours(cell, given), "torch, by doubling": by_doubling(cell, given)}
+    length, _, batch, _ = given[1].shape
+    found = {
+        "ours": recorded(engine_for(cell, length, batch), cell, given),
+        "torch, by doubling": by_doubling(cell, given),
+    }
     if isinstance(cell, MinGRU):
         found["torch, in logarithms"] = in_logarithms(cell, given)
     if jax_scan.there():
@@ -198,7 +171,7 @@ def measure() -> list[dict[str, Any]]:
             steps = sides(cell, given)
             for step in steps.values():
                 step()
-            rounds = [{name: _seconds(step) for name, step in steps.items()} for _ in range(ROUNDS)]
+            rounds = [{name: seconds(step) for name, step in steps.items()} for _ in range(ROUNDS)]
             best = {name: min(times[name] for times in rounds) for name in steps}
             row = {"cell": repr(cell), "length": length, "batch": batch, "replicas": REPLICAS, "seconds": best}
             row["engine"] = engine_for(cell, length, batch).name
@@ -206,9 +179,3 @@ def measure() -> list[dict[str, Any]]:
             found.append(row)
             print(row, flush=True)
     return found
-
-
-def _seconds(step: Step) -> float:
-    began = time.process_time()
-    step()
-    return time.process_time() - began
