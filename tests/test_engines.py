@@ -584,6 +584,37 @@ def test_kernels_write_only_their_results(cell, batch, reads):
         assert array.dtype != np.float32 or np.isfinite(array[1:-1]).all()
 
 
+@every_cell
+@pytest.mark.parametrize("reads", ["numbers", "symbols"])
+@pytest.mark.parametrize("steps", [(TIME - 1,), (0,), (0, 7, TIME - 1), tuple(range(TIME))], ids=len)
+def test_what_is_only_evaluated_has_the_bits_of_what_is_trained(cell, reads, steps):
+    """Where nothing is differentiated, the steps that the backward pass would need are not kept."""
+    model, parameters = drawn(cell, 2)
+    inputs = noise(TIME, 2, 5, FEATURES)
+    if reads == "symbols":
+        inputs = torch.randint(-1, FEATURES, (TIME, 2, 5, 1), generator=torch.Generator().manual_seed(0))
+    engine, found = CompiledEngine(), []
+    for trains in (True, False):
+        own = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+        with torch.set_grad_enabled(trains):
+            outputs, _ = model.forward(engine, own, inputs, steps=steps, observed=False)
+        assert outputs.requires_grad == trains
+        found.append(outputs.detach())
+    assert torch.equal(*found)
+
+
+def test_an_evaluation_keeps_no_gates_of_earlier_steps():
+    from rnnstudy.engines import compiled
+
+    cell, time = LSTM(width=16), 1000
+    model, parameters = drawn(cell, 1)
+    compiled.BUFFERS = compiled.BufferPool()
+    with torch.no_grad():
+        model.forward(CompiledEngine(), parameters, noise(time, 1, 4, FEATURES), steps=(time - 1,), observed=False)
+    kept = compiled.BUFFERS.acquire([])
+    assert sum(array.size for array in compiled.BUFFERS._free) < 100 * 4 * 16, kept
+
+
 @pytest.mark.slow
 def test_the_first_call_logs_that_it_compiles_and_the_next_process_uses_the_cache(tmp_path):
     program = (

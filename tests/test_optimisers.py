@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import rnnstudy.optimisers  # noqa: F401  (its rules are found below)
 from rnnstudy.cells import LSTM, Elman
 from rnnstudy.optimisers import SGD, Adam, ClipNorm, ClipValue, RMSprop
-from rnnstudy.optimisers.clipping import Clip, global_norms, replica_norms
+from rnnstudy.optimisers.clipping import Clip, Rows, global_norms, replica_norms
 from rnnstudy.optimisers.optimiser import Optimiser
 from rnnstudy.run import Run, Training
 from rnnstudy.spec import concrete
@@ -122,6 +122,19 @@ def test_norms_neither_overflow_nor_underflow_where_squares_would():
     gradients = {"W": torch.tensor([[3e-30, 4e-30], [3e30, 4e30]]), "b": torch.tensor([[0.0], [1.2e31]])}
     assert replica_norms(gradients["W"]).tolist() == pytest.approx([5e-30, 5e30])
     assert global_norms(gradients).tolist() == pytest.approx([5e-30, 1.3e31])
+
+
+def test_gradients_side_by_side_are_the_gradients_and_share_their_memory():
+    gradients = gradients_of([1.0, 2.0, 3.0], 0)
+    rows = Rows.of(gradients)
+    assert Rows.of(rows) is rows
+    assert list(rows) == list(gradients)
+    assert rows.numbers.shape == (3, 3 * 4 + 4)
+    for name, values in gradients.items():
+        assert torch.equal(rows[name], values)
+    rows["W"][1] = 7
+    assert (rows.numbers[1, : 3 * 4] == 7).all()
+    assert torch.equal(rows.norms, torch.linalg.vector_norm(rows.numbers.double(), dim=1))
 
 
 THRESHOLDS = [1e-3, 1e3]

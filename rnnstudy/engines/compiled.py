@@ -10,7 +10,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,12 +110,14 @@ class CompiledEngine(Engine):
             what = f"{cell!r}{' with changed gradients' if run.changes_gradients else ''}"
             raise RuntimeError(f"no compiled kernels for {what}; use ReferenceEngine")
         require_float32_on_cpu(run, self.name)
-        norms = Norms()
+        norms, weights = Norms(), kernel_weights(cell, run.parameters)
+        observed = cell.states if run.observed else ()
+        if not torch.is_grad_enabled():
+            return CompiledTrajectory(_evaluated(cell, run.output_steps, run.inputs, *weights), observed, norms)
         # Makes the outputs differentiable where only the gradient through time is needed and no weight's gradient.
         anchor = torch.zeros((), requires_grad=True) if run.observed else None
-        weights = kernel_weights(cell, run.parameters)
         outputs = _Unrolled.apply(cell, run.output_steps, norms, anchor, run.inputs, *weights)
-        return CompiledTrajectory(outputs, cell.states if run.observed else (), norms)
+        return CompiledTrajectory(outputs, observed, norms)
 
 
 @dataclass(frozen=True)
@@ -135,24 +137,66 @@ class _Read:
     rows: np.ndarray | slice
 
     @staticmethod
-    def of(inputs: np.ndarray, w_in: np.ndarray) -> "_Read":
-        """From inputs (time, batch, features) or symbols (time, batch, 1), and the whole W_xh.
+    def of_symbols(symbols: np.ndarray, w_in: np.ndarray) -> "_Read":
+        """From symbols (time, batch, 1) and the whole W_xh.
 
         Raises `IndexError` for a symbol that has no row: the kernels look up without checking.
         """
-        time, batch, _ = inputs.shape
-        if np.issubdtype(inputs.dtype, np.floating):
-            return _Read(inputs, np.empty((0, batch), np.int32), w_in, slice(None))
-        if inputs.min() < NOTHING or inputs.max() >= len(w_in):
-            raise IndexError(f"symbols from {inputs.min()} to {inputs.max()}; W_xh has {len(w_in)} rows")
+        time, batch, _ = symbols.shape
+        if symbols.min() < NOTHING or symbols.max() >= len(w_in):
+            raise IndexError(f"symbols from {symbols.min()} to {symbols.max()}; W_xh has {len(w_in)} rows")
         no_numbers = np.empty((time, batch, 0), np.float32)
-        if inputs.size >= len(w_in):
-            return _Read(no_numbers, inputs.reshape(time, batch).astype(np.int32), w_in, slice(None))
-        found, places = np.unique(inputs, return_inverse=True)
+        if symbols.size >= len(w_in):
+            return _Read(no_numbers, symbols.reshape(time, batch).astype(np.int32), w_in, slice(None))
+        found, places = np.unique(symbols, return_inverse=True)
         # Nothing, which is below every symbol, has no row.
         absent = np.count_nonzero(found == NOTHING)
-        symbols = (places.reshape(time, batch) - absent).astype(np.int32)
-        return _Read(no_numbers, symbols, w_in[found[absent:]], found[absent:])
+        rows = (places.reshape(time, batch) - absent).astype(np.int32)
+        return _Read(no_numbers, rows, w_in[found[absent:]], found[absent:])
+
+
+class _Layer:
+    """A layer's inputs and weights, as the kernels take them for each replica."""
+
+    def __init__(self, cell: Cell, tensors: Sequence[Tensor]) -> None:
+        """From inputs or symbols, W_xh, W_hh and the bias."""
+        self.inputs, self.w_in, *self._weights = (tensor.detach().contiguous().numpy() for tensor in tensors)
+        self.time, self.replicas, self.batch, self.features = self.inputs.shape
+        self.kernels = kernels_of(type(cell))
+        self._are_symbols = not tensors[0].is_floating_point()
+        self._no_symbols = np.empty((0, self.batch), np.int32)
+        self._activation = ACTIVATIONS.index(cell.activation) if isinstance(cell, Elman) else 0
+
+    def read(self, r: int) -> _Read:
+        """What replica r reads."""
+        if self._are_symbols:
+            return _Read.of_symbols(self.inputs[:, r], self.w_in[r])
+        return _Read(self.inputs[:, r], self._no_symbols, self.w_in[r], slice(None))
+
+    def arguments(self, r: int, read: _Read) -> tuple[Any, ...]:
+        """The first arguments of both kernels."""
+        w_rec, bias = self._weights
+        return read.inputs, read.symbols, read.w_in, w_rec[r], bias[r], self._activation
+
+
+def _evaluated(cell: Cell, steps: tuple[int, ...], *tensors: Tensor) -> Tensor:
+    """The outputs at these steps. Of what the backward pass would need, only the newest step is kept."""
+    layer = _Layer(cell, tensors)
+    outputs = np.empty((len(steps), layer.replicas, layer.batch, cell.width), np.float32)
+    shapes = buffer_shapes(cell, 1, 1, layer.batch)
+    if steps != (layer.time - 1,):
+        shapes[0] = buffer_shapes(cell, 1, layer.time, layer.batch)[0]
+    # The first state in a buffer of all steps is h_0; a shorter one is written from its beginning again.
+    places = [(step + 1) % shapes[0][1] for step in steps]
+
+    def run(r: int) -> None:
+        buffers = BUFFERS.acquire(shapes)
+        saved = tuple(array[0] for array in buffers.arrays)
+        layer.kernels.forward(*layer.arguments(r, layer.read(r)), saved)
+        outputs[:, r] = saved[0][places, :, : cell.width]
+
+    for_each_replica(layer.replicas, run)
+    return torch.from_numpy(outputs)
 
 
 class _Unrolled(torch.autograd.Function):
@@ -160,19 +204,15 @@ class _Unrolled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, cell: Cell, steps: tuple[int, ...], norms: Norms, _: Any, *tensors: Tensor) -> Tensor:
-        kernels = kernels_of(type(cell))
-        inputs, w_in, *weights = (tensor.detach().contiguous().numpy() for tensor in tensors)
-        time, replicas, batch, _ = inputs.shape
-        buffers = BUFFERS.acquire(buffer_shapes(cell, replicas, time, batch))
+        layer = _Layer(cell, tensors)
+        buffers = BUFFERS.acquire(buffer_shapes(cell, layer.replicas, layer.time, layer.batch))
         reads: dict[int, _Read] = {}
 
         def run(r: int) -> None:
-            saved = tuple(array[r] for array in buffers.arrays)
-            read = reads[r] = _Read.of(inputs[:, r], w_in[r])
-            own = (read.inputs, read.symbols, read.w_in, *(weight[r] for weight in weights))
-            kernels.forward(*own, _activation(cell), saved)
+            reads[r] = layer.read(r)
+            layer.kernels.forward(*layer.arguments(r, reads[r]), tuple(array[r] for array in buffers.arrays))
 
-        for_each_replica(replicas, run)
+        for_each_replica(layer.replicas, run)
         ctx.cell, ctx.steps, ctx.norms, ctx.buffers, ctx.reads = cell, steps, norms, buffers, reads
         ctx.save_for_backward(*tensors)
         # The first state in the buffer is h_0.
@@ -182,34 +222,32 @@ class _Unrolled(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, at_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        cell, arrays, norms = ctx.cell, ctx.buffers.arrays, ctx.norms
-        kernels = kernels_of(type(cell))
-        tensors = [tensor.detach().contiguous() for tensor in ctx.saved_tensors]
-        weights = [tensor.numpy() for tensor in tensors[2:]]
-        time, replicas, batch, features = tensors[0].shape
+        tensors, states = ctx.saved_tensors, len(ctx.cell.states)
+        layer, arrays = _Layer(ctx.cell, tensors), ctx.buffers.arrays
+        time, replicas, batch = layer.time, layer.replicas, layer.batch
         # No time steps where the gradient of the inputs is not needed.
-        at_inputs = torch.empty(time if ctx.needs_input_grad[4] else 0, replicas, batch, features)
+        empty = functools.partial(torch.empty, dtype=torch.float32)
+        at_inputs = empty(time if ctx.needs_input_grad[4] else 0, replicas, batch, layer.features)
         # Zero in the rows of symbols that do not occur.
-        gradients = [at_inputs, torch.zeros_like(tensors[1]), *map(torch.empty_like, tensors[2:])]
+        shapes = [tensor.shape for tensor in tensors[2:]]
+        gradients = [at_inputs, empty(tensors[1].shape).zero_(), *map(empty, shapes)]
         grad_inputs, grad_in, *grad_weights = (gradient.numpy() for gradient in gradients)
         slots = np.full(time, -1, np.int32)
         slots[list(ctx.steps)] = np.arange(len(ctx.steps))
         direct = at_outputs.detach().contiguous().numpy()
-        squares = np.empty((len(cell.states), replicas, time, batch), np.float32)
+        squares = np.empty((states, replicas, time, batch), np.float32)
         exponents = np.empty(squares.shape, np.int32)
 
         def run(r: int) -> None:
-            saved = tuple(array[r] for array in arrays)
-            read = ctx.reads[r]
+            saved, read = tuple(array[r] for array in arrays), ctx.reads[r]
             at_rows = np.empty_like(read.w_in)
-            own = (read.inputs, read.symbols, read.w_in, *(weight[r] for weight in weights))
             at_weights = (at_rows, *(gradient[r] for gradient in grad_weights))
             written = (grad_inputs[:, r], *at_weights, squares[:, r], exponents[:, r])
-            kernels.backward(*own, _activation(cell), saved, direct[:, r], slots, *written)
+            layer.kernels.backward(*layer.arguments(r, read), saved, direct[:, r], slots, *written)
             grad_in[r][read.rows] = at_rows
 
         for_each_replica(replicas, run)
-        norms.squares_and_exponents = squares, exponents
+        ctx.norms.squares_and_exponents = squares, exponents
         needed = zip(gradients, ctx.needs_input_grad[4:], strict=True)
         return None, None, None, None, *(gradient if wanted else None for gradient, wanted in needed)
 
@@ -223,10 +261,6 @@ def require_float32_on_cpu(run: LayerRun, engine: str) -> None:
 
 def _has_kernels(cell: Cell) -> bool:
     return type(cell) in BLOCKS and has_explicit_backward(cell)
-
-
-def _activation(cell: Cell) -> int:
-    return ACTIVATIONS.index(cell.activation) if isinstance(cell, Elman) else 0
 
 
 def kernel_weights(cell: Cell, parameters: Parameters) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,9 @@
 """Gradient clipping for each replica, between the backward pass and the update."""
 
+import functools
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -14,6 +16,46 @@ Gradients = Mapping[str, Tensor]
 """Parameter name to gradient (replica, …)."""
 
 
+@dataclass(frozen=True, eq=False)
+class Rows(Mapping[str, Tensor]):
+    """Gradients whose numbers lie side by side, in one row for each replica: what is done to all of them is done once.
+
+    Attributes:
+        numbers: (replica, number), those of each parameter after those of the one before.
+        shapes: of each parameter's gradient (replica, …).
+    """
+
+    numbers: Float[Tensor, "replica number"]
+    shapes: Mapping[str, torch.Size]
+
+    @staticmethod
+    def of(gradients: Gradients) -> "Rows":
+        if isinstance(gradients, Rows):
+            return gradients
+        shapes = {name: values.shape for name, values in gradients.items()}
+        return Rows(torch.cat([values.flatten(1) for values in gradients.values()], dim=1), shapes)
+
+    @functools.cached_property
+    def _views(self) -> dict[str, Tensor]:
+        widths = [shape[1:].numel() for shape in self.shapes.values()]
+        parts = self.numbers.split(widths, dim=1)
+        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    @functools.cached_property
+    def norms(self) -> Float[Tensor, " replica"]:
+        """Euclidean norm over all parameters of each replica together, in float64."""
+        return replica_norms(self.numbers)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
 class Clip(Spec):
     """A rule that bounds the gradient of each replica by the threshold of that replica."""
 
@@ -22,7 +64,7 @@ class Clip(Spec):
     threshold: Annotated[float, above(0), PER_REPLICA] = 1.0
 
     @abstractmethod
-    def apply(self, gradients: Gradients, thresholds: Float[Tensor, " replica"]) -> dict[str, Tensor]:
+    def apply(self, gradients: Gradients, thresholds: Float[Tensor, " replica"]) -> Gradients:
         """The clipped gradients; `thresholds` holds the `threshold` of each replica."""
 
 
@@ -34,10 +76,10 @@ class ClipNorm(Clip):
 
     source: ClassVar[str] = "Pascanu, Mikolov & Bengio 2013, algorithm 1"
 
-    def apply(self, gradients: Gradients, thresholds: Float[Tensor, " replica"]) -> dict[str, Tensor]:
-        norms = global_norms(gradients)
-        factors = (thresholds / norms).clamp(max=1.0).to(next(iter(gradients.values())).dtype)
-        return {name: gradient * broadcast_replicas(factors, gradient) for name, gradient in gradients.items()}
+    def apply(self, gradients: Gradients, thresholds: Float[Tensor, " replica"]) -> Rows:
+        rows = Rows.of(gradients)
+        factors = (thresholds / rows.norms).clamp(max=1.0).to(rows.numbers.dtype)
+        return Rows(rows.numbers * factors[:, None], rows.shapes)
 
 
 class ClipValue(Clip):
@@ -60,12 +102,7 @@ def replica_norms(gradient: Tensor) -> Float[Tensor, " replica"]:
 
 def global_norms(gradients: Gradients) -> Float[Tensor, " replica"]:
     """Euclidean norm over all parameters of each replica together."""
-    return replica_norms(concatenate_parameters(gradients))
-
-
-def concatenate_parameters(parameters: Mapping[str, Tensor]) -> Float[Tensor, "replica numbers"]:
-    """All parameters of each replica, flattened into one row."""
-    return torch.cat([values.flatten(1) for values in parameters.values()], dim=1)
+    return Rows.of(gradients).norms
 
 
 def broadcast_replicas(values: Shaped[Tensor, " replica"], like: Tensor) -> Tensor:

@@ -38,6 +38,11 @@ class Batch:
         by_time = {name: values[:, start:stop] for name, values in vars(self).items() if name != "lengths"}
         return Batch(**by_time, lengths=self.lengths[start:stop])
 
+    def parts(self, size: int) -> list["Batch"]:
+        """`size` sequences after another; the last part may have fewer."""
+        split = [values.split(size, 0 if name == "lengths" else 1) for name, values in vars(self).items()]
+        return [Batch(**dict(zip(vars(self), values, strict=True))) for values in zip(*split, strict=True)]
+
     @staticmethod
     def joined(parts: Sequence["Batch"]) -> "Batch":
         """The sequences of all parts, in order."""

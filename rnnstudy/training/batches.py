@@ -29,6 +29,34 @@ EVALUATION_CHUNK = 1000
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Sequences of one data seed that are what their task says.
+
+    Attributes:
+        last: index of each sequence's last supervised step.
+    """
+
+    batch: Batch
+    last: Int[Tensor, " batch"]
+
+    @staticmethod
+    def from_task(task: Task, sequences: int, source: torch.Generator) -> "Drawn":
+        """Raises `SpecError` where the inputs are not what the task says."""
+        batch = task.sample(sequences, source)
+        require_declared_inputs(task, batch)
+        return Drawn(batch, last_supervised(batch.mask))
+
+    def parts(self, size: int) -> list["Drawn"]:
+        """`size` sequences after another; the last part may have fewer."""
+        return [Drawn(*part) for part in zip(self.batch.parts(size), self.last.split(size), strict=True)]
+
+    @staticmethod
+    def joined(parts: Sequence["Drawn"]) -> "Drawn":
+        """The sequences of all parts, in order."""
+        return Drawn(Batch.joined([part.batch for part in parts]), torch.cat([part.last for part in parts]))
+
+
+@dataclass(frozen=True)
 class PopulationBatch:
     """One batch for each replica, reduced to the supervised steps where that is possible.
 
@@ -88,9 +116,9 @@ class TrainingBatches:
         return self
 
     def __next__(self) -> PopulationBatch:
-        batches = [next(stream) for stream in self._streams.values()]
-        assert batches[0].lengths.shape[0] == self._population.training.batch
-        return _for_replicas(self._population, batches, self._device)
+        drawn = [next(stream) for stream in self._streams.values()]
+        assert len(drawn[0].last) == self._population.training.batch
+        return _for_replicas(self._population, drawn, self._device)
 
     def narrow(self, population: Population) -> None:
         """Continue with the batches of `population`, some of the runs so far."""
@@ -98,22 +126,19 @@ class TrainingBatches:
         self._streams = {seed: self._streams[seed] for seed in population.data_seeds}
 
 
-def _stream(population: Population, data_seed: int, start: int) -> Iterator[Batch]:
+def _stream(population: Population, data_seed: int, start: int) -> Iterator[Drawn]:
     """The batch of one data seed at step `start` and at every later step."""
     for block in range(start // BLOCK, 2**62):
         yield from itertools.islice(_block(population, data_seed, block), max(0, start - block * BLOCK), None)
 
 
-def _block(population: Population, data_seed: int, block: int) -> Iterator[Batch]:
+def _block(population: Population, data_seed: int, block: int) -> Iterator[Drawn]:
     """The training batches of one block for one data seed."""
     task, size = population.task, population.training.batch
     steps_at_once = max(1, min(BLOCK, MOST_NUMBERS_DRAWN // (task.steps * size * task.features)))
     source = generator(data_seed, "training", block)
     for first in range(0, BLOCK, steps_at_once):
-        count = min(steps_at_once, BLOCK - first)
-        drawn = task.sample(count * size, source)
-        for index in range(count):
-            yield drawn.part(index * size, (index + 1) * size)
+        yield from Drawn.from_task(task, min(steps_at_once, BLOCK - first) * size, source).parts(size)
 
 
 def fixed_batches(
@@ -129,48 +154,45 @@ def fixed_batches(
     Each purpose (`validation`, `test`, `probe`, …) has sequences of its own. `task` replaces the population's task.
     """
     for drawn in _fixed_draws(population, purpose, sequences, task or population.task):
-        count = len(drawn[0].lengths)
-        for start in range(0, count, most or count):
-            parts = [batch.part(start, min(start + (most or count), count)) for batch in drawn]
+        for parts in zip(*(of_seed.parts(most or sequences) for of_seed in drawn), strict=True):
             yield _for_replicas(population, parts, device)
 
 
 def fixed_batch(population: Population, purpose: str, sequences: int, device: torch.device) -> PopulationBatch:
     """The sequences of `fixed_batches` in one batch."""
     draws = _fixed_draws(population, purpose, sequences, population.task)
-    return _for_replicas(population, [Batch.joined(parts) for parts in zip(*draws, strict=True)], device)
+    return _for_replicas(population, [Drawn.joined(parts) for parts in zip(*draws, strict=True)], device)
 
 
-def _fixed_draws(population: Population, purpose: str, sequences: int, task: Task) -> Iterator[list[Batch]]:
-    """The fixed sequences of a purpose, in chunks: for each data seed a batch."""
+def _fixed_draws(population: Population, purpose: str, sequences: int, task: Task) -> Iterator[list[Drawn]]:
+    """The fixed sequences of a purpose, in chunks: those of each data seed."""
     task = task.split(purpose)
     for index, first in enumerate(range(0, sequences, EVALUATION_CHUNK)):
         count = min(EVALUATION_CHUNK, sequences - first)
-        yield [task.sample(count, generator(seed, purpose, index)) for seed in population.data_seeds]
+        yield [Drawn.from_task(task, count, generator(seed, purpose, index)) for seed in population.data_seeds]
 
 
-def _for_replicas(population: Population, batches: Sequence[Batch], device: torch.device) -> PopulationBatch:
-    """The batches, one for each data seed, copied to the replicas and sent to the device."""
-    for batch in batches:
-        require_declared_inputs(population.task, batch)
-    mask = torch.stack([batch.mask for batch in batches], dim=1)
-    steps = tuple(mask.flatten(1).any(1).nonzero().flatten().tolist())
+def _for_replicas(population: Population, drawn: Sequence[Drawn], device: torch.device) -> PopulationBatch:
+    """The sequences of each data seed, copied to the replicas and sent to the device."""
 
-    def copied(of_seeds: Sequence[Tensor], dim: int = 1) -> Tensor:
-        values = torch.stack(list(of_seeds), dim=dim)
+    def stacked(name: str) -> Tensor:
+        return torch.stack([getattr(of_seed.batch, name) for of_seed in drawn], dim=1)
+
+    def copied(values: Tensor, dim: int = 1) -> Tensor:
         if not population.one_seed_each:
             values = values.index_select(dim, population.data_index)
         # From pinned memory, so that the host does not wait for the copy.
         return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
-    rows = torch.tensor(steps)
+    mask = stacked("mask")
+    rows = mask.flatten(1).any(1).nonzero().flatten()
     return PopulationBatch(
-        inputs=copied([batch.inputs for batch in batches]),
-        steps=steps,
-        targets=copied([batch.targets[rows] for batch in batches]),
-        mask=copied([batch.mask[rows] for batch in batches]),
-        last=copied([last_supervised(batch.mask) for batch in batches], dim=0),
-        informative=copied([batch.informative for batch in batches]),
+        inputs=copied(stacked("inputs")),
+        steps=tuple(rows.tolist()),
+        targets=copied(stacked("targets").index_select(0, rows)),
+        mask=copied(mask.index_select(0, rows)),
+        last=copied(torch.stack([of_seed.last for of_seed in drawn]), dim=0),
+        informative=copied(stacked("informative")),
     )
 
 

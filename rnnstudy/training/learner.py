@@ -14,7 +14,7 @@ from torch import Tensor
 from rnnstudy.engines.choice import engine_name
 from rnnstudy.engines.engine import Trajectory
 from rnnstudy.errors import RequestError
-from rnnstudy.optimisers.clipping import Gradients, broadcast_replicas, concatenate_parameters, global_norms
+from rnnstudy.optimisers.clipping import Gradients, Rows, broadcast_replicas
 from rnnstudy.probes.reading import Reading
 from rnnstudy.run import Training
 from rnnstudy.training.checkpoint import incomplete, load_checkpoint, require_form, save_checkpoint
@@ -65,7 +65,7 @@ class Learner:
             name: value.index_select(0, self.positions).requires_grad_() for name, value in self._weights.items()
         }
         # All parameters side by side (replica, numbers): one update rule steps them at once.
-        self._buffer = torch.zeros_like(concatenate_parameters(self.parameters))
+        self._buffer = torch.zeros_like(Rows.of(self.parameters).numbers.detach())
         self._optimiser = self.population.training.optimiser.at_unit_rate([self._buffer])
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": optimiser_state})
         self._rates = self._per_replica(lambda given: given.learning_rate)
@@ -210,16 +210,17 @@ class Learner:
         self._began = time.time() if self._began is None else self._began
         return self._began
 
-    def backward(self, loss: Float[Tensor, " replica"]) -> dict[str, Tensor]:
+    def backward(self, loss: Float[Tensor, " replica"]) -> Rows:
         """The parameter gradients of each replica's loss. Observed trajectories now have their gradients, too."""
         for parameter in self.parameters.values():
             parameter.grad = None
         # Replicas share no parameter, so the gradient of the sum holds each replica's own.
         loss.sum().backward()
-        return {
+        found = {
             name: torch.zeros_like(value) if value.grad is None else value.grad
             for name, value in self.parameters.items()
         }
+        return Rows.of(found)
 
     def regularise(self, gradients: Gradients, trajectories: Sequence[Trajectory]) -> tuple[Gradients, list[Reading]]:
         """The gradients with strength · ∂⁺Omega/∂W_hh added; as readings, Omega and the share of terms counted in it.
@@ -248,18 +249,18 @@ class Learner:
 
         The host does not wait for the device.
         """
-        finite = loss.detach().isfinite() & global_norms(before).isfinite()
+        finite = loss.detach().isfinite() & Rows.of(before).norms.isfinite()
         self.verdicts.stop_diverged(self._among_all(finite, fill=True), self.step)
         training = self.population.training
         rates = self._rates * training.schedule.factor(self.step, training.steps)
         with torch.no_grad():
             active = self.verdicts.active[self.positions, None]
             self._buffer.zero_()
-            self._buffer.grad = torch.where(active, concatenate_parameters(after), 0.0)
+            self._buffer.grad = torch.where(active, Rows.of(after).numbers, 0.0)
             self._optimiser.step()
             change = self._buffer
             if training.weight_decay is not None:
-                change = change - self._decays[:, None] * concatenate_parameters(self.parameters)
+                change = change - self._decays[:, None] * Rows.of(self.parameters).numbers
             steps = torch.where(active, rates[:, None] * change, 0.0)
             widths = [value[0].numel() for value in self.parameters.values()]
             for value, step in zip(self.parameters.values(), steps.split(widths, dim=1), strict=True):

@@ -48,8 +48,9 @@ def forward(inputs, symbols, w_in, w_rec, bias, activation, saved):
     (h,) = saved
     weights = through_time.prepare_forward(w_in, w_rec, bias, h)
     for t in range(inputs.shape[0]):
-        through_time.pre_activations(weights, inputs, symbols, t, h[t], h[t + 1])
-        _step(h[t + 1].reshape(h[t + 1].size), activation)
+        before, after = through_time.kept(h, t), through_time.kept(h, t + 1)
+        through_time.pre_activations(weights, inputs, symbols, t, before, after)
+        _step(after.reshape(after.size), activation)
 
 
 @kernel(through_time.backward_signature(saved=1))

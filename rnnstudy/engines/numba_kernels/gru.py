@@ -58,8 +58,9 @@ def forward(inputs, symbols, w_in, w_rec, bias, activation, saved):
     weights = through_time.prepare_forward(w_in, w_rec, bias, h)
     size = h[0].size
     for t in range(inputs.shape[0]):
-        through_time.pre_activations(weights, inputs, symbols, t, h[t], blocks[t])
-        _step(blocks[t].reshape(4 * size), h[t].reshape(size), h[t + 1].reshape(size))
+        before, after, own = through_time.kept(h, t), through_time.kept(h, t + 1), through_time.kept(blocks, t)
+        through_time.pre_activations(weights, inputs, symbols, t, before, own)
+        _step(own.reshape(4 * size), before.reshape(size), after.reshape(size))
 
 
 @kernel(through_time.backward_signature(saved=2))

@@ -86,8 +86,10 @@ def forward(inputs, symbols, w_in, w_rec, bias, activation, saved):
     weights = through_time.prepare_forward(w_in, w_rec, bias, h)
     size = h[0].size
     for t in range(inputs.shape[0]):
-        through_time.pre_activations(weights, inputs, symbols, t, h[t], gates[t])
-        _step(gates[t].reshape(4 * size), c[t].reshape(size), c[t + 1].reshape(size), h[t + 1].reshape(size))
+        own, cell_before, cell = through_time.kept(gates, t), through_time.kept(c, t), through_time.kept(c, t + 1)
+        through_time.pre_activations(weights, inputs, symbols, t, through_time.kept(h, t), own)
+        after = through_time.kept(h, t + 1)
+        _step(own.reshape(4 * size), cell_before.reshape(size), cell.reshape(size), after.reshape(size))
 
 
 @kernel(through_time.backward_signature(saved=3))

@@ -15,6 +15,8 @@ LOG2_E = np.float32(1.44269504)
 # ln 2 in two parts, so that subtracting its multiples is exact.
 LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 LARGEST_EXPONENT = np.float32(88.0)
+SIGN, WITHOUT_SIGN = np.int32(-(2**31)), np.int32(2**31 - 1)
+"""The sign of a float32 among its bits, and the others."""
 ONE, HALF, TWO = np.float32(1), np.float32(0.5), np.float32(2)
 
 LEAST_SQUARE, MOST_SQUARE = np.float32(2.0**-32), np.float32(2.0**32)
@@ -25,8 +27,8 @@ ZERO_EXPONENT = -(2**20)
 
 
 @njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
-def exponential(x):
-    """e^x, relative error 1e-7; x is clamped to [-88, 88]. By the polynomial of Cephes' expf."""
+def _exponential_parts(x):
+    """(q, s) with e^x = s + s q, s a power of two; x is clamped to [-88, 88]. By the polynomial of Cephes' expf."""
     x = LARGEST_EXPONENT if x > LARGEST_EXPONENT else x
     x = -LARGEST_EXPONENT if x < -LARGEST_EXPONENT else x
     shifted = x * LOG2_E + ROUNDING
@@ -39,9 +41,15 @@ def exponential(x):
     p = p * r + np.float32(4.1665795894e-2)
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + HALF
-    p = p * r * r + r + ONE
     biased = np.float32(shifted).view(np.int32) - ROUNDING_BITS + np.int32(127)
-    return p * np.int32(biased << np.int32(23)).view(np.float32)
+    return p * r * r + r, np.int32(biased << np.int32(23)).view(np.float32)
+
+
+@njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
+def exponential(x):
+    """e^x, relative error 1e-7; x is clamped to [-88, 88]."""
+    q, power = _exponential_parts(x)
+    return (q + ONE) * power
 
 
 @njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
@@ -52,18 +60,15 @@ def sigmoid(x):
 
 @njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)
 def tanh(x):
-    """tanh x: by Cephes' polynomial near 0, otherwise by the exponential. NaN stays NaN."""
-    square = x * x
-    p = np.float32(-5.70498872745e-3)
-    p = p * square + np.float32(2.06390887954e-2)
-    p = p * square + np.float32(-5.37397155531e-2)
-    p = p * square + np.float32(1.33314422036e-1)
-    p = p * square + np.float32(-3.33332819422e-1)
-    near = p * square * x + x
-    size = -x if x < 0 else x
-    far = ONE - TWO / (exponential(size + size) + ONE)
-    far = -far if x < 0 else far
-    return near if size < np.float32(0.625) else far
+    """tanh x: E/(E + 2) near 0 and 1 − 2/(E + 2) elsewhere, with E = e^2|x| − 1. NaN stays NaN."""
+    bits = np.float32(x).view(np.int32)
+    size = np.int32(bits & WITHOUT_SIGN).view(np.float32)
+    q, power = _exponential_parts(size + size)
+    # Nothing cancels: near 0 the power is 1, and elsewhere power − 1 is exact or far from 0.
+    excess = power * q + (power - ONE)
+    inverse = ONE / (excess + TWO)
+    y = excess * inverse if size < HALF else ONE - TWO * inverse
+    return np.int32(np.float32(y).view(np.int32) | (bits & SIGN)).view(np.float32)
 
 
 @njit(nogil=True)

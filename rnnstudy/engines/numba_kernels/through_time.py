@@ -27,6 +27,9 @@ SYMBOLS = int32[:, ::1]
 def forward_signature(saved: int) -> Any:
     """forward(inputs, symbols, w_in, w_rec, bias, activation, saved): writes `saved`, which `backward` reads.
 
+    Where nothing will be differentiated, an array in `saved` may be shorter: two states, and one step's blocks, are
+    enough; step t is then written over an earlier one, at t modulo the length of the array.
+
     Inputs x are (time, batch, features). Where symbols (time, batch) are read instead, there are no features, and x_t
     W_xh is the row of `w_in` that the symbol names, or zero for −1; otherwise `symbols` has no time steps. saved[0] is
     h (1 + time, batch, padded width), h_0 = 0. The weights are (features, …·width) and (width, …·width) with their
@@ -90,6 +93,12 @@ def pre_activations(weights, inputs, symbols, t, before, out):
             set_products(weights.bias[g, 0], x, weights.w_in[g], state[:, :0], weights.w_rec[0, :0], own)
         else:
             set_products(weights.bias[g, 0], x, weights.w_in[g], state, weights.w_rec[k], own)
+
+
+@njit(nogil=True)
+def kept(array, t):
+    """Where step t of `array` is, which holds all steps or the newest of them."""
+    return array[t % array.shape[0]]
 
 
 @njit(nogil=True)
