@@ -161,7 +161,11 @@ def test_populations_are_split_until_every_worker_has_work():
         assert sorted(run.seed for task in tasks for run in task.runs) == list(range(8))
 
 
-@pytest.mark.parametrize("scale", list(Scale))
+@pytest.mark.parametrize(
+    # At the largest scale two studies have so many runs that naming them takes a minute each.
+    "scale",
+    [Scale.SMOKE, Scale.DESK, pytest.param(Scale.PAPER, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(
     "path", sorted((Path(__file__).parent.parent / "experiments").glob("*.py")), ids=lambda p: p.stem
 )

@@ -77,7 +77,9 @@ class PopulationBatch:
 
     def loss(self, task: Task, outputs: Float[Tensor, "step replica batch outputs"]) -> Float[Tensor, "replica batch"]:
         """ℓ_b: the mean over the supervised steps of each sequence."""
-        return mean_over_supervised(task.loss(outputs, self.targets), self.mask)
+        losses = task.loss(outputs, self.targets)
+        # Each sequence has a supervised step: where there is one in all, it is that of every sequence.
+        return losses[0] if len(self.steps) == 1 else mean_over_supervised(losses, self.mask)
 
     def loss_of_last_step(
         self, task: Task, outputs: Float[Tensor, "step replica batch outputs"]

@@ -54,8 +54,10 @@ class History:
         """Collect readings made after `step` updates: one number, or one for each run in `keys` (replica)."""
         steps = torch.as_tensor(step).expand(len(self.keys))
         for reading in readings:
-            labels = Series(NOTHING, NOTHING, reading.axes, reading.unit, spacing, reading.coordinates)
-            waiting = self._waiting.setdefault(reading.name, Waiting(labels))
+            waiting = self._waiting.get(reading.name)
+            if waiting is None:
+                labels = Series(NOTHING, NOTHING, reading.axes, reading.unit, spacing, reading.coordinates)
+                waiting = self._waiting[reading.name] = Waiting(labels)
             waiting.steps.append(steps)
             waiting.values.append(reading.values.detach())
 
