@@ -37,7 +37,7 @@ def measure_steps(names: Sequence[str], essential: bool) -> None:
     cores = only_one_core()
     import torch
 
-    from benchmarks import jax_scan
+    from benchmarks import jax_scan, limits
     from benchmarks.training_step import compare, with_two_threads
     from rnnstudy import cells
 
@@ -56,12 +56,14 @@ def measure_steps(names: Sequence[str], essential: bool) -> None:
         rows[cell, length, batch, replicas] = row
         print(json.dumps(row), flush=True)
         # What is measured stays, whatever happens to the next one.
-        write_results("training_step", in_order(rows.values()), two_threads=before["two_threads"])
+        kept = {name: before.get(name, []) for name in ("two_threads", "two_threads_alone")}
+        write_results("training_step", in_order(rows.values()), **kept)
     os.sched_setaffinity(0, cores)
     threads = [row for row in before["two_threads"] if row["cell"] not in names]
     if len(cores) > 1:
         threads += [with_two_threads(getattr(cells, name)(width=50), 200, 20, 8) for name in names]
-    write_results("training_step", in_order(rows.values()), two_threads=in_order(threads))
+    alone = limits.with_two_threads() if len(cores) > 1 else []
+    write_results("training_step", in_order(rows.values()), two_threads=in_order(threads), two_threads_alone=alone)
 
 
 def planned(names: Sequence[str], essential: bool) -> list[tuple[str, int, int, int]]:

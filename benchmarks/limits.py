@@ -10,13 +10,14 @@ times, on one core; the shortest of many, since everything else on a machine onl
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numba import njit
 
 import rnnstudy.engines.compiled as compiled_engine
-from benchmarks.training_step import compiled
+from benchmarks.training_step import compiled, spread
 from rnnstudy.cells.cell import Cell
 from rnnstudy.cells.elman import Elman
 from rnnstudy.cells.gru import GRU
@@ -90,6 +91,38 @@ def bytes_a_second(size: int) -> float:
     _write(memory, np.float32(1))
     _read(memory)
     return 4 * memory.size / (shortest(lambda: _write(memory, np.float32(1)), 9) + shortest(lambda: _read(memory), 9))
+
+
+def with_two_threads() -> list[dict[str, Any]]:
+    """How many times sooner two threads do the same work than one: the products' own code and memory, each alone."""
+    numbers_of = 24 * 2**18
+    operands = [
+        (np.ones((16, 64), np.float32), np.ones((64, 64), np.float32), np.zeros((16, 64), np.float32)) for _ in range(2)
+    ]
+    memories = [np.zeros(numbers_of, np.float32) for _ in range(2)]
+
+    def products(half: int) -> None:
+        _products(*operands[half], 20_000)
+
+    def memory(half: int) -> None:
+        for _ in range(4):
+            _write(memories[half], np.float32(1))
+            _read(memories[half])
+
+    rows = []
+    with ThreadPoolExecutor(2) as pool:
+        for what in (products, memory):
+            ratios = []
+            for _ in range(10):
+                began = time.perf_counter()
+                what(0)
+                what(1)
+                between = time.perf_counter()
+                list(pool.map(what, range(2)))
+                ratios.append((between - began) / (time.perf_counter() - between))
+            # The first round compiles.
+            rows.append({"what": what.__name__, "times_faster": spread(ratios[1:])})
+    return rows
 
 
 def counted(cell: Cell, batch: int, length: int = LENGTH) -> dict[str, float]:

@@ -77,7 +77,10 @@ def _ratio(found: dict[str, float] | None) -> str:
 
 def _threads(steps: dict[str, Any]) -> str:
     found = [f"{one['cell']} {_ratio(one['times_faster'])}" for one in steps.get("two_threads", [])]
-    return f"\nTwo threads against one, 8 replicas, T=200: {', '.join(found)} times faster.\n" if found else ""
+    alone = [f"{one['what']} {_ratio(one['times_faster'])}" for one in steps.get("two_threads_alone", [])]
+    of_machine = f" What this machine gives, each alone: {', '.join(alone)}." if alone else ""
+    whole = f"\nTwo threads against one, 8 replicas, T=200: {', '.join(found)} times faster.{of_machine}\n"
+    return whole if found else ""
 
 
 def _growth(results: Sequence[dict[str, Any]]) -> str:
