@@ -181,7 +181,8 @@ def propagate_back(back, t, inputs, symbols, h, grad_inputs):
     batch, padded_width = back.grad_h.shape
     blocks = back.delta.shape[0]
     first, last = t % back.steps * batch, (t % back.steps + 1) * batch
-    back.delta_exponents[first:last] = back.exponent
+    for b in range(batch):
+        back.delta_exponents[first + b] = back.exponent[b]
     recurrent = back.delta[blocks - back.totals.w_rec.shape[0] :]
     matrices.add_transposed_product(recurrent, first, last, back.w_rec, back.grad_h)
     if grad_inputs.shape[0] > 0:

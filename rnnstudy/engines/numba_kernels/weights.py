@@ -2,6 +2,9 @@
 
 A matrix of several gates (in, blocks·width) is stored here as (block, in, padded width), padded with zeros that stay
 zero: a gate's numbers fill whole vectors, and its matrix is contiguous, so that it fits into the fastest cache.
+
+Arrays are copied number by number: Numba takes seconds to compile the assignment of an array to a part of another one,
+for the message it would raise if their shapes differed.
 """
 
 import numpy as np
@@ -21,7 +24,9 @@ def padded_blocks(matrix, blocks):
     rows, width = matrix.shape[0], matrix.shape[1] // blocks
     wide = np.zeros((blocks, rows, padded(width)), np.float32)
     for g in range(blocks):
-        wide[g, :, :width] = matrix[:, g * width : (g + 1) * width]
+        for k in range(rows):
+            for j in range(width):
+                wide[g, k, j] = matrix[k, g * width + j]
     return wide
 
 
@@ -30,7 +35,9 @@ def transposed(matrix):
     """(in, out) → (out, padded in)."""
     rows, columns = matrix.shape
     flipped = np.zeros((columns, padded(rows)), np.float32)
-    flipped[:, :rows] = matrix.T
+    for k in range(rows):
+        for j in range(columns):
+            flipped[j, k] = matrix[k, j]
     return flipped
 
 
@@ -69,7 +76,8 @@ def set_named_rows(start, table, symbols, out):
     """out = start + the row of `table` that each symbol names; `start` alone where it is −1."""
     for b in range(symbols.shape[0]):
         if symbols[b] < 0:
-            out[b] = start
+            for j in range(out.shape[1]):
+                out[b, j] = start[j]
         else:
             row = table[symbols[b]]
             for j in range(out.shape[1]):
@@ -102,8 +110,12 @@ def accumulate_weight_gradients(inputs, symbols, before, delta, exponents, total
     rows = exponents.shape[0]
     # One replica's inputs are not contiguous; a copy allows one long product, which is faster than many short ones.
     input_rows = np.empty((rows, inputs.shape[2]), np.float32)
-    input_rows.reshape(inputs.shape)[:] = inputs
-    shared = max(total_exponent, exponents.max())
+    batch = inputs.shape[1]
+    shared = total_exponent
+    for row in range(rows):
+        shared = max(shared, exponents[row])
+        for k in range(inputs.shape[2]):
+            input_rows[row, k] = inputs[row // batch, row % batch, k]
     if shared != total_exponent:
         for total in (totals.w_in, totals.w_rec, totals.bias):
             for g in range(total.shape[0]):
@@ -136,4 +148,5 @@ def write_unpadded(total, exponent, gradient):
     for g in range(total.shape[0]):
         for k in range(total.shape[1]):
             scale(total[g, k], exponent)
-            gradient[k, g * width : (g + 1) * width] = total[g, k, :width]
+            for j in range(width):
+                gradient[k, g * width + j] = total[g, k, j]
