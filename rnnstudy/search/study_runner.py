@@ -125,6 +125,8 @@ class StudyRunner:
         # Optuna hands out first the trials that a dead process left waiting. Those without parameters are drawn now.
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         queued = sum(bool(trial.params) for trial in waiting)
+        # Not by place in the list of all trials: a damaged storage may lack some.
+        reported = {trial.number: set(trial.intermediate_values) for trial in waiting}
         self.study.sampler = self.search.sampler_for(study_status(self.study).judged, self._resumed, queued)
         self._resumed = False
         refused: list[tuple[optuna.Trial, Infeasible]] = []
@@ -142,8 +144,7 @@ class StudyRunner:
             runs = with_seeds(run, self.search.seeds)
             trial.set_user_attr(KEYS, [run.key for run in runs])
             trial.set_user_attr("name", run.name)
-            reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-            self.open.append(Candidate(trial.number, runs, trial, set(reported)))
+            self.open.append(Candidate(trial.number, runs, trial, reported.get(trial.number, set())))
         self._close_infeasible(refused)
 
     def _close_infeasible(self, refused: Sequence[tuple[optuna.Trial, Infeasible]]) -> None:
