@@ -95,11 +95,11 @@ def bytes_a_second(size: int) -> float:
 
 def with_two_threads() -> list[dict[str, Any]]:
     """How many times sooner two threads do the same work than one: the products' own code and memory, each alone."""
-    numbers_of = 24 * 2**18
+    size = 24 * 2**18
     operands = [
         (np.ones((16, 64), np.float32), np.ones((64, 64), np.float32), np.zeros((16, 64), np.float32)) for _ in range(2)
     ]
-    memories = [np.zeros(numbers_of, np.float32) for _ in range(2)]
+    memories = [np.zeros(size, np.float32) for _ in range(2)]
 
     def products(half: int) -> None:
         _products(*operands[half], 20_000)

@@ -156,7 +156,7 @@ def test_every_report_is_built_and_every_figure_has_its_four_files(studied: Proj
 
 @pytest.mark.parametrize(
     "names",
-    # Each page is a notebook that runs anew: all of them took a third of the time of all tests together.
+    # Each page is a notebook that runs anew: all of them took a fifth of the time of all tests together.
     [pytest.param(REPORTS[::3], id="every third"), pytest.param(REPORTS, id="all", marks=pytest.mark.slow)],
 )
 def test_a_clone_redraws_every_number_from_the_exported_results(

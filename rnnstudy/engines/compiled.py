@@ -225,12 +225,12 @@ class _Unrolled(torch.autograd.Function):
         tensors, states = ctx.saved_tensors, len(ctx.cell.states)
         layer, arrays = _Layer(ctx.cell, tensors), ctx.buffers.arrays
         time, replicas, batch = layer.time, layer.replicas, layer.batch
-        # No time steps where the gradient of the inputs is not needed.
         empty = functools.partial(torch.empty, dtype=torch.float32)
+        # No time steps where the gradient of the inputs is not needed.
         at_inputs = empty(time if ctx.needs_input_grad[4] else 0, replicas, batch, layer.features)
+        w_in, *others = (tensor.shape for tensor in tensors[1:])
         # Zero in the rows of symbols that do not occur.
-        shapes = [tensor.shape for tensor in tensors[2:]]
-        gradients = [at_inputs, empty(tensors[1].shape).zero_(), *map(empty, shapes)]
+        gradients = [at_inputs, empty(w_in).zero_(), *map(empty, others)]
         grad_inputs, grad_in, *grad_weights = (gradient.numpy() for gradient in gradients)
         slots = np.full(time, -1, np.int32)
         slots[list(ctx.steps)] = np.arange(len(ctx.steps))

@@ -18,7 +18,9 @@ Gradients = Mapping[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Rows(Mapping[str, Tensor]):
-    """Gradients whose numbers lie side by side, in one row for each replica: what is done to all of them is done once.
+    """Gradients (or weights, or steps) whose numbers lie side by side, in one row for each replica.
+
+    What is done to all of them is done once. They are not changed in place: their norms are kept.
 
     Attributes:
         numbers: (replica, number), those of each parameter after those of the one before.

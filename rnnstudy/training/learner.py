@@ -256,15 +256,15 @@ class Learner:
         with torch.no_grad():
             active = self.verdicts.active[self.positions, None]
             self._buffer.zero_()
-            self._buffer.grad = torch.where(active, Rows.of(after).numbers, 0.0)
+            gradients = Rows.of(after)
+            self._buffer.grad = torch.where(active, gradients.numbers, 0.0)
             self._optimiser.step()
             change = self._buffer
             if training.weight_decay is not None:
                 change = change - self._decays[:, None] * Rows.of(self.parameters).numbers
-            steps = torch.where(active, rates[:, None] * change, 0.0)
-            widths = [value[0].numel() for value in self.parameters.values()]
-            for value, step in zip(self.parameters.values(), steps.split(widths, dim=1), strict=True):
-                value += step.view_as(value)
+            steps = Rows(torch.where(active, rates[:, None] * change, 0.0), gradients.shapes)
+            for name, value in self.parameters.items():
+                value += steps[name]
         self.step += 1
 
     def after_validation(self, measures: Mapping[str, Float[Tensor, " replica"]]) -> ValidationCheck:
